@@ -1,0 +1,8 @@
+"""gpicl_flax: scaling studies of in-context learners on TPUs, in Flax.
+
+Sequence models are meta-trained on tasks that are made by randomly projecting the inputs and permuting the labels
+of a base dataset, until they learn new tasks from context alone ("General-Purpose In-Context Learning by
+Meta-Learning Transformers", arXiv 2212.04458; "the paper" in every docstring of this package).
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,68 @@
+"""The picture of one run: what it learns within a sequence, and how its loss left the plateau."""
+
+import math
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from gpicl_flax.records import json_lines, plateau
+from gpicl_flax.records.run_folder import RunFolder
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LINES = {"seen": "--", "unseen": "-"}
+
+
+def draw(folder: RunFolder) -> Figure:
+    """Left: meta-test accuracy against examples seen, with 95% intervals. Right: the training loss against the step."""
+    figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    facts = folder.read_facts()
+    _draw_accuracy(accuracy, folder.latest_evaluation(), facts["num_classes"])
+    _draw_loss(loss, json_lines.read(folder.metrics), facts["num_classes"])
+    figure.suptitle(f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}")
+    return figure
+
+
+def save(folder: RunFolder) -> None:
+    """Draws the picture into the folder, as learning_curve.png."""
+    figure = draw(folder)
+    with folder.learning_curve.open("wb") as file:
+        figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
+    datasets = []
+    for curve in evaluation["curves"] if evaluation else []:
+        if curve["base_dataset"] not in datasets:
+            datasets.append(curve["base_dataset"])
+        # One base dataset: colours tell seen from unseen tasks; several: colours tell them, line styles the tasks.
+        colour = _COLOURS[datasets.index(curve["base_dataset"]) % len(_COLOURS)]
+        if len({c["base_dataset"] for c in evaluation["curves"]}) == 1:
+            colour = _COLOURS[curve["tasks"] == "unseen"]
+        seen = np.arange(len(curve["accuracy"]))
+        axes.plot(seen, curve["accuracy"], _LINES[curve["tasks"]], color=colour, label=f"{curve['tasks']} tasks, {curve['base_dataset']}")
+        axes.fill_between(seen, curve["accuracy_low"], curve["accuracy_high"], color=colour, alpha=0.2, linewidth=0)
+    axes.axhline(1 / num_classes, color="0.5", linestyle=":", label="chance")
+    axes.set(xlabel="examples seen in the sequence", ylabel="meta-test accuracy", ylim=(0, 1))
+    axes.set_title("learning within a sequence (95% intervals)", fontsize="medium")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+
+
+def _draw_loss(axes, rows, num_classes: int) -> None:
+    steps, emas = [row["step"] for row in rows], [row["loss_ema"] for row in rows]
+    axes.plot(steps, [row["loss"] for row in rows], color=_COLOURS[5], alpha=0.6, label="training loss")
+    axes.plot(steps, emas, color=_COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
+    axes.axhline(math.log(num_classes), color="0.5", linestyle=":", label=f"chance, ln {num_classes}")
+    left = plateau.left_at(steps, emas, num_classes)
+    if left is not None:
+        axes.axvline(left, color=_COLOURS[1], linestyle="--", label=f"plateau left by step {left:,}")
+    axes.set(xlabel="training step", ylabel="cross entropy (nats)")
+    axes.set_title("leaving the plateau" if left is not None else "still on the plateau", fontsize="medium")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)

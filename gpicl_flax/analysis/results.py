@@ -1,0 +1,42 @@
+"""The results of one run as text."""
+
+from gpicl_flax.records import json_lines, plateau
+from gpicl_flax.records.run_folder import RunFolder
+
+
+def summary(folder: RunFolder) -> str:
+    """A table of the newest meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
+    facts, evaluation = folder.read_facts(), folder.latest_evaluation()
+    lines = [plateau_sentence(folder)]
+    if evaluation is not None:
+        last = facts["sequence_length"]
+        header = ("meta-test accuracy", "example 1", f"example {last}")
+        rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        sequences = evaluation["curves"][0]["num_sequences"]
+        lines.append(
+            f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
+            f"chance is {1 / facts['num_classes']:.1%})"
+        )
+    return "\n".join(lines)
+
+
+def plateau_sentence(folder: RunFolder) -> str:
+    """When the run left its plateau, by the rule of `records.plateau`."""
+    rows = json_lines.read(folder.metrics)
+    num_classes = folder.read_facts()["num_classes"]
+    step = plateau.left_at([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
+    rule = f"average loss under {plateau.threshold(num_classes):.2f}"
+    if step is None:
+        return f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps ({rule})."
+    return f"The plateau was left by step {step:,} ({rule})."
+
+
+def _name(curve) -> str:
+    return f"{curve['tasks']} tasks, {curve['base_dataset']}"
+
+
+def _cell(curve, position: int) -> str:
+    mean, low, high = (curve[key][position] for key in ("accuracy", "accuracy_low", "accuracy_high"))
+    return f"{mean:.1%} [{low:.1%}, {high:.1%}]"

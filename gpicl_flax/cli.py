@@ -1,0 +1,137 @@
+"""The console command `gpicl`. Every subcommand is a call into a room of the package."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import gpicl_flax
+from gpicl_flax.errors import GpiclError, UsageError
+
+# Imports inside the subcommands keep `gpicl --help` instant.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except GpiclError as error:
+        print(f"\ngpicl: {'error: ' if error.exit_code != 42 else ''}{error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of a table, `head` say, has seen enough
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpicl",
+        description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do so.",
+        epilog="Exit codes: 0 done; 1 failed; 2 wrong usage; 42 preempted after saving (start the same command again).",
+    )
+    parser.add_argument("--version", action="version", version=f"gpicl_flax {gpicl_flax.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    train = _add(commands, "train", _train, "meta-train one model, meta-test it, draw its learning curve",
+                 "Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
+                 "stopped, with exactly the data it would have seen; a finished run is only shown.")
+    _add_gin(train, required=True)
+    train.add_argument("--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "meta-test the newest checkpoint of a run folder anew",
+                    "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve.")
+    evaluate.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote")
+    evaluate.add_argument("--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets")
+    evaluate.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
+
+    sweep = _add(commands, "sweep", _sweep, "list or run the points of a grid",
+                 "Expands `sweep.grids` of a gin file into points and runs them here, one after another, each in "
+                 "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped.")
+    _add_gin(sweep, required=True)
+    sweep.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
+    sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
+    sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
+    return parser
+
+
+def _add(commands, name: str, command: Callable, summary: str, description: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument(
+        "--gin_file", action="append", required=required, metavar="FILE",
+        help="gin file, here or among those that come with gpicl (gin/quickstart.gin); repeat it, later ones win",
+    )
+    parser.add_argument(
+        "--gin_bindings", action="append", default=[], metavar="'NAME = VALUE'",
+        help="one more binding, such as 'Run.seed = 1'; repeat it; wins over the files",
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.config import parse
+    from gpicl_flax.records.run_folder import RunFolder
+    from gpicl_flax.run import Run, check_folder, execute
+    from gpicl_flax.sweep.grid import GRIDS
+
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    if GRIDS in config.bindings:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); start it with `gpicl sweep`")
+    run, _ = config.resolve(Run)
+    folder = RunFolder(arguments.workdir)
+    check_folder(config, folder)
+    if folder.ended:
+        print(f"{folder} is done already; its results:")
+    else:
+        execute(config, folder, _progress(run.training.steps))
+    _show(folder)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.records.run_folder import RunFolder
+    from gpicl_flax.run import evaluate
+
+    bindings = []
+    if arguments.base_datasets:
+        bindings.append(f"MetaTest.base_datasets = {arguments.base_datasets!r}")
+    if arguments.num_sequences is not None:
+        bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
+    folder = RunFolder(arguments.folder)
+    evaluate(folder, tuple(bindings))
+    _show(folder)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.config import parse
+    from gpicl_flax.sweep import grid, listing, runner
+
+    points = grid.points(parse(arguments.gin_file, arguments.gin_bindings))
+    runs = listing.resolve_all(points)
+    if arguments.json:
+        print(listing.as_json(points, runs))
+    elif arguments.list:
+        print(listing.as_table(points, runs))
+    elif arguments.workdir is None:
+        raise UsageError("--workdir is needed to run a sweep (or --list to see it)")
+    else:
+        runner.run_all(points, runs, arguments.workdir, _progress)
+
+
+def _progress(total_steps: int):
+    from gpicl_flax.progress import ProgressLine
+
+    return ProgressLine(total_steps)
+
+
+def _show(folder) -> None:
+    import jax
+
+    if jax.process_index() == 0:
+        from gpicl_flax.analysis import learning_curve, results
+
+        learning_curve.save(folder)
+        print(f"{results.summary(folder)}\n{folder.learning_curve}")

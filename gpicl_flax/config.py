@@ -1,0 +1,157 @@
+"""Configuration: gin files become a plain set of bindings, and those become plain values, once.
+
+gin keeps its state in globals, so it is touched here only: files are parsed and resolved in the parent process, and
+everything else is handed values.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import gin
+from gin import config_parser
+
+from gpicl_flax.errors import UsageError
+
+T = TypeVar("T")
+
+# The folder that holds gin/: the package itself where it is installed, its parent in a checkout.
+_PACKAGE = pathlib.Path(__file__).parent
+gin.add_config_file_search_path(str(_PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent))
+
+
+class Reference(NamedTuple):
+    """A gin reference in a binding's value, as it is written: @Transformer() or @Transformer."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The bindings of one configuration, with macros replaced by their values.
+
+    Attributes:
+      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with `Reference`s inside.
+      imports: gin's import statements, which bring configurables of the user's own.
+    """
+
+    bindings: Mapping[str, Any]
+    imports: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """A gin file that holds this configuration."""
+        return "".join(f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items()))))
+
+    def override(self, bindings: Mapping[str, Any]) -> "Config":
+        """This configuration with other values for some bindings."""
+        return dataclasses.replace(self, bindings={**self.bindings, **bindings})
+
+    def without(self, key: str) -> "Config":
+        """This configuration less one binding."""
+        return dataclasses.replace(self, bindings={k: v for k, v in self.bindings.items() if k != key})
+
+    def resolve(self, root: Callable[[], T]) -> tuple[T, str]:
+        """Calls the configurable `root` under these bindings.
+
+        Returns:
+          Its value, and the operative configuration: every parameter that was used, defaults included, as a gin file.
+
+        Raises:
+          UsageError: a binding is unknown, was not used, or has a value that does not fit.
+        """
+        _parse_into_gin(lambda: gin.parse_config(self.text))
+        try:
+            value = root()
+        except UsageError as error:
+            raise UsageError(_first_line(error)) from error  # less the lines that gin adds about where it was
+        except (TypeError, ValueError) as error:
+            raise UsageError(_one_line(error)) from error
+        operative = gin.operative_config_str()
+        unused = self.bindings.keys() - _read(operative).bindings.keys()
+        if unused:
+            raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
+        return value, operative
+
+
+def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
+    """Reads gin files, then single bindings; later ones win.
+
+    Raises:
+      UsageError: a file is missing or wrong, or something it names is unknown or never used.
+    """
+    _parse_into_gin(lambda: gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=True))
+    return _read(gin.config_str())
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What differs between two configurations, one readable piece a binding."""
+    keys = sorted(old.bindings.keys() | new.bindings.keys())
+    pairs = ((key, *(repr(c.bindings[key]) if key in c.bindings else "unset" for c in (old, new))) for key in keys)
+    return [f"{key} is {was} there, {now} here" for key, was, now in pairs if was != now]
+
+
+def _parse_into_gin(parse_: Callable[[], Any]) -> None:
+    gin.clear_config()
+    try:
+        parse_()
+    except UsageError:
+        raise
+    except (OSError, SyntaxError, ValueError, TypeError, ImportError, LookupError) as error:
+        raise UsageError(f"gin: {_one_line(error)}") from error
+
+
+class _Macro(NamedTuple):
+    name: str
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return Reference(f"@{scoped_configurable_name}{'()' if evaluate else ''}")
+
+    def macro(self, macro_name):
+        return _Macro(macro_name)
+
+
+def _read(text: str) -> Config:
+    """The configuration in a text that gin printed."""
+    macros, bindings, imports = {}, {}, []
+    for statement in config_parser.ConfigParser(text, _Delegate()):
+        if isinstance(statement, config_parser.ImportStatement):
+            imports.append(statement.format())
+        elif not statement.arg_name:
+            macros[statement.selector] = statement.value
+        else:
+            scope = f"{statement.scope}/" if statement.scope else ""
+            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
+    used = set()
+
+    def expand(value):
+        match value:
+            case _Macro(name):
+                used.add(name)
+                return expand(macros[name])
+            case dict():
+                return {expand(k): expand(v) for k, v in value.items()}
+            case Reference():
+                return value
+            case list() | tuple():
+                return type(value)(expand(v) for v in value)
+        return value
+
+    bindings = {key: expand(value) for key, value in bindings.items()}
+    if macros.keys() - used:
+        raise UsageError(f"gin: macro never used: {', '.join(sorted(macros.keys() - used))}")
+    return Config(bindings, tuple(imports))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

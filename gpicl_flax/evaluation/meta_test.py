@@ -1,0 +1,156 @@
+"""Meta-test: accuracy and loss at every position of sequences that are made of test examples."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import scipy.stats
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import SequenceModel
+from gpicl_flax.tasks import augmentation, loader
+from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import partitioning
+from gpicl_flax.training.loop import place_examples
+from gpicl_flax.training.step import sequence_losses
+
+CONFIDENCE = 0.95
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class MetaTest:
+    """What a run is meta-tested on.
+
+    Attributes:
+      base_datasets: names as in TaskDistribution.base_dataset; empty: the one trained on.
+      num_sequences: sequences for each base dataset, for seen and again for unseen tasks.
+      batch_size: sequences evaluated at once, about; rounded up to what the mesh divides.
+
+    Raises:
+      UsageError: a number is not positive.
+    """
+
+    base_datasets: Sequence[str] = ()
+    num_sequences: int = 512
+    batch_size: int = 128
+
+    def __post_init__(self):
+        for field in ("num_sequences", "batch_size"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"MetaTest.{field} must be at least 1, not {getattr(self, field)}")
+
+
+def meta_test(
+    model: SequenceModel,
+    params: Any,
+    tasks: TaskDistribution,
+    datasets: Sequence[BaseDataset],
+    settings: MetaTest,
+    *,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+) -> list[dict[str, Any]]:
+    """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
+
+    Seen tasks are replayed as they were trained on, with the identity permutation where they are biased; unseen tasks
+    always permute their labels. On a base dataset other than the training one, a "seen" task is a seen projection and
+    permutation of unseen inputs (the columns of Fig 13).
+
+    Returns:
+      One dict a curve: base_dataset, tasks ('seen' or 'unseen'), num_sequences, and lists over the T positions of the
+      means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
+      `_high`: Wilson's interval for accuracies, Student's t for losses.
+    """
+    evaluate = {
+        kind: _make_evaluate(model, tasks, seed, mesh, permute_labels_prob)
+        for kind, permute_labels_prob in (("seen", tasks.permute_labels_prob), ("unseen", 1.0))
+    }
+    curves = []
+    for dataset in datasets:
+        examples = place_examples(mesh, dataset, dataset.test, normalize=tasks.normalize)
+        # The same examples for seen and unseen tasks, so that their difference is the tasks'.
+        indices = loader.draw_example_indices(
+            np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(dataset.test)
+        )
+        for kind, task_ids in (
+            ("seen", tasks.seen_task_ids(settings.num_sequences)),
+            ("unseen", tasks.unseen_task_ids(settings.num_sequences)),
+        ):
+            losses, correct = _in_batches(
+                lambda batch, kind=kind, examples=examples: evaluate[kind](params, examples, *batch),
+                (task_ids, indices),
+                settings.batch_size,
+                mesh,
+            )
+            curves.append(
+                {"base_dataset": dataset.name, "tasks": kind, "num_sequences": settings.num_sequences}
+                | _accuracy_curve(correct)
+                | _loss_curve(losses)
+            )
+    return curves
+
+
+def _make_evaluate(model, tasks: TaskDistribution, seed: int, mesh, permute_labels_prob: float):
+    key = augmentation.root_key(seed)
+
+    @jax.jit
+    def evaluate(params, examples, task_ids, example_indices):
+        inputs, labels = augmentation.make_sequences(
+            key,
+            examples,
+            task_ids,
+            example_indices,
+            num_classes=tasks.num_classes,
+            permute_labels_prob=permute_labels_prob,
+        )
+        inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        results = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
+        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        return jax.lax.with_sharding_constraint(results, replicated)  # so that every process can read them
+
+    return evaluate
+
+
+def _in_batches(
+    evaluate: Callable, rows: tuple[np.ndarray, ...], batch_size: int, mesh: jax.sharding.Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps `evaluate` over batches of rows, the last one filled up with its first row, so that one program fits all."""
+    num_rows, data = len(rows[0]), mesh.shape["data"]
+    batch_size = -(-min(batch_size, num_rows) // data) * data
+    results = []
+    for start in range(0, num_rows, batch_size):
+        batch = [x[start : start + batch_size] for x in rows]
+        batch = [np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)]) for x in batch]
+        own = np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
+        batch = partitioning.shard_batch(mesh, [x[own] for x in batch], batch_axis=0)
+        results.append(jax.device_get(evaluate(batch)))
+    losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
+    return losses, correct
+
+
+def _accuracy_curve(correct: np.ndarray) -> dict[str, list[float]]:
+    """correct [n, T] bool -> curves over T."""
+    intervals = [
+        scipy.stats.binomtest(int(hits), len(correct)).proportion_ci(CONFIDENCE, method="wilson")
+        for hits in correct.sum(axis=0)
+    ]
+    return {
+        "accuracy": correct.mean(axis=0).tolist(),
+        "accuracy_low": [float(interval.low) for interval in intervals],
+        "accuracy_high": [float(interval.high) for interval in intervals],
+    }
+
+
+def _loss_curve(losses: np.ndarray) -> dict[str, list[float]]:
+    """losses [n, T] -> curves over T; with one sequence there is no interval, and its ends are the mean."""
+    losses = losses.astype(np.float64)
+    mean = losses.mean(axis=0)
+    low = high = mean
+    if len(losses) > 1:
+        low, high = scipy.stats.t.interval(CONFIDENCE, len(losses) - 1, mean, scipy.stats.sem(losses, axis=0))
+    return {"loss": mean.tolist(), "loss_low": low.tolist(), "loss_high": high.tolist()}

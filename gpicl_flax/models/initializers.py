@@ -1,0 +1,24 @@
+"""Initialisers, as the authors' code uses them (google/learned_optimization, research/data_driven)."""
+
+import math
+
+import jax
+from flax.typing import Initializer
+
+
+def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:
+    """Truncated normal with standard deviation 1 / sqrt(fan_in) before truncation at two of them.
+
+    This is the linear layer's default in Haiku, without the correction for the truncation that
+    `variance_scaling` makes. `fan_in` defaults to the product of all dimensions but the last.
+    """
+
+    def init(key, shape, dtype="float32"):
+        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (fan_in or math.prod(shape[:-1])) ** 0.5
+
+    return init
+
+
+def scaled_by_depth(num_layers: int) -> Initializer:
+    """Variance scaling 2 / num_layers over the fan-in: attention and MLP weights of a Transformer."""
+    return jax.nn.initializers.variance_scaling(2.0 / num_layers, "fan_in", "truncated_normal")

@@ -1,0 +1,44 @@
+"""The live progress line of a run: one line that rewrites itself on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+_PLAIN_SECONDS = 10.0  # between lines when nobody watches
+_LIVE_SECONDS = 0.1
+
+
+class ProgressLine:
+    """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau."""
+
+    def __init__(self, total_steps: int, stream: TextIO = sys.stderr):
+        self._total = total_steps
+        self._stream = stream
+        self._live = stream.isatty()
+        self._shown_at = -float("inf")
+        self._recent: list[tuple[float, int]] = []  # times and steps that the speed is measured over
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        now, step = time.monotonic(), row["step"]
+        self._recent = [*self._recent[-20:], (now, step)]
+        wait = _LIVE_SECONDS if self._live else _PLAIN_SECONDS
+        if now - self._shown_at < wait and step < self._total:
+            return
+        self._shown_at = now
+        text = (
+            f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {row['loss']:.3f}  "
+            f"accuracy at the last position {row['accuracy_last']:.1%}  "
+            f"{'on the plateau' if row['plateau'] else 'off the plateau'}"
+        )
+        self._stream.write(f"\r\033[K{text}" if self._live else f"{text}\n")
+        if self._live and step >= self._total:
+            self._stream.write("\n")
+        self._stream.flush()
+
+    def _speed(self, now: float, step: int) -> str:
+        then, first = self._recent[0]
+        if step == first:
+            return "steps/s: -"
+        speed = (step - first) / (now - then)
+        minutes, seconds = divmod(round((self._total - step) / speed), 60)
+        return f"{speed:.1f} steps/s  {minutes}:{seconds:02d} left"

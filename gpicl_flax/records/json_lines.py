@@ -1,0 +1,48 @@
+"""Logs of one JSON object a line, which outlive a killed writer."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from gpicl_flax.records.run_folder import write_atomically
+
+
+class JsonLines:
+    """A file of JSON lines that is appended to.
+
+    metrics.jsonl holds only what a run computes, never the time it took, so that an interrupted and resumed run
+    leaves the same file as an undisturbed one.
+    """
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+        self._pending: list[str] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a row; it is in the file after the next `flush`."""
+        self._pending.append(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """Writes the pending rows."""
+        if self._pending:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if str(self._path).startswith("gs://"):  # objects cannot be appended to
+                text = self._path.read_text() if self._path.exists() else ""
+                self._path.write_text(text + "".join(self._pending))
+            else:
+                with self._path.open("a") as file:
+                    file.write("".join(self._pending))
+            self._pending.clear()
+
+    def drop_after(self, step: int) -> None:
+        """Removes rows later than `step`, and a last line that was cut off, before a run continues from there."""
+        rows = read(self._path)
+        kept = [row for row in rows if row["step"] <= step]
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read(path: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a log, without a last line that its writer did not finish; no rows if there is no file."""
+    lines = path.read_text().split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines[:-1]]

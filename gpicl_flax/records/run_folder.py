@@ -1,0 +1,66 @@
+"""The run folder: the only interface between a run and everything that comes after it."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+DONE = "DONE"
+DIVERGED = "DIVERGED"
+
+
+class RunFolder:
+    """Paths of one run's folder, local or gs://, and its small files.
+
+    config.gin (all bindings), operative_config.gin (with every default used), run.json (facts about the run),
+    metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path)
+        self.config = self.path / "config.gin"
+        self.operative_config = self.path / "operative_config.gin"
+        self.facts = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.timing = self.path / "timing.jsonl"
+        self.evaluations = self.path / "eval"
+        self.checkpoints = self.path / "checkpoints"
+        self.learning_curve = self.path / "learning_curve.png"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def ended(self) -> str | None:
+        """The marker that the run ended with, or None."""
+        return next((marker for marker in (DONE, DIVERGED) if (self.path / marker).exists()), None)
+
+    def mark(self, marker: str, text: str = "") -> None:
+        """Ends the run with DONE or DIVERGED."""
+        write_atomically(self.path / marker, text)
+
+    def read_facts(self) -> dict[str, Any]:
+        """The contents of run.json."""
+        return json.loads(self.facts.read_text())
+
+    def evaluation(self, step: int) -> epath.Path:
+        """The meta-test of the parameters after `step` steps."""
+        return self.evaluations / f"step_{step:08d}.json"
+
+    def latest_evaluation(self) -> dict[str, Any] | None:
+        """The meta-test at the highest step, or None."""
+        files = sorted(self.evaluations.glob("step_*.json")) if self.evaluations.exists() else []
+        return json.loads(files[-1].read_text()) if files else None
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+    """Writes a small file such that a reader, or the next start, sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=1) + "\n")

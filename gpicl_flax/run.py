@@ -1,0 +1,186 @@
+"""One run: from its settings to a folder that is DONE."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import jax
+import optax
+
+import gpicl_flax
+from gpicl_flax import models
+from gpicl_flax.config import Config, differences, parse
+from gpicl_flax.errors import UsageError
+from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
+from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.loop import Row, Training, train
+from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.step import init_state
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The settings of one meta-training and its meta-test; the defaults are the paper's common setting.
+
+    Attributes:
+      model, optimizer, tasks, training, meta_test, mesh: the settings of each part.
+      seed: of the parameters, the tasks and the order of the data.
+
+    Raises:
+      UsageError: the parts do not fit together.
+    """
+
+    model: models.SequenceModel = dataclasses.field(default_factory=models.Transformer)
+    optimizer: optax.GradientTransformation = dataclasses.field(default_factory=adam)
+    tasks: TaskDistribution = dataclasses.field(default_factory=TaskDistribution)
+    training: Training = dataclasses.field(default_factory=Training)
+    meta_test: MetaTest = dataclasses.field(default_factory=MetaTest)
+    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+    seed: int = 0
+
+    def __post_init__(self):
+        name, tasks = type(self.model).__name__, self.tasks
+        longest = self.model.max_sequence_length
+        if longest is not None and tasks.sequence_length > longest:
+            raise UsageError(
+                f"TaskDistribution.sequence_length = {tasks.sequence_length} is longer than the {longest} positions of "
+                f"the model; raise {name}.max_length"
+            )
+        if self.model.num_classes != tasks.num_classes:
+            raise UsageError(
+                f"{name}.num_classes = {self.model.num_classes} and TaskDistribution.num_classes = {tasks.num_classes} "
+                "must be equal"
+            )
+        if tasks.num_tasks is None and self.training.steps * tasks.task_batch_size > FIRST_UNSEEN_ID:
+            raise UsageError(
+                "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
+            )
+
+    def sizes(self) -> dict[str, int]:
+        """The model's number of parameters and both state sizes."""
+        length = self.tasks.sequence_length
+        state = self.model.state_size(length)
+        return {
+            "parameters": models.count_parameters(self.model, self.tasks.num_features, length),
+            "state_size_paper": state.paper,
+            "state_size_exact": state.exact,
+        }
+
+    def check_devices(self, mesh: jax.sharding.Mesh) -> None:
+        """Raises UsageError if the batch does not divide over the mesh."""
+        parts = mesh.shape["data"] * self.training.accumulation
+        if self.tasks.task_batch_size % parts:
+            raise UsageError(
+                f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
+                f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
+            )
+
+    def load_datasets(self) -> tuple[BaseDataset, list[BaseDataset]]:
+        """The base dataset to train on and those to meta-test on; raises UsageError if one cannot be used."""
+        load = functools.cache(self.tasks.load)
+        names = self.meta_test.base_datasets or (self.tasks.base_dataset,)
+        return load(self.tasks.base_dataset), [load(name) for name in names]
+
+
+def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = lambda row: None) -> None:
+    """Trains, meta-tests and marks the folder DONE; goes on where an earlier start of the same run stopped.
+
+    Raises:
+      UsageError: the settings, the data or the folder do not fit; nothing has been written.
+      Preempted, Diverged: see `train`.
+    """
+    run, operative = config.resolve(Run)
+    check_folder(config, folder)
+    mesh = run.mesh.build()
+    run.check_devices(mesh)
+    dataset, test_datasets = run.load_datasets()
+    if jax.process_index() == 0:
+        _describe(run, dataset, mesh, folder)
+        write_atomically(folder.operative_config, operative)
+        write_atomically(folder.config, config.text)  # last: a folder with a config is a run folder
+    with jax.set_mesh(mesh):
+        state = train(
+            run.model,
+            run.optimizer,
+            run.tasks,
+            dataset,
+            run.training,
+            seed=run.seed,
+            mesh=mesh,
+            folder=folder,
+            config=config.text,
+            on_row=on_row,
+        )
+        _evaluate(run, state.params, run.training.steps, test_datasets, mesh, folder)
+    if jax.process_index() == 0:
+        folder.mark(DONE)
+
+
+def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
+    """Meta-tests the newest checkpoint of a run folder anew, with gin `bindings` (of MetaTest, say) on top of its own.
+
+    Raises:
+      UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
+    """
+    if not folder.config.exists():
+        raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
+    run, _ = parse([str(folder.config)], bindings).resolve(Run)
+    mesh = run.mesh.build()
+    _, datasets = run.load_datasets()
+    with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
+        if checkpoints.latest_step is None:
+            raise UsageError(f"{folder} holds no checkpoint yet")
+        state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh)
+        state, step = checkpoints.restore(state)
+        _evaluate(run, state.params, step, datasets, mesh, folder)
+
+
+def check_folder(config: Config, folder: RunFolder) -> None:
+    """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
+    if folder.config.exists():
+        changed = differences(parse([str(folder.config)]), config)
+        if changed:
+            raise UsageError(
+                f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
+            )
+    elif folder.path.exists() and any(folder.path.iterdir()):
+        raise UsageError(f"{folder} is not empty and is not a run folder; choose another folder")
+    if folder.ended == DIVERGED:
+        raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
+
+
+def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, folder: RunFolder) -> None:
+    curves = meta_test(run.model, params, run.tasks, datasets, run.meta_test, seed=run.seed, mesh=mesh)
+    if jax.process_index() == 0:
+        write_json(folder.evaluation(step), {"step": step, "curves": curves})
+
+
+def _describe(run: Run, dataset: BaseDataset, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
+    facts = {
+        "gpicl_flax": gpicl_flax.__version__,
+        "jax": jax.__version__,
+        "model": type(run.model).__name__,
+        **run.sizes(),
+        "num_classes": run.tasks.num_classes,
+        "sequence_length": run.tasks.sequence_length,
+        "task_batch_size": run.tasks.task_batch_size,
+        "steps": run.training.steps,
+        "seed": run.seed,
+        "base_dataset": {
+            "name": dataset.name,
+            "train_examples": len(dataset.train),
+            "test_examples": len(dataset.test),
+            "mean": dataset.mean,
+            "std": dataset.std,
+        },
+        "mesh": dict(mesh.shape),
+        "device": mesh.devices.flat[0].device_kind,
+    }
+    write_json(folder.facts, facts)

@@ -1,0 +1,100 @@
+"""The distribution of tasks that a run is meta-trained on: the settings, and which ids are seen and unseen."""
+
+import dataclasses
+import math
+
+import gin
+import numpy as np
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.tasks.base_dataset import BaseDataset, load_base_dataset
+
+# Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
+FIRST_UNSEEN_ID = 2**31
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class TaskDistribution:
+    """Tasks made from one base dataset by a random projection of the inputs and a permutation of the labels.
+
+    Attributes:
+      base_dataset: 'digits', a TFDS name, the path of an .npz file or the folder of idx files.
+      data_dir: where TFDS keeps prepared datasets; None for its own default.
+      image_shape: (height, width, channels) that images are resized to; X is their product.
+      num_classes: C.
+      sequence_length: T, the examples of one sequence (N_D in the paper).
+      task_batch_size: B, the sequences of one training step.
+      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence brings a new one.
+      permute_labels_prob: p, the probability that a task permutes its labels; the others, a "1 - p biased" share of
+        the tasks, keep them (Section 4.3 and Fig 9).
+      sequences_per_task: sequences of one step that share a task.
+      normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if
+        False, grey values are only scaled to [0, 1] (Fig 4).
+
+    Raises:
+      UsageError: a value is out of its range.
+    """
+
+    base_dataset: str = "mnist"
+    data_dir: str | None = None
+    image_shape: tuple[int, int, int] = (14, 14, 1)
+    num_classes: int = 10
+    sequence_length: int = 100
+    task_batch_size: int = 128
+    num_tasks: int | None = 2**25
+    permute_labels_prob: float = 0.1
+    sequences_per_task: int = 1
+    normalize: bool = True
+
+    def __post_init__(self):
+        for field in ("num_classes", "sequence_length", "task_batch_size", "sequences_per_task"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"TaskDistribution.{field} must be at least 1, not {getattr(self, field)}")
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise UsageError(f"TaskDistribution.image_shape must be (height, width, channels), not {self.image_shape}")
+        if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
+            raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")
+        if not 0 <= self.permute_labels_prob <= 1:
+            raise UsageError(f"TaskDistribution.permute_labels_prob must be in [0, 1], not {self.permute_labels_prob}")
+        if self.task_batch_size % self.sequences_per_task:
+            raise UsageError(
+                f"TaskDistribution.task_batch_size = {self.task_batch_size} is not a multiple of "
+                f"sequences_per_task = {self.sequences_per_task}"
+            )
+
+    @property
+    def num_features(self) -> int:
+        """X, the input features of one example."""
+        return math.prod(self.image_shape)
+
+    def load(self, name: str | None = None) -> BaseDataset:
+        """Loads base dataset `name` (by default the one trained on) at this image shape, and checks that T fits."""
+        name = name or self.base_dataset
+        data = load_base_dataset(
+            name, image_shape=self.image_shape, num_classes=self.num_classes, data_dir=self.data_dir
+        )
+        for split in ("train", "test"):
+            if len(getattr(data, split)) < self.sequence_length:
+                raise UsageError(
+                    f"base dataset {name!r} has {len(getattr(data, split))} {split} examples, fewer than "
+                    f"TaskDistribution.sequence_length = {self.sequence_length}"
+                )
+        return data
+
+    def training_task_ids(self, step: int, rng: np.random.Generator) -> np.ndarray:
+        """Task ids [B] uint32 of training step `step`. Without a bound on the tasks they are simply numbered."""
+        num_drawn = self.task_batch_size // self.sequences_per_task
+        if self.num_tasks is None:
+            ids = np.arange(step * num_drawn, (step + 1) * num_drawn)
+        else:
+            ids = rng.integers(self.num_tasks, size=num_drawn)
+        return np.repeat(ids, self.sequences_per_task).astype(np.uint32)
+
+    def seen_task_ids(self, num_sequences: int) -> np.ndarray:
+        """Ids [num_sequences] uint32 to replay seen tasks: 0..min(num_sequences, K)-1, over and over."""
+        return (np.arange(num_sequences) % (self.num_tasks or num_sequences)).astype(np.uint32)
+
+    def unseen_task_ids(self, num_sequences: int) -> np.ndarray:
+        """Ids [num_sequences] uint32 that no training run draws."""
+        return (FIRST_UNSEEN_ID + np.arange(num_sequences)).astype(np.uint32)

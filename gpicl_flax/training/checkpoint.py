@@ -1,0 +1,64 @@
+"""Checkpoints of a run, through Orbax: the state, the loader's position and the configuration, saved asynchronously."""
+
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from gpicl_flax.training.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints/ folder of a run; a context manager, since errors of a pending save surface at the latest then."""
+
+    def __init__(self, folder: epath.Path, *, keep: int = 2):
+        self._manager = ocp.CheckpointManager(
+            folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True
+            ),
+            handler_registry=_handlers(),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_):
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, config: str) -> None:
+        """Saves in the background, once the previous save has ended."""
+        meta = {"loader": {"next_step": step}, "config": config}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args, force=True)
+
+    def wait(self) -> None:
+        """Returns when the last save is complete."""
+        self._manager.wait_until_finished()
+
+    def restore(self, state: TrainState) -> tuple[TrainState, int]:
+        """The newest checkpoint in the shapes and shardings of `state`, and the step to continue from."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        restored = self._restore(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        return restored.state, restored.meta["loader"]["next_step"]
+
+    def _restore(self, **items: Any):
+        return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+
+
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item, handler, args in (
+        ("state", ocp.StandardCheckpointHandler(), (ocp.args.StandardSave, ocp.args.StandardRestore)),
+        ("meta", ocp.JsonCheckpointHandler(), (ocp.args.JsonSave, ocp.args.JsonRestore)),
+    ):
+        for arg in args:
+            registry.add(item, arg, handler)
+    return registry

@@ -1,0 +1,86 @@
+"""The device mesh, and the one place that says how arrays are laid out on it."""
+
+import dataclasses
+
+import gin
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gpicl_flax.errors import UsageError
+
+# Logical axis of a parameter -> mesh axis; axes that are not named here are replicated.
+RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"))
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """How many devices lie along each mesh axis.
+
+    Attributes:
+      data: devices that share the sequences of a batch; -1: all that `model` leaves.
+      model: devices that share the parameters (attention heads, MLP and gate dimensions).
+    """
+
+    data: int = -1
+    model: int = 1
+
+    def build(self) -> jax.sharding.Mesh:
+        """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
+
+        Raises:
+          UsageError: the shape does not fit the devices that there are.
+        """
+        available = jax.device_count()
+        data = available // self.model if self.data == -1 and self.model > 0 else self.data
+        if data < 1 or self.model < 1 or data * self.model > available:
+            raise UsageError(
+                f"MeshShape.data = {self.data} and MeshShape.model = {self.model} do not fit {available} device(s)"
+            )
+        return jax.make_mesh(
+            (data, self.model),
+            ("data", "model"),
+            axis_types=(jax.sharding.AxisType.Auto,) * 2,  # linen's logical constraints need it
+            devices=jax.devices()[: data * self.model],
+        )
+
+
+def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
+    """The shardings of a (boxed) abstract train state, by RULES.
+
+    Raises:
+      UsageError: a parameter does not divide over the mesh.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, RULES)
+    arrays, layouts = jax.tree.leaves(nn.unbox(abstract_state)), jax.tree.leaves(shardings)
+    for array, layout in zip(arrays, layouts, strict=True):
+        try:
+            layout.shard_shape(array.shape)
+        except ValueError as error:
+            raise UsageError(
+                f"a parameter of shape {list(array.shape)} does not divide over the mesh {dict(mesh.shape)} as "
+                f"{layout.spec}; choose another MeshShape.model"
+            ) from error
+    return shardings
+
+
+def replicate(mesh: jax.sharding.Mesh, tree):
+    """Places host arrays, equal on all processes, whole on every device of the mesh."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec()), np.asarray(x)), tree)
+
+
+def shard_batch(mesh: jax.sharding.Mesh, tree, batch_axis: int):
+    """Places host arrays, each process holding its own rows along `batch_axis`, along the mesh axis `data`."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, "data"))
+    return jax.tree.map(lambda x: _place(sharding, x), tree)
+
+
+def constrain_batch(mesh: jax.sharding.Mesh, tree):
+    """Inside jit: keeps the leading axis of every array along the mesh axis `data`."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def _place(sharding: NamedSharding, x: np.ndarray) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, x)

@@ -1,0 +1,134 @@
+"""The training step: tasks made on the device, loss, gradient, update; many of them in one dispatch."""
+
+import functools
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from gpicl_flax.models import SequenceModel
+from gpicl_flax.records import plateau
+from gpicl_flax.tasks import augmentation
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import partitioning
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a step changes. step: steps made; loss_ema: the average that the plateau is judged by."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+    loss_ema: jax.Array
+
+
+def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """logits [B, T, C] and labels [B, T] -> cross entropy in nats [B, T] and whether the prediction is right [B, T]."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses, jnp.argmax(logits, axis=-1) == labels
+
+
+def init_state(
+    model: SequenceModel,
+    optimizer: optax.GradientTransformation,
+    tasks: TaskDistribution,
+    *,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """A fresh state, created where it belongs on the mesh.
+
+    Raises:
+      UsageError: a parameter does not divide over the mesh.
+    """
+
+    def init() -> TrainState:
+        shape = (1, tasks.sequence_length)
+        inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
+        params = model.init(jax.random.split(augmentation.root_key(seed))[0], inputs, labels)["params"]
+        return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(0))
+
+    shardings = partitioning.state_shardings(mesh, jax.eval_shape(init))
+    return jax.jit(lambda: nn.unbox(init()), out_shardings=shardings)()
+
+
+def make_train_steps(
+    model: SequenceModel,
+    optimizer: optax.GradientTransformation,
+    tasks: TaskDistribution,
+    *,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    shardings: TrainState,
+    accumulation: int = 1,
+) -> Callable[[TrainState, augmentation.Examples, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """A jitted function that makes as many steps as its batch holds, and donates the state it is given.
+
+    Args:
+      shardings: of the state, which keeps them.
+      accumulation: parts that the batch is split into; their gradients are averaged before the update.
+
+    Returns:
+      (state, examples, batch) -> (state, metrics): batch holds task_ids [S, B] and example_indices [S, B, T] of S
+      steps; metrics are arrays [S].
+    """
+    task_key = augmentation.root_key(seed)
+
+    def loss_fn(params, examples, task_ids, example_indices):
+        inputs, labels = augmentation.make_sequences(
+            task_key,
+            examples,
+            task_ids,
+            example_indices,
+            num_classes=tasks.num_classes,
+            permute_labels_prob=tasks.permute_labels_prob,
+        )
+        inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        losses, correct = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
+        metrics = {
+            "loss": losses.mean(),
+            "loss_last": losses[:, -1].mean(),
+            "accuracy": correct.mean(),
+            "accuracy_first": correct[:, 0].mean(),
+            "accuracy_last": correct[:, -1].mean(),
+        }
+        return metrics["loss"], metrics
+
+    def gradient(params, examples, task_ids, example_indices):
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, examples, task_ids, example_indices)
+        return grads, metrics
+
+    def accumulated_gradient(params, examples, task_ids, example_indices):
+        # Part i takes every accumulation-th row, so that each device works on rows it already holds.
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), (task_ids, example_indices)
+        )
+        shapes = jax.eval_shape(gradient, params, examples, *jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def add_part(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, examples, *part)), None
+
+        total, _ = jax.lax.scan(add_part, zeros, parts)
+        return jax.tree.map(lambda x: x / accumulation, total)
+
+    def train_step(examples, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        compute = gradient if accumulation == 1 else accumulated_gradient
+        grads, metrics = compute(state.params, examples, batch["task_ids"], batch["example_indices"])
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
+        loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
+        metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics
+
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
+    def train_steps(state, examples, batch):
+        return jax.lax.scan(functools.partial(train_step, examples), state, batch)
+
+    return train_steps

@@ -1,0 +1,47 @@
+"""Package metadata of gpicl_flax. Tool settings live in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "gpicl_flax/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="gpicl_flax",
+    version=VERSION,
+    description="Scaling studies of in-context learners on TPUs, in Flax",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.12",
+    packages=[*setuptools.find_packages(include=["gpicl_flax", "gpicl_flax.*"]), "gpicl_flax.gin", "gpicl_flax.gin.scale"],
+    # The gin files travel inside the wheel, so that an installed `gpicl` finds them from anywhere.
+    package_dir={"gpicl_flax.gin": "gin", "gpicl_flax.gin.scale": "gin/scale"},
+    package_data={"gpicl_flax.gin": ["*.gin"], "gpicl_flax.gin.scale": ["*.gin"]},
+    entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},
+    install_requires=[
+        "clu>=0.0.12",
+        "etils[epath]",
+        "flax>=0.12",
+        "gin-config>=0.5",
+        "grain>=0.2.18",
+        "importlib_resources",  # tensorflow-datasets needs it on every Python, and says so only for old ones
+        "jax>=0.11",
+        "matplotlib",
+        "numpy",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "pillow",  # tensorflow-datasets decodes images with it
+        "scikit-learn",
+        "scipy",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.11"],
+        "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
+        "test": ["pytest"],
+    },
+)
