@@ -1,0 +1,40 @@
+"""Tests run on the CPU backend with 8 devices, so that sharded programs are tested without an accelerator."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import numpy as np
+import pytest
+
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+
+
+@pytest.fixture
+def toy_dataset() -> BaseDataset:
+    """200 train and 120 test images of 9 pixels; train pixels are below 128 and test pixels above."""
+    rng = np.random.default_rng(0)
+
+    def split(size, low, high):
+        return Split(rng.integers(low, high, (size, 9), dtype=np.uint8), rng.integers(0, 10, size).astype(np.int32))
+
+    train = split(200, 0, 128)
+    return BaseDataset("toy", train, split(120, 128, 256), float(train.images.mean()), float(train.images.std()))
+
+
+SMALL_BINDINGS = (
+    "TaskDistribution.base_dataset = 'digits'",
+    "TaskDistribution.image_shape = (4, 4, 1)",
+    "TaskDistribution.sequence_length = 6",
+    "TaskDistribution.task_batch_size = 8",
+    "MetaTest.num_sequences = 20",
+    "MetaTest.base_datasets = ['digits']",
+    "MeshShape.data = 1",
+)
+
+
+@pytest.fixture
+def small_bindings() -> list[str]:
+    """Bindings that shrink any gin file of the project to a fraction of a second a step, on digits."""
+    return list(SMALL_BINDINGS)

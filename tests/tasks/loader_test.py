@@ -1,0 +1,68 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from gpicl_flax.tasks import loader
+from gpicl_flax.tasks.distribution import TaskDistribution
+
+TASKS = TaskDistribution(num_tasks=1000, task_batch_size=8, sequence_length=5)
+
+
+def take(count, **kwargs):
+    batches = loader.training_batches(TASKS, **{"num_examples": 60, "seed": 0} | kwargs)
+    return list(itertools.islice(batches, count))
+
+
+def assert_equal(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_a_record_has_the_shapes_and_types_of_a_step():
+    (batch,) = take(1, steps_per_batch=3)
+    assert batch["task_ids"].shape == (3, 8) and batch["task_ids"].dtype == np.uint32
+    assert batch["example_indices"].shape == (3, 8, 5) and batch["example_indices"].dtype == np.int32
+    assert 0 <= batch["example_indices"].min() and batch["example_indices"].max() < 60
+
+
+def test_the_data_are_a_function_of_seed_and_step():
+    assert_equal(take(5), take(5))
+    assert_equal(take(2, start_step=3), take(5)[3:])
+    assert (take(1)[0]["example_indices"] != take(1, seed=1)[0]["example_indices"]).any()
+
+
+def test_the_number_of_steps_a_batch_does_not_change_the_steps():
+    (batch,) = take(1, steps_per_batch=4, start_step=8)
+    single = take(4, start_step=8)
+    for key in batch:
+        np.testing.assert_array_equal(batch[key], np.concatenate([s[key] for s in single]))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batch_without_changing_it(processes):
+    parts = [take(3, process_index=i, process_count=processes) for i in range(processes)]
+    joined = [
+        {key: np.concatenate([part[key] for part in step], axis=1) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_equal(joined, take(3))
+
+
+@pytest.mark.parametrize("num_examples", [20, 70, 5000])
+def test_examples_are_uniform_and_distinct_within_a_sequence(num_examples):
+    indices = loader.draw_example_indices(np.random.default_rng(0), 20_000, 8, num_examples)
+    assert (np.diff(np.sort(indices, axis=1), axis=1) > 0).all()
+    # Every position is uniform over the examples, by the tenths of their range.
+    tenths = indices * 10 // num_examples
+    for position in tenths.T:
+        np.testing.assert_allclose(np.bincount(position, minlength=10) / 20_000, 0.1, atol=0.011)
+
+
+def test_a_sequence_can_take_every_example():
+    indices = loader.draw_example_indices(np.random.default_rng(0), 50, 12, 12)
+    assert (np.sort(indices, axis=1) == np.arange(12)).all()
+    assert len({tuple(row) for row in indices}) == 50  # in another order each
