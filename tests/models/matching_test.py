@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from gpicl_flax.models import Transformer
+
+B, T, X, C = 2, 6, 9, 4
+
+
+def first_attention(model, inputs, labels):
+    """The queries and keys [B, T, heads, key size] of the first block at initialisation, and the parameters."""
+    variables = nn.unbox(model.init(jax.random.key(0), inputs, labels))
+    _, captured = model.apply(
+        variables, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key", "attention_norm")
+    )
+    block = captured["intermediates"]["block_0"]
+    return *(np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key", "attention_norm")), variables["params"]
+
+
+@pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
+def test_matched_heads_compare_x_t_with_every_previous_input(heads, matched, key_size):
+    gain, model_size = 2.0, 32
+    model = Transformer(
+        num_layers=1, num_heads=heads, key_size=key_size, model_size=model_size, num_classes=C,
+        token_layout="aligned", matching_gain=gain, matching_heads=matched,
+    )
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T))
+    query, key, normed, _ = first_attention(model, inputs, labels)
+    half = model_size // 2
+    size = min(key_size, half // matched)
+    for head in range(matched):
+        dimensions = np.arange(head * size, (head + 1) * size)
+        logits = np.einsum("btk,bsk->bts", query[:, :, head], key[:, :, head])
+        expected = gain**2 * np.einsum("btd,bsd->bts", normed[..., dimensions], normed[..., half + dimensions])
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_input_layer_writes_both_inputs_with_the_same_random_projection():
+    model = Transformer(num_classes=C, token_layout="aligned", matching_gain=1.0)
+    inputs, labels = np.zeros((1, 2, 400), np.float32), np.zeros((1, 2), np.int32)
+    kernel = nn.unbox(model.init(jax.random.key(0), inputs, labels))["params"]["embedding"]["kernel"]
+    present, past = kernel[:400], kernel[400:800]
+    np.testing.assert_array_equal(present[:, :128], past[:, 128:])
+    assert not np.any(present[:, 128:]) and not np.any(past[:, :128])
+    assert np.std(present[:, :128]) == pytest.approx(1 / 400**0.5, rel=0.02)
+    assert np.all(np.any(kernel[800:] != 0, axis=0))  # labels are written everywhere
+
+
+def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched():
+    sizes = {"num_heads": 2, "key_size": 8, "model_size": 16, "num_layers": 2, "token_layout": "aligned"}
+    inputs, labels = np.zeros((1, 2, 5), np.float32), np.zeros((1, 2), np.int32)
+    plain, matched = (
+        nn.unbox(Transformer(**sizes, matching_gain=gain).init(jax.random.key(0), inputs, labels))["params"]
+        for gain in (None, 2.0)
+    )
+    for name in ("query", "key"):
+        np.testing.assert_allclose(
+            matched["block_0"][name]["kernel"][:, 1], 0.1 * plain["block_0"][name]["kernel"][:, 1], rtol=1e-6
+        )
+    for block, name in (("block_0", "value"), ("block_1", "query"), ("block_1", "key")):
+        np.testing.assert_array_equal(matched[block][name]["kernel"], plain[block][name]["kernel"])
+
+
+def test_matched_heads_prefer_the_input_that_looks_alike():
+    model = Transformer(num_layers=1, num_heads=1, key_size=64, model_size=128, token_layout="aligned", matching_gain=2.0)
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(64, 10, 64)).astype(np.float32), rng.integers(10, size=(64, 10))
+    inputs[:, 9] = inputs[:, 4] + 0.3 * rng.normal(size=(64, 64))
+    query, key, _, _ = first_attention(model, inputs, labels)
+    logits = np.einsum("bk,bsk->bs", query[:, 9, 0], key[:, :, 0])
+    assert (logits[:, 1:].argmax(axis=1) == 4).mean() > 0.95  # token 5 holds input 4
