@@ -21,3 +21,11 @@ class Preempted(GpiclError):
     """The run was told to stop, has saved its state and continues when it is started again."""
 
     exit_code = 42
+
+
+def check_positive_integers(settings: object, *names: str) -> None:
+    """Raises UsageError, in the words of gin, unless all these attributes of `settings` are integers from 1 on."""
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{type(settings).__name__}.{name} must be a positive integer, not {value!r}")

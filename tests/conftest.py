@@ -23,18 +23,15 @@ def toy_dataset() -> BaseDataset:
     return BaseDataset("toy", train, split(120, 128, 256), float(train.images.mean()), float(train.images.std()))
 
 
-SMALL_BINDINGS = (
-    "TaskDistribution.base_dataset = 'digits'",
-    "TaskDistribution.image_shape = (4, 4, 1)",
-    "TaskDistribution.sequence_length = 6",
-    "TaskDistribution.task_batch_size = 8",
-    "MetaTest.num_sequences = 20",
-    "MetaTest.base_datasets = ['digits']",
-    "MeshShape.data = 1",
-)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_bindings() -> list[str]:
     """Bindings that shrink any gin file of the project to a fraction of a second a step, on digits."""
-    return list(SMALL_BINDINGS)
+    return [
+        "TaskDistribution.base_dataset = 'digits'",
+        "TaskDistribution.image_shape = (4, 4, 1)",
+        "TaskDistribution.sequence_length = 6",
+        "TaskDistribution.task_batch_size = 8",
+        "MetaTest.num_sequences = 20",
+        "MetaTest.base_datasets = ['digits']",
+        "MeshShape.data = 1",
+    ]

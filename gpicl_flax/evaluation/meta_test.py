@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import scipy.stats
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, loader
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -40,9 +40,7 @@ class MetaTest:
     batch_size: int = 128
 
     def __post_init__(self):
-        for field in ("num_sequences", "batch_size"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"MetaTest.{field} must be at least 1, not {getattr(self, field)}")
+        check_positive_integers(self, "num_sequences", "batch_size")
 
 
 def meta_test(

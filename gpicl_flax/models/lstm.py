@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import initializers
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
@@ -22,8 +22,7 @@ class LSTM(SequenceModel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.hidden_size < 1:
-            raise UsageError(f"LSTM.hidden_size must be at least 1, not {self.hidden_size}")
+        check_positive_integers(self, "hidden_size")
 
     def state_size(self, sequence_length: int) -> StateSize:
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)

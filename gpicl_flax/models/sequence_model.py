@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from clu import parameter_overview
 from flax import linen as nn
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, check_positive_integers
 
 TOKEN_LAYOUTS = ("shifted", "aligned")
 
@@ -45,6 +45,7 @@ class SequenceModel(nn.Module):
             raise UsageError(
                 f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, not {self.token_layout!r}"
             )
+        check_positive_integers(self, "num_classes")
         super().__post_init__()
 
     def state_size(self, sequence_length: int) -> StateSize:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.models import initializers, matching
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
@@ -42,9 +42,7 @@ class Transformer(SequenceModel):
 
     def __post_init__(self):
         super().__post_init__()
-        for field in ("num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"Transformer.{field} must be at least 1, not {getattr(self, field)}")
+        check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
         if self.matching_gain is not None:
             if self.token_layout != "aligned":
                 raise UsageError("Transformer.matching_gain needs Transformer.token_layout = 'aligned'")

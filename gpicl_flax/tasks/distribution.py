@@ -6,7 +6,7 @@ import math
 import gin
 import numpy as np
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.tasks.base_dataset import BaseDataset, load_base_dataset
 
 # Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
@@ -48,9 +48,7 @@ class TaskDistribution:
     normalize: bool = True
 
     def __post_init__(self):
-        for field in ("num_classes", "sequence_length", "task_batch_size", "sequences_per_task"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"TaskDistribution.{field} must be at least 1, not {getattr(self, field)}")
+        check_positive_integers(self, "num_classes", "sequence_length", "task_batch_size", "sequences_per_task")
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise UsageError(f"TaskDistribution.image_shape must be (height, width, channels), not {self.image_shape}")
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from gpicl_flax.errors import Diverged, Preempted, UsageError
+from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.records.json_lines import JsonLines
@@ -51,9 +51,7 @@ class Training:
     keep_checkpoints: int = 2
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise UsageError(f"Training.{field.name} must be at least 1, not {getattr(self, field.name)}")
+        check_positive_integers(self, *(field.name for field in dataclasses.fields(self)))
         for name in ("steps", "checkpoint_period"):
             if getattr(self, name) % self.steps_per_dispatch:
                 raise UsageError(

@@ -113,7 +113,7 @@ def test_initial_weights_have_the_authors_scales():
     ("settings", "words"),
     [
         ({"token_layout": "reversed"}, "token_layout .* shifted, aligned"),
-        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"num_heads": 0}, "num_heads must be a positive integer"),
         ({"matching_gain": 2.0}, "needs .*aligned"),
         ({"matching_gain": 2.0, "token_layout": "aligned", "matching_heads": 9}, "matching_heads"),
     ],

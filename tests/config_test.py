@@ -1,0 +1,102 @@
+import pytest
+
+from gpicl_flax.config import differences, parse
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import LSTM, Transformer
+from gpicl_flax.run import Run
+
+
+@pytest.fixture
+def gin_file(tmp_path):
+    def write(text):
+        path = tmp_path / "config.gin"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refused(action, *words):
+    with pytest.raises(UsageError) as caught:
+        action()
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_files_and_bindings_become_a_run_and_later_ones_win(gin_file):
+    path = gin_file("include 'gin/base.gin'\nRun.model = @LSTM()\nLSTM.hidden_size = 32\nRun.seed = 1\n")
+    run, operative = parse([path], ["Run.seed = 2", "Training.steps = 100"]).resolve(Run)
+    assert run.model == LSTM(hidden_size=32)
+    assert (run.seed, run.training.steps, run.tasks.num_tasks) == (2, 100, 2**25)
+    assert "adam.eps_root = 1e-08" in operative  # defaults are part of it
+
+
+def test_base_gin_and_no_gin_are_both_the_papers_setting():
+    from_file, _ = parse(["gin/base.gin"]).resolve(Run)
+    assert from_file.model == Transformer() == Run().model
+    assert (from_file.tasks, from_file.training, from_file.meta_test) == (Run().tasks, Run().training, Run().meta_test)
+
+
+def test_macros_are_replaced_by_their_values(gin_file):
+    path = gin_file("N = 16\nSIZE = %N\nRun.model = @LSTM()\nLSTM.hidden_size = %SIZE\nRun.seed = %N\n")
+    config = parse([path])
+    assert config.bindings["LSTM.hidden_size"] == config.bindings["Run.seed"] == 16
+    assert parse([path], ["N = 8"]).resolve(Run)[0].model.hidden_size == 8
+
+
+def test_the_text_of_a_configuration_is_a_gin_file_with_the_same_meaning(gin_file):
+    config = parse(["gin/quickstart.gin"], ["TaskDistribution.data_dir = \"it's a 'path'\""])
+    again = parse([gin_file(config.text)])
+    assert again == config
+    assert differences(config, again) == []
+
+
+def test_differences_name_the_binding_and_both_values():
+    base = parse(["gin/base.gin"])
+    assert differences(base, base.override({"Run.seed": 3})) == ["Run.seed is 0 there, 3 here"]
+    assert differences(base, base.without("Run.seed")) == ["Run.seed is 0 there, unset here"]
+
+
+def test_mistakes_in_names_are_refused(gin_file):
+    refused(lambda: parse(["gin/none.gin"]), "gin/none.gin")
+    refused(lambda: parse([gin_file("LSTM.hiden_size = 3")]), "hiden_size")
+    refused(lambda: parse([gin_file("LTSM.hidden_size = 3")]), "LTSM")
+    refused(lambda: parse([gin_file("Run.model = @LTSM()")]), "LTSM")
+    refused(lambda: parse([gin_file("Run.seed = %SEED")]), "SEED")
+    refused(lambda: parse([gin_file("Run.seed = = 3")]), "Unable to parse", "line 1")
+    refused(lambda: parse(["gin/base.gin"], ["Run.seed"]), "gin:")
+
+
+def test_bindings_and_macros_that_nothing_uses_are_refused(gin_file):
+    refused(
+        lambda: parse(["gin/base.gin"], ["LSTM.hidden_size = 3"]).resolve(Run), "not used", "LSTM.hidden_size"
+    )
+    refused(lambda: parse(["gin/base.gin"], ["a/Transformer.num_layers = 3"]).resolve(Run), "a/Transformer.num_layers")
+    refused(lambda: parse(["gin/base.gin"], ["STEPS = 3"]), "macro never used", "STEPS")
+
+
+def test_values_that_do_not_fit_are_refused_in_one_line():
+    def resolve(*bindings):
+        return lambda: parse(["gin/base.gin"], bindings).resolve(Run)
+
+    refused(resolve("TaskDistribution.sequence_length = 101"), "101", "100 positions", "Transformer.max_length")
+    refused(resolve("TaskDistribution.num_classes = 5"), "num_classes = 10", "num_classes = 5")
+    refused(resolve("Training.steps = 15"), "Training.steps = 15", "steps_per_dispatch = 10")
+    refused(resolve("Training.accumulation = 0"), "Training.accumulation")
+    refused(resolve("MetaTest.num_sequences = 0"), "MetaTest.num_sequences")
+    refused(resolve("TaskDistribution.num_tasks = None", "Training.steps = 20000000"), "2**31")
+    refused(resolve("Transformer.token_layout = 'other'"), "token_layout")
+    refused(resolve("Transformer.num_layers = 'two'"), "num_layers")
+    refused(resolve("Training.steps = 'many'"), "Training.steps")
+
+
+def test_an_import_in_a_gin_file_is_kept(gin_file, tmp_path, monkeypatch):
+    (tmp_path / "my_models.py").write_text(
+        "import gin\nfrom gpicl_flax.models import LSTM\n@gin.configurable\nclass MyModel(LSTM):\n  pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = parse([gin_file("import my_models\nRun.model = @MyModel()\n")])
+    assert config.text.startswith("import my_models\n")
+    run, _ = parse([gin_file(config.text)]).resolve(Run)
+    assert type(run.model).__name__ == "MyModel"

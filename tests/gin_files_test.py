@@ -1,0 +1,61 @@
+"""Every gin file of the project: it parses, expands, and each kind of model in it takes two steps."""
+
+import pathlib
+
+import pytest
+
+from gpicl_flax.config import parse
+from gpicl_flax.records import json_lines
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.run import Run, execute
+from gpicl_flax.sweep import grid, listing
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
+TWO_STEPS = ["Training.steps = 2", "Training.steps_per_dispatch = 1", "Training.checkpoint_period = 2"]
+NUM_POINTS = {"gin/state_size.gin": (7 + 6) * 8}
+
+
+def configs(path, bindings=()):
+    """The configurations that a file describes: one, or a sweep's points."""
+    config = parse([path], bindings)
+    if grid.GRIDS in config.bindings:
+        return [point.config for point in grid.points(config)]
+    return [config]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_point_resolves(path):
+    found = configs(path)
+    assert len(found) == NUM_POINTS.get(path, 1)
+    for config in found:
+        config.resolve(Run)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
+    smallest = {}
+    for config in configs(path, small_bindings + TWO_STEPS):
+        smallest.setdefault(type(config.resolve(Run)[0].model), config)
+    for number, config in enumerate(smallest.values()):
+        folder = RunFolder(tmp_path / str(number))
+        execute(config, folder)
+        assert [row["step"] for row in json_lines.read(folder.metrics)] == [1, 2]
+        assert folder.ended == "DONE"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_the_cpu_scale_fits_every_file(path):
+    config = parse([path, "gin/scale/cpu.gin"])
+    points = grid.points(config) if grid.GRIDS in config.bindings else []
+    runs = listing.resolve_all(points) or [config.resolve(Run)[0]]
+    assert {run.tasks.base_dataset for run in runs} == {"digits"}
+    assert max(run.training.steps for run in runs) <= 1000
+
+
+def test_state_size_gin_lists_the_sizes_of_both_models():
+    points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
+    sizes = [(type(run.model).__name__, *run.sizes().values()) for run in listing.resolve_all(points)]
+    assert ("LSTM", 646_666, 256, 512) in sizes
+    assert ("Transformer", 3_240_714, 12_800, 204_800) in sizes
+    assert len(sizes) == 13

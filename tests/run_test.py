@@ -1,0 +1,226 @@
+"""A whole run: resumed, killed, diverged, on a folder of its own or of another."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from gpicl_flax.config import parse
+from gpicl_flax.errors import Diverged, Preempted, UsageError
+from gpicl_flax.records import json_lines
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.run import evaluate, execute
+from gpicl_flax.training.checkpoint import Checkpoints
+
+STEPS = ["Training.steps = 30", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
+MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "adam.learning_rate = 1e-2"]
+
+
+@pytest.fixture(scope="module")
+def config(small_bindings):
+    return parse([], [*small_bindings, *STEPS, *MODEL, "Run.optimizer = @adam()"])
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    """What must not depend on interruptions: metrics, evaluations, facts, configuration and marker."""
+    files = [folder.metrics, folder.facts, folder.config, folder.operative_config, *folder.evaluations.iterdir()]
+    return {file.name: file.read_bytes() for file in files} | {"ended": folder.ended}
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
+    execute(config, folder)
+    return folder
+
+
+@pytest.fixture
+def undisturbed(finished, tmp_path):
+    """A copy of a finished run, to be changed at will."""
+    return RunFolder(shutil.copytree(finished.path, tmp_path / "undisturbed"))
+
+
+def test_a_run_leaves_a_complete_folder(undisturbed):
+    rows = json_lines.read(undisturbed.metrics)
+    assert [row["step"] for row in rows] == list(range(2, 31, 2))
+    assert {"loss", "loss_ema", "accuracy_last", "grad_norm", "plateau"} < rows[0].keys()
+    evaluation = undisturbed.latest_evaluation()
+    assert evaluation["step"] == 30
+    assert [(c["base_dataset"], c["tasks"]) for c in evaluation["curves"]] == [("digits", "seen"), ("digits", "unseen")]
+    facts = undisturbed.read_facts()
+    assert facts["model"] == "LSTM" and facts["base_dataset"]["train_examples"] == 1437
+    assert undisturbed.ended == "DONE"
+    with Checkpoints(undisturbed.checkpoints) as checkpoints:
+        assert checkpoints.latest_step == 30
+
+
+def sigterm_at(step):
+    """A row callback that sends SIGTERM to this process once, at the first row from `step` on."""
+    sent = []
+
+    def on_row(row):
+        if row["step"] >= step and not sent:
+            sent.append(row)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_row
+
+
+@pytest.mark.parametrize("stops", [[2], [6, 14], [4, 4, 24]])
+def test_a_preempted_and_resumed_run_equals_an_undisturbed_one(config, undisturbed, tmp_path, stops):
+    folder = RunFolder(tmp_path / "interrupted")
+    for stop in stops:
+        with pytest.raises(Preempted, match="saved"):
+            execute(config, folder, sigterm_at(stop))
+        assert folder.ended is None
+    execute(config, folder)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_metrics_beyond_the_last_checkpoint_are_made_again(config, undisturbed, tmp_path):
+    """As after a power cut: later rows are in the log, one of them cut off, and the marker is missing."""
+    folder = RunFolder(tmp_path / "cut")
+
+    def crash(row):
+        if row["step"] >= 10:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        execute(config, folder, crash)
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 8, "loss": 99.0}\n{"step": 10, "lo')
+    execute(config, folder)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_run_killed_three_times_equals_an_undisturbed_one(small_bindings, tmp_path):
+    """Real processes and SIGKILL, at moments that differ from test to test."""
+    bindings = [
+        *small_bindings, *MODEL, "Run.optimizer = @adam()", "TaskDistribution.task_batch_size = 64",
+        "LSTM.hidden_size = 128", "TaskDistribution.sequence_length = 20",
+        "Training.steps = 600", "Training.steps_per_dispatch = 5", "Training.checkpoint_period = 10",
+    ]
+
+    def start(name):
+        (tmp_path / "run.gin").write_text("\n".join(bindings))
+        command = ["-m", "gpicl_flax", "train", "--gin_file", tmp_path / "run.gin", "--workdir", tmp_path / name]
+        return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    rng, folder, kills = np.random.default_rng(), RunFolder(tmp_path / "killed"), []
+    for _ in range(3):
+        before = newest_checkpoint(folder)
+        process = start("killed")
+        while process.poll() is None and newest_checkpoint(folder) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        assert folder.ended is None, "the run was over before it could be killed"
+        kills.append(newest_checkpoint(folder))
+    assert kills == sorted(set(kills))  # every start got further than the one before
+    for name in ("killed", "undisturbed"):
+        process = start(name)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert contents(folder) == contents(RunFolder(tmp_path / "undisturbed"))
+
+
+def newest_checkpoint(folder: RunFolder) -> int:
+    found = folder.checkpoints.glob("*") if folder.checkpoints.exists() else []
+    return max((int(path.name) for path in found if path.name.isdigit()), default=0)
+
+
+def test_a_run_saved_on_eight_devices_goes_on_on_two(config, undisturbed, tmp_path):
+    folder = RunFolder(tmp_path / "moved")
+
+    with pytest.raises(Preempted):
+        execute(config.override({"MeshShape.data": 8}), folder, sigterm_at(12))
+    folder.config.write_text(config.override({"MeshShape.data": 2}).text)
+    execute(config.override({"MeshShape.data": 2}), folder)
+    moved, expected = json_lines.read(folder.metrics), json_lines.read(undisturbed.metrics)
+    assert [row["step"] for row in moved] == [row["step"] for row in expected]
+    np.testing.assert_allclose([row["loss"] for row in moved], [row["loss"] for row in expected], rtol=1e-4)
+
+
+def test_a_diverged_run_says_so_and_is_not_started_again(config, tmp_path):
+    folder = RunFolder(tmp_path / "diverged")
+    hot = config.override({"adam.learning_rate": 1e30})
+    with pytest.raises(Diverged, match="diverged at step .*grad_norm"):
+        execute(hot, folder)
+    assert folder.ended == "DIVERGED"
+    rows = json_lines.read(folder.metrics)
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    with Checkpoints(folder.checkpoints) as checkpoints:  # nothing that is not finite was saved
+        assert checkpoints.latest_step is None
+    with pytest.raises(UsageError, match="diverged at step"):
+        execute(hot, folder)
+
+
+def test_a_folder_with_another_configuration_is_left_alone(config, undisturbed):
+    before = contents(undisturbed)
+    with pytest.raises(UsageError, match="another configuration .*Run.seed is unset there, 1 here"):
+        execute(config.override({"Run.seed": 1}), undisturbed)
+    assert contents(undisturbed) == before
+
+
+def test_a_folder_with_something_else_is_left_alone(config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="not a run folder"):
+        execute(config, RunFolder(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"TaskDistribution.base_dataset": "no_such_dataset"}, "unknown base dataset"),
+        ({"MetaTest.base_datasets": ["digits", "none/none.npz"]}, "none.npz"),
+        ({"TaskDistribution.sequence_length": 400, "TaskDistribution.image_shape": (8, 8, 1)}, "360 test examples"),
+        ({"MeshShape.data": 3}, "not divisible by the mesh: 3 device"),
+        ({"Training.accumulation": 3}, "not divisible .*accumulation = 3"),
+        ({"MeshShape.data": 16}, "do not fit 8 device"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(config, tmp_path, changes, words):
+    folder = RunFolder(tmp_path / "refused")
+    with pytest.raises(UsageError, match=words):
+        execute(config.override(changes), folder)
+    assert not folder.path.exists()
+
+
+def test_evaluate_repeats_the_meta_test_of_the_run(undisturbed):
+    before = undisturbed.latest_evaluation()
+    undisturbed.evaluation(30).unlink()
+    evaluate(undisturbed)
+    assert undisturbed.latest_evaluation() == before
+
+
+def test_evaluate_takes_other_settings(undisturbed):
+    evaluate(undisturbed, ("MetaTest.num_sequences = 7", "MetaTest.batch_size = 3"))
+    curves = undisturbed.latest_evaluation()["curves"]
+    assert {curve["num_sequences"] for curve in curves} == {7}
+    assert all(float(7 * a).is_integer() for curve in curves for a in np.round(np.array(curve["accuracy"]) * 7, 9) / 7)
+
+
+def test_evaluate_refuses_what_is_no_run(tmp_path, config):
+    with pytest.raises(UsageError, match="not a run folder"):
+        evaluate(RunFolder(tmp_path))
+    folder = RunFolder(tmp_path / "new")
+    folder.path.mkdir()
+    folder.config.write_text(config.text)
+    with pytest.raises(UsageError, match="no checkpoint yet"):
+        evaluate(folder)
+
+
+def test_checkpoints_carry_state_position_and_configuration(config, undisturbed):
+    step_folder = undisturbed.checkpoints / "30"
+    meta = json.loads((step_folder / "meta" / "metadata").read_text())
+    assert meta == {"loader": {"next_step": 30}, "config": config.text}
+    assert jax.device_count() == 8  # the suite's own set-up: resuming across devices was tested

@@ -1,0 +1,103 @@
+import pytest
+
+from gpicl_flax.config import parse
+from gpicl_flax.errors import UsageError
+from gpicl_flax.run import Run
+from gpicl_flax.sweep import grid, listing
+
+
+@pytest.fixture
+def points_of(tmp_path):
+    def points(grids, *bindings):
+        path = tmp_path / "sweep.gin"
+        path.write_text(f"include 'gin/base.gin'\nsweep.grids = {grids}\n")
+        return grid.points(parse([str(path)], bindings))
+
+    return points
+
+
+def values(points, *keys):
+    return [tuple(point.overrides.get(key) for key in keys) for point in points]
+
+
+def test_a_grid_is_the_product_of_its_axes(points_of):
+    points = points_of("[{'Run.seed': [0, 1], 'Training.steps': [10, 20, 30]}]")
+    assert sorted(values(points, "Run.seed", "Training.steps")) == [(s, n) for s in (0, 1) for n in (10, 20, 30)]
+    assert len({point.run_id for point in points}) == 6
+
+
+def test_a_sweep_is_the_union_of_its_grids_and_can_choose_models(points_of):
+    points = points_of(
+        "[{'Run.model': @LSTM(), 'LSTM.hidden_size': [8, 16]}, {'Run.model': @Transformer(), 'Transformer.key_size': 4}]"
+    )
+    runs = listing.resolve_all(points)
+    assert [(type(run.model).__name__, run.sizes()["state_size_paper"]) for run in runs] == [
+        ("LSTM", 8), ("LSTM", 16), ("Transformer", 1600),
+    ]
+
+
+def test_a_tuple_of_bindings_varies_together(points_of):
+    points = points_of(
+        "[{('Training.steps', 'TaskDistribution.task_batch_size'): [(100, 8), (50, 16)], 'Run.seed': [0, 1]}]"
+    )
+    keys = ("Training.steps", "TaskDistribution.task_batch_size", "Run.seed")
+    assert sorted(values(points, *keys)) == [(50, 16, 0), (50, 16, 1), (100, 8, 0), (100, 8, 1)]
+
+
+def test_macros_in_a_grid_can_be_bound_from_outside(points_of):
+    assert values(points_of("[{'Run.seed': %SEEDS}]\nSEEDS = [0, 1]", "SEEDS = [7]"), "Run.seed") == [(7,)]
+
+
+def test_run_ids_stay_the_same_when_the_grid_grows(points_of):
+    small = points_of("[{'Run.seed': [0, 1], 'Training.steps': [10]}]")
+    large = points_of("[{'Run.seed': [2, 1, 0], 'Training.steps': [10, 20]}, {'Run.seed': [5]}]")
+    assert {p.run_id for p in small} < {p.run_id for p in large}
+    # ... and are others when anything that they do not name changes.
+    other = points_of("[{'Run.seed': [0, 1], 'Training.steps': [10]}]", "TaskDistribution.num_tasks = 5")
+    assert not {p.run_id for p in small} & {p.run_id for p in other}
+
+
+def test_run_ids_are_readable_folder_names(points_of):
+    (point,) = points_of("[{'Run.model': @LSTM(), 'MetaTest.base_datasets': ['a/b', 'c d'], 'Run.seed': 3}]".replace(
+        "['a/b', 'c d']", "[('a/b', 'c d')]"))
+    name, _, digest = point.run_id.rpartition("_")
+    assert len(digest) == 8 and int(digest, 16) >= 0
+    assert "LSTM" in name and "seed=3" in name
+    assert set(point.run_id) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_=.+-")
+
+
+def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
+    (point,) = points_of("[{'Run.seed': [4]}]")
+    assert grid.GRIDS not in point.config.bindings
+    assert point.config.resolve(Run)[0].seed == 4
+
+
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [
+        ("[]", "no sweep"),
+        ("{'Run.seed': [1]}", "no sweep"),
+        ("[{}]", "no sweep"),
+        ("[{'Run.seed': []}]", "no values"),
+        ("[{'Run.seed': [1, 1]}]", "two points are the same"),
+        ("[{'Run.seed': [1]}, {'Run.seed': [1, 2]}]", "two points are the same"),
+        ("[{('Run.seed', 'Training.steps'): [(1, 10), 2]}]", "tuples of 2"),
+        ("[{('Run.seed', 'Training.steps'): [(1, 10)], 'Run.seed': [1]}]", "Run.seed twice"),
+    ],
+)
+def test_wrong_grids_are_refused(points_of, grids, words):
+    with pytest.raises(UsageError, match=words):
+        points_of(grids)
+
+
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [
+        ("[{'Run.sed': [1]}]", "Run.*sed"),
+        ("[{'LSTM.hidden_size': [1]}]", "not used.*LSTM.hidden_size"),
+        ("[{'TaskDistribution.sequence_length': [50, 500]}]", "sequence_length=500.*max_length"),
+    ],
+)
+def test_wrong_points_are_refused_before_any_runs(points_of, grids, words):
+    with pytest.raises(UsageError, match=words):
+        listing.resolve_all(points_of(grids))

@@ -1,0 +1,179 @@
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import LSTM, Transformer
+from gpicl_flax.records import plateau
+from gpicl_flax.tasks import loader
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import partitioning
+from gpicl_flax.training.loop import place_examples
+from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.step import init_state, make_train_steps, sequence_losses
+
+TASKS = TaskDistribution(
+    image_shape=(3, 3, 1), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
+)
+MODELS = {
+    "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
+    "lstm": LSTM(hidden_size=16),
+}
+
+
+def train(dataset, model=MODELS["transformer"], optimizer=None, *, steps=6, data=1, model_axis=1, accumulation=1):
+    """The state and the metrics [steps] of a short training."""
+    optimizer = optimizer or adam(1e-2)
+    mesh = partitioning.MeshShape(data=data, model=model_axis).build()
+    with jax.set_mesh(mesh):
+        state = init_state(model, optimizer, TASKS, seed=0, mesh=mesh)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        train_steps = make_train_steps(
+            model, optimizer, TASKS, seed=0, mesh=mesh, shardings=shardings, accumulation=accumulation
+        )
+        examples = place_examples(mesh, dataset, dataset.train, normalize=True)
+        batches = loader.training_batches(TASKS, num_examples=len(dataset.train), seed=0, steps_per_batch=steps)
+        batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
+        state, metrics = train_steps(state, examples, batch)
+        assert jax.tree.map(lambda x: x.sharding, state) == shardings
+        return jax.device_get(state), jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    """(name, dataset) -> state and metrics on one device, computed once a model."""
+    results = {}
+
+    def get(name, dataset):
+        if name not in results:
+            results[name] = train(dataset, MODELS[name])
+        return results[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("data", "model_axis"), [(2, 1), (8, 1), (4, 2)])
+def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device, name, data, model_axis):
+    model = MODELS[name]
+    state, metrics = on_one_device(name, toy_dataset)
+    sharded_state, sharded_metrics = train(toy_dataset, model, data=data, model_axis=model_axis)
+    np.testing.assert_allclose(sharded_metrics["loss"], metrics["loss"], rtol=2e-5)
+    for a, b in zip(jax.tree.leaves(sharded_state.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn rounding into signs
+
+
+def test_parameters_lie_on_the_model_axis_where_the_rules_say(toy_dataset):
+    mesh = partitioning.MeshShape(data=4, model=2).build()
+    params = init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh).params
+    block = params["block_0"]
+    assert block["query"]["kernel"].sharding.spec == P(None, "model", None)
+    assert block["mlp_hidden"]["kernel"].sharding.spec == P(None, "model")
+    assert block["mlp_output"]["kernel"].sharding.spec == P("model", None)
+    assert params["logits"]["kernel"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("data", [1, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(toy_dataset, data):
+    # Plain gradient descent, which does not amplify rounding.
+    whole, metrics = train(toy_dataset, optimizer=optax.sgd(0.1), data=data)
+    parts, parts_metrics = train(toy_dataset, optimizer=optax.sgd(0.1), data=data, accumulation=4)
+    for name in ("loss", "accuracy", "grad_norm"):
+        np.testing.assert_allclose(parts_metrics[name], metrics[name], rtol=1e-4, err_msg=name)
+    for a, b in zip(jax.tree.leaves(parts.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
+    """A golden step: loss and parameters against numpy on the sequences that the step must have seen."""
+    from gpicl_flax.tasks import augmentation
+
+    mesh = partitioning.MeshShape(data=1).build()
+    model = MODELS["lstm"]
+    params = jax.device_get(init_state(model, optax.sgd(0.1), TASKS, seed=0, mesh=mesh).params)
+    batch = next(loader.training_batches(TASKS, num_examples=len(toy_dataset.train), seed=0))
+    inputs, labels = augmentation.make_sequences(
+        augmentation.root_key(0),
+        place_examples(mesh, toy_dataset, toy_dataset.train, normalize=True),
+        batch["task_ids"][0],
+        batch["example_indices"][0],
+        num_classes=10,
+        permute_labels_prob=1.0,
+    )
+
+    def loss(params):
+        logits = np.asarray(model.apply({"params": params}, inputs, labels), np.float64)
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        return -np.take_along_axis(log_probs, np.asarray(labels)[..., None], axis=-1).mean()
+
+    state, metrics = train(toy_dataset, model, optax.sgd(0.1), steps=1)
+    assert metrics["loss"][0] == pytest.approx(loss(params), rel=1e-5)
+    # The update of single parameters, against finite differences.
+    for path in (("logits", "bias", 3), ("logits", "kernel", (2, 5)), ("gates_input", "bias", 40)):
+        *keys, index = path
+        old, new = params, state.params
+        for key in keys:
+            old, new = old[key], new[key]
+
+        def at(value, keys=keys, index=index):
+            changed = jax.tree.map(np.array, params)
+            array = changed
+            for key in keys:
+                array = array[key]
+            array[index] += value
+            return loss(changed)
+
+        slope = (at(1e-2) - at(-1e-2)) / 2e-2
+        assert new[index] - old[index] == pytest.approx(-0.1 * slope, rel=0.02, abs=2e-6)
+    assert state.step == 1
+
+
+def test_losses_and_hits_against_numpy():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 5, 3)).astype(np.float32), rng.integers(3, size=(4, 5))
+    losses, correct = sequence_losses(logits, labels)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(losses, -np.log(np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]), rtol=1e-5)
+    np.testing.assert_array_equal(correct, logits.argmax(-1) == labels)
+
+
+def test_the_average_loss_is_a_mean_first_and_exponential_later(toy_dataset, monkeypatch):
+    monkeypatch.setattr(plateau, "EMA_STEPS", 4)
+    _, metrics = train(toy_dataset, steps=10)
+    average = 0.0
+    for step, loss in enumerate(metrics["loss"].astype(np.float64)):
+        average += (loss - average) / min(step + 1, 4)
+        assert metrics["loss_ema"][step] == pytest.approx(average, rel=1e-5)
+    assert metrics["loss_ema"][3] == pytest.approx(metrics["loss"][:4].mean(), rel=1e-5)
+
+
+def test_heads_that_do_not_divide_over_the_mesh_are_refused():
+    mesh = partitioning.MeshShape(data=2, model=4).build()
+    with pytest.raises(UsageError, match="does not divide over the mesh"):
+        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh)
+
+
+@pytest.mark.parametrize("shape", [{"data": 9}, {"data": 4, "model": 3}, {"data": 0}, {"model": 0}, {"model": 16}])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(shape):
+    with pytest.raises(UsageError, match="do not fit 8 device"):
+        partitioning.MeshShape(**shape).build()
+
+
+def test_a_single_task_is_learned(monkeypatch):
+    """The label is the brightest of nine pixels, and there is one task: the loss must fall far under chance."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (300, 9), dtype=np.uint8)
+    labels = rng.integers(0, 9, 300).astype(np.int32)
+    images[np.arange(300), labels] = 255
+    split = Split(images, labels)
+    dataset = BaseDataset("brightest", split, split, float(images.mean()), float(images.std()))
+    monkeypatch.setitem(globals(), "TASKS", dataclasses.replace(TASKS, num_tasks=1))
+    _, metrics = train(dataset, MODELS["lstm"], adam(1e-2), steps=150)
+    assert metrics["loss"][0] > 2.0
+    assert metrics["loss"][-10:].mean() < 0.5
+    assert metrics["accuracy_last"][-10:].mean() > 0.85
