@@ -1,0 +1,36 @@
+# `make quickstart` and `make test` set up .venv by themselves. Everything is installed at the versions of constraints.txt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help install quickstart test test-slow clean
+
+help:
+	@echo "make quickstart  meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
+	@echo "make test        run the tests"
+	@echo "make test-slow   run the long checks: the quickstart with five seeds"
+	@echo "make install     only set up $(VENV)"
+	@echo "make clean       remove $(VENV) and runs/quickstart"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/gpicl train --gin_file gin/quickstart.gin --workdir runs/quickstart
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) runs/quickstart
