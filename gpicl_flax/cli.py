@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader of a table, `head` say, has seen enough
         sys.stderr.close()
-        return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"\ngpicl: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

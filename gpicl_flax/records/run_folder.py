@@ -17,7 +17,7 @@ class RunFolder:
     """
 
     def __init__(self, path: epath.PathLike):
-        self.path = epath.Path(path)
+        self.path = epath.Path(path).expanduser().absolute()  # checkpoints need an absolute path
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
         self.facts = self.path / "run.json"
