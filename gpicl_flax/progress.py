@@ -11,10 +11,10 @@ _LIVE_SECONDS = 0.1
 class ProgressLine:
     """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau."""
 
-    def __init__(self, total_steps: int, stream: TextIO = sys.stderr):
+    def __init__(self, total_steps: int, stream: TextIO | None = None):
         self._total = total_steps
-        self._stream = stream
-        self._live = stream.isatty()
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
         self._shown_at = -float("inf")
         self._recent: list[tuple[float, int]] = []  # times and steps that the speed is measured over
 

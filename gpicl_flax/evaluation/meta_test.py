@@ -148,7 +148,8 @@ def _loss_curve(losses: np.ndarray) -> dict[str, list[float]]:
     """losses [n, T] -> curves over T; with one sequence there is no interval, and its ends are the mean."""
     losses = losses.astype(np.float64)
     mean = losses.mean(axis=0)
-    low = high = mean
+    margin = np.zeros_like(mean)
     if len(losses) > 1:
-        low, high = scipy.stats.t.interval(CONFIDENCE, len(losses) - 1, mean, scipy.stats.sem(losses, axis=0))
+        margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(losses) - 1) * scipy.stats.sem(losses, axis=0)
+    low, high = mean - margin, mean + margin
     return {"loss": mean.tolist(), "loss_low": low.tolist(), "loss_high": high.tolist()}

@@ -17,7 +17,9 @@ class RunFolder:
     """
 
     def __init__(self, path: epath.PathLike):
-        self.path = epath.Path(path).expanduser().absolute()  # checkpoints need an absolute path
+        path = epath.Path(path)
+        # Orbax wants absolute paths, and epath would take gs:// for a relative one.
+        self.path = path if "://" in str(path) else path.expanduser().absolute()
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
         self.facts = self.path / "run.json"

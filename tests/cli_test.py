@@ -1,0 +1,100 @@
+"""The command as a user meets it: output, exit codes, one line an error."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gpicl_flax import cli
+
+QUICK = [
+    "--gin_bindings", "Run.model = @LSTM()", "--gin_bindings", "LSTM.hidden_size = 4",
+    "--gin_bindings", "Training.steps = 20", "--gin_bindings", "Training.checkpoint_period = 20",
+]
+
+
+@pytest.fixture
+def gin_file(small_bindings, tmp_path):
+    path = tmp_path / "small.gin"
+    path.write_text("\n".join(["include 'gin/base.gin'", *small_bindings]))
+    return str(path)
+
+
+def refused(capsys, arguments, *words):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    message = captured.err.strip()
+    assert message.startswith("gpicl: error: ") and "\n" not in message, message
+    assert all(word in message for word in words), message
+    assert captured.out == ""
+
+
+def test_train_then_evaluate(gin_file, tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    arguments = ["train", "--gin_file", gin_file, *QUICK, "--workdir", folder]
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "step 20/20" in captured.err
+    assert "unseen tasks, digits" in captured.out and captured.out.endswith("learning_curve.png\n")
+    assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 10_000
+
+    assert cli.main(arguments) == 0  # done: only shown
+    again = capsys.readouterr()
+    assert "done already" in again.out and again.err == ""
+
+    assert cli.main(["evaluate", folder, "--num_sequences", "11"]) == 0
+    assert "11 sequences" in capsys.readouterr().out
+
+    other = [*arguments, "--gin_bindings", "Run.seed = 5"]
+    refused(capsys, other, "another configuration", "Run.seed")
+
+
+def test_sweep_lists_a_table_and_json(capsys):
+    arguments = ["sweep", "--gin_file", "gin/state_size.gin", "--gin_bindings", "SEEDS = [0]"]
+    assert cli.main([*arguments, "--list"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 15 and table[-1] == "13 points"
+    assert "parameters" in table[0] and "state (paper)" in table[0] and "state (exact)" in table[0]
+    assert cli.main([*arguments, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 13 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
+    assert {"run_id", "bindings", "parameters", "state_size_paper", "state_size_exact"} == rows[0].keys()
+    assert rows[0]["bindings"]["Run.model"] == "@LSTM()"
+
+
+def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
+    arguments = ["sweep", "--gin_file", gin_file, *QUICK, "--gin_bindings", "sweep.grids = [{'Run.seed': [0, 1]}]"]
+    refused(capsys, arguments, "--workdir")
+    assert cli.main([*arguments, "--workdir", str(tmp_path / "sweep")]) == 0
+    assert capsys.readouterr().out.count("seed=") == 2
+
+
+def test_mistakes_are_one_line_and_exit_2(gin_file, tmp_path, capsys):
+    workdir = ["--workdir", str(tmp_path / "run")]
+    refused(capsys, ["train", "--gin_file", "gin/none.gin", *workdir], "gin/none.gin")
+    refused(capsys, ["train", "--gin_file", gin_file, "--gin_bindings", "Run.sed = 1", *workdir], "sed")
+    refused(capsys, ["train", "--gin_file", gin_file, "--gin_bindings", "LSTM.hidden_size = 1", *workdir], "LSTM.hidden_size")
+    refused(capsys, ["train", "--gin_file", "gin/state_size.gin", *workdir], "gpicl sweep")
+    refused(capsys, ["sweep", "--gin_file", gin_file, "--list"], "no sweep")
+    refused(capsys, ["evaluate", str(tmp_path)], "not a run folder")
+    missing = ["--gin_bindings", "TaskDistribution.base_dataset = 'mist'"]
+    refused(capsys, ["train", "--gin_file", gin_file, *missing, *workdir], "unknown base dataset 'mist'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(gin_file, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["train", "--gin_file", gin_file, *QUICK, "--workdir", str(tmp_path / "file" / "run")]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["-m", "gpicl_flax"], ["-c", "import sys; from gpicl_flax import cli; sys.exit(cli.main())"]])
+def test_help_names_every_command(arguments):
+    result = subprocess.run([sys.executable, *arguments, "--help"], capture_output=True, text=True, check=True)
+    assert all(command in result.stdout for command in ("train", "evaluate", "sweep", "Exit codes"))
+
+
+def test_an_unknown_command_is_wrong_usage():
+    result = subprocess.run([sys.executable, "-m", "gpicl_flax", "trian"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "trian" in result.stderr

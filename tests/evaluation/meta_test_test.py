@@ -1,0 +1,118 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
+from gpicl_flax.models import LSTM, SequenceModel
+from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import partitioning
+
+TASKS = TaskDistribution(
+    image_shape=(3, 3, 1), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0
+)
+
+
+class Oracle(SequenceModel):
+    """Knows every label: what it is told at position t, it predicts at t."""
+
+    def __call__(self, inputs, labels):
+        return 20.0 * jax.nn.one_hot(labels, self.num_classes)
+
+
+class KnowsBase(SequenceModel):
+    """Ignores the context and always says class 3."""
+
+    def __call__(self, inputs, labels):
+        return jnp.broadcast_to(5.0 * jax.nn.one_hot(3, self.num_classes), (*labels.shape, self.num_classes))
+
+
+def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, **settings):
+    mesh = partitioning.MeshShape(data=data).build()
+    with jax.set_mesh(mesh):
+        curves = meta_test(model, params or {}, tasks, [dataset], MetaTest(**settings), seed=seed, mesh=mesh)
+    return {curve["tasks"]: curve for curve in curves}
+
+
+def lstm_params(model):
+    from flax import linen as nn
+
+    return nn.unbox(model.init(jax.random.key(0), np.zeros((1, 6, 9)), np.zeros((1, 6), int)))["params"]
+
+
+def test_an_oracle_is_right_everywhere_and_its_intervals_know_their_size(toy_dataset):
+    curves = run(Oracle(), toy_dataset, num_sequences=50)
+    for curve in curves.values():
+        assert curve["accuracy"] == [1.0] * 6 == curve["accuracy_high"]
+        # Wilson's lower end at n of n is n / (n + z^2).
+        np.testing.assert_allclose(curve["accuracy_low"], 50 / (50 + 1.959964**2), rtol=1e-5)
+        np.testing.assert_allclose(curve["loss"], 0, atol=1e-6)
+
+
+def test_only_test_examples_are_used(toy_dataset):
+    """Test pixels of the toy dataset are far above the training mean, so normalised inputs must be positive."""
+
+    class Spy(SequenceModel):
+        def __call__(self, inputs, labels):
+            # Undo nothing: the projection is linear, so the norm tells bright images from dark ones.
+            bright = jnp.linalg.norm(inputs, axis=-1, keepdims=True) > 4
+            return jnp.where(bright, 20.0, -20.0) * jax.nn.one_hot(labels, self.num_classes)
+
+    test_norm = np.linalg.norm((toy_dataset.test.images - toy_dataset.mean) / toy_dataset.std, axis=1)
+    train_norm = np.linalg.norm((toy_dataset.train.images - toy_dataset.mean) / toy_dataset.std, axis=1)
+    assert train_norm.mean() < 4 < test_norm.min()
+    assert np.mean(run(Spy(), toy_dataset, num_sequences=200)["unseen"]["accuracy"]) > 0.9
+
+
+def test_seen_tasks_keep_their_bias_and_unseen_tasks_always_permute(toy_dataset):
+    often_three = np.where(np.arange(120) % 2, 3, toy_dataset.test.labels).astype(np.int32)
+    dataset = dataclasses.replace(toy_dataset, test=Split(toy_dataset.test.images, often_three))
+    share = np.mean(often_three == 3)
+    assert share > 0.5
+    curves = run(KnowsBase(), dataset, num_sequences=4000, batch_size=4000)
+    # Training tasks are all biased here: class 3 stays class 3. Unseen ones put any class there.
+    np.testing.assert_allclose(np.mean(curves["seen"]["accuracy"]), share, atol=0.015)
+    np.testing.assert_allclose(np.mean(curves["unseen"]["accuracy"]), 0.1, atol=0.015)
+
+
+def test_losses_have_students_intervals(toy_dataset):
+    model = LSTM(hidden_size=4)
+    curves = run(model, toy_dataset, lstm_params(model), num_sequences=9)
+    wide = run(model, toy_dataset, lstm_params(model), num_sequences=900)
+    for curve in (curves["seen"], wide["seen"]):
+        low, mean, high = (np.array(curve[key]) for key in ("loss_low", "loss", "loss_high"))
+        assert (low < mean).all() and (mean < high).all()
+        np.testing.assert_allclose(mean - low, high - mean, rtol=1e-6)
+    ratio = (np.array(curves["seen"]["loss_high"]) - curves["seen"]["loss"]) / (
+        np.array(wide["seen"]["loss_high"]) - wide["seen"]["loss"]
+    )
+    expected = 10 * scipy.stats.t.ppf(0.975, 8) / scipy.stats.t.ppf(0.975, 899)
+    assert expected / 2 < np.median(ratio) < expected * 2
+
+
+@pytest.mark.parametrize(("batch_size", "data"), [(7, 1), (100, 1), (8, 4), (30, 8)])
+def test_batches_and_devices_do_not_change_the_result(toy_dataset, batch_size, data):
+    model = LSTM(hidden_size=4)
+    params = lstm_params(model)
+    expected = run(model, toy_dataset, params, num_sequences=30, batch_size=30)
+    found = run(model, toy_dataset, params, num_sequences=30, batch_size=batch_size, data=data)
+    for kind in ("seen", "unseen"):
+        np.testing.assert_allclose(found[kind]["loss"], expected[kind]["loss"], rtol=1e-5)
+        np.testing.assert_allclose(found[kind]["accuracy"], expected[kind]["accuracy"], atol=0.05)
+
+
+def test_it_is_a_function_of_the_seed(toy_dataset):
+    model = LSTM(hidden_size=4)
+    params = lstm_params(model)
+    first, again, other = (run(model, toy_dataset, params, num_sequences=30, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_one_sequence_has_a_curve_without_a_loss_interval(toy_dataset):
+    curve = run(Oracle(), toy_dataset, num_sequences=1)["seen"]
+    assert curve["loss_low"] == curve["loss"] == curve["loss_high"]
+

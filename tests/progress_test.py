@@ -1,0 +1,39 @@
+import io
+
+from gpicl_flax import progress
+
+ROW = {"loss": 2.25, "accuracy_last": 0.125, "plateau": True}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_one_line_that_rewrites_itself(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    stream = Terminal()
+    show = progress.ProgressLine(100, stream)
+    for step in (10, 20, 90):
+        show({"step": step, **ROW})
+    show({"step": 100, **ROW, "plateau": False})
+    lines = stream.getvalue().split("\r\033[K")[1:]
+    assert lines[0].startswith("step 10/100  steps/s: -  loss 2.250  accuracy at the last position 12.5%  on the plateau")
+    assert "10.0 steps/s  0:08 left" in lines[1]
+    assert "40.0 steps/s  0:00 left" in lines[2]
+    assert lines[3].endswith("off the plateau\n") and stream.getvalue().count("\n") == 1
+
+
+def test_elsewhere_lines_are_plain_and_few(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    show = progress.ProgressLine(1000, stream)
+    for step in range(1, 1001):
+        now[0] += 0.1
+        show({"step": step, **ROW})
+    lines = stream.getvalue().split("\n")
+    assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
+    assert 8 <= len(lines) <= 13
+    assert lines[-2].startswith("step 1,000/1,000")

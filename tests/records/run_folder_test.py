@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
+
+
+def test_paths_are_absolute_unless_they_are_remote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(RunFolder("runs/one")) == str(tmp_path / "runs/one")
+    assert str(RunFolder("gs://bucket/runs/one").metrics) == "gs://bucket/runs/one/metrics.jsonl"
+
+
+@pytest.mark.parametrize("marker", [DONE, DIVERGED])
+def test_a_run_ends_with_a_marker(tmp_path, marker):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.ended is None
+    folder.mark(marker, "why")
+    assert folder.ended == marker
+    assert (folder.path / marker).read_text() == "why"
+
+
+def test_the_latest_evaluation_is_that_of_the_highest_step(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.latest_evaluation() is None
+    for step in (900, 10_000, 2_000):
+        write_json(folder.evaluation(step), {"step": step})
+    assert folder.latest_evaluation() == {"step": 10_000}
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    write_json(folder.facts, {"a": 1})
+    monkeypatch.setattr(type(folder.facts), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(folder.facts, "half of it")
+    assert json.loads(folder.facts.read_text()) == {"a": 1}

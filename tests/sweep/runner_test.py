@@ -1,0 +1,76 @@
+import os
+import signal
+
+import pytest
+
+from gpicl_flax.config import parse
+from gpicl_flax.errors import GpiclError, Preempted, UsageError
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.sweep import grid, listing, runner
+
+BINDINGS = [
+    "Run.model = @LSTM()", "LSTM.hidden_size = 4", "Run.optimizer = @adam()",
+    "Training.steps = 4", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 2",
+]
+
+
+@pytest.fixture
+def sweep(small_bindings):
+    def make(grids):
+        points = grid.points(parse([], [*small_bindings, *BINDINGS, f"sweep.grids = {grids}"]))
+        return points, listing.resolve_all(points)
+
+    return make
+
+
+def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    rows, said = [], []
+    runner.run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    assert {path.name for path in tmp_path.iterdir()} == {point.run_id for point in points}
+    assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
+    assert len(rows) == 4
+    # A second call, of a sweep that has grown, runs only what is new.
+    points, runs = sweep("[{'Run.seed': [0, 1, 2]}]")
+    rows.clear()
+    said.clear()
+    runner.run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    assert len(rows) == 2
+    assert [line.endswith("DONE") for line in said] == [True, True, False]
+
+
+def test_a_point_that_diverges_does_not_stop_the_others_and_is_not_repeated(sweep, tmp_path):
+    points, runs = sweep("[{'adam.learning_rate': [1e30, 1e-3]}]")
+    said = []
+    for _ in range(2):
+        with pytest.raises(GpiclError, match="1 of 2 points diverged") as caught:
+            runner.run_all(points, runs, tmp_path, say=said.append)
+        assert caught.value.exit_code == 1
+    ended = {RunFolder(path).ended for path in tmp_path.iterdir()}
+    assert ended == {"DONE", "DIVERGED"}
+    assert sum("diverged at step" in line for line in said) == 1
+
+
+def test_a_preempted_sweep_goes_on_where_it_stopped(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    sent = []
+
+    def stop_once(row):
+        if not sent:
+            sent.append(row)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        runner.run_all(points, runs, tmp_path, lambda total: stop_once)
+    assert not any(RunFolder(path).ended for path in tmp_path.iterdir())
+    runner.run_all(points, runs, tmp_path)
+    assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
+
+
+def test_a_folder_in_the_way_is_found_before_anything_runs(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    (tmp_path / points[1].run_id).mkdir()
+    (tmp_path / points[1].run_id / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="not a run folder"):
+        runner.run_all(points, runs, tmp_path)
+    assert not (tmp_path / points[0].run_id).exists()
