@@ -1,8 +1,9 @@
 """One run: from its settings to a folder that is DONE."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
@@ -17,6 +18,7 @@ from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
+from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Row, Training, train
 from gpicl_flax.training.optimizers import adam
@@ -32,6 +34,7 @@ class Run:
     Attributes:
       model, optimizer, tasks, training, meta_test, mesh: the settings of each part.
       seed: of the parameters, the tasks and the order of the data.
+      tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
 
     Raises:
       UsageError: the parts do not fit together.
@@ -44,6 +47,7 @@ class Run:
     meta_test: MetaTest = dataclasses.field(default_factory=MetaTest)
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: int = 0
+    tensorboard: bool = False
 
     def __post_init__(self):
         name, tasks = type(self.model).__name__, self.tasks
@@ -62,6 +66,8 @@ class Run:
             raise UsageError(
                 "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
             )
+        if self.tensorboard:
+            tensorboard.check_installed()
 
     def sizes(self) -> dict[str, int]:
         """The model's number of parameters and both state sizes."""
@@ -105,7 +111,7 @@ def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = l
         _describe(run, dataset, mesh, folder)
         write_atomically(folder.operative_config, operative)
         write_atomically(folder.config, config.text)  # last: a folder with a config is a run folder
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), _also_to_tensorboard(run, folder, on_row) as on_row:
         state = train(
             run.model,
             run.optimizer,
@@ -121,6 +127,15 @@ def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = l
         _evaluate(run, state.params, run.training.steps, test_datasets, mesh, folder)
     if jax.process_index() == 0:
         folder.mark(DONE)
+
+
+@contextlib.contextmanager
+def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
+    if not run.tensorboard or jax.process_index() != 0:
+        yield on_row
+        return
+    with contextlib.closing(tensorboard.TensorBoard(folder)) as writer:
+        yield lambda row: (writer(row), on_row(row))
 
 
 def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:

@@ -1,0 +1,32 @@
+"""The rows of metrics.jsonl for TensorBoard as well, through clu."""
+
+import importlib.util
+from typing import Any
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records.run_folder import RunFolder
+
+
+def check_installed() -> None:
+    """Raises UsageError without TensorFlow and TensorBoard, which clu writes summaries with."""
+    missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"Run.tensorboard = True needs {' and '.join(missing)}; install gpicl_flax with the extra `tensorboard`"
+        )
+
+
+class TensorBoard:
+    """Called with every row of metrics.jsonl; writes its values to <run folder>/tensorboard."""
+
+    def __init__(self, folder: RunFolder):
+        from clu import metric_writers  # imports TensorFlow, which takes seconds
+
+        self._writer = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self._writer.write_scalars(row["step"], {name: float(value) for name, value in row.items() if name != "step"})
+
+    def close(self) -> None:
+        """Writes what is pending."""
+        self._writer.close()

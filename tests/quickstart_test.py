@@ -1,0 +1,20 @@
+"""The quickstart learns, whatever the seed. Minutes, so it runs with `make test-slow` only."""
+
+import pytest
+
+from gpicl_flax.analysis import results
+from gpicl_flax.config import parse
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.run import execute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_unseen_tasks_made_from_test_images_are_learned(seed, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    execute(parse(["gin/quickstart.gin"], [f"Run.seed = {seed}", "MeshShape.data = 1"]), folder)
+    (curve,) = (c for c in folder.latest_evaluation()["curves"] if c["tasks"] == "unseen")
+    assert curve["accuracy"][-1] >= 0.65
+    # Chance, by a bound that five seeds together break once in a thousand times.
+    assert curve["accuracy"][0] == pytest.approx(0.1, abs=0.025)
+    assert "plateau was left by" in results.plateau_sentence(folder)

@@ -1,0 +1,31 @@
+import importlib.util
+
+import pytest
+
+from gpicl_flax.config import parse
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records import json_lines
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.run import Run, execute
+
+MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Training.steps = 4", "Training.steps_per_dispatch = 2",
+         "Training.checkpoint_period = 4", "Run.tensorboard = True"]  # fmt: skip
+
+
+def test_without_the_extra_it_is_refused(small_bindings, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="tensorflow and tensorboard.*extra `tensorboard`"):
+        parse([], [*small_bindings, *MODEL]).resolve(Run)
+
+
+def test_tensorboard_gets_the_rows_of_metrics_jsonl(small_bindings, tmp_path):
+    pytest.importorskip("tensorflow", reason="needs the extra `tensorboard`")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = RunFolder(tmp_path / "run")
+    execute(parse([], [*small_bindings, *MODEL]), folder)
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = accumulator.EventAccumulator(str(folder.path / "tensorboard"))
+    events.Reload()
+    written = {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors("loss")}
+    assert written == pytest.approx({row["step"]: row["loss"] for row in json_lines.read(folder.metrics)})
