@@ -78,11 +78,12 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.records.run_folder import RunFolder
     from gpicl_flax.run import Run, check_folder, execute
-    from gpicl_flax.sweep.grid import GRIDS
+    from gpicl_flax.sweep import grid
 
     config = parse(arguments.gin_file, arguments.gin_bindings)
-    if GRIDS in config.bindings:
-        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); start it with `gpicl sweep`")
+    if grid.GRIDS in config.bindings:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({grid.GRIDS}); use `gpicl sweep`")
+    config = grid.without_sweep(config)
     run, _ = config.resolve(Run)
     folder = RunFolder(arguments.workdir)
     check_folder(config, folder)

@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 # The folder that holds gin/: the package itself where it is installed, its parent in a checkout.
 _PACKAGE = pathlib.Path(__file__).parent
-gin.add_config_file_search_path(str(_PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent))
+_HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
+gin.add_config_file_search_path(str(_HOME))  # for includes
 
 
 class Reference(NamedTuple):
@@ -51,9 +52,9 @@ class Config:
         """This configuration with other values for some bindings."""
         return dataclasses.replace(self, bindings={**self.bindings, **bindings})
 
-    def without(self, key: str) -> "Config":
-        """This configuration less one binding."""
-        return dataclasses.replace(self, bindings={k: v for k, v in self.bindings.items() if k != key})
+    def without(self, *keys: str) -> "Config":
+        """This configuration less some bindings."""
+        return dataclasses.replace(self, bindings={k: v for k, v in self.bindings.items() if k not in keys})
 
     def resolve(self, root: Callable[[], T]) -> tuple[T, str]:
         """Calls the configurable `root` under these bindings.
@@ -81,10 +82,25 @@ class Config:
 def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
     """Reads gin files, then single bindings; later ones win.
 
+    Args:
+      gin_files: paths, relative to the working folder or to the one that holds the project's gin/.
+
     Raises:
       UsageError: a file is missing or wrong, or something it names is unknown or never used.
     """
-    _parse_into_gin(lambda: gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=True))
+    files = [_find(path) for path in gin_files]
+    _parse_into_gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True))
+    return _read(gin.config_str())
+
+
+def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
+    """Reads the text of a gin file, then single bindings; raises as `parse` does."""
+
+    def parse_all():
+        gin.parse_config([text, *bindings])
+        gin.finalize()
+
+    _parse_into_gin(parse_all)
     return _read(gin.config_str())
 
 
@@ -103,6 +119,13 @@ def _parse_into_gin(parse_: Callable[[], Any]) -> None:
         raise
     except (OSError, SyntaxError, ValueError, TypeError, ImportError, LookupError) as error:
         raise UsageError(f"gin: {_one_line(error)}") from error
+
+
+def _find(path: str) -> str:
+    for candidate in (pathlib.Path(path), _HOME / path):
+        if candidate.is_file():
+            return str(candidate)
+    raise UsageError(f"no gin file {path!r}, neither here nor in {_HOME}")
 
 
 class _Macro(NamedTuple):

@@ -12,7 +12,7 @@ import optax
 
 import gpicl_flax
 from gpicl_flax import models
-from gpicl_flax.config import Config, differences, parse
+from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
@@ -146,7 +146,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
     """
     if not folder.config.exists():
         raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
-    run, _ = parse([str(folder.config)], bindings).resolve(Run)
+    run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
     mesh = run.mesh.build()
     _, datasets = run.load_datasets()
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
@@ -160,7 +160,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        changed = differences(parse([str(folder.config)]), config)
+        changed = differences(parse_text(folder.config.read_text()), config)
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"

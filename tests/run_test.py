@@ -149,6 +149,24 @@ def test_a_run_saved_on_eight_devices_goes_on_on_two(config, undisturbed, tmp_pa
     np.testing.assert_allclose([row["loss"] for row in moved], [row["loss"] for row in expected], rtol=1e-4)
 
 
+def test_training_does_not_see_the_test_split(config, tmp_path):
+    """Two base datasets that differ in every test image and label train to the same metrics."""
+    rng = np.random.default_rng(0)
+    train = {"train_images": rng.integers(0, 256, (50, 4, 4), dtype=np.uint8), "train_labels": rng.integers(0, 10, 50)}
+    logs = []
+    for name in ("one", "other"):
+        test = {"test_images": rng.integers(0, 256, (40, 4, 4), dtype=np.uint8), "test_labels": rng.integers(0, 10, 40)}
+        np.savez(tmp_path / f"{name}.npz", **train, **test)
+        path = str(tmp_path / f"{name}.npz")
+        folder = RunFolder(tmp_path / name)
+        execute(config.override({"TaskDistribution.base_dataset": path, "MetaTest.base_datasets": [path]}), folder)
+        logs.append((folder.metrics.read_text(), folder.latest_evaluation()))
+    (metrics, evaluation), (other_metrics, other_evaluation) = logs
+    assert metrics == other_metrics
+    for curve, other in zip(evaluation["curves"], other_evaluation["curves"], strict=True):
+        assert curve["loss"] != other["loss"]  # ... while the meta-test sees nothing else
+
+
 def test_a_diverged_run_says_so_and_is_not_started_again(config, tmp_path):
     folder = RunFolder(tmp_path / "diverged")
     hot = config.override({"adam.learning_rate": 1e30})

@@ -7,6 +7,9 @@
 
 The sweep is the union of its grids, a grid the product of its axes. An axis is a binding with a list of values; what
 is not a list is one fixed value. A tuple of bindings with a list of tuples zips them: they vary together.
+
+`sweep.fixed`, a dict of bindings, wins over the grids: points that differ in nothing else become one. That is how a
+file of gin/scale/ shrinks any sweep; a file without grids takes it as plain bindings.
 """
 
 import dataclasses
@@ -22,12 +25,12 @@ from gpicl_flax.config import Config
 from gpicl_flax.errors import UsageError
 
 GRIDS = "sweep.grids"
+FIXED = "sweep.fixed"
 
 
 @gin.configurable
-def sweep(grids: Sequence[Mapping[Any, Any]] = ()) -> Sequence[Mapping[Any, Any]]:
-    """Gives gin the name `sweep.grids`; its value is read as it is written, references and all, by `points`."""
-    return grids
+def sweep(grids: Sequence[Mapping[Any, Any]] = (), fixed: Mapping[str, Any] | None = None) -> None:
+    """Gives gin the names `sweep.grids` and `sweep.fixed`; their values are read as they are written, in `points`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +58,28 @@ def points(config: Config) -> list[Point]:
     grids = config.bindings.get(GRIDS)
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
-    base = config.without(GRIDS)
+    base, fixed = without_sweep(config), config.bindings.get(FIXED, {})
     found = {}
     for overrides in itertools.chain.from_iterable(map(_product, grids)):
+        overrides = {key: fixed.get(key, value) for key, value in overrides.items()}
         point_config = base.override(overrides)
         point = Point(_run_id(overrides, point_config), overrides, point_config)
-        if point.run_id in found:
+        if point.run_id in found and not fixed:
             raise UsageError(f"{GRIDS}: two points are the same: {point.run_id}")
         found[point.run_id] = point
     return list(found.values())
+
+
+def without_sweep(config: Config) -> Config:
+    """The configuration of a single run: less the grids, and with the fixed bindings in their place.
+
+    Raises:
+      UsageError: sweep.fixed is not a dict of bindings.
+    """
+    fixed = config.bindings.get(FIXED, {})
+    if not isinstance(fixed, dict) or not all(isinstance(key, str) for key in fixed):
+        raise UsageError(f"{FIXED} must be {{binding: value}}")
+    return config.without(GRIDS, FIXED).override(fixed)
 
 
 def _product(grid: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:

@@ -66,6 +66,23 @@ def test_run_ids_are_readable_folder_names(points_of):
     assert set(point.run_id) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_=.+-")
 
 
+def test_fixed_bindings_win_over_the_grids_and_merge_what_they_make_equal(points_of):
+    fixed = "sweep.fixed = {'Run.seed': 7, 'Training.steps': 10}"
+    points = points_of("[{'Run.seed': [0, 1], 'TaskDistribution.task_batch_size': [8, 16]}]\n" + fixed)
+    assert values(points, "Run.seed", "TaskDistribution.task_batch_size") == [(7, 8), (7, 16)]
+    assert all(point.config.resolve(Run)[0].training.steps == 10 for point in points)
+    # The same point without the detour has the same id.
+    plain = points_of(
+        "[{'Run.seed': 7, 'TaskDistribution.task_batch_size': [8, 16]}]", "Training.steps = 10"
+    )
+    assert [point.run_id for point in plain] == [point.run_id for point in points]
+
+
+def test_without_grids_fixed_bindings_are_plain_ones():
+    config = grid.without_sweep(parse(["gin/base.gin"], ["sweep.fixed = {'Run.seed': 7}"]))
+    assert config == parse(["gin/base.gin"], ["Run.seed = 7"])
+
+
 def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
     (point,) = points_of("[{'Run.seed': [4]}]")
     assert grid.GRIDS not in point.config.bindings
@@ -83,6 +100,7 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'Run.seed': [1]}, {'Run.seed': [1, 2]}]", "two points are the same"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10), 2]}]", "tuples of 2"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10)], 'Run.seed': [1]}]", "Run.seed twice"),
+        ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),
     ],
 )
 def test_wrong_grids_are_refused(points_of, grids, words):
