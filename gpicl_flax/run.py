@@ -33,7 +33,7 @@ class Run:
 
     Attributes:
       model, optimizer, tasks, training, meta_test, mesh: the settings of each part.
-      seed: of the parameters, the tasks and the order of the data.
+      seed: of the parameters, the tasks and the order of the data; 0..2**32-1.
       tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
 
     Raises:
@@ -66,6 +66,8 @@ class Run:
             raise UsageError(
                 "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
             )
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise UsageError(f"Run.seed must be an integer in 0..2**32-1, not {self.seed!r}")
         if self.tensorboard:
             tensorboard.check_installed()
 

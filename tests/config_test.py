@@ -88,6 +88,7 @@ def test_values_that_do_not_fit_are_refused_in_one_line():
     refused(resolve("TaskDistribution.num_tasks = None", "Training.steps = 20000000"), "2**31")
     refused(resolve("Transformer.token_layout = 'other'"), "token_layout")
     refused(resolve("Transformer.num_layers = 'two'"), "num_layers")
+    refused(resolve("Run.seed = -1"), "Run.seed", "2**32-1")
     refused(resolve("Training.steps = 'many'"), "Training.steps")
 
 

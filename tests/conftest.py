@@ -1,9 +1,17 @@
 """Tests run on the CPU backend with 8 devices, so that sharded programs are tested without an accelerator."""
 
 import os
+import tempfile
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Many tests compile the same small programs: within one run of the suite, each is compiled once.
+_CACHE = tempfile.TemporaryDirectory(prefix="gpicl_flax_tests_")
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
+    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 import numpy as np
 import pytest

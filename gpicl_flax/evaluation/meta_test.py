@@ -1,6 +1,7 @@
 """Meta-test: accuracy and loss at every position of sequences that are made of test examples."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,10 +65,7 @@ def meta_test(
       means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
       `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    evaluate = {
-        kind: _make_evaluate(model, tasks, seed, mesh, permute_labels_prob)
-        for kind, permute_labels_prob in (("seen", tasks.permute_labels_prob), ("unseen", 1.0))
-    }
+    evaluate = _make_evaluate(model, tasks, mesh)
     curves = []
     for dataset in datasets:
         examples = place_examples(mesh, dataset, dataset.test, normalize=tasks.normalize)
@@ -75,16 +73,14 @@ def meta_test(
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(dataset.test)
         )
-        for kind, task_ids in (
-            ("seen", tasks.seen_task_ids(settings.num_sequences)),
-            ("unseen", tasks.unseen_task_ids(settings.num_sequences)),
+        for kind, task_ids, permute_labels_prob in (
+            ("seen", tasks.seen_task_ids(settings.num_sequences), tasks.permute_labels_prob),
+            ("unseen", tasks.unseen_task_ids(settings.num_sequences), 1.0),
         ):
-            losses, correct = _in_batches(
-                lambda batch, kind=kind, examples=examples: evaluate[kind](params, examples, *batch),
-                (task_ids, indices),
-                settings.batch_size,
-                mesh,
+            evaluate_batch = functools.partial(
+                evaluate, params, examples, np.uint32(seed), np.float32(permute_labels_prob)
             )
+            losses, correct = _in_batches(evaluate_batch, (task_ids, indices), settings.batch_size, mesh)
             curves.append(
                 {"base_dataset": dataset.name, "tasks": kind, "num_sequences": settings.num_sequences}
                 | _accuracy_curve(correct)
@@ -93,13 +89,11 @@ def meta_test(
     return curves
 
 
-def _make_evaluate(model, tasks: TaskDistribution, seed: int, mesh, permute_labels_prob: float):
-    key = augmentation.root_key(seed)
-
+def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.sharding.Mesh):
     @jax.jit
-    def evaluate(params, examples, task_ids, example_indices):
+    def evaluate(params, examples, seed, permute_labels_prob, task_ids, example_indices):
         inputs, labels = augmentation.make_sequences(
-            key,
+            augmentation.root_key(seed),
             examples,
             task_ids,
             example_indices,
@@ -126,7 +120,7 @@ def _in_batches(
         batch = [np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)]) for x in batch]
         own = np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
         batch = partitioning.shard_batch(mesh, [x[own] for x in batch], batch_axis=0)
-        results.append(jax.device_get(evaluate(batch)))
+        results.append(jax.device_get(evaluate(*batch)))
     losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
     return losses, correct
 

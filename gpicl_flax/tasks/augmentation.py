@@ -26,14 +26,14 @@ class Examples(NamedTuple):
     scale: jax.Array
 
 
-def root_key(seed: int) -> jax.Array:
-    """The key that all tasks of a run derive from."""
+def root_key(seed: int | jax.Array) -> jax.Array:
+    """The key that all tasks of a run derive from; seed in 0..2**32-1."""
     # Named, since other generators do not give each of many vmapped keys a stream of its own.
     return jax.random.key(seed, impl="threefry2x32")
 
 
 def make_task(
-    key: jax.Array, task_id: jax.Array, *, num_features: int, num_classes: int, permute_labels_prob: float
+    key: jax.Array, task_id: jax.Array, *, num_features: int, num_classes: int, permute_labels_prob: float | jax.Array
 ) -> Task:
     """The task with id `task_id`, a uint32 scalar (Section 3.1 of the paper).
 
@@ -59,7 +59,7 @@ def make_sequences(
     example_indices: jax.Array,
     *,
     num_classes: int,
-    permute_labels_prob: float,
+    permute_labels_prob: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Sequences for task_ids [B] and example_indices [B, T]: inputs [B, T, X] float32 and labels [B, T] int32."""
     num_features = examples.images.shape[-1]

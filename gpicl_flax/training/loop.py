@@ -102,7 +102,7 @@ def train(
         log = _RunLog(folder, tasks.num_classes, step, on_row)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(
-            model, optimizer, tasks, seed=seed, mesh=mesh, shardings=shardings, accumulation=training.accumulation
+            model, optimizer, tasks, mesh=mesh, shardings=shardings, accumulation=training.accumulation
         )
         examples = place_examples(mesh, dataset, dataset.train, normalize=tasks.normalize)
         batches = loader.training_batches(
@@ -116,7 +116,7 @@ def train(
         )
         while step < training.steps:
             batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
-            state, metrics = train_steps(state, examples, batch)
+            state, metrics = train_steps(state, np.uint32(seed), examples, batch)
             step += training.steps_per_dispatch
             log.add(step, metrics)
             if step % training.checkpoint_period == 0 or step == training.steps or stop.requested:

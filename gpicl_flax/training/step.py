@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -47,14 +48,15 @@ def init_state(
       UsageError: a parameter does not divide over the mesh.
     """
 
-    def init() -> TrainState:
+    def init(seed) -> TrainState:
         shape = (1, tasks.sequence_length)
         inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
         params = model.init(jax.random.split(augmentation.root_key(seed))[0], inputs, labels)["params"]
         return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(0))
 
-    shardings = partitioning.state_shardings(mesh, jax.eval_shape(init))
-    return jax.jit(lambda: nn.unbox(init()), out_shardings=shardings)()
+    seed = np.uint32(seed)
+    shardings = partitioning.state_shardings(mesh, jax.eval_shape(init, seed))
+    return jax.jit(lambda seed: nn.unbox(init(seed)), out_shardings=shardings)(seed)
 
 
 def make_train_steps(
@@ -62,11 +64,10 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
     *,
-    seed: int,
     mesh: jax.sharding.Mesh,
     shardings: TrainState,
     accumulation: int = 1,
-) -> Callable[[TrainState, augmentation.Examples, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, np.uint32, augmentation.Examples, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """A jitted function that makes as many steps as its batch holds, and donates the state it is given.
 
     Args:
@@ -74,14 +75,14 @@ def make_train_steps(
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
 
     Returns:
-      (state, examples, batch) -> (state, metrics): batch holds task_ids [S, B] and example_indices [S, B, T] of S
-      steps; metrics are arrays [S].
+      (state, seed, examples, batch) -> (state, metrics): batch holds task_ids [S, B] and example_indices [S, B, T] of
+      S steps; metrics are arrays [S]. The seed is an argument, so runs that differ in it share one program.
     """
-    task_key = augmentation.root_key(seed)
 
-    def loss_fn(params, examples, task_ids, example_indices):
+    def loss_fn(params, data, task_ids, example_indices):
+        seed, examples = data
         inputs, labels = augmentation.make_sequences(
-            task_key,
+            augmentation.root_key(seed),
             examples,
             task_ids,
             example_indices,
@@ -99,27 +100,25 @@ def make_train_steps(
         }
         return metrics["loss"], metrics
 
-    def gradient(params, examples, task_ids, example_indices):
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, examples, task_ids, example_indices)
-        return grads, metrics
+    gradient = jax.grad(loss_fn, has_aux=True)
 
-    def accumulated_gradient(params, examples, task_ids, example_indices):
+    def accumulated_gradient(params, data, task_ids, example_indices):
         # Part i takes every accumulation-th row, so that each device works on rows it already holds.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), (task_ids, example_indices)
         )
-        shapes = jax.eval_shape(gradient, params, examples, *jax.tree.map(lambda x: x[0], parts))
+        shapes = jax.eval_shape(gradient, params, data, *jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def add_part(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, examples, *part)), None
+            return jax.tree.map(jnp.add, total, gradient(params, data, *part)), None
 
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
-    def train_step(examples, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics]:
         compute = gradient if accumulation == 1 else accumulated_gradient
-        grads, metrics = compute(state.params, examples, batch["task_ids"], batch["example_indices"])
+        grads, metrics = compute(state.params, data, batch["task_ids"], batch["example_indices"])
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
@@ -128,7 +127,7 @@ def make_train_steps(
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
-    def train_steps(state, examples, batch):
-        return jax.lax.scan(functools.partial(train_step, examples), state, batch)
+    def train_steps(state, seed, examples, batch):
+        return jax.lax.scan(functools.partial(train_step, (seed, examples)), state, batch)
 
     return train_steps

@@ -34,12 +34,12 @@ def train(dataset, model=MODELS["transformer"], optimizer=None, *, steps=6, data
         state = init_state(model, optimizer, TASKS, seed=0, mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(
-            model, optimizer, TASKS, seed=0, mesh=mesh, shardings=shardings, accumulation=accumulation
+            model, optimizer, TASKS, mesh=mesh, shardings=shardings, accumulation=accumulation
         )
         examples = place_examples(mesh, dataset, dataset.train, normalize=True)
         batches = loader.training_batches(TASKS, num_examples=len(dataset.train), seed=0, steps_per_batch=steps)
         batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
-        state, metrics = train_steps(state, examples, batch)
+        state, metrics = train_steps(state, np.uint32(0), examples, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         return jax.device_get(state), jax.device_get(metrics)
 
