@@ -23,9 +23,19 @@ class Preempted(GpiclError):
     exit_code = 42
 
 
+def check_types(settings: object, **types: type | tuple[type, ...]) -> None:
+    """Raises UsageError, in the words of gin, unless each named attribute of `settings` is of its type."""
+    for name, expected in types.items():
+        value = getattr(settings, name)
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            names = " or ".join(t.__name__.removesuffix("Type") for t in (expected if isinstance(expected, tuple) else (expected,)))
+            raise UsageError(f"{type(settings).__name__}.{name} must be of type {names}, not {value!r}")
+
+
 def check_positive_integers(settings: object, *names: str) -> None:
     """Raises UsageError, in the words of gin, unless all these attributes of `settings` are integers from 1 on."""
     for name in names:
+        check_types(settings, **{name: int})
         value = getattr(settings, name)
-        if not isinstance(value, int) or value < 1:
+        if value < 1:
             raise UsageError(f"{type(settings).__name__}.{name} must be a positive integer, not {value!r}")

@@ -13,7 +13,7 @@ import optax
 import gpicl_flax
 from gpicl_flax import models
 from gpicl_flax.config import Config, differences, parse_text
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, check_types
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -50,6 +50,17 @@ class Run:
     tensorboard: bool = False
 
     def __post_init__(self):
+        check_types(
+            self,
+            model=models.SequenceModel,
+            optimizer=optax.GradientTransformation,
+            tasks=TaskDistribution,
+            training=Training,
+            meta_test=MetaTest,
+            mesh=MeshShape,
+            seed=int,
+            tensorboard=bool,
+        )
         name, tasks = type(self.model).__name__, self.tasks
         longest = self.model.max_sequence_length
         if longest is not None and tasks.sequence_length > longest:
@@ -66,8 +77,8 @@ class Run:
             raise UsageError(
                 "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
             )
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise UsageError(f"Run.seed must be an integer in 0..2**32-1, not {self.seed!r}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:
             tensorboard.check_installed()
 

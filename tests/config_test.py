@@ -89,6 +89,17 @@ def test_values_that_do_not_fit_are_refused_in_one_line():
     refused(resolve("Transformer.token_layout = 'other'"), "token_layout")
     refused(resolve("Transformer.num_layers = 'two'"), "num_layers")
     refused(resolve("Run.seed = -1"), "Run.seed", "2**32-1")
+    refused(resolve("Run.seed = 1.5"), "Run.seed must be of type int")
+    refused(resolve("Run.model = @LSTM"), "Run.model must be of type SequenceModel")
+    refused(resolve("Run.optimizer = 'adam'"), "Run.optimizer must be of type GradientTransformation")
+    refused(resolve("MetaTest.base_datasets = 'digits'"), "MetaTest.base_datasets must be of type list or tuple")
+    refused(resolve("TaskDistribution.image_shape = (8, 8)"), "image_shape")
+    refused(resolve("TaskDistribution.image_shape = (8, 8, '1')"), "image_shape")
+    refused(resolve("TaskDistribution.num_tasks = 'all'"), "num_tasks must be of type int or None")
+    refused(resolve("TaskDistribution.normalize = 'no'"), "normalize must be of type bool")
+    refused(resolve("MeshShape.data = '2'"), "MeshShape.data")
+    refused(resolve("adam.learning_rate = '1e-3'"), "adam.learning_rate must be a number")
+    refused(resolve("Transformer.dtype = 'float8'"), "dtype must be one of float32, bfloat16")
     refused(resolve("Training.steps = 'many'"), "Training.steps")
 
 

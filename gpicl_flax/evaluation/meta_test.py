@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import scipy.stats
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.errors import check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, loader
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -42,6 +42,7 @@ class MetaTest:
 
     def __post_init__(self):
         check_positive_integers(self, "num_sequences", "batch_size")
+        check_types(self, base_datasets=(list, tuple))
 
 
 def meta_test(

@@ -10,6 +10,7 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError, check_positive_integers
 
 TOKEN_LAYOUTS = ("shifted", "aligned")
+DTYPES = ("float32", "bfloat16")
 
 
 class StateSize(NamedTuple):
@@ -45,6 +46,8 @@ class SequenceModel(nn.Module):
             raise UsageError(
                 f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, not {self.token_layout!r}"
             )
+        if self.dtype not in DTYPES:
+            raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         check_positive_integers(self, "num_classes")
         super().__post_init__()
 

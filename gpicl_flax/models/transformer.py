@@ -1,6 +1,7 @@
 """The paper's causal Transformer (Section 3.2; architecture and initialisers as in the authors' code)."""
 
 from collections.abc import Callable
+from types import NoneType
 
 import gin
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import initializers, matching
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
@@ -43,12 +44,14 @@ class Transformer(SequenceModel):
     def __post_init__(self):
         super().__post_init__()
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
+        check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
+            check_positive_integers(self, "matching_heads")
             if self.token_layout != "aligned":
                 raise UsageError("Transformer.matching_gain needs Transformer.token_layout = 'aligned'")
-            if not 1 <= self.matching_heads <= min(self.num_heads, self.model_size // 2):
+            if self.matching_heads > min(self.num_heads, self.model_size // 2):
                 raise UsageError(
-                    f"Transformer.matching_heads must be in 1..min(num_heads, model_size // 2), not {self.matching_heads}"
+                    f"Transformer.matching_heads must be at most min(num_heads, model_size // 2), not {self.matching_heads}"
                 )
 
     @property

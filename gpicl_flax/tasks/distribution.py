@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+from types import NoneType
 
 import gin
 import numpy as np
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.tasks.base_dataset import BaseDataset, load_base_dataset
 
 # Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
@@ -49,7 +50,16 @@ class TaskDistribution:
 
     def __post_init__(self):
         check_positive_integers(self, "num_classes", "sequence_length", "task_batch_size", "sequences_per_task")
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+        check_types(
+            self,
+            base_dataset=str,
+            data_dir=(str, NoneType),
+            image_shape=(tuple, list),
+            num_tasks=(int, NoneType),
+            permute_labels_prob=(float, int),
+            normalize=bool,
+        )
+        if len(self.image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.image_shape):
             raise UsageError(f"TaskDistribution.image_shape must be (height, width, channels), not {self.image_shape}")
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
             raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")

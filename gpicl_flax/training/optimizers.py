@@ -3,6 +3,8 @@
 import gin
 import optax
 
+from gpicl_flax.errors import UsageError
+
 # Learning rates may be schedules of the step: `adam.learning_rate = @optax.warmup_constant_schedule()`.
 for _schedule in (
     optax.linear_schedule,
@@ -30,6 +32,13 @@ def adam(
       eps: added to the root of the second moment.
       eps_root: added to the second moment under the root; 0 is the usual Adam.
       clip_norm: if set, gradients are first scaled down to at most this global norm.
+
+    Raises:
+      UsageError: a value is not a number.
     """
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root} | ({} if clip_norm is None else {"clip_norm": clip_norm})
+    for name, value in (numbers if callable(learning_rate) else {"learning_rate": learning_rate} | numbers).items():
+        if not isinstance(value, float | int):
+            raise UsageError(f"adam.{name} must be a number, not {value!r}")
     optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm is not None else optimizer

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, check_types
 
 # Logical axis of a parameter -> mesh axis; axes that are not named here are replicated.
 RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"))
@@ -26,6 +26,9 @@ class MeshShape:
 
     data: int = -1
     model: int = 1
+
+    def __post_init__(self):
+        check_types(self, data=int, model=int)
 
     def build(self) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
