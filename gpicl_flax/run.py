@@ -160,11 +160,13 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
     if not folder.config.exists():
         raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
     run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
+    if not folder.checkpoints.exists():
+        raise UsageError(f"{folder} holds no checkpoint yet")
     mesh = run.mesh.build()
-    _, datasets = run.load_datasets()
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
+        _, datasets = run.load_datasets()
         state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh)
         state, step = checkpoints.restore(state)
         _evaluate(run, state.params, step, datasets, mesh, folder)

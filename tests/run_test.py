@@ -229,6 +229,13 @@ def test_evaluate_takes_other_settings(undisturbed):
     assert all(float(7 * a).is_integer() for curve in curves for a in np.round(np.array(curve["accuracy"]) * 7, 9) / 7)
 
 
+def test_evaluate_leaves_a_save_in_progress_alone(undisturbed):
+    pending = undisturbed.checkpoints / "36.orbax-checkpoint-tmp"
+    pending.mkdir()
+    evaluate(undisturbed)
+    assert pending.exists()
+
+
 def test_evaluate_refuses_what_is_no_run(tmp_path, config):
     with pytest.raises(UsageError, match="not a run folder"):
         evaluate(RunFolder(tmp_path))

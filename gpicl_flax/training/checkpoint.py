@@ -11,16 +11,19 @@ from gpicl_flax.training.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints/ folder of a run; a context manager, since errors of a pending save surface at the latest then."""
+    """The checkpoints/ folder of a run; a context manager, since errors of a pending save surface at the latest then.
 
-    def __init__(self, folder: epath.Path, *, keep: int = 2):
-        self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True
-            ),
-            handler_registry=_handlers(),
+    Args:
+      folder: where the checkpoints are.
+      keep: newest checkpoints that are kept; None: only read, which leaves a run that is being trained alone.
+    """
+
+    def __init__(self, folder: epath.Path, *, keep: int | None = None):
+        writing = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
+        options = ocp.CheckpointManagerOptions(
+            read_only=keep is None, create=keep is not None, cleanup_tmp_directories=keep is not None, **writing
         )
+        self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
     def __enter__(self) -> "Checkpoints":
         return self
