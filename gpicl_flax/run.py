@@ -121,9 +121,9 @@ def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = l
     run.check_devices(mesh)
     dataset, test_datasets = run.load_datasets()
     if jax.process_index() == 0:
-        _describe(run, dataset, mesh, folder)
+        write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
         write_atomically(folder.operative_config, operative)
-        write_atomically(folder.config, config.text)  # last: a folder with a config is a run folder
+        _describe(run, dataset, mesh, folder)
     with jax.set_mesh(mesh), _also_to_tensorboard(run, folder, on_row) as on_row:
         state = train(
             run.model,
@@ -180,7 +180,7 @@ def check_folder(config: Config, folder: RunFolder) -> None:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
             )
-    elif folder.path.exists() and any(folder.path.iterdir()):
+    elif folder.path.exists() and any(not path.name.startswith(".") for path in folder.path.iterdir()):
         raise UsageError(f"{folder} is not empty and is not a run folder; choose another folder")
     if folder.ended == DIVERGED:
         raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")

@@ -197,6 +197,16 @@ def test_a_folder_with_something_else_is_left_alone(config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("present", [[".config.gin.tmp"], ["config.gin"], ["config.gin", "operative_config.gin"]])
+def test_a_run_that_was_killed_while_it_made_its_folder_starts_again(config, undisturbed, tmp_path, present):
+    folder = RunFolder(tmp_path / "early")
+    folder.path.mkdir()
+    for name in present:
+        (folder.path / name).write_text(config.text if name == "config.gin" else "")
+    execute(config, folder)
+    assert contents(folder) == contents(undisturbed)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
