@@ -40,7 +40,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.11"],
+        "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://
         "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
         "test": ["pytest"],
     },

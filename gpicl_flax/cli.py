@@ -1,6 +1,7 @@
 """The console command `gpicl`. Every subcommand is a call into a room of the package."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -18,9 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     except GpiclError as error:
         print(f"\ngpicl: {'error: ' if error.exit_code != 42 else ''}{error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # the reader of a table, `head` say, has seen enough
+    except KeyboardInterrupt:
+        print("\ngpicl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a table, `head` say, has seen enough; all else was done before
         sys.stderr.close()
-    except OSError as error:  # a full disk, a folder that may not be written
+    except (NotADirectoryError, PermissionError, FileExistsError, ImportError) as error:  # also of what gs:// needs
+        print(f"\ngpicl: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk
         print(f"\ngpicl: error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -42,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing")
 
     evaluate = _add(commands, "evaluate", _evaluate, "meta-test the newest checkpoint of a run folder anew",
-                    "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve.")
+                    "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. With "
+                    "other settings than the run's own, the result goes to a file of its own in eval/.")
     evaluate.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote")
     evaluate.add_argument("--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets")
     evaluate.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
@@ -79,6 +87,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.run_folder import RunFolder
     from gpicl_flax.run import Run, check_folder, execute
     from gpicl_flax.sweep import grid
+    from gpicl_flax.training.preemption import StopRequest
 
     config = parse(arguments.gin_file, arguments.gin_bindings)
     if grid.GRIDS in config.bindings:
@@ -90,7 +99,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if folder.ended:
         print(f"{folder} is done already; its results:")
     else:
-        execute(config, folder, _progress(run.training.steps))
+        with StopRequest() as stop:
+            execute(config, folder, stop, _progress(run.training.steps))
     _show(folder)
 
 
@@ -104,13 +114,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.num_sequences is not None:
         bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
     folder = RunFolder(arguments.folder)
-    evaluate(folder, tuple(bindings))
-    _show(folder)
+    _show(folder, evaluate(folder, tuple(bindings)))
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.sweep import grid, listing, runner
+    from gpicl_flax.training.preemption import StopRequest
 
     points = grid.points(parse(arguments.gin_file, arguments.gin_bindings))
     runs = listing.resolve_all(points)
@@ -121,7 +131,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     elif arguments.workdir is None:
         raise UsageError("--workdir is needed to run a sweep (or --list to see it)")
     else:
-        runner.run_all(points, runs, arguments.workdir, _progress)
+        with StopRequest() as stop:
+            runner.run_all(points, runs, arguments.workdir, stop, _progress, _say)
 
 
 def _progress(total_steps: int):
@@ -130,11 +141,21 @@ def _progress(total_steps: int):
     return ProgressLine(total_steps)
 
 
-def _show(folder) -> None:
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
+        print(text, flush=True)
+
+
+def _show(folder, evaluation=None) -> None:
+    """Prints the results and draws the picture: of the run, or of an evaluation file with other settings."""
     import jax
 
     if jax.process_index() == 0:
         from gpicl_flax.analysis import learning_curve, results
+        from gpicl_flax.records.run_folder import read_json
 
-        learning_curve.save(folder)
-        print(f"{results.summary(folder)}\n{folder.learning_curve}")
+        own = evaluation is None or evaluation.name.count("_") == 1
+        values = folder.latest_evaluation() if own else read_json(evaluation)
+        picture = folder.learning_curve if own else evaluation.with_suffix(".png")
+        learning_curve.save(folder, values, picture)
+        print(f"{results.summary(folder, values)}\n{picture}")

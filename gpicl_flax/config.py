@@ -117,7 +117,7 @@ def _parse_into_gin(parse_: Callable[[], Any]) -> None:
         parse_()
     except UsageError:
         raise
-    except (OSError, SyntaxError, ValueError, TypeError, ImportError, LookupError) as error:
+    except Exception as error:  # a gin file can import, and so raise, anything
         raise UsageError(f"gin: {_one_line(error)}") from error
 
 
@@ -153,17 +153,19 @@ def _read(text: str) -> Config:
             bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
     used = set()
 
-    def expand(value):
+    def expand(value, inside=()):
         match value:
             case _Macro(name):
+                if name not in macros or name in inside:
+                    raise UsageError(f"gin: %{name} has no value of its own")
                 used.add(name)
-                return expand(macros[name])
+                return expand(macros[name], (*inside, name))
             case dict():
-                return {expand(k): expand(v) for k, v in value.items()}
+                return {expand(k, inside): expand(v, inside) for k, v in value.items()}
             case Reference():
                 return value
             case list() | tuple():
-                return type(value)(expand(v) for v in value)
+                return type(value)(expand(v, inside) for v in value)
         return value
 
     bindings = {key: expand(value) for key, value in bindings.items()}

@@ -1,5 +1,7 @@
 """The live progress line of a run: one line that rewrites itself on a terminal, plain lines elsewhere."""
 
+import contextlib
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -27,13 +29,16 @@ class ProgressLine:
         self._shown_at = now
         text = (
             f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {row['loss']:.3f}  "
-            f"accuracy at the last position {row['accuracy_last']:.1%}  "
-            f"{'on the plateau' if row['plateau'] else 'off the plateau'}"
+            f"last accuracy {row['accuracy_last']:.1%}  {'on' if row['plateau'] else 'off'} the plateau"
         )
-        self._stream.write(f"\r\033[K{text}" if self._live else f"{text}\n")
-        if self._live and step >= self._total:
-            self._stream.write("\n")
-        self._stream.flush()
+        if self._live:  # a line that wraps could not be rewritten
+            end = "\n" if step >= self._total else ""
+            text = f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}{end}"
+        else:
+            text += "\n"
+        with contextlib.suppress(OSError):  # a run goes on when nobody reads any more
+            self._stream.write(text)
+            self._stream.flush()
 
     def _speed(self, now: float, step: int) -> str:
         then, first = self._recent[0]

@@ -3,17 +3,19 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
 import jax
 import optax
+from etils import epath
 
 import gpicl_flax
 from gpicl_flax import models
 from gpicl_flax.config import Config, differences, parse_text
-from gpicl_flax.errors import UsageError, check_types
+from gpicl_flax.errors import Preempted, UsageError, check_types
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -23,6 +25,7 @@ from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Row, Training, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.step import init_state
 
 
@@ -92,24 +95,32 @@ class Run:
             "state_size_exact": state.exact,
         }
 
-    def check_devices(self, mesh: jax.sharding.Mesh) -> None:
-        """Raises UsageError if the batch does not divide over the mesh."""
+    def check_devices(self) -> jax.sharding.Mesh:
+        """The mesh; raises UsageError if it does not fit the devices, or batch or parameters do not divide over it."""
+        mesh = self.mesh.build()
         parts = mesh.shape["data"] * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
                 f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
                 f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
             )
+        init_state(self.model, self.optimizer, self.tasks, seed=self.seed, mesh=mesh, abstract=True)
+        return mesh
 
-    def load_datasets(self) -> tuple[BaseDataset, list[BaseDataset]]:
-        """The base dataset to train on and those to meta-test on; raises UsageError if one cannot be used."""
-        load = functools.cache(self.tasks.load)
-        names = self.meta_test.base_datasets or (self.tasks.base_dataset,)
-        return load(self.tasks.base_dataset), [load(name) for name in names]
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """The base datasets to meta-test on."""
+        return tuple(self.meta_test.base_datasets) or (self.tasks.base_dataset,)
 
 
-def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = lambda row: None) -> None:
+def execute(
+    config: Config, folder: RunFolder, stop: StopRequest, on_row: Callable[[Row], None] = lambda row: None
+) -> None:
     """Trains, meta-tests and marks the folder DONE; goes on where an earlier start of the same run stopped.
+
+    Args:
+      stop: while it is not requested, the run goes on; a meta-test that has begun is finished.
+      on_row: called with every new row of metrics.jsonl.
 
     Raises:
       UsageError: the settings, the data or the folder do not fit; nothing has been written.
@@ -117,9 +128,9 @@ def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = l
     """
     run, operative = config.resolve(Run)
     check_folder(config, folder)
-    mesh = run.mesh.build()
-    run.check_devices(mesh)
-    dataset, test_datasets = run.load_datasets()
+    mesh = run.check_devices()
+    load = functools.cache(run.tasks.load)
+    dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     if jax.process_index() == 0:
         write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
         write_atomically(folder.operative_config, operative)
@@ -135,9 +146,12 @@ def execute(config: Config, folder: RunFolder, on_row: Callable[[Row], None] = l
             mesh=mesh,
             folder=folder,
             config=config.text,
+            stop=stop,
             on_row=on_row,
         )
-        _evaluate(run, state.params, run.training.steps, test_datasets, mesh, folder)
+        if stop.requested:
+            raise Preempted(f"stopped after the last of {run.training.steps:,} steps; start it again for the meta-test")
+        _evaluate(run, state.params, run.training.steps, test_datasets, mesh, folder.evaluation(run.training.steps))
     if jax.process_index() == 0:
         folder.mark(DONE)
 
@@ -151,8 +165,11 @@ def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], No
         yield lambda row: (writer(row), on_row(row))
 
 
-def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
+def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     """Meta-tests the newest checkpoint of a run folder anew, with gin `bindings` (of MetaTest, say) on top of its own.
+
+    Returns:
+      The file in eval/ with the result: the run's own without bindings, another one with them.
 
     Raises:
       UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
@@ -162,14 +179,18 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> None:
     run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
-    mesh = run.mesh.build()
+    mesh = run.check_devices()
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
-        _, datasets = run.load_datasets()
-        state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh)
+        datasets = [run.tasks.load(name) for name in run.test_names]
+        state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh, abstract=True)
         state, step = checkpoints.restore(state)
-        _evaluate(run, state.params, step, datasets, mesh, folder)
+    variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
+    file = folder.evaluation(step, variant)
+    with jax.set_mesh(mesh):
+        _evaluate(run, state.params, step, datasets, mesh, file)
+    return file
 
 
 def check_folder(config: Config, folder: RunFolder) -> None:
@@ -186,10 +207,10 @@ def check_folder(config: Config, folder: RunFolder) -> None:
         raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
 
 
-def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, folder: RunFolder) -> None:
+def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path) -> None:
     curves = meta_test(run.model, params, run.tasks, datasets, run.meta_test, seed=run.seed, mesh=mesh)
     if jax.process_index() == 0:
-        write_json(folder.evaluation(step), {"step": step, "curves": curves})
+        write_json(file, {"step": step, "curves": curves})
 
 
 def _describe(run: Run, dataset: BaseDataset, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:

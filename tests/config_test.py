@@ -64,6 +64,9 @@ def test_mistakes_in_names_are_refused(gin_file):
     refused(lambda: parse([gin_file("LTSM.hidden_size = 3")]), "LTSM")
     refused(lambda: parse([gin_file("Run.model = @LTSM()")]), "LTSM")
     refused(lambda: parse([gin_file("Run.seed = %SEED")]), "SEED")
+    refused(lambda: parse([gin_file("A = %A\nRun.seed = %A")]), "gin:")
+    refused(lambda: parse([gin_file("include 'gin/none.gin'")]), "gin/none.gin")
+    refused(lambda: parse([gin_file("import no_such_module_at_all")]), "no_such_module_at_all")
     refused(lambda: parse([gin_file("Run.seed = = 3")]), "Unable to parse", "line 1")
     refused(lambda: parse(["gin/base.gin"], ["Run.seed"]), "gin:")
 
@@ -99,6 +102,8 @@ def test_values_that_do_not_fit_are_refused_in_one_line():
     refused(resolve("TaskDistribution.normalize = 'no'"), "normalize must be of type bool")
     refused(resolve("MeshShape.data = '2'"), "MeshShape.data")
     refused(resolve("adam.learning_rate = '1e-3'"), "adam.learning_rate must be a number")
+    refused(resolve("adam.clip_norm = -1.0"), "adam.clip_norm must be a number from 0 on")
+    refused(resolve("MetaTest.base_datasets = [3]"), "MetaTest.base_datasets")
     refused(resolve("Transformer.dtype = 'float8'"), "dtype must be one of float32, bfloat16")
     refused(resolve("Training.steps = 'many'"), "Training.steps")
 

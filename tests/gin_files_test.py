@@ -8,6 +8,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, execute
+from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,7 +40,7 @@ def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
         smallest.setdefault(type(config.resolve(Run)[0].model), config)
     for number, config in enumerate(smallest.values()):
         folder = RunFolder(tmp_path / str(number))
-        execute(config, folder)
+        execute(config, folder, StopRequest())
         assert [row["step"] for row in json_lines.read(folder.metrics)] == [1, 2]
         assert folder.ended == "DONE"
 

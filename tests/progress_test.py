@@ -11,6 +11,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_one_line_that_rewrites_itself(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     clock = iter(range(100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     stream = Terminal()
@@ -19,10 +20,25 @@ def test_a_terminal_gets_one_line_that_rewrites_itself(monkeypatch):
         show({"step": step, **ROW})
     show({"step": 100, **ROW, "plateau": False})
     lines = stream.getvalue().split("\r\033[K")[1:]
-    assert lines[0].startswith("step 10/100  steps/s: -  loss 2.250  accuracy at the last position 12.5%  on the plateau")
+    assert lines[0].startswith("step 10/100  steps/s: -  loss 2.250  last accuracy 12.5%  on the plateau")
     assert "10.0 steps/s  0:08 left" in lines[1]
     assert "40.0 steps/s  0:00 left" in lines[2]
     assert lines[3].endswith("off the plateau\n") and stream.getvalue().count("\n") == 1
+
+
+def test_the_line_never_wraps(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    progress.ProgressLine(100, stream)({"step": 10, **ROW})
+    assert len(stream.getvalue().removeprefix("\r\033[K")) == 39
+
+
+def test_a_closed_pipe_does_not_stop_the_run():
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    progress.ProgressLine(100, Closed())({"step": 10, **ROW})
 
 
 def test_elsewhere_lines_are_plain_and_few(monkeypatch):

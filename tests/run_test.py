@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.errors import Diverged, Preempted, UsageError
+from gpicl_flax.errors import Diverged, GpiclError, Preempted, UsageError
 from gpicl_flax.records import json_lines
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.run_folder import RunFolder, read_json
 from gpicl_flax.run import evaluate, execute
 from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.preemption import StopRequest
 
 STEPS = ["Training.steps = 30", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "adam.learning_rate = 1e-2"]
@@ -26,6 +27,12 @@ MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "adam.learning_rate = 1e
 @pytest.fixture(scope="module")
 def config(small_bindings):
     return parse([], [*small_bindings, *STEPS, *MODEL, "Run.optimizer = @adam()"])
+
+
+def start(config, folder, on_row=lambda row: None):
+    """Executes a run as `gpicl train` does."""
+    with StopRequest() as stop:
+        execute(config, folder, stop, on_row)
 
 
 def contents(folder: RunFolder) -> dict[str, bytes]:
@@ -37,7 +44,7 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
-    execute(config, folder)
+    start(config, folder)
     return folder
 
 
@@ -78,9 +85,32 @@ def test_a_preempted_and_resumed_run_equals_an_undisturbed_one(config, undisturb
     folder = RunFolder(tmp_path / "interrupted")
     for stop in stops:
         with pytest.raises(Preempted, match="saved"):
-            execute(config, folder, sigterm_at(stop))
+            start(config, folder, sigterm_at(stop))
         assert folder.ended is None
-    execute(config, folder)
+    start(config, folder)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_transformer_with_a_schedule_accumulation_and_two_devices_resumes_bit_for_bit(small_bindings, tmp_path):
+    config = parse(["gin/quickstart.gin"], [
+        *small_bindings, "STEPS = 12", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 4",
+        "warmup_cosine_decay_schedule.warmup_steps = 4", "Transformer.model_size = 16", "Transformer.key_size = 8",
+        "MeshShape.data = 2", "Training.accumulation = 2",
+    ])  # fmt: skip
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    start(config, whole)
+    with pytest.raises(Preempted):
+        start(config, parts, sigterm_at(4))
+    start(config, parts)
+    assert contents(parts) == contents(whole)
+
+
+def test_a_stop_during_the_last_steps_is_obeyed_before_the_meta_test(config, undisturbed, tmp_path):
+    folder = RunFolder(tmp_path / "late")
+    with pytest.raises(Preempted, match="meta-test"):
+        start(config, folder, sigterm_at(30))
+    assert folder.ended is None and not folder.evaluations.exists()
+    start(config, folder)
     assert contents(folder) == contents(undisturbed)
 
 
@@ -93,10 +123,10 @@ def test_metrics_beyond_the_last_checkpoint_are_made_again(config, undisturbed, 
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        execute(config, folder, crash)
+        start(config, folder, crash)
     with folder.metrics.open("a") as file:
         file.write('{"step": 8, "loss": 99.0}\n{"step": 10, "lo')
-    execute(config, folder)
+    start(config, folder)
     assert contents(folder) == contents(undisturbed)
 
 
@@ -110,14 +140,14 @@ def test_a_run_killed_three_times_equals_an_undisturbed_one(small_bindings, tmp_
 
     (tmp_path / "run.gin").write_text("\n".join(bindings))
 
-    def start():
+    def start_process():
         command = ["-m", "gpicl_flax", "train", "--gin_file", tmp_path / "run.gin", "--workdir", folder]
         return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     rng, folder, kills = np.random.default_rng(), RunFolder(tmp_path / "killed"), []
     for _ in range(3):
         before = newest_checkpoint(folder)
-        process = start()
+        process = start_process()
         while process.poll() is None and newest_checkpoint(folder) == before:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
@@ -126,11 +156,11 @@ def test_a_run_killed_three_times_equals_an_undisturbed_one(small_bindings, tmp_
         assert folder.ended is None, "the run was over before it could be killed"
         kills.append(newest_checkpoint(folder))
     assert kills == sorted(set(kills))  # every start got further than the one before
-    process = start()
+    process = start_process()
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     undisturbed = RunFolder(tmp_path / "undisturbed")
-    execute(parse([], bindings), undisturbed)
+    start(parse([], bindings), undisturbed)
     assert contents(folder) == contents(undisturbed)
 
 
@@ -143,9 +173,9 @@ def test_a_run_saved_on_eight_devices_goes_on_on_two(config, undisturbed, tmp_pa
     folder = RunFolder(tmp_path / "moved")
 
     with pytest.raises(Preempted):
-        execute(config.override({"MeshShape.data": 8}), folder, sigterm_at(12))
+        start(config.override({"MeshShape.data": 8}), folder, sigterm_at(12))
     folder.config.write_text(config.override({"MeshShape.data": 2}).text)
-    execute(config.override({"MeshShape.data": 2}), folder)
+    start(config.override({"MeshShape.data": 2}), folder)
     moved, expected = json_lines.read(folder.metrics), json_lines.read(undisturbed.metrics)
     assert [row["step"] for row in moved] == [row["step"] for row in expected]
     np.testing.assert_allclose([row["loss"] for row in moved], [row["loss"] for row in expected], rtol=1e-4)
@@ -161,7 +191,7 @@ def test_training_does_not_see_the_test_split(config, tmp_path):
         np.savez(tmp_path / f"{name}.npz", **train, **test)
         path = str(tmp_path / f"{name}.npz")
         folder = RunFolder(tmp_path / name)
-        execute(config.override({"TaskDistribution.base_dataset": path, "MetaTest.base_datasets": [path]}), folder)
+        start(config.override({"TaskDistribution.base_dataset": path, "MetaTest.base_datasets": [path]}), folder)
         logs.append((folder.metrics.read_text(), folder.latest_evaluation()))
     (metrics, evaluation), (other_metrics, other_evaluation) = logs
     assert metrics == other_metrics
@@ -169,31 +199,32 @@ def test_training_does_not_see_the_test_split(config, tmp_path):
         assert curve["loss"] != other["loss"]  # ... while the meta-test sees nothing else
 
 
-def test_a_diverged_run_says_so_and_is_not_started_again(config, tmp_path):
+@pytest.mark.parametrize("learning_rate", [1e30, 1e39])  # the second spoils the parameters in one step
+def test_a_diverged_run_says_so_and_is_not_started_again(config, tmp_path, learning_rate):
     folder = RunFolder(tmp_path / "diverged")
-    hot = config.override({"adam.learning_rate": 1e30})
+    hot = config.override({"adam.learning_rate": learning_rate})
     with pytest.raises(Diverged, match="diverged at step .*grad_norm"):
-        execute(hot, folder)
+        start(hot, folder)
     assert folder.ended == "DIVERGED"
     rows = json_lines.read(folder.metrics)
     assert all(np.isfinite(row["loss"]) for row in rows)
     with Checkpoints(folder.checkpoints) as checkpoints:  # nothing that is not finite was saved
         assert checkpoints.latest_step is None
     with pytest.raises(UsageError, match="diverged at step"):
-        execute(hot, folder)
+        start(hot, folder)
 
 
 def test_a_folder_with_another_configuration_is_left_alone(config, undisturbed):
     before = contents(undisturbed)
     with pytest.raises(UsageError, match="another configuration .*Run.seed is unset there, 1 here"):
-        execute(config.override({"Run.seed": 1}), undisturbed)
+        start(config.override({"Run.seed": 1}), undisturbed)
     assert contents(undisturbed) == before
 
 
 def test_a_folder_with_something_else_is_left_alone(config, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="not a run folder"):
-        execute(config, RunFolder(tmp_path))
+        start(config, RunFolder(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -203,7 +234,7 @@ def test_a_run_that_was_killed_while_it_made_its_folder_starts_again(config, und
     folder.path.mkdir()
     for name in present:
         (folder.path / name).write_text(config.text if name == "config.gin" else "")
-    execute(config, folder)
+    start(config, folder)
     assert contents(folder) == contents(undisturbed)
 
 
@@ -216,12 +247,13 @@ def test_a_run_that_was_killed_while_it_made_its_folder_starts_again(config, und
         ({"MeshShape.data": 3}, "not divisible by the mesh: 3 device"),
         ({"Training.accumulation": 3}, "not divisible .*accumulation = 3"),
         ({"MeshShape.data": 16}, "do not fit 8 device"),
+        ({"LSTM.hidden_size": 7, "MeshShape.model": 8}, "does not divide over the mesh"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(config, tmp_path, changes, words):
     folder = RunFolder(tmp_path / "refused")
     with pytest.raises(UsageError, match=words):
-        execute(config.override(changes), folder)
+        start(config.override(changes), folder)
     assert not folder.path.exists()
 
 
@@ -233,8 +265,11 @@ def test_evaluate_repeats_the_meta_test_of_the_run(undisturbed):
 
 
 def test_evaluate_takes_other_settings(undisturbed):
-    evaluate(undisturbed, ("MetaTest.num_sequences = 7", "MetaTest.batch_size = 3"))
-    curves = undisturbed.latest_evaluation()["curves"]
+    before = contents(undisturbed)
+    file = evaluate(undisturbed, ("MetaTest.num_sequences = 7", "MetaTest.batch_size = 3"))
+    curves = read_json(file)["curves"]
+    file.unlink()
+    assert contents(undisturbed) == before  # the run's own evaluation is still there
     assert {curve["num_sequences"] for curve in curves} == {7}
     assert all(float(7 * a).is_integer() for curve in curves for a in np.round(np.array(curve["accuracy"]) * 7, 9) / 7)
 
@@ -254,6 +289,13 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, config):
     folder.config.write_text(config.text)
     with pytest.raises(UsageError, match="no checkpoint yet"):
         evaluate(folder)
+
+
+def test_a_damaged_checkpoint_is_one_line(config, undisturbed):
+    shutil.rmtree(undisturbed.checkpoints / "30" / "state")
+    (undisturbed.path / "DONE").unlink()
+    with pytest.raises(GpiclError, match="checkpoint 30 in .* cannot be read"):
+        start(config, undisturbed)
 
 
 def test_checkpoints_carry_state_position_and_configuration(config, undisturbed):

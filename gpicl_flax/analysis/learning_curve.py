@@ -1,12 +1,14 @@
 """The picture of one run: what it learns within a sequence, and how its loss left the plateau."""
 
 import math
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from gpicl_flax.records import json_lines, plateau
@@ -17,20 +19,20 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = {"seen": "--", "unseen": "-"}
 
 
-def draw(folder: RunFolder) -> Figure:
+def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
     """Left: meta-test accuracy against examples seen, with 95% intervals. Right: the training loss against the step."""
     figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     facts = folder.read_facts()
-    _draw_accuracy(accuracy, folder.latest_evaluation(), facts["num_classes"])
+    _draw_accuracy(accuracy, evaluation, facts["num_classes"])
     _draw_loss(loss, json_lines.read(folder.metrics), facts["num_classes"])
     figure.suptitle(f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}")
     return figure
 
 
-def save(folder: RunFolder) -> None:
-    """Draws the picture into the folder, as learning_curve.png."""
-    figure = draw(folder)
-    with folder.learning_curve.open("wb") as file:
+def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path) -> None:
+    """Draws the picture of a run and a meta-test of it into a PNG file."""
+    figure = draw(folder, evaluation)
+    with path.open("wb") as file:
         figure.savefig(file, dpi=150)
     plt.close(figure)
 

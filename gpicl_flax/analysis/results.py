@@ -1,12 +1,14 @@
 """The results of one run as text."""
 
+from typing import Any
+
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 
 
-def summary(folder: RunFolder) -> str:
-    """A table of the newest meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
-    facts, evaluation = folder.read_facts(), folder.latest_evaluation()
+def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
+    """A table of a meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
+    facts = folder.read_facts()
     lines = [plateau_sentence(folder)]
     if evaluation is not None:
         last = facts["sequence_length"]

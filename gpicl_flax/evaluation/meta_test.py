@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import scipy.stats
 
-from gpicl_flax.errors import check_positive_integers, check_types
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks import augmentation, loader
+from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
@@ -43,6 +43,8 @@ class MetaTest:
     def __post_init__(self):
         check_positive_integers(self, "num_sequences", "batch_size")
         check_types(self, base_datasets=(list, tuple))
+        if not all(isinstance(name, str) for name in self.base_datasets):
+            raise UsageError(f"MetaTest.base_datasets must be a list of names, not {self.base_datasets!r}")
 
 
 def meta_test(
@@ -58,7 +60,8 @@ def meta_test(
     """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
 
     Seen tasks are replayed as they were trained on, with the identity permutation where they are biased; unseen tasks
-    always permute their labels. On a base dataset other than the training one, a "seen" task is a seen projection and
+    always permute their labels. As in the paper, "seen" are the first ids; of a number of tasks beyond what training
+    draws, not all of them have been. On a base dataset other than the training one, a "seen" task is a seen projection and
     permutation of unseen inputs (the columns of Fig 13).
 
     Returns:
@@ -94,7 +97,7 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.shar
     @jax.jit
     def evaluate(params, examples, seed, permute_labels_prob, task_ids, example_indices):
         inputs, labels = augmentation.make_sequences(
-            augmentation.root_key(seed),
+            keys.tasks(seed),
             examples,
             task_ids,
             example_indices,
@@ -103,8 +106,7 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.shar
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
         results = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
-        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        return jax.lax.with_sharding_constraint(results, replicated)  # so that every process can read them
+        return partitioning.constrain_replicated(mesh, results)
 
     return evaluate
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import write_atomically
 
 
@@ -43,6 +44,13 @@ class JsonLines:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-    """The rows of a log, without a last line that its writer did not finish; no rows if there is no file."""
+    """The rows of a log, without a last line that its writer did not finish; no rows if there is no file.
+
+    Raises:
+      UsageError: the file is damaged elsewhere.
+    """
     lines = path.read_text().split("\n") if path.exists() else [""]
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error})") from error

@@ -5,6 +5,8 @@ from typing import Any
 
 from etils import epath
 
+from gpicl_flax.errors import UsageError
+
 DONE = "DONE"
 DIVERGED = "DIVERGED"
 
@@ -43,16 +45,16 @@ class RunFolder:
 
     def read_facts(self) -> dict[str, Any]:
         """The contents of run.json."""
-        return json.loads(self.facts.read_text())
+        return read_json(self.facts)
 
-    def evaluation(self, step: int) -> epath.Path:
-        """The meta-test of the parameters after `step` steps."""
-        return self.evaluations / f"step_{step:08d}.json"
+    def evaluation(self, step: int, variant: str = "") -> epath.Path:
+        """The meta-test of the parameters after `step` steps; `variant` names one with other settings than the run's."""
+        return self.evaluations / f"step_{step:08d}{f'_{variant}' if variant else ''}.json"
 
     def latest_evaluation(self) -> dict[str, Any] | None:
-        """The meta-test at the highest step, or None."""
-        files = sorted(self.evaluations.glob("step_*.json")) if self.evaluations.exists() else []
-        return json.loads(files[-1].read_text()) if files else None
+        """The run's own meta-test at the highest step, or None."""
+        files = sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.exists() else []
+        return read_json(files[-1]) if files else None
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
@@ -61,6 +63,14 @@ def write_atomically(path: epath.Path, text: str) -> None:
     temporary = path.parent / f".{path.name}.tmp"
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def read_json(path: epath.Path) -> Any:
+    """Reads what `write_json` wrote; raises UsageError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is missing or damaged ({error})") from error
 
 
 def write_json(path: epath.Path, value: Any) -> None:

@@ -94,6 +94,9 @@ def _product(grid: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
 
 def _axis(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
     """The overrides that one axis chooses from."""
+    names = keys if isinstance(keys, tuple) else (keys,)
+    if not names or not all(isinstance(name, str) and "." in name for name in names):
+        raise UsageError(f"{GRIDS}: {keys!r} is no binding, nor a tuple of bindings")
     values = values if isinstance(values, list) else [values]
     if not values:
         raise UsageError(f"{GRIDS}: {keys!r} has no values")

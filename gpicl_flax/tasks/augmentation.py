@@ -26,16 +26,10 @@ class Examples(NamedTuple):
     scale: jax.Array
 
 
-def root_key(seed: int | jax.Array) -> jax.Array:
-    """The key that all tasks of a run derive from; seed in 0..2**32-1."""
-    # Named, since other generators do not give each of many vmapped keys a stream of its own.
-    return jax.random.key(seed, impl="threefry2x32")
-
-
 def make_task(
     key: jax.Array, task_id: jax.Array, *, num_features: int, num_classes: int, permute_labels_prob: float | jax.Array
 ) -> Task:
-    """The task with id `task_id`, a uint32 scalar (Section 3.1 of the paper).
+    """The task with id `task_id`, a uint32 scalar, under the run's key of tasks (Section 3.1 of the paper).
 
     The projection has iid N(0, 1/X) entries. With probability 1 - permute_labels_prob, decided by the id as well, the
     label permutation is the identity.

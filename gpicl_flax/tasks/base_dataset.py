@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import sources
@@ -53,6 +54,8 @@ def load_base_dataset(name: str, *, image_shape: tuple[int, int, int], num_class
         ("train", raw.train_images, raw.train_labels),
         ("test", raw.test_images, raw.test_labels),
     ):
+        if isinstance(images, list):  # of several sizes
+            images = _resize_each(images, image_shape)
         images = images[..., None] if images.ndim == 3 else images
         _check(f"base dataset {name!r}, {split} split", images, labels, image_shape, num_classes)
         images = _resize(images, image_shape).reshape(len(images), -1)
@@ -99,6 +102,16 @@ def _resize(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray
         ]
         images = np.round(np.concatenate(chunks)).astype(np.uint8)
     return np.repeat(images, channels // images.shape[-1], axis=-1)
+
+
+def _resize_each(images: list[np.ndarray], image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Images uint8 [h, w, c] of several sizes -> uint8 [n, height, width, c], as `_resize` does, without compiling."""
+    resized = []
+    for image in images:
+        zoom = (image_shape[0] / image.shape[0], image_shape[1] / image.shape[1], 1)
+        values = scipy.ndimage.zoom(image.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
+        resized.append(np.round(values).astype(np.uint8))
+    return np.stack(resized) if resized else np.zeros((0, *image_shape), np.uint8)
 
 
 def _moments(images: np.ndarray) -> tuple[float, float]:

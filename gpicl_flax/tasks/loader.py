@@ -54,12 +54,12 @@ def training_batches(
 
 def draw_example_indices(rng: np.random.Generator, num_sequences: int, length: int, num_examples: int) -> np.ndarray:
     """Uniform example indices [num_sequences, length] int32, without replacement within a sequence."""
-    if length**2 > num_examples:  # a repetition is likely: shuffle
+    if length**2 > 4 * num_examples:  # hardly a sequence would be free of repetitions: shuffle
         keys = rng.random((num_sequences, num_examples))
         chosen = np.argpartition(keys, length - 1, axis=1)[:, :length]
         return rng.permuted(chosen, axis=1).astype(np.int32)
     indices = rng.integers(num_examples, size=(num_sequences, length), dtype=np.int32)
-    while True:  # a repetition is rare: draw such sequences again
+    while True:  # draw sequences with a repetition again
         ordered = np.sort(indices, axis=1)
         repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
         if not len(repeated):

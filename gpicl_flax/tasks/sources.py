@@ -4,6 +4,7 @@ import gzip
 import pathlib
 import struct
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,14 @@ NUM_DIGITS_TEST = 360
 
 
 class RawDataset(NamedTuple):
-    """Images [n, height, width(, channels)] and labels [n] of both splits, as a source gave them: not yet checked."""
+    """Images [n, height, width(, channels)] and labels [n] of both splits, as a source gave them: not yet checked.
 
-    train_images: np.ndarray
+    Images of several sizes are a list of [height, width, channels].
+    """
+
+    train_images: np.ndarray | list[np.ndarray]
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | list[np.ndarray]
     test_labels: np.ndarray
 
 
@@ -35,11 +39,9 @@ def read(name: str, data_dir: str | None = None) -> RawDataset:
         return _read_digits()
     if path.suffix == ".npz":
         return _read_npz(path)
-    if path.is_dir():
+    if name.startswith((".", "/", "~")) or (name and path.is_dir()):
         return _read_idx_folder(path)
-    if path.parent != pathlib.Path("."):
-        raise UsageError(f"base dataset {name!r}: no such .npz file or folder")
-    return _read_tfds(name, data_dir)
+    return _read_tfds(name, data_dir)  # a name with a slash is a TFDS dataset with a config: emnist/letters
 
 
 def _read_digits() -> RawDataset:
@@ -57,6 +59,8 @@ def _read_digits() -> RawDataset:
 def _read_npz(path: pathlib.Path) -> RawDataset:
     if not path.is_file():
         raise UsageError(f"base dataset {str(path)!r}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path}: not a readable .npz file (not a zip archive, or cut off)")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in NPZ_KEYS if key not in file]
@@ -65,14 +69,19 @@ def _read_npz(path: pathlib.Path) -> RawDataset:
                     f"{path}: no array named {', '.join(missing)}; needed are {', '.join(NPZ_KEYS)}, "
                     f"found are {', '.join(file) or 'none'}"
                 )
-            return RawDataset(*(file[key] for key in NPZ_KEYS))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = RawDataset(*(file[key] for key in NPZ_KEYS))
+            if not all(isinstance(array, np.ndarray) for array in arrays):
+                raise ValueError("it holds other files than arrays")
+            return arrays
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise UsageError(f"{path}: holds Python objects, which are never unpickled; save plain arrays") from error
         raise UsageError(f"{path}: not a readable .npz file ({error})") from error
 
 
 def _read_idx_folder(folder: pathlib.Path) -> RawDataset:
+    if not folder.is_dir():
+        raise UsageError(f"base dataset {str(folder)!r}: no such .npz file or folder")
     return RawDataset(*(_read_idx(folder, name) for name in IDX_FILES))
 
 
@@ -97,9 +106,9 @@ def _read_tfds(name: str, data_dir: str | None) -> RawDataset:
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except Exception as error:  # whatever the dataset's own code, or TFDS's search for it, raises
         raise UsageError(
-            f"unknown base dataset {name!r}: give 'digits', a TFDS image classification dataset, "
+            f"unknown base dataset {name!r} ({type(error).__name__}): give 'digits', a TFDS image classification dataset, "
             "the path of an .npz file or the folder of idx files"
         ) from error
     features = builder.info.features
@@ -114,9 +123,12 @@ def _read_tfds(name: str, data_dir: str | None) -> RawDataset:
     try:
         for split in ("train", "test"):
             examples = [(e["image"], e["label"]) for e in builder.as_data_source(split=split)]
-            arrays += [np.stack([image for image, _ in examples]), np.asarray([label for _, label in examples])]
+            images = [image for image, _ in examples]
+            same_size = len({image.shape for image in images}) == 1
+            arrays += [np.stack(images) if same_size else images, np.asarray([label for _, label in examples])]
     except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
-    except ValueError as error:  # np.stack, of nothing or of images of several sizes
-        raise UsageError(f"base dataset {name!r}: the images of split {split!r} do not stack ({error})") from error
+    except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
+        reason = str(error).strip().split("\n")[0]
+        raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({reason})") from error
     return RawDataset(*arrays)

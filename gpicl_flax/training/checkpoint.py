@@ -1,12 +1,11 @@
 """Checkpoints of a run, through Orbax: the state, the loader's position and the configuration, saved asynchronously."""
 
-from typing import Any
-
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from gpicl_flax.errors import GpiclError
 from gpicl_flax.training.step import TrainState
 
 
@@ -47,13 +46,22 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """The newest checkpoint in the shapes and shardings of `state`, and the step to continue from."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored = self._restore(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        return restored.state, restored.meta["loader"]["next_step"]
+        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
 
-    def _restore(self, **items: Any):
-        return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+        Raises:
+          GpiclError: it is damaged.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        try:
+            restored = self._manager.restore(self.latest_step, args=args)
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise GpiclError(
+                f"checkpoint {self.latest_step} in {self._manager.directory} cannot be read ({reason}); move it away to go "
+                "on from the one before"
+            ) from error
+        return restored.state, restored.meta["loader"]["next_step"]
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:

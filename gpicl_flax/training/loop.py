@@ -26,6 +26,7 @@ from gpicl_flax.training.step import Metrics, TrainState, init_state, make_train
 Row = dict[str, Any]
 
 _FLUSH_SECONDS = 5.0
+_MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 
 
 @gin.configurable
@@ -81,21 +82,23 @@ def train(
     mesh: jax.sharding.Mesh,
     folder: RunFolder,
     config: str,
+    stop: StopRequest,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> TrainState:
     """Trains to the last step, from the folder's newest checkpoint if it has one, and returns the final state.
 
     Args:
       config: text that checkpoints carry.
+      stop: checked after every dispatch.
       on_row: called with every new row of metrics.jsonl.
 
     Raises:
       UsageError: the model's parameters do not divide over the mesh.
-      Preempted: SIGTERM or Ctrl-C came; the state is saved.
+      Preempted: told to stop; the state is saved.
       Diverged: the loss or gradient is not finite; the folder is marked.
     """
     state = init_state(model, optimizer, tasks, seed=seed, mesh=mesh)
-    with Checkpoints(folder.checkpoints, keep=training.keep_checkpoints) as checkpoints, StopRequest() as stop:
+    with Checkpoints(folder.checkpoints, keep=training.keep_checkpoints) as checkpoints:
         step = 0
         if checkpoints.latest_step is not None:
             state, step = checkpoints.restore(state)
@@ -168,7 +171,7 @@ class _RunLog:
         step, metrics = self._running
         self._running = None
         metrics = jax.device_get(metrics)
-        finite = np.isfinite(metrics["loss"]) & np.isfinite(metrics["grad_norm"])
+        finite = np.logical_and.reduce([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE])
         if not finite.all():
             self._diverged(step - len(finite) + 1 + int(np.argmin(finite)), metrics, int(np.argmin(finite)))
         row: Row = {"step": step}
@@ -184,7 +187,7 @@ class _RunLog:
 
     def _diverged(self, step: int, metrics: Metrics, index: int) -> None:
         self._write()
-        values = ", ".join(f"{name} {metrics[name][index]}" for name in ("loss", "grad_norm"))
+        values = ", ".join(f"{name} {metrics[name][index]}" for name in _MUST_BE_FINITE)
         message = f"diverged at step {step:,}: {values}; try a lower learning rate or clipping"
         if self._writes:
             self._folder.mark(DIVERGED, message + "\n")

@@ -1,5 +1,7 @@
 """Optimisers as gin knows them: optax, with the paper's values as defaults."""
 
+import math
+
 import gin
 import optax
 
@@ -34,11 +36,11 @@ def adam(
       clip_norm: if set, gradients are first scaled down to at most this global norm.
 
     Raises:
-      UsageError: a value is not a number.
+      UsageError: a value is not a number from 0 on.
     """
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root} | ({} if clip_norm is None else {"clip_norm": clip_norm})
     for name, value in (numbers if callable(learning_rate) else {"learning_rate": learning_rate} | numbers).items():
-        if not isinstance(value, float | int):
-            raise UsageError(f"adam.{name} must be a number, not {value!r}")
+        if not isinstance(value, float | int) or not 0 <= value < math.inf:
+            raise UsageError(f"adam.{name} must be a number from 0 on, not {value!r}")
     optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm is not None else optimizer

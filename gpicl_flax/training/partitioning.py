@@ -80,6 +80,11 @@ def shard_batch(mesh: jax.sharding.Mesh, tree, batch_axis: int):
     return jax.tree.map(lambda x: _place(sharding, x), tree)
 
 
+def constrain_replicated(mesh: jax.sharding.Mesh, tree):
+    """Inside jit: makes every array whole on every device, so that every process can read it."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 def constrain_batch(mesh: jax.sharding.Mesh, tree):
     """Inside jit: keeps the leading axis of every array along the mesh axis `data`."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec("data")))

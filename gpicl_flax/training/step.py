@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
-from gpicl_flax.tasks import augmentation
+from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
 
@@ -41,8 +41,9 @@ def init_state(
     *,
     seed: int,
     mesh: jax.sharding.Mesh,
+    abstract: bool = False,
 ) -> TrainState:
-    """A fresh state, created where it belongs on the mesh.
+    """A fresh state, created where it belongs on the mesh; or, if abstract, only its shapes and shardings.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
@@ -51,11 +52,14 @@ def init_state(
     def init(seed) -> TrainState:
         shape = (1, tasks.sequence_length)
         inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
-        params = model.init(jax.random.split(augmentation.root_key(seed))[0], inputs, labels)["params"]
+        params = model.init(keys.parameters(seed), inputs, labels)["params"]
         return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(0))
 
     seed = np.uint32(seed)
-    shardings = partitioning.state_shardings(mesh, jax.eval_shape(init, seed))
+    shapes = jax.eval_shape(init, seed)
+    shardings = partitioning.state_shardings(mesh, shapes)
+    if abstract:
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings)
     return jax.jit(lambda seed: nn.unbox(init(seed)), out_shardings=shardings)(seed)
 
 
@@ -76,13 +80,14 @@ def make_train_steps(
 
     Returns:
       (state, seed, examples, batch) -> (state, metrics): batch holds task_ids [S, B] and example_indices [S, B, T] of
-      S steps; metrics are arrays [S]. The seed is an argument, so runs that differ in it share one program.
+      S steps; metrics are arrays [S]. The seed is an argument, so runs that differ in it have the same program, which
+      JAX's compilation cache compiles once.
     """
 
     def loss_fn(params, data, task_ids, example_indices):
         seed, examples = data
         inputs, labels = augmentation.make_sequences(
-            augmentation.root_key(seed),
+            keys.tasks(seed),
             examples,
             task_ids,
             example_indices,
@@ -123,7 +128,7 @@ def make_train_steps(
         params = optax.apply_updates(state.params, updates)
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
         loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
-        metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads)}
+        metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))

@@ -41,7 +41,7 @@ def lines(axes):
 
 
 def test_the_left_panel_shows_each_curve_against_the_examples_seen_before_it(folder):
-    left, _ = learning_curve.draw(folder).axes
+    left, _ = learning_curve.draw(folder, folder.latest_evaluation()).axes
     drawn = lines(left)
     np.testing.assert_array_equal(drawn["unseen tasks, digits"].get_xdata(), range(T))
     np.testing.assert_allclose(drawn["unseen tasks, digits"].get_ydata(), np.linspace(0.1, 0.6, T))
@@ -53,7 +53,7 @@ def test_the_left_panel_shows_each_curve_against_the_examples_seen_before_it(fol
 
 
 def test_the_right_panel_shows_the_loss_and_where_the_plateau_was_left(folder):
-    _, right = learning_curve.draw(folder).axes
+    _, right = learning_curve.draw(folder, folder.latest_evaluation()).axes
     drawn = lines(right)
     np.testing.assert_allclose(drawn["training loss"].get_ydata(), [2.2, 2.15, 2.0, 1.4])
     assert list(drawn["plateau left by step 30"].get_xdata()) == [30, 30]
@@ -63,7 +63,7 @@ def test_the_right_panel_shows_the_loss_and_where_the_plateau_was_left(folder):
 def test_several_base_datasets_have_a_colour_each_and_a_line_style_for_their_tasks(folder):
     curves = [curve(tasks, dataset) for dataset in ("digits", "other") for tasks in ("seen", "unseen")]
     write_json(folder.evaluation(40), {"step": 40, "curves": curves})
-    drawn = lines(learning_curve.draw(folder).axes[0])
+    drawn = lines(learning_curve.draw(folder, folder.latest_evaluation()).axes[0])
     styles = {name: (line.get_color(), line.get_linestyle()) for name, line in drawn.items() if "tasks" in name}
     assert len(set(styles.values())) == 4
     assert styles["seen tasks, digits"][0] == styles["unseen tasks, digits"][0]
@@ -73,18 +73,18 @@ def test_several_base_datasets_have_a_colour_each_and_a_line_style_for_their_tas
 def test_a_run_without_a_meta_test_and_still_on_its_plateau_is_drawn_too(folder):
     folder.evaluation(40).unlink()
     JsonLines(folder.metrics).drop_after(20)
-    figure = learning_curve.draw(folder)
+    figure = learning_curve.draw(folder, folder.latest_evaluation())
     assert figure.axes[1].get_title() == "still on the plateau"
-    assert "not left in 20 steps" in results.summary(folder)
+    assert "not left in 20 steps" in results.summary(folder, folder.latest_evaluation())
 
 
 def test_the_picture_is_saved_in_the_folder(folder):
-    learning_curve.save(folder)
+    learning_curve.save(folder, folder.latest_evaluation(), folder.learning_curve)
     assert folder.learning_curve.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_summary_is_a_table_of_first_and_last_position(folder):
-    summary = results.summary(folder).split("\n")
+    summary = results.summary(folder, folder.latest_evaluation()).split("\n")
     assert summary[0].startswith("The plateau was left by step 30")
     assert summary[1].split("  ")[0] == "meta-test accuracy" and summary[1].endswith("example 5")
     assert "10.0% [5.0%, 14.0%]" in summary[3] and "60.0% [55.0%, 64.0%]" in summary[3]

@@ -8,6 +8,7 @@ import scipy.stats
 
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
+from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
@@ -77,6 +78,31 @@ def test_seen_tasks_keep_their_bias_and_unseen_tasks_always_permute(toy_dataset)
     # Training tasks are all biased here: class 3 stays class 3. Unseen ones put any class there.
     np.testing.assert_allclose(np.mean(curves["seen"]["accuracy"]), share, atol=0.015)
     np.testing.assert_allclose(np.mean(curves["unseen"]["accuracy"]), 0.1, atol=0.015)
+
+
+def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
+    """What the model is shown, against tasks made one by one from the seed that training uses."""
+    shown = []
+
+    class Recorder(SequenceModel):
+        def __call__(self, inputs, labels):
+            jax.debug.callback(lambda *x: shown.append([np.array(a) for a in x]), inputs, labels)
+            return jnp.zeros((*labels.shape, self.num_classes))
+
+    tasks = dataclasses.replace(TASKS, permute_labels_prob=0.5)
+    run(Recorder(), toy_dataset, tasks=tasks, num_sequences=12, batch_size=12, seed=3)
+    jax.effects_barrier()
+    indices = loader.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
+    images = (toy_dataset.test.images[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
+    for (inputs, labels), ids, p in zip(
+        shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True
+    ):
+        for row, task_id in enumerate(ids):
+            task = augmentation.make_task(
+                keys.tasks(3), np.uint32(task_id), num_features=9, num_classes=10, permute_labels_prob=p
+            )
+            np.testing.assert_allclose(inputs[row], images[row] @ np.asarray(task.projection, np.float64).T, atol=1e-4)
+            np.testing.assert_array_equal(labels[row], task.label_permutation[toy_dataset.test.labels[indices[row]]])
 
 
 def test_losses_have_students_intervals(toy_dataset):

@@ -100,6 +100,9 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'Run.seed': [1]}, {'Run.seed': [1, 2]}]", "two points are the same"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10), 2]}]", "tuples of 2"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10)], 'Run.seed': [1]}]", "Run.seed twice"),
+        ("[{3: [1]}]", "3 is no binding"),
+        ("[{(1, 2): [(1, 2)]}]", "is no binding"),
+        ("[{'seed': [1]}]", "'seed' is no binding"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),
     ],
 )

@@ -7,11 +7,17 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.sweep import grid, listing, runner
+from gpicl_flax.training.preemption import StopRequest
 
 BINDINGS = [
     "Run.model = @LSTM()", "LSTM.hidden_size = 4", "Run.optimizer = @adam()",
     "Training.steps = 4", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 2",
 ]
+
+
+def run_all(points, runs, workdir, *callbacks, **more):
+    with StopRequest() as stop:
+        runner.run_all(points, runs, workdir, stop, *callbacks, **more)
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def sweep(small_bindings):
 def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     rows, said = [], []
-    runner.run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
     assert {path.name for path in tmp_path.iterdir()} == {point.run_id for point in points}
     assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
     assert len(rows) == 4
@@ -34,7 +40,7 @@ def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1, 2]}]")
     rows.clear()
     said.clear()
-    runner.run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
     assert len(rows) == 2
     assert [line.endswith("DONE") for line in said] == [True, True, False]
 
@@ -44,7 +50,7 @@ def test_a_point_that_diverges_does_not_stop_the_others_and_is_not_repeated(swee
     said = []
     for _ in range(2):
         with pytest.raises(GpiclError, match="1 of 2 points diverged") as caught:
-            runner.run_all(points, runs, tmp_path, say=said.append)
+            run_all(points, runs, tmp_path, say=said.append)
         assert caught.value.exit_code == 1
     ended = {RunFolder(path).ended for path in tmp_path.iterdir()}
     assert ended == {"DONE", "DIVERGED"}
@@ -61,9 +67,9 @@ def test_a_preempted_sweep_goes_on_where_it_stopped(sweep, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Preempted):
-        runner.run_all(points, runs, tmp_path, lambda total: stop_once)
+        run_all(points, runs, tmp_path, lambda total: stop_once)
     assert not any(RunFolder(path).ended for path in tmp_path.iterdir())
-    runner.run_all(points, runs, tmp_path)
+    run_all(points, runs, tmp_path)
     assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
 
 
@@ -72,5 +78,29 @@ def test_a_folder_in_the_way_is_found_before_anything_runs(sweep, tmp_path):
     (tmp_path / points[1].run_id).mkdir()
     (tmp_path / points[1].run_id / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="not a run folder"):
-        runner.run_all(points, runs, tmp_path)
+        run_all(points, runs, tmp_path)
     assert not (tmp_path / points[0].run_id).exists()
+
+
+def test_a_stop_at_the_very_end_of_a_run_does_not_start_the_next(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    said = []
+
+    def say(text):
+        said.append(text)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        run_all(points, runs, tmp_path, say=say)
+    assert len(said) == 1
+
+
+def test_what_a_later_point_needs_is_checked_before_the_first_runs(sweep, tmp_path):
+    for grids, words in (
+        ("[{'TaskDistribution.base_dataset': ['digits', 'no_such_dataset']}]", "unknown base dataset"),
+        ("[{'Training.accumulation': [1, 3]}]", "not divisible"),
+    ):
+        points, runs = sweep(grids)
+        with pytest.raises(UsageError, match=words):
+            run_all(points, runs, tmp_path)
+        assert not list(tmp_path.iterdir())

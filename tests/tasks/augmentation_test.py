@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gpicl_flax.tasks import augmentation
+from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.training import partitioning
 
 X, C = 12, 10
@@ -15,7 +15,7 @@ X, C = 12, 10
 def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
     make = functools.partial(
         augmentation.make_task,
-        augmentation.root_key(seed),
+        keys.tasks(seed),
         num_features=num_features,
         num_classes=C,
         permute_labels_prob=permute_labels_prob,
@@ -30,7 +30,7 @@ def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
     make = jax.jit(
         functools.partial(
             augmentation.make_sequences,
-            augmentation.root_key(seed),
+            keys.tasks(seed),
             num_classes=C,
             permute_labels_prob=permute_labels_prob,
         )
@@ -125,7 +125,7 @@ def make_sequences_on(mesh, dataset, ids, indices):
     @jax.jit
     def make(examples, ids, indices):
         inputs, labels = augmentation.make_sequences(
-            augmentation.root_key(0), examples, ids, indices, num_classes=C, permute_labels_prob=1.0
+            keys.tasks(0), examples, ids, indices, num_classes=C, permute_labels_prob=1.0
         )
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
@@ -148,7 +148,7 @@ def test_normalisation_can_be_left_out(toy_dataset):
     examples = augmentation.Examples(
         jnp.full((1, 9), 255, jnp.uint8), jnp.zeros(1, jnp.int32), jnp.float32(0), jnp.float32(255)
     )
-    key = augmentation.root_key(0)
+    key = keys.tasks(0)
     inputs, _ = augmentation.make_sequences(
         key, examples, jnp.zeros(1, jnp.uint32), jnp.zeros((1, 1), jnp.int32), num_classes=C, permute_labels_prob=1.0
     )

@@ -1,11 +1,14 @@
 import gzip
 import struct
+import zipfile
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import sources
+from gpicl_flax.tasks.base_dataset import load_base_dataset
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -67,17 +70,31 @@ def test_tfds_dataset_is_read_without_tensorflow(tmp_path, arrays):
         )
 
 
-def write_tfds(folder, arrays):
+def test_tfds_images_of_several_sizes_are_resized_one_by_one(tmp_path, arrays):
+    rng = np.random.default_rng(1)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(4, 12, (20, 2))]
+    images = [rng.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+    write_tfds(tmp_path, arrays | {"train_images": images[:10], "train_labels": np.arange(10), "test_images": images[10:],
+                                   "test_labels": np.arange(10)}, shape=(None, None, 1))  # fmt: skip
+    data = load_base_dataset("little_digits", image_shape=(6, 6, 1), num_classes=10, data_dir=str(tmp_path))
+    assert data.train.images.shape == (10, 36)
+    for image, label in zip(data.train.images, data.train.labels, strict=True):
+        zoom = (6 / sizes[label][0], 6 / sizes[label][1])
+        expected = scipy.ndimage.zoom(images[label].astype(float), zoom, order=1, mode="nearest", grid_mode=True)
+        assert np.abs(image.reshape(6, 6) - expected).max() <= 0.5 + 1e-3
+
+
+def write_tfds(folder, arrays, shape=None):
     """Writes `arrays` as the TFDS dataset little_digits, in the array_record format."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    class LittleDigits(tfds.core.GeneratorBasedBuilder):
+    class LittleDigits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            shape = (*arrays["train_images"].shape[1:], 1)
-            features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=10)}
+            size = shape or (*arrays["train_images"].shape[1:], 1)
+            features = {"image": tfds.features.Image(shape=size), "label": tfds.features.ClassLabel(num_classes=10)}
             return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
@@ -133,5 +150,11 @@ def test_truncated_files_are_refused(tmp_path, arrays):
     for name, array in zip(sources.IDX_FILES, arrays.values(), strict=True):
         (tmp_path / name).write_bytes(idx(array)[:-7])
     assert_refused(tmp_path, "not a readable idx file")
+    (tmp_path / "text.npz").write_text("hello world")
+    assert_refused(tmp_path / "text.npz", "not a zip archive")
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as file:
+        for name in sources.NPZ_KEYS:
+            file.writestr(name, "no array")
+    assert_refused(tmp_path / "other.npz", "other files than arrays")
     (tmp_path / sources.IDX_FILES[0]).write_bytes(b"hello world")
     assert_refused(tmp_path, "not a readable idx file")

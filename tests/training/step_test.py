@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -91,14 +92,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(toy_dataset, data):
 
 def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
     """A golden step: loss and parameters against numpy on the sequences that the step must have seen."""
-    from gpicl_flax.tasks import augmentation
+    from gpicl_flax.tasks import augmentation, keys
 
     mesh = partitioning.MeshShape(data=1).build()
     model = MODELS["lstm"]
     params = jax.device_get(init_state(model, optax.sgd(0.1), TASKS, seed=0, mesh=mesh).params)
     batch = next(loader.training_batches(TASKS, num_examples=len(toy_dataset.train), seed=0))
     inputs, labels = augmentation.make_sequences(
-        augmentation.root_key(0),
+        keys.tasks(0),
         place_examples(mesh, toy_dataset, toy_dataset.train, normalize=True),
         batch["task_ids"][0],
         batch["example_indices"][0],
@@ -177,3 +178,22 @@ def test_a_single_task_is_learned(monkeypatch):
     assert metrics["loss"][0] > 2.0
     assert metrics["loss"][-10:].mean() < 0.5
     assert metrics["accuracy_last"][-10:].mean() > 0.85
+
+
+def test_the_seed_decides_the_initial_parameters():
+    mesh = partitioning.MeshShape(data=1).build()
+    kernels = [
+        np.asarray(init_state(MODELS["lstm"], adam(), TASKS, seed=seed, mesh=mesh).params["logits"]["kernel"])
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert (kernels[0] != kernels[2]).all()
+
+
+def test_an_abstract_state_has_the_shapes_and_shardings_of_a_real_one():
+    mesh = partitioning.MeshShape(data=2, model=2).build()
+    real, abstract = (
+        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh, abstract=abstract) for abstract in (False, True)
+    )
+    describe = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype, x.sharding))
+    assert describe(real) == describe(abstract)

@@ -1,0 +1,18 @@
+"""Where the random streams of a run on the device start: one key for its tasks, one for its parameters."""
+
+import jax
+
+
+def tasks(seed: int | jax.Array) -> jax.Array:
+    """The key that all tasks of a run derive from; seed in 0..2**32-1."""
+    return jax.random.fold_in(_root(seed), 0)
+
+
+def parameters(seed: int | jax.Array) -> jax.Array:
+    """The key of the initial parameters."""
+    return jax.random.fold_in(_root(seed), 1)
+
+
+def _root(seed: int | jax.Array) -> jax.Array:
+    # Named, since other generators do not give each of many vmapped keys a stream of its own.
+    return jax.random.key(seed, impl="threefry2x32")
