@@ -17,7 +17,11 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.12",
-    packages=[*setuptools.find_packages(include=["gpicl_flax", "gpicl_flax.*"]), "gpicl_flax.gin", "gpicl_flax.gin.scale"],
+    packages=[
+        *setuptools.find_packages(include=["gpicl_flax", "gpicl_flax.*"]),
+        "gpicl_flax.gin",
+        "gpicl_flax.gin.scale",
+    ],
     # The gin files travel inside the wheel, so that an installed `gpicl` finds them from anywhere.
     package_dir={"gpicl_flax.gin": "gin", "gpicl_flax.gin.scale": "gin/scale"},
     package_data={"gpicl_flax.gin": ["*.gin"], "gpicl_flax.gin.scale": ["*.gin"]},

@@ -42,22 +42,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gpicl_flax {gpicl_flax.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    train = _add(commands, "train", _train, "meta-train one model, meta-test it, draw its learning curve",
-                 "Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
-                 "stopped, with exactly the data it would have seen; a finished run is only shown.")
+    train = _add(
+        commands,
+        "train",
+        _train,
+        "meta-train one model, meta-test it, draw its learning curve",
+        "Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
+        "stopped, with exactly the data it would have seen; a finished run is only shown.",
+    )
     _add_gin(train, required=True)
     train.add_argument("--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing")
 
-    evaluate = _add(commands, "evaluate", _evaluate, "meta-test the newest checkpoint of a run folder anew",
-                    "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. With "
-                    "other settings than the run's own, the result goes to a file of its own in eval/.")
+    evaluate = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        "meta-test the newest checkpoint of a run folder anew",
+        "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. With "
+        "other settings than the run's own, the result goes to a file of its own in eval/.",
+    )
     evaluate.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote")
-    evaluate.add_argument("--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets")
+    evaluate.add_argument(
+        "--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets"
+    )
     evaluate.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
 
-    sweep = _add(commands, "sweep", _sweep, "list or run the points of a grid",
-                 "Expands `sweep.grids` of a gin file into points and runs them here, one after another, each in "
-                 "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped.")
+    sweep = _add(
+        commands,
+        "sweep",
+        _sweep,
+        "list or run the points of a grid",
+        "Expands `sweep.grids` of a gin file into points and runs them here, one after another, each in "
+        "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped.",
+    )
     _add_gin(sweep, required=True)
     sweep.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
     sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
@@ -73,11 +90,17 @@ def _add(commands, name: str, command: Callable, summary: str, description: str)
 
 def _add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
-        "--gin_file", action="append", required=required, metavar="FILE",
+        "--gin_file",
+        action="append",
+        required=required,
+        metavar="FILE",
         help="gin file, here or among those that come with gpicl (gin/quickstart.gin); repeat it, later ones win",
     )
     parser.add_argument(
-        "--gin_bindings", action="append", default=[], metavar="'NAME = VALUE'",
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
         help="one more binding, such as 'Run.seed = 1'; repeat it; wins over the files",
     )
 

@@ -46,7 +46,9 @@ class Config:
     @property
     def text(self) -> str:
         """A gin file that holds this configuration."""
-        return "".join(f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items()))))
+        return "".join(
+            f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items())))
+        )
 
     def override(self, bindings: Mapping[str, Any]) -> "Config":
         """This configuration with other values for some bindings."""

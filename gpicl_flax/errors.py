@@ -28,7 +28,9 @@ def check_types(settings: object, **types: type | tuple[type, ...]) -> None:
     for name, expected in types.items():
         value = getattr(settings, name)
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            names = " or ".join(t.__name__.removesuffix("Type") for t in (expected if isinstance(expected, tuple) else (expected,)))
+            names = " or ".join(
+                t.__name__.removesuffix("Type") for t in (expected if isinstance(expected, tuple) else (expected,))
+            )
             raise UsageError(f"{type(settings).__name__}.{name} must be of type {names}, not {value!r}")
 
 

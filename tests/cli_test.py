@@ -9,8 +9,14 @@ import pytest
 from gpicl_flax import cli
 
 QUICK = [
-    "--gin_bindings", "Run.model = @LSTM()", "--gin_bindings", "LSTM.hidden_size = 4",
-    "--gin_bindings", "Training.steps = 20", "--gin_bindings", "Training.checkpoint_period = 20",
+    "--gin_bindings",
+    "Run.model = @LSTM()",
+    "--gin_bindings",
+    "LSTM.hidden_size = 4",
+    "--gin_bindings",
+    "Training.steps = 20",
+    "--gin_bindings",
+    "Training.checkpoint_period = 20",
 ]
 
 
@@ -74,7 +80,11 @@ def test_mistakes_are_one_line_and_exit_2(gin_file, tmp_path, capsys):
     workdir = ["--workdir", str(tmp_path / "run")]
     refused(capsys, ["train", "--gin_file", "gin/none.gin", *workdir], "gin/none.gin")
     refused(capsys, ["train", "--gin_file", gin_file, "--gin_bindings", "Run.sed = 1", *workdir], "sed")
-    refused(capsys, ["train", "--gin_file", gin_file, "--gin_bindings", "LSTM.hidden_size = 1", *workdir], "LSTM.hidden_size")
+    refused(
+        capsys,
+        ["train", "--gin_file", gin_file, "--gin_bindings", "LSTM.hidden_size = 1", *workdir],
+        "LSTM.hidden_size",
+    )
     refused(capsys, ["train", "--gin_file", "gin/state_size.gin", *workdir], "gpicl sweep")
     refused(capsys, ["sweep", "--gin_file", gin_file, "--list"], "no sweep")
     refused(capsys, ["evaluate", str(tmp_path)], "not a run folder")
@@ -89,7 +99,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(gin_file, tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["-m", "gpicl_flax"], ["-c", "import sys; from gpicl_flax import cli; sys.exit(cli.main())"]])
+@pytest.mark.parametrize(
+    "arguments", [["-m", "gpicl_flax"], ["-c", "import sys; from gpicl_flax import cli; sys.exit(cli.main())"]]
+)
 def test_help_names_every_command(arguments):
     result = subprocess.run([sys.executable, *arguments, "--help"], capture_output=True, text=True, check=True)
     assert all(command in result.stdout for command in ("train", "evaluate", "sweep", "Exit codes"))

@@ -72,9 +72,7 @@ def test_mistakes_in_names_are_refused(gin_file):
 
 
 def test_bindings_and_macros_that_nothing_uses_are_refused(gin_file):
-    refused(
-        lambda: parse(["gin/base.gin"], ["LSTM.hidden_size = 3"]).resolve(Run), "not used", "LSTM.hidden_size"
-    )
+    refused(lambda: parse(["gin/base.gin"], ["LSTM.hidden_size = 3"]).resolve(Run), "not used", "LSTM.hidden_size")
     refused(lambda: parse(["gin/base.gin"], ["a/Transformer.num_layers = 3"]).resolve(Run), "a/Transformer.num_layers")
     refused(lambda: parse(["gin/base.gin"], ["STEPS = 3"]), "macro never used", "STEPS")
 

@@ -8,8 +8,8 @@ from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, execute
-from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing
+from gpicl_flax.training.preemption import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))

@@ -133,9 +133,15 @@ def test_metrics_beyond_the_last_checkpoint_are_made_again(config, undisturbed, 
 def test_a_run_killed_three_times_equals_an_undisturbed_one(small_bindings, tmp_path):
     """Real processes and SIGKILL, at moments that differ from test to test."""
     bindings = [
-        *small_bindings, *MODEL, "Run.optimizer = @adam()", "TaskDistribution.task_batch_size = 64",
-        "LSTM.hidden_size = 128", "TaskDistribution.sequence_length = 20",
-        "Training.steps = 600", "Training.steps_per_dispatch = 5", "Training.checkpoint_period = 10",
+        *small_bindings,
+        *MODEL,
+        "Run.optimizer = @adam()",
+        "TaskDistribution.task_batch_size = 64",
+        "LSTM.hidden_size = 128",
+        "TaskDistribution.sequence_length = 20",
+        "Training.steps = 600",
+        "Training.steps_per_dispatch = 5",
+        "Training.checkpoint_period = 10",
     ]
 
     (tmp_path / "run.gin").write_text("\n".join(bindings))

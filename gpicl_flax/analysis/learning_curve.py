@@ -47,7 +47,13 @@ def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
         if len({c["base_dataset"] for c in evaluation["curves"]}) == 1:
             colour = _COLOURS[curve["tasks"] == "unseen"]
         seen = np.arange(len(curve["accuracy"]))
-        axes.plot(seen, curve["accuracy"], _LINES[curve["tasks"]], color=colour, label=f"{curve['tasks']} tasks, {curve['base_dataset']}")
+        axes.plot(
+            seen,
+            curve["accuracy"],
+            _LINES[curve["tasks"]],
+            color=colour,
+            label=f"{curve['tasks']} tasks, {curve['base_dataset']}",
+        )
         axes.fill_between(seen, curve["accuracy_low"], curve["accuracy_high"], color=colour, alpha=0.2, linewidth=0)
     axes.axhline(1 / num_classes, color="0.5", linestyle=":", label="chance")
     axes.set(xlabel="examples seen in the sequence", ylabel="meta-test accuracy", ylim=(0, 1))

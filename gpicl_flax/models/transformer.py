@@ -126,7 +126,9 @@ class Block(nn.Module):
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
         y = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        x = x + self._linear(model_size, ("heads", "kv", "embed"), "attention_output", self.kernel_init, axis=(-2, -1))(y)
+        x = x + self._linear(model_size, ("heads", "kv", "embed"), "attention_output", self.kernel_init, axis=(-2, -1))(
+            y
+        )
         y = _layer_norm(self.dtype, "mlp_norm")(x)
         y = nn.gelu(self._linear(self.mlp_ratio * model_size, ("embed", "mlp"), "mlp_hidden", self.kernel_init)(y))
         return x + self._linear(model_size, ("mlp", "embed"), "mlp_output", self.kernel_init)(y)

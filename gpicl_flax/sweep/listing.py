@@ -39,7 +39,11 @@ def as_table(points: Sequence[Point], runs: Sequence[Run]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:-1], widths[1:-1], strict=True)), row[-1]]
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:-1], widths[1:-1], strict=True)),
+                row[-1],
+            ]
         )
         for row in rows
     ]

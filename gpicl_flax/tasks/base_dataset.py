@@ -40,7 +40,9 @@ class BaseDataset:
     std: float
 
 
-def load_base_dataset(name: str, *, image_shape: tuple[int, int, int], num_classes: int, data_dir: str | None = None) -> BaseDataset:
+def load_base_dataset(
+    name: str, *, image_shape: tuple[int, int, int], num_classes: int, data_dir: str | None = None
+) -> BaseDataset:
     """Loads base dataset `name` at `image_shape` (height, width, channels).
 
     Images are resized bilinearly without antialiasing and rounded to uint8; grey images become RGB by repetition.

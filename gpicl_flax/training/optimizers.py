@@ -38,7 +38,9 @@ def adam(
     Raises:
       UsageError: a value is not a number from 0 on.
     """
-    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root} | ({} if clip_norm is None else {"clip_norm": clip_norm})
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root} | (
+        {} if clip_norm is None else {"clip_norm": clip_norm}
+    )
     for name, value in (numbers if callable(learning_rate) else {"learning_rate": learning_rate} | numbers).items():
         if not isinstance(value, float | int) or not 0 <= value < math.inf:
             raise UsageError(f"adam.{name} must be a number from 0 on, not {value!r}")

@@ -59,7 +59,9 @@ def init_state(
     shapes = jax.eval_shape(init, seed)
     shardings = partitioning.state_shardings(mesh, shapes)
     if abstract:
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings
+        )
     return jax.jit(lambda seed: nn.unbox(init(seed)), out_shardings=shardings)(seed)
 
 

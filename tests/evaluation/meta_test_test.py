@@ -94,9 +94,7 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
     jax.effects_barrier()
     indices = loader.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
     images = (toy_dataset.test.images[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
-    for (inputs, labels), ids, p in zip(
-        shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True
-    ):
+    for (inputs, labels), ids, p in zip(shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True):
         for row, task_id in enumerate(ids):
             task = augmentation.make_task(
                 keys.tasks(3), np.uint32(task_id), num_features=9, num_classes=10, permute_labels_prob=p
@@ -141,4 +139,3 @@ def test_it_is_a_function_of_the_seed(toy_dataset):
 def test_one_sequence_has_a_curve_without_a_loss_interval(toy_dataset):
     curve = run(Oracle(), toy_dataset, num_sequences=1)["seen"]
     assert curve["loss_low"] == curve["loss"] == curve["loss_high"]
-

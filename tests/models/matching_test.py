@@ -12,18 +12,29 @@ def first_attention(model, inputs, labels):
     """The queries and keys [B, T, heads, key size] of the first block at initialisation, and the parameters."""
     variables = nn.unbox(model.init(jax.random.key(0), inputs, labels))
     _, captured = model.apply(
-        variables, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key", "attention_norm")
+        variables,
+        inputs,
+        labels,
+        capture_intermediates=lambda module, _: module.name in ("query", "key", "attention_norm"),
     )
     block = captured["intermediates"]["block_0"]
-    return *(np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key", "attention_norm")), variables["params"]
+    return *(
+        np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key", "attention_norm")
+    ), variables["params"]
 
 
 @pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
 def test_matched_heads_compare_x_t_with_every_previous_input(heads, matched, key_size):
     gain, model_size = 2.0, 32
     model = Transformer(
-        num_layers=1, num_heads=heads, key_size=key_size, model_size=model_size, num_classes=C,
-        token_layout="aligned", matching_gain=gain, matching_heads=matched,
+        num_layers=1,
+        num_heads=heads,
+        key_size=key_size,
+        model_size=model_size,
+        num_classes=C,
+        token_layout="aligned",
+        matching_gain=gain,
+        matching_heads=matched,
     )
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T))
@@ -64,7 +75,9 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched()
 
 
 def test_matched_heads_prefer_the_input_that_looks_alike():
-    model = Transformer(num_layers=1, num_heads=1, key_size=64, model_size=128, token_layout="aligned", matching_gain=2.0)
+    model = Transformer(
+        num_layers=1, num_heads=1, key_size=64, model_size=128, token_layout="aligned", matching_gain=2.0
+    )
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(64, 10, 64)).astype(np.float32), rng.integers(10, size=(64, 10))
     inputs[:, 9] = inputs[:, 4] + 0.3 * rng.normal(size=(64, 64))

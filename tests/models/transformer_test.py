@@ -47,7 +47,9 @@ def reference(params, inputs, labels, *, num_layers, aligned, **_):
     for layer in range(num_layers):
         w = p[f"block_{layer}"]
         y = norm(x, w["attention_norm"])
-        q, k, v = (np.einsum("btd,dhk->bhtk", y, w[n]["kernel"]) + w[n]["bias"][:, None] for n in ("query", "key", "value"))
+        q, k, v = (
+            np.einsum("btd,dhk->bhtk", y, w[n]["kernel"]) + w[n]["bias"][:, None] for n in ("query", "key", "value")
+        )
         logits = np.einsum("bhtk,bhsk->bhts", q, k) / np.sqrt(q.shape[-1])
         logits[..., np.triu(np.ones((T, T), bool), k=1)] = -np.inf
         mixed = np.einsum("bhts,bhsk->bthk", scipy.special.softmax(logits, axis=-1), v)

@@ -32,7 +32,9 @@ def test_a_sweep_is_the_union_of_its_grids_and_can_choose_models(points_of):
     )
     runs = listing.resolve_all(points)
     assert [(type(run.model).__name__, run.sizes()["state_size_paper"]) for run in runs] == [
-        ("LSTM", 8), ("LSTM", 16), ("Transformer", 1600),
+        ("LSTM", 8),
+        ("LSTM", 16),
+        ("Transformer", 1600),
     ]
 
 
@@ -58,8 +60,11 @@ def test_run_ids_stay_the_same_when_the_grid_grows(points_of):
 
 
 def test_run_ids_are_readable_folder_names(points_of):
-    (point,) = points_of("[{'Run.model': @LSTM(), 'MetaTest.base_datasets': ['a/b', 'c d'], 'Run.seed': 3}]".replace(
-        "['a/b', 'c d']", "[('a/b', 'c d')]"))
+    (point,) = points_of(
+        "[{'Run.model': @LSTM(), 'MetaTest.base_datasets': ['a/b', 'c d'], 'Run.seed': 3}]".replace(
+            "['a/b', 'c d']", "[('a/b', 'c d')]"
+        )
+    )
     name, _, digest = point.run_id.rpartition("_")
     assert len(digest) == 8 and int(digest, 16) >= 0
     assert "LSTM" in name and "seed=3" in name
@@ -72,9 +77,7 @@ def test_fixed_bindings_win_over_the_grids_and_merge_what_they_make_equal(points
     assert values(points, "Run.seed", "TaskDistribution.task_batch_size") == [(7, 8), (7, 16)]
     assert all(point.config.resolve(Run)[0].training.steps == 10 for point in points)
     # The same point without the detour has the same id.
-    plain = points_of(
-        "[{'Run.seed': 7, 'TaskDistribution.task_batch_size': [8, 16]}]", "Training.steps = 10"
-    )
+    plain = points_of("[{'Run.seed': 7, 'TaskDistribution.task_batch_size': [8, 16]}]", "Training.steps = 10")
     assert [point.run_id for point in plain] == [point.run_id for point in points]
 
 

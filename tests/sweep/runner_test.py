@@ -10,8 +10,12 @@ from gpicl_flax.sweep import grid, listing, runner
 from gpicl_flax.training.preemption import StopRequest
 
 BINDINGS = [
-    "Run.model = @LSTM()", "LSTM.hidden_size = 4", "Run.optimizer = @adam()",
-    "Training.steps = 4", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 2",
+    "Run.model = @LSTM()",
+    "LSTM.hidden_size = 4",
+    "Run.optimizer = @adam()",
+    "Training.steps = 4",
+    "Training.steps_per_dispatch = 2",
+    "Training.checkpoint_period = 2",
 ]
 
 

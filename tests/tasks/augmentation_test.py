@@ -88,7 +88,9 @@ def test_a_sequence_is_the_normalised_projected_base_examples(toy_dataset):
     inputs, labels = make_sequences(toy_dataset, [5, 6, 2**31], indices)
     tasks = make_tasks([5, 6, 2**31], num_features=9)
     images = (toy_dataset.train.images[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
-    np.testing.assert_allclose(inputs, np.einsum("bxy,bty->btx", tasks.projection.astype(np.float64), images), atol=1e-5)
+    np.testing.assert_allclose(
+        inputs, np.einsum("bxy,bty->btx", tasks.projection.astype(np.float64), images), atol=1e-5
+    )
     for row, permutation in enumerate(tasks.label_permutation):
         np.testing.assert_array_equal(labels[row], permutation[toy_dataset.train.labels[indices[row]]])
 

@@ -65,7 +65,10 @@ def test_moments_are_those_of_the_resized_training_split_alone(tmp_path, arrays)
         ({"train_labels": np.zeros(29, np.int32)}, ["30 images", "29 labels"]),
         ({"test_labels": np.full(20, 10)}, ["test split", "10", "0..9", "num_classes"]),
         ({"test_labels": np.full(20, -1)}, ["-1", "0..9"]),
-        ({"test_images": np.zeros((0, 12, 12), np.uint8), "test_labels": np.zeros(0, np.int32)}, ["test split", "empty"]),
+        (
+            {"test_images": np.zeros((0, 12, 12), np.uint8), "test_labels": np.zeros(0, np.int32)},
+            ["test split", "empty"],
+        ),
         ({"train_images": np.full((30, 12, 12), 7, np.uint8)}, ["every pixel", "7"]),
         ({"train_images": np.zeros((30, 12, 12, 3), np.uint8)}, ["3 channels", "image_shape"]),
     ],

@@ -139,7 +139,9 @@ def test_losses_and_hits_against_numpy():
     logits, labels = rng.normal(size=(4, 5, 3)).astype(np.float32), rng.integers(3, size=(4, 5))
     losses, correct = sequence_losses(logits, labels)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    np.testing.assert_allclose(losses, -np.log(np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]), rtol=1e-5)
+    np.testing.assert_allclose(
+        losses, -np.log(np.take_along_axis(probabilities, labels[..., None], -1)[..., 0]), rtol=1e-5
+    )
     np.testing.assert_array_equal(correct, logits.argmax(-1) == labels)
 
 
@@ -193,7 +195,8 @@ def test_the_seed_decides_the_initial_parameters():
 def test_an_abstract_state_has_the_shapes_and_shardings_of_a_real_one():
     mesh = partitioning.MeshShape(data=2, model=2).build()
     real, abstract = (
-        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh, abstract=abstract) for abstract in (False, True)
+        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh, abstract=abstract)
+        for abstract in (False, True)
     )
     describe = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype, x.sharding))
     assert describe(real) == describe(abstract)
