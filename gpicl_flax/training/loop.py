@@ -95,12 +95,12 @@ def train(
     Raises:
       UsageError: the model's parameters do not divide over the mesh.
       Preempted: told to stop; the state is saved.
-      Diverged: the loss or gradient is not finite; the folder is marked.
+      Diverged: the loss, the gradient or a parameter is not finite; the folder is marked.
     """
-    state = init_state(model, optimizer, tasks, seed=seed, mesh=mesh)
     with Checkpoints(folder.checkpoints, keep=training.keep_checkpoints) as checkpoints:
-        step = 0
-        if checkpoints.latest_step is not None:
+        fresh = checkpoints.latest_step is None
+        state, step = init_state(model, optimizer, tasks, seed=seed, mesh=mesh, abstract=not fresh), 0
+        if not fresh:
             state, step = checkpoints.restore(state)
         log = _RunLog(folder, tasks.num_classes, step, on_row)
         shardings = jax.tree.map(lambda x: x.sharding, state)
