@@ -4,9 +4,10 @@ gin keeps its state in globals, so it is touched here only: files are parsed and
 everything else is handed values.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import gin
@@ -67,14 +68,14 @@ class Config:
         Raises:
           UsageError: a binding is unknown, was not used, or has a value that does not fit.
         """
-        _parse_into_gin(lambda: gin.parse_config(self.text))
-        try:
-            value = root()
-        except UsageError as error:
-            raise UsageError(_first_line(error)) from error  # less the lines that gin adds about where it was
-        except (TypeError, ValueError) as error:
-            raise UsageError(_one_line(error)) from error
-        operative = gin.operative_config_str()
+        with _gin(lambda: gin.parse_config(self.text)):
+            try:
+                value = root()
+            except UsageError as error:
+                raise UsageError(_first_line(error)) from error  # less the lines that gin adds about where it was
+            except (TypeError, ValueError) as error:
+                raise UsageError(_one_line(error)) from error
+            operative = gin.operative_config_str()
         unused = self.bindings.keys() - _read(operative).bindings.keys()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
@@ -91,8 +92,8 @@ def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
       UsageError: a file is missing or wrong, or something it names is unknown or never used.
     """
     files = [_find(path) for path in gin_files]
-    _parse_into_gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True))
-    return _read(gin.config_str())
+    with _gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True)):
+        return _read(gin.config_str())
 
 
 def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
@@ -102,8 +103,8 @@ def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
         gin.parse_config([text, *bindings])
         gin.finalize()
 
-    _parse_into_gin(parse_all)
-    return _read(gin.config_str())
+    with _gin(parse_all):
+        return _read(gin.config_str())
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -113,14 +114,20 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key} is {was} there, {now} here" for key, was, now in pairs if was != now]
 
 
-def _parse_into_gin(parse_: Callable[[], Any]) -> None:
+@contextlib.contextmanager
+def _gin(parse_: Callable[[], Any]) -> Iterator[None]:
+    """Within it gin's globals hold what `parse_` reads; before and after, nothing."""
     gin.clear_config()
     try:
-        parse_()
-    except UsageError:
-        raise
-    except Exception as error:  # a gin file can import, and so raise, anything
-        raise UsageError(f"gin: {_one_line(error)}") from error
+        try:
+            parse_()
+        except UsageError:
+            raise
+        except Exception as error:  # a gin file can import, and so raise, anything
+            raise UsageError(f"gin: {_one_line(error)}") from error
+        yield
+    finally:
+        gin.clear_config()
 
 
 def _find(path: str) -> str:

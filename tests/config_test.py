@@ -115,3 +115,12 @@ def test_an_import_in_a_gin_file_is_kept(gin_file, tmp_path, monkeypatch):
     assert config.text.startswith("import my_models\n")
     run, _ = parse([gin_file(config.text)]).resolve(Run)
     assert type(run.model).__name__ == "MyModel"
+
+
+def test_nothing_is_left_in_gin():
+    bindings = ["Run.model = @LSTM()", "LSTM.hidden_size = 7"]
+    assert parse([], bindings).resolve(Run)[0].model.hidden_size == 7
+    assert LSTM().hidden_size == 256
+    with pytest.raises(UsageError):
+        parse([], [*bindings, "LSTM.hidden = 1"])
+    assert LSTM().hidden_size == 256
