@@ -1,4 +1,10 @@
-"""Optimisers as gin knows them: optax, with the paper's values as defaults."""
+"""Optimisers as gin knows them: optax, with the paper's values as defaults.
+
+All of them take a learning rate that is a number or an optax schedule of the step
+(`adam.learning_rate = @optax.warmup_constant_schedule()`) and, as `clip_norm`, a global norm that gradients are first
+scaled down to. A value out of its range raises UsageError. A scope makes two of one kind: `@inner/adam()` takes what
+`inner/adam` binds, and where it binds nothing, what `adam` binds.
+"""
 
 import math
 
@@ -7,7 +13,6 @@ import optax
 
 from gpicl_flax.errors import UsageError
 
-# Learning rates may be schedules of the step: `adam.learning_rate = @optax.warmup_constant_schedule()`.
 for _schedule in (
     optax.linear_schedule,
     optax.cosine_decay_schedule,
@@ -29,20 +34,72 @@ def adam(
     """Adam as the authors ran it; their eps_root makes the floor of the denominator about 1e-4.
 
     Args:
-      learning_rate: a number or an optax schedule.
       b1, b2: decays of the two moments.
       eps: added to the root of the second moment.
       eps_root: added to the second moment under the root; 0 is the usual Adam.
-      clip_norm: if set, gradients are first scaled down to at most this global norm.
-
-    Raises:
-      UsageError: a value is not a number from 0 on.
     """
-    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root} | (
-        {} if clip_norm is None else {"clip_norm": clip_norm}
-    )
-    for name, value in (numbers if callable(learning_rate) else {"learning_rate": learning_rate} | numbers).items():
+    _check("adam", learning_rate, decays={"b1": b1, "b2": b2}, eps=eps, eps_root=eps_root, clip_norm=clip_norm)
+    return _clipped(clip_norm, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root))
+
+
+@gin.configurable
+def adamw(
+    learning_rate: optax.ScalarOrSchedule = 1e-3,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 1e-8,
+    weight_decay: float = 1e-4,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Fig 20, and the SGD baseline).
+
+    Args:
+      b1, b2, eps, eps_root: as of `adam`.
+      weight_decay: share of every parameter, biases too, that a step takes away, times the learning rate.
+    """
+    numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
+    _check("adamw", learning_rate, decays={"b1": b1, "b2": b2}, **numbers)
+    optimizer = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    return _clipped(clip_norm, optimizer)
+
+
+@gin.configurable
+def sgd(
+    learning_rate: optax.ScalarOrSchedule = 1e-3, momentum: float = 0.0, clip_norm: float | None = None
+) -> optax.GradientTransformation:
+    """Gradient descent.
+
+    Args:
+      momentum: decay of the sum of past gradients that a step follows; 0: the gradient alone.
+    """
+    _check("sgd", learning_rate, decays={"momentum": momentum}, clip_norm=clip_norm)
+    return _clipped(clip_norm, optax.sgd(learning_rate, momentum=momentum or None))
+
+
+@gin.configurable
+def sign_ema(
+    learning_rate: optax.ScalarOrSchedule = 1e-3, decay: float = 0.9, clip_norm: float | None = None
+) -> optax.GradientTransformation:
+    """-learning rate x the sign of the gradient's exponential moving average (Fig 19).
+
+    Args:
+      decay: of the average.
+    """
+    _check("sign_ema", learning_rate, decays={"decay": decay}, clip_norm=clip_norm)
+    average = optax.ema(decay, debias=False)  # a positive factor does not change a sign
+    return _clipped(clip_norm, optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate)))
+
+
+def _clipped(clip_norm: float | None, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def _check(name: str, learning_rate, *, decays: dict[str, float], clip_norm: float | None, **numbers: float) -> None:
+    numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
+    numbers |= {} if callable(learning_rate) else {"learning_rate": learning_rate}
+    for argument, value in (numbers | decays).items():
         if not isinstance(value, float | int) or not 0 <= value < math.inf:
-            raise UsageError(f"adam.{name} must be a number from 0 on, not {value!r}")
-    optimizer = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm is not None else optimizer
+            raise UsageError(f"{name}.{argument} must be a number from 0 on, not {value!r}")
+        if argument in decays and value >= 1:
+            raise UsageError(f"{name}.{argument} must be less than 1, not {value!r}")

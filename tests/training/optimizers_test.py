@@ -3,12 +3,14 @@ import numpy as np
 import optax
 import pytest
 
-from gpicl_flax.training.optimizers import adam
+from gpicl_flax.errors import UsageError
+from gpicl_flax.training import optimizers
+from gpicl_flax.training.optimizers import adam, adamw, sgd, sign_ema
 
 
-def run(optimizer, gradients):
-    """The parameter after each gradient, from zero."""
-    parameter = jnp.zeros(())
+def run(optimizer, gradients, start=0.0):
+    """The parameter after each gradient."""
+    parameter = jnp.float32(start)
     state = optimizer.init(parameter)
     path = []
     for gradient in gradients:
@@ -47,3 +49,57 @@ def test_the_learning_rate_can_be_a_schedule():
     schedule = optax.warmup_constant_schedule(0.0, 1e-2, 4)
     path = np.diff([0, *run(adam(schedule, eps_root=0.0), [1.0] * 6)])
     np.testing.assert_allclose(path, -1e-2 * np.array([0, 0.25, 0.5, 0.75, 1, 1]), rtol=1e-4, atol=1e-9)
+
+
+def test_adamw_takes_its_share_of_the_parameter_away():
+    gradients = [0.5, -0.2, 0.1]
+    m = v = 0.0
+    theta, expected = 2.0, []
+    for t, g in enumerate(gradients, start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        theta -= 0.01 * ((m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t) + 1e-8) + 1e-8) + 0.3 * theta)
+        expected.append(theta)
+    np.testing.assert_allclose(run(adamw(0.01, weight_decay=0.3), gradients, start=2.0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_sgd_is_the_equations(momentum):
+    gradients = [0.5, -0.2, 0.1]
+    trace = theta = 0.0
+    expected = []
+    for g in gradients:
+        trace = momentum * trace + g
+        theta -= 0.1 * trace
+        expected.append(theta)
+    np.testing.assert_allclose(run(sgd(0.1, momentum=momentum), gradients), expected, rtol=1e-5)
+
+
+def test_sign_ema_follows_the_sign_of_the_average():
+    # With decay 0.9 the average stays positive until the negative gradients outweigh the first one.
+    gradients = [1.0, -0.3, -0.3, -0.3, -0.3, 0.0]
+    average, theta, expected = 0.0, 0.0, []
+    for g in gradients:
+        average = 0.9 * average + 0.1 * g
+        theta -= 0.01 * np.sign(average)
+        expected.append(theta)
+    assert np.sign(np.diff([0, *expected])).tolist() == [-1, -1, -1, 1, 1, 1]
+    np.testing.assert_allclose(run(sign_ema(0.01), gradients), expected, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(run(sign_ema(0.01, decay=0.0), [2.0, -1.0]), [-0.01, 0.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "sign_ema"])
+def test_every_optimizer_clips_and_takes_schedules_and_refuses_what_it_cannot_use(name):
+    make = getattr(optimizers, name)
+    # Two gradients, the first of which is clipped to a tenth: what follows depends on their ratio.
+    assert run(make(0.1, clip_norm=0.1), [1.0, -0.095]) == pytest.approx(run(make(0.1), [0.1, -0.095]))
+    assert run(make(0.1, clip_norm=0.1), [1.0, -0.095]) != pytest.approx(run(make(0.1), [1.0, -0.095]))
+    assert run(make(optax.linear_schedule(0.0, 1.0, 2)), [1.0])[0] == 0
+    for settings in ({"learning_rate": -1.0}, {"learning_rate": "x"}, {"clip_norm": -1.0}, {"clip_norm": float("inf")}):
+        with pytest.raises(UsageError, match=rf"^{name}\.{next(iter(settings))} must be a number from 0 on"):
+            make(**settings)
+
+
+@pytest.mark.parametrize(("make", "decay"), [(adam, "b1"), (adamw, "b2"), (sgd, "momentum"), (sign_ema, "decay")])
+def test_a_decay_of_one_is_refused(make, decay):
+    with pytest.raises(UsageError, match=f"{decay} must be less than 1"):
+        make(**{decay: 1.0})
