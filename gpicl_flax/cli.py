@@ -79,7 +79,32 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
     sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
     sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
+
+    listing = _add(
+        commands,
+        "models",
+        _models,
+        "list every model and baseline with its sizes",
+        "Prints every sequence model and baseline at its default settings: parameters, and state size as the paper "
+        "counts it and as every number that the next prediction can depend on.",
+    )
+    listing.add_argument(
+        "--inputs", type=_positive, default=196, metavar="X", help="input features; 14x14x1 has %(default)s (default)"
+    )
+    listing.add_argument(
+        "--sequence_length",
+        type=_positive,
+        default=100,
+        metavar="T",
+        help="examples of a sequence (default %(default)s)",
+    )
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+    return int(text)
 
 
 def _add(commands, name: str, command: Callable, summary: str, description: str) -> argparse.ArgumentParser:
@@ -156,6 +181,12 @@ def _sweep(arguments: argparse.Namespace) -> None:
     else:
         with StopRequest() as stop:
             runner.run_all(points, runs, arguments.workdir, stop, _progress, _say)
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from gpicl_flax import catalogue
+
+    print(catalogue.as_table(arguments.inputs, arguments.sequence_length))
 
 
 def _progress(total_steps: int):

@@ -13,6 +13,7 @@ import optax
 from etils import epath
 
 import gpicl_flax
+import gpicl_flax.baselines  # gin knows them by their import
 from gpicl_flax import models
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import Preempted, UsageError, check_types
@@ -76,6 +77,8 @@ class Run:
                 f"{name}.num_classes = {self.model.num_classes} and TaskDistribution.num_classes = {tasks.num_classes} "
                 "must be equal"
             )
+        if self.training.steps and not self.model.is_meta_trained:
+            raise UsageError(f"{name} has no parameters to meta-train, only a meta-test: set Training.steps = 0")
         if tasks.num_tasks is None and self.training.steps * tasks.task_batch_size > FIRST_UNSEEN_ID:
             raise UsageError(
                 "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
@@ -87,13 +90,7 @@ class Run:
 
     def sizes(self) -> dict[str, int]:
         """The model's number of parameters and both state sizes."""
-        length = self.tasks.sequence_length
-        state = self.model.state_size(length)
-        return {
-            "parameters": models.count_parameters(self.model, self.tasks.num_features, length),
-            "state_size_paper": state.paper,
-            "state_size_exact": state.exact,
-        }
+        return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
     def check_devices(self) -> jax.sharding.Mesh:
         """The mesh; raises UsageError if it does not fit the devices, or batch or parameters do not divide over it."""

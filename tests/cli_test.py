@@ -60,11 +60,11 @@ def test_sweep_lists_a_table_and_json(capsys):
     arguments = ["sweep", "--gin_file", "gin/state_size.gin", "--gin_bindings", "SEEDS = [0]"]
     assert cli.main([*arguments, "--list"]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 15 and table[-1] == "13 points"
+    assert len(table) == 38 and table[-1] == "36 points"
     assert "parameters" in table[0] and "state (paper)" in table[0] and "state (exact)" in table[0]
     assert cli.main([*arguments, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 13 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
+    assert len(rows) == 36 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
     assert {"run_id", "bindings", "parameters", "state_size_paper", "state_size_exact"} == rows[0].keys()
     assert rows[0]["bindings"]["Run.model"] == "@LSTM()"
 
@@ -110,3 +110,19 @@ def test_help_names_every_command(arguments):
 def test_an_unknown_command_is_wrong_usage():
     result = subprocess.run([sys.executable, "-m", "gpicl_flax", "trian"], capture_output=True, text=True, check=False)
     assert result.returncode == 2 and "trian" in result.stderr
+
+
+def test_models_are_listed_with_their_sizes(capsys):
+    assert cli.main(["models", "--inputs", "3072"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["model", "parameters", "state", "(paper)", "state", "(exact)", "settings"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert rows["VSML"][:3] == ["2,512", "491,520", "1,007,696"]
+    assert rows["LSTM"] == ["1,382,922", "256", "512", "hidden_size=256"]
+    assert rows["OnlineSGD"][:3] == ["0", "30,730", "92,190"]
+    assert "max_length=100" in rows["Transformer"]
+
+    assert cli.main(["models"]) == 0
+    assert "  3,240,714         12,800        204,800  " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["models", "--inputs", "0"])

@@ -16,7 +16,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import Diverged, GpiclError, Preempted, UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, read_json
-from gpicl_flax.run import evaluate, execute
+from gpicl_flax.run import Run, evaluate, execute
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
 
@@ -309,3 +309,39 @@ def test_checkpoints_carry_state_position_and_configuration(config, undisturbed)
     meta = json.loads((step_folder / "meta" / "metadata").read_text())
     assert meta == {"loader": {"next_step": 30}, "config": config.text}
     assert jax.device_count() == 8  # the suite's own set-up: resuming across devices was tested
+
+
+@pytest.mark.parametrize("model", ["OnlineSGD", "LSTM"])
+def test_a_run_of_no_steps_is_a_meta_test(small_bindings, tmp_path, model):
+    config = parse([], [*small_bindings, "Training.steps = 0", f"Run.model = @{model}()"])
+    folder = RunFolder(tmp_path / "run")
+    start(config, folder)
+    assert folder.ended == "DONE"
+    assert json_lines.read(folder.metrics) == []
+    evaluation = folder.latest_evaluation()
+    assert evaluation["step"] == 0
+    assert evaluate(folder, ("MetaTest.num_sequences = 20",)).exists()
+    again = read_json(evaluate(folder, ("MetaTest.num_sequences = 20",)))
+    assert again == evaluation
+    assert np.std(evaluation["curves"][0]["loss"]) > 0
+
+
+def test_what_has_no_parameters_cannot_be_trained(small_bindings, tmp_path):
+    config = parse([], [*small_bindings, *STEPS, "Run.model = @OnlineSGD()"])
+    with pytest.raises(UsageError, match="Training.steps = 0"):
+        start(config, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_scopes_give_inner_and_outer_optimizers_values_of_their_own(small_bindings):
+    bindings = ["Run.model = @MAML()", "MAML.inner_optimizer = @inner/sgd()", "inner/sgd.learning_rate = 0.5"]
+    run, operative = parse(
+        [], [*small_bindings, *bindings, "Run.optimizer = @sgd()", "sgd.learning_rate = 0.25"]
+    ).resolve(Run)
+    gradient = np.float32(1)
+    updates = [
+        optimizer.update(gradient, optimizer.init(gradient))[0]
+        for optimizer in (run.optimizer, run.model.inner_optimizer)
+    ]
+    assert updates == [-0.25, -0.5]
+    assert "inner/sgd.learning_rate = 0.5" in operative

@@ -20,12 +20,20 @@ _LINES = {"seen": "--", "unseen": "-"}
 
 
 def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
-    """Left: meta-test accuracy against examples seen, with 95% intervals. Right: the training loss against the step."""
-    figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    facts = folder.read_facts()
-    _draw_accuracy(accuracy, evaluation, facts["num_classes"])
-    _draw_loss(loss, json_lines.read(folder.metrics), facts["num_classes"])
-    figure.suptitle(f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}")
+    """Left: meta-test accuracy against examples seen, with 95% intervals. Right: the training loss against the step.
+
+    A run of 0 steps has no right.
+    """
+    facts, panels = folder.read_facts(), 1
+    if facts["steps"]:
+        panels, title = 2, f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}"
+    else:
+        title = f"{facts['model']}, not meta-trained"
+    figure, axes = plt.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained", squeeze=False)
+    _draw_accuracy(axes[0, 0], evaluation, facts["num_classes"])
+    if facts["steps"]:
+        _draw_loss(axes[0, 1], json_lines.read(folder.metrics), facts["num_classes"])
+    figure.suptitle(title)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpicl_flax import text_table
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 
@@ -14,8 +15,7 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
         last = facts["sequence_length"]
         header = ("meta-test accuracy", "example 1", f"example {last}")
         rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(text_table.render(rows))
         sequences = evaluation["curves"][0]["num_sequences"]
         lines.append(
             f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
@@ -26,8 +26,10 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
 
 def plateau_sentence(folder: RunFolder) -> str:
     """When the run left its plateau, by the rule of `records.plateau`."""
-    rows = json_lines.read(folder.metrics)
-    num_classes = folder.read_facts()["num_classes"]
+    facts, rows = folder.read_facts(), json_lines.read(folder.metrics)
+    if not facts["steps"]:
+        return "Not meta-trained: a run of 0 steps."
+    num_classes = facts["num_classes"]
     step = plateau.left_at([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
     rule = f"average loss under {plateau.threshold(num_classes):.2f}"
     if step is None:

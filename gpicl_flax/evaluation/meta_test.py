@@ -95,7 +95,7 @@ def meta_test(
 
 def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.sharding.Mesh):
     @jax.jit
-    def evaluate(params, examples, seed, permute_labels_prob, task_ids, example_indices):
+    def evaluate(params, examples, seed, permute_labels_prob, start, task_ids, example_indices):
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
             examples,
@@ -105,7 +105,8 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.shar
             permute_labels_prob=permute_labels_prob,
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
-        results = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
+        rngs = {"learner": jax.random.fold_in(keys.learners(seed), start)}
+        results = sequence_losses(model.apply({"params": params}, inputs, labels, rngs=rngs), labels)
         return partitioning.constrain_replicated(mesh, results)
 
     return evaluate
@@ -114,7 +115,10 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.shar
 def _in_batches(
     evaluate: Callable, rows: tuple[np.ndarray, ...], batch_size: int, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maps `evaluate` over batches of rows, the last one filled up with its first row, so that one program fits all."""
+    """Maps `evaluate` over batches of rows, the last one filled up with its first row, so that one program fits all.
+
+    Before the rows, `evaluate` takes the number of the batch's first one.
+    """
     num_rows, data = len(rows[0]), mesh.shape["data"]
     batch_size = -(-min(batch_size, num_rows) // data) * data
     results = []
@@ -123,7 +127,7 @@ def _in_batches(
         batch = [np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)]) for x in batch]
         own = np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
         batch = partitioning.shard_batch(mesh, [x[own] for x in batch], batch_axis=0)
-        results.append(jax.device_get(evaluate(*batch)))
+        results.append(jax.device_get(evaluate(np.uint32(start), *batch)))
     losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
     return losses, correct
 

@@ -1,7 +1,33 @@
 """Sequence models, one a file, behind one interface (`SequenceModel`). Nothing here knows about training."""
 
+from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM
-from gpicl_flax.models.sequence_model import SequenceModel, StateSize, count_parameters
+from gpicl_flax.models.mlp import MLP
+from gpicl_flax.models.outer_product_lstm import OuterProductLSTM
+from gpicl_flax.models.sequence_model import (
+    SIZE_NAMES,
+    InContextModel,
+    SequenceModel,
+    StateSize,
+    count_parameters,
+    sizes,
+)
 from gpicl_flax.models.transformer import Transformer
+from gpicl_flax.models.vsml import VSML
+from gpicl_flax.models.vsml_without_symmetries import VSMLWithoutSymmetries
 
-__all__ = ["LSTM", "SequenceModel", "StateSize", "Transformer", "count_parameters"]
+__all__ = [
+    "SIZE_NAMES",
+    "DeltaNet",
+    "InContextModel",
+    "LSTM",
+    "MLP",
+    "OuterProductLSTM",
+    "SequenceModel",
+    "StateSize",
+    "Transformer",
+    "VSML",
+    "VSMLWithoutSymmetries",
+    "count_parameters",
+    "sizes",
+]

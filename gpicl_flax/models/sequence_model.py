@@ -1,6 +1,6 @@
-"""What every sequence model has in common: its interface, its tokens, its sizes."""
+"""What sequence models have in common: their interface, their tokens, their sizes."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,33 +26,30 @@ class StateSize(NamedTuple):
 
 
 class SequenceModel(nn.Module):
-    """An in-context learner: inputs [B, T, X] and labels [B, T] -> logits [B, T, C].
+    """A learner: inputs [B, T, X] and labels [B, T] -> logits [B, T, C].
 
     The logits at position t depend on the inputs up to t and on the labels before t only.
 
     Attributes:
       num_classes: C.
-      token_layout: 'shifted': token t holds x_t and y_{t-1} (the paper's); 'aligned': token t holds x_t and the whole
-        previous example, x_{t-1} and y_{t-1}. What lies before the first example is zero.
       dtype: of activations; parameters, logits and losses stay float32.
     """
 
     num_classes: int = 10
-    token_layout: str = "shifted"
     dtype: str = "float32"
 
+    # Whether there is anything to meta-train. A learner without parameters is only meta-tested, and may draw random
+    # numbers from the stream 'learner'.
+    is_meta_trained: ClassVar[bool] = True
+
     def __post_init__(self):
-        if self.token_layout not in TOKEN_LAYOUTS:
-            raise UsageError(
-                f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, not {self.token_layout!r}"
-            )
         if self.dtype not in DTYPES:
             raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         check_positive_integers(self, "num_classes")
         super().__post_init__()
 
-    def state_size(self, sequence_length: int) -> StateSize:
-        """The state size after a context of `sequence_length` examples."""
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        """The state size for X = num_features after a context of `sequence_length` examples."""
         raise NotImplementedError
 
     @property
@@ -60,14 +57,34 @@ class SequenceModel(nn.Module):
         """The longest sequence the model can read; None: any."""
         return None
 
+
+class InContextModel(SequenceModel):
+    """A sequence model that reads examples and labels as tokens, and learns in its activations alone.
+
+    Attributes:
+      token_layout: 'shifted': token t holds x_t and y_{t-1} (the paper's); 'aligned': token t holds x_t and the whole
+        previous example, x_{t-1} and y_{t-1}. What lies before the first example is zero.
+    """
+
+    token_layout: str = "shifted"
+
+    def __post_init__(self):
+        if self.token_layout not in TOKEN_LAYOUTS:
+            raise UsageError(
+                f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, not {self.token_layout!r}"
+            )
+        super().__post_init__()
+
+    def token_parts(self, inputs: jax.Array, labels: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """What a token holds: the inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as a one-hot vector [B, T, C]."""
+        inputs = inputs.astype(self.dtype)
+        previous_labels = _previous(jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype))
+        return [inputs, *([_previous(inputs)] if self.token_layout == "aligned" else [])], previous_labels
+
     def tokens(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, with parts in the order x_t(, x_{t-1}), y_{t-1}."""
-        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype)
-        inputs = inputs.astype(self.dtype)
-        parts = [inputs, _previous(one_hot)]
-        if self.token_layout == "aligned":
-            parts.insert(1, _previous(inputs))
-        return jnp.concatenate(parts, axis=-1)
+        examples, previous_labels = self.token_parts(inputs, labels)
+        return jnp.concatenate([*examples, previous_labels], axis=-1)
 
 
 def _previous(x: jax.Array) -> jax.Array:
@@ -79,7 +96,17 @@ def abstract_parameters(model: SequenceModel, num_features: int, sequence_length
     """The shapes of the model's parameters for X = num_features, without computing anything."""
     inputs = jax.ShapeDtypeStruct((1, sequence_length, num_features), jnp.float32)
     labels = jax.ShapeDtypeStruct((1, sequence_length), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), inputs, labels)["params"]
+    return jax.eval_shape(model.init, jax.random.key(0), inputs, labels).get("params", {})
+
+
+SIZE_NAMES = {"parameters": "parameters", "state_size_paper": "state (paper)", "state_size_exact": "state (exact)"}
+
+
+def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict[str, int]:
+    """The model's number of parameters and both state sizes, under the keys of SIZE_NAMES."""
+    state = model.state_size(num_features, sequence_length)
+    counts = count_parameters(model, num_features, sequence_length), state.paper, state.exact
+    return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
 def count_parameters(model: SequenceModel, num_features: int, sequence_length: int) -> int:

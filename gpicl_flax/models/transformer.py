@@ -1,23 +1,19 @@
 """The paper's causal Transformer (Section 3.2; architecture and initialisers as in the authors' code)."""
 
-from collections.abc import Callable
 from types import NoneType
 
 import gin
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.models import initializers, matching
-from gpicl_flax.models.sequence_model import SequenceModel, StateSize
-
-_LAYER_NORM_EPSILON = 1e-5
+from gpicl_flax.models import initializers, layers, matching
+from gpicl_flax.models.sequence_model import InContextModel, StateSize
 
 
 @gin.configurable
-class Transformer(SequenceModel):
+class Transformer(InContextModel):
     """A pre-layer-norm causal Transformer with learned positions; the defaults are the paper's.
 
     Attributes:
@@ -58,7 +54,7 @@ class Transformer(SequenceModel):
     def max_sequence_length(self) -> int:
         return self.max_length
 
-    def state_size(self, sequence_length: int) -> StateSize:
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         paper = self.key_size * self.num_layers * sequence_length
         return StateSize(paper=paper, exact=2 * self.num_heads * paper)
 
@@ -73,13 +69,9 @@ class Transformer(SequenceModel):
             heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size)
             query_init, key_init = heads.query(scaled), heads.key(scaled)
 
-        x = nn.Dense(
-            self.model_size,
-            dtype=self.dtype,
-            kernel_init=nn.with_logical_partitioning(embedding_init, ("token", "embed")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
-            name="embedding",
-        )(self.tokens(inputs, labels))
+        x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
+            self.tokens(inputs, labels)
+        )
         positions = self.param(
             "positions",
             nn.with_logical_partitioning(nn.initializers.truncated_normal(0.1), ("position", "embed")),
@@ -97,13 +89,7 @@ class Transformer(SequenceModel):
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(x)
-        x = _layer_norm(self.dtype, "final_norm")(x)
-        return nn.Dense(
-            self.num_classes,
-            kernel_init=nn.with_logical_partitioning(initializers.fan_in_truncated_normal(), ("embed", "classes")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("classes",)),
-            name="logits",
-        )(x.astype(jnp.float32))
+        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
 
 
 class Block(nn.Module):
@@ -119,39 +105,19 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        model_size = x.shape[-1]
-        y = _layer_norm(self.dtype, "attention_norm")(x)
+        heads = (self.num_heads, self.key_size)
+        y = layers.layer_norm("attention_norm", dtype=self.dtype)(x)
         query, key, value = (
-            self._linear((self.num_heads, self.key_size), ("embed", "heads", "kv"), name, init)(y)
+            layers.linear(heads, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
         y = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        x = x + self._linear(model_size, ("heads", "kv", "embed"), "attention_output", self.kernel_init, axis=(-2, -1))(
-            y
-        )
-        y = _layer_norm(self.dtype, "mlp_norm")(x)
-        y = nn.gelu(self._linear(self.mlp_ratio * model_size, ("embed", "mlp"), "mlp_hidden", self.kernel_init)(y))
-        return x + self._linear(model_size, ("mlp", "embed"), "mlp_output", self.kernel_init)(y)
-
-    def _linear(
-        self, features, names: tuple[str, ...], name: str, init: Initializer, axis: int | tuple[int, ...] = -1
-    ) -> Callable[[jax.Array], jax.Array]:
-        num_outputs = len(features) if isinstance(features, tuple) else 1
-        return nn.DenseGeneral(
-            features,
-            axis=axis,
+        x = x + layers.linear(
+            x.shape[-1],
+            ("heads", "kv", "embed"),
+            "attention_output",
             dtype=self.dtype,
-            kernel_init=nn.with_logical_partitioning(init, names),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, names[-num_outputs:]),
-            name=name,
-        )
-
-
-def _layer_norm(dtype: str, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(
-        epsilon=_LAYER_NORM_EPSILON,
-        dtype=dtype,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
-        name=name,
-    )
+            init=self.kernel_init,
+            axis=(-2, -1),
+        )(y)
+        return layers.mlp_block(x, ratio=self.mlp_ratio, init=self.kernel_init, dtype=self.dtype)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 
+from gpicl_flax import text_table
+from gpicl_flax.models import SIZE_NAMES
 from gpicl_flax.run import Run
 from gpicl_flax.sweep.grid import Point
-
-_COLUMNS = {"parameters": "parameters", "state_size_paper": "state (paper)", "state_size_exact": "state (exact)"}
 
 
 def resolve_all(points: Iterable[Point]) -> list[Run]:
@@ -31,23 +31,12 @@ def as_json(points: Sequence[Point], runs: Sequence[Run]) -> str:
 
 def as_table(points: Sequence[Point], runs: Sequence[Run]) -> str:
     """A line a point, and how many there are."""
-    rows = [("run id", *_COLUMNS.values(), "bindings")]
+    rows = [("run id", *SIZE_NAMES.values(), "bindings")]
     for point, run in zip(points, runs, strict=True):
         sizes = run.sizes()
         bindings = " ".join(f"{key}={value}" for key, value in _bindings(point).items())
-        rows.append((point.run_id, *(f"{sizes[key]:,}" for key in _COLUMNS), bindings))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(row[1:-1], widths[1:-1], strict=True)),
-                row[-1],
-            ]
-        )
-        for row in rows
-    ]
-    return "\n".join([*lines, f"{len(points)} points"])
+        rows.append((point.run_id, *(f"{sizes[key]:,}" for key in SIZE_NAMES), bindings))
+    return f"{text_table.render(rows, right=range(1, len(rows[0]) - 1))}\n{len(points)} points"
 
 
 def _bindings(point: Point) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where the random streams of a run on the device start: one key for its tasks, one for its parameters."""
+"""Where the random streams of a run on the device start: a key for each use."""
 
 import jax
 
@@ -11,6 +11,11 @@ def tasks(seed: int | jax.Array) -> jax.Array:
 def parameters(seed: int | jax.Array) -> jax.Array:
     """The key of the initial parameters."""
     return jax.random.fold_in(_root(seed), 1)
+
+
+def learners(seed: int | jax.Array) -> jax.Array:
+    """The key of what learners draw for themselves in a meta-test, such as the SGD baseline's classifiers."""
+    return jax.random.fold_in(_root(seed), 2)
 
 
 def _root(seed: int | jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers
+from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.records.json_lines import JsonLines
@@ -35,7 +35,7 @@ class Training:
     """How long and in which portions a run trains.
 
     Attributes:
-      steps: training steps of the whole run.
+      steps: training steps of the whole run; 0: only meta-test what the run starts with.
       steps_per_dispatch: steps that one call of the device makes; their mean is one row of metrics.jsonl.
       accumulation: parts that a batch is split into to save memory; the result is that of the whole batch.
       checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch; the last step is always saved.
@@ -52,7 +52,10 @@ class Training:
     keep_checkpoints: int = 2
 
     def __post_init__(self):
-        check_positive_integers(self, *(field.name for field in dataclasses.fields(self)))
+        check_positive_integers(self, *(field.name for field in dataclasses.fields(self) if field.name != "steps"))
+        check_types(self, steps=int)
+        if self.steps < 0:
+            raise UsageError(f"Training.steps must not be negative, but is {self.steps}")
         for name in ("steps", "checkpoint_period"):
             if getattr(self, name) % self.steps_per_dispatch:
                 raise UsageError(
@@ -117,6 +120,8 @@ def train(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        if fresh and training.steps == 0:
+            checkpoints.save(step, state, config)
         while step < training.steps:
             batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
             state, metrics = train_steps(state, np.uint32(seed), examples, batch)

@@ -52,7 +52,7 @@ def init_state(
     def init(seed) -> TrainState:
         shape = (1, tasks.sequence_length)
         inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
-        params = model.init(keys.parameters(seed), inputs, labels)["params"]
+        params = model.init(keys.parameters(seed), inputs, labels).get("params", {})
         return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(0))
 
     seed = np.uint32(seed)

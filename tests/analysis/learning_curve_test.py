@@ -26,7 +26,7 @@ def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     write_json(
         folder.facts,
-        {"model": "LSTM", "num_classes": 10, "sequence_length": T, "base_dataset": {"name": "digits"}},
+        {"model": "LSTM", "steps": 40, "num_classes": 10, "sequence_length": T, "base_dataset": {"name": "digits"}},
     )
     log = JsonLines(folder.metrics)
     for step, loss in ((10, 2.3), (20, 2.25), (30, 2.1), (40, 1.5)):
@@ -90,3 +90,13 @@ def test_the_summary_is_a_table_of_first_and_last_position(folder):
     assert "10.0% [5.0%, 14.0%]" in summary[3] and "60.0% [55.0%, 64.0%]" in summary[3]
     assert summary[3].startswith("unseen tasks, digits")
     assert "64 sequences" in summary[4]
+
+
+def test_a_run_of_no_steps_shows_its_meta_test_alone(folder):
+    write_json(folder.facts, folder.read_facts() | {"model": "OnlineSGD", "steps": 0})
+    folder.metrics.unlink()
+    figure = learning_curve.draw(folder, folder.latest_evaluation())
+    (accuracy,) = figure.axes
+    assert {"seen tasks, digits", "unseen tasks, digits", "chance"} == set(lines(accuracy))
+    assert figure.get_suptitle() == "OnlineSGD, not meta-trained"
+    assert results.summary(folder, folder.latest_evaluation()).startswith("Not meta-trained")

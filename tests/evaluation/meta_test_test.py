@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from gpicl_flax.baselines import OnlineSGD
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
 from gpicl_flax.tasks import augmentation, keys, loader
@@ -139,3 +140,20 @@ def test_it_is_a_function_of_the_seed(toy_dataset):
 def test_one_sequence_has_a_curve_without_a_loss_interval(toy_dataset):
     curve = run(Oracle(), toy_dataset, num_sequences=1)["seen"]
     assert curve["loss_low"] == curve["loss"] == curve["loss_high"]
+
+
+def test_a_learner_draws_the_same_on_any_number_of_devices_and_anew_in_every_batch(toy_dataset):
+    settings = {"num_sequences": 32, "batch_size": 16}
+    one, eight = (run(OnlineSGD(), toy_dataset, data=data, **settings)["unseen"] for data in (1, 8))
+    np.testing.assert_allclose(one["loss"], eight["loss"], rtol=1e-5)
+    assert run(OnlineSGD(), toy_dataset, seed=1, **settings)["unseen"]["loss"] != one["loss"]
+
+    class Draws(SequenceModel):
+        """Is right with probability 1/2 at all positions of a sequence."""
+
+        def __call__(self, inputs, labels):
+            right = jax.random.bernoulli(self.make_rng("learner"), 0.5, (len(inputs), 1, 1))
+            return (2.0 * right - 1) * jax.nn.one_hot(labels, self.num_classes)
+
+    accuracy = run(Draws(), toy_dataset, num_sequences=400, batch_size=1)["unseen"]["accuracy"][0]
+    assert 0.4 < accuracy < 0.6

@@ -7,16 +7,10 @@ from flax import linen as nn
 
 from gpicl_flax.models import LSTM, StateSize, count_parameters
 
-B, T, X, C, H = 3, 7, 5, 4, 6
+C, H = 4, 6
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
-
-
-def reference(params, inputs, labels):
+def reference(params, inputs, labels, *, aligned=False):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     kernel = np.concatenate([p["gates_input"]["kernel"], p["gates_recurrent"]])
     bias = p["gates_input"]["bias"]
@@ -24,38 +18,52 @@ def reference(params, inputs, labels):
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
-    logits = np.zeros((B, T, C))
-    for b in range(B):
-        h, c, previous = np.zeros(H), np.zeros(H), np.zeros(C)
-        for t in range(T):
-            x = np.concatenate([inputs[b, t], previous])
+    logits = np.zeros((*labels.shape, C))
+    for b, (sequence, classes) in enumerate(zip(inputs, labels, strict=True)):
+        h, c = np.zeros(H), np.zeros(H)
+        past_x, past_y = np.zeros_like(sequence[0]), np.zeros(C)
+        for t, (x, y) in enumerate(zip(sequence, classes, strict=True)):
+            u = np.concatenate([x, past_x, past_y] if aligned else [x, past_y])
             for layer in ("mlp_0", "mlp_1"):
-                x = np.maximum(x @ p[layer]["kernel"] + p[layer]["bias"], 0)
-            i, g, f, o = np.split(np.concatenate([x, h]) @ kernel + bias, 4)
+                u = np.maximum(u @ p[layer]["kernel"] + p[layer]["bias"], 0)
+            i, g, f, o = np.split(np.concatenate([u, h]) @ kernel + bias, 4)
             c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
             h = sigmoid(o) * np.tanh(c)
             logits[b, t] = h @ p["logits"]["kernel"] + p["logits"]["bias"]
-            previous = np.eye(C)[labels[b, t]]
+            past_x, past_y = x, np.eye(C)[y]
     return logits
 
 
-def test_forward_pass_is_that_of_the_equations(data):
+@pytest.mark.parametrize("layout", ["shifted", "aligned"])
+def test_forward_pass_is_that_of_the_equations(data, random_params, layout, quick_jit):
+    model = LSTM(num_classes=C, hidden_size=H, token_layout=layout)
+    params = random_params(model, data)
+    logits = quick_jit(model.apply)({"params": params}, *data)
+    expected = reference(params, *data, aligned=layout == "aligned")
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_equations(data, random_params, check_gradients):
     model = LSTM(num_classes=C, hidden_size=H)
-    params = nn.unbox(model.init(jax.random.key(0), *data))["params"]
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: np.asarray(x + 0.3 * rng.normal(size=x.shape), np.float32), params)
-    logits = jax.jit(model.apply)({"params": params}, *data)
-    np.testing.assert_allclose(logits, reference(params, *data), rtol=1e-4, atol=1e-5)
+    check_gradients(model, random_params(model, data), data, reference)
+
+
+def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_params, quick_jit):
+    model = LSTM(num_classes=C, hidden_size=H, dtype="bfloat16")
+    params = random_params(model, data)
+    logits = quick_jit(model.apply)({"params": params}, *data)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, reference(params, *data), atol=0.05)
 
 
 def test_sizes_are_the_papers():
     assert count_parameters(LSTM(hidden_size=256), 196, 100) == 646_666
-    assert LSTM(hidden_size=256).state_size(100) == StateSize(paper=256, exact=512)
+    assert LSTM(hidden_size=256).state_size(196, 100) == StateSize(paper=256, exact=512)
 
 
-def test_both_halves_of_the_gates_start_with_their_common_fan_in():
+def test_both_halves_of_the_gates_start_with_their_common_fan_in(quick_jit):
     model = LSTM(hidden_size=64)
     data = np.zeros((1, 2, 30), np.float32), np.zeros((1, 2), np.int32)
-    params = nn.unbox(model.init(jax.random.key(0), *data))["params"]
+    params = nn.unbox(quick_jit(model.init)(jax.random.key(0), *data))["params"]
     for kernel in (params["gates_input"]["kernel"], params["gates_recurrent"]):
         assert np.std(kernel) == pytest.approx(0.8796 / 128**0.5, rel=0.05)

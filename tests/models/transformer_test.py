@@ -1,5 +1,7 @@
 """The Transformer against a forward pass in numpy float64 that is written from the equations."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,32 +11,20 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import StateSize, Transformer, count_parameters
 
-B, T, X, C = 3, 7, 5, 4
+C = 4
 SIZES = {"num_layers": 2, "num_heads": 3, "key_size": 4, "model_size": 10, "max_length": 9, "num_classes": C}
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
-
-
-def init(model, data, seed=0):
-    """Parameters with every bias and scale moved away from its initial value, so that all of them matter."""
-    params = nn.unbox(jax.jit(model.init)(jax.random.key(seed), *data))["params"]
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), params)
 
 
 def reference(params, inputs, labels, *, num_layers, aligned, **_):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     inputs = inputs.astype(np.float64)
+    batch, length, features = inputs.shape
     one_hot = np.eye(C)[labels]
-    tokens = np.zeros((B, T, X + C + X * aligned))
-    tokens[:, :, :X] = inputs
+    tokens = np.zeros((batch, length, features + C + features * aligned))
+    tokens[:, :, :features] = inputs
     tokens[:, 1:, -C:] = one_hot[:, :-1]
     if aligned:
-        tokens[:, 1:, X : 2 * X] = inputs[:, :-1]
+        tokens[:, 1:, features : 2 * features] = inputs[:, :-1]
 
     def norm(x, w):
         mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
@@ -43,7 +33,7 @@ def reference(params, inputs, labels, *, num_layers, aligned, **_):
     def gelu(x):
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
-    x = tokens @ p["embedding"]["kernel"] + p["embedding"]["bias"] + p["positions"][:T]
+    x = tokens @ p["embedding"]["kernel"] + p["embedding"]["bias"] + p["positions"][:length]
     for layer in range(num_layers):
         w = p[f"block_{layer}"]
         y = norm(x, w["attention_norm"])
@@ -51,7 +41,7 @@ def reference(params, inputs, labels, *, num_layers, aligned, **_):
             np.einsum("btd,dhk->bhtk", y, w[n]["kernel"]) + w[n]["bias"][:, None] for n in ("query", "key", "value")
         )
         logits = np.einsum("bhtk,bhsk->bhts", q, k) / np.sqrt(q.shape[-1])
-        logits[..., np.triu(np.ones((T, T), bool), k=1)] = -np.inf
+        logits[..., np.triu(np.ones((length, length), bool), k=1)] = -np.inf
         mixed = np.einsum("bhts,bhsk->bthk", scipy.special.softmax(logits, axis=-1), v)
         x = x + np.einsum("bthk,hkd->btd", mixed, w["attention_output"]["kernel"]) + w["attention_output"]["bias"]
         y = gelu(norm(x, w["mlp_norm"]) @ w["mlp_hidden"]["kernel"] + w["mlp_hidden"]["bias"])
@@ -60,18 +50,24 @@ def reference(params, inputs, labels, *, num_layers, aligned, **_):
 
 
 @pytest.mark.parametrize("layout", ["shifted", "aligned"])
-def test_forward_pass_is_that_of_the_equations(data, layout):
+def test_forward_pass_is_that_of_the_equations(data, random_params, layout, quick_jit):
     model = Transformer(**SIZES, token_layout=layout)
-    params = init(model, data)
-    logits = jax.jit(model.apply)({"params": params}, *data)
+    params = random_params(model, data)
+    logits = quick_jit(model.apply)({"params": params}, *data)
     expected = reference(params, *data, **SIZES, aligned=layout == "aligned")
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_activations_stay_near_and_logits_are_float32(data):
+def test_gradients_are_those_of_the_equations(data, random_params, check_gradients):
+    model = Transformer(**SIZES)
+    expected = functools.partial(reference, **SIZES, aligned=False)
+    check_gradients(model, random_params(model, data), data, expected)
+
+
+def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_params, quick_jit):
     model = Transformer(**SIZES, dtype="bfloat16")
-    params = init(model, data)
-    logits = model.apply({"params": params}, *data)
+    params = random_params(model, data)
+    logits = quick_jit(model.apply)({"params": params}, *data)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, reference(params, *data, **SIZES, aligned=False), atol=0.15)
 
@@ -82,15 +78,15 @@ def test_the_default_is_the_papers_size(features, expected):
 
 
 def test_state_size():
-    assert Transformer().state_size(100) == StateSize(paper=32 * 4 * 100, exact=2 * 8 * 32 * 4 * 100)
-    assert Transformer(**SIZES).state_size(7) == StateSize(paper=4 * 2 * 7, exact=2 * 3 * 4 * 2 * 7)
+    assert Transformer().state_size(196, 100) == StateSize(paper=32 * 4 * 100, exact=2 * 8 * 32 * 4 * 100)
+    assert Transformer(**SIZES).state_size(5, 7) == StateSize(paper=4 * 2 * 7, exact=2 * 3 * 4 * 2 * 7)
 
 
-def test_initial_weights_have_the_authors_scales():
+def test_initial_weights_have_the_authors_scales(quick_jit):
     model = Transformer(num_heads=4, key_size=16, model_size=128, num_layers=4)
     rng = np.random.default_rng(0)
     data = rng.normal(size=(1, 3, 300)).astype(np.float32), rng.integers(10, size=(1, 3))
-    params = nn.unbox(model.init(jax.random.key(0), *data))["params"]
+    params = nn.unbox(quick_jit(model.init)(jax.random.key(0), *data))["params"]
     truncated = 0.8796  # standard deviation of a unit normal cut off at two
     expected = {
         ("embedding", "kernel"): truncated / 310**0.5,

@@ -7,8 +7,9 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from gpicl_flax.baselines import MAML
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import LSTM, Transformer
+from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
 from gpicl_flax.records import plateau
 from gpicl_flax.tasks import loader
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
@@ -24,6 +25,14 @@ TASKS = TaskDistribution(
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
     "lstm": LSTM(hidden_size=16),
+}
+FURTHER_MODELS = {
+    "outer_product_lstm": OuterProductLSTM(size=8, num_heads=2),
+    "vsml": VSML(num_layers=2, layer_size=2, hidden_size=4),
+    "vsml_without_symmetries": VSMLWithoutSymmetries(grid_size=2, hidden_size=8),
+    "delta_net": DeltaNet(num_layers=1, num_heads=2, key_size=8, model_size=16, chunk_size=4),
+    "mlp": MLP(hidden_size=16),
+    "maml": MAML(hidden_sizes=(16,)),
 }
 
 
@@ -67,6 +76,26 @@ def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device,
     np.testing.assert_allclose(sharded_metrics["loss"], metrics["loss"], rtol=2e-5)
     for a, b in zip(jax.tree.leaves(sharded_state.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn rounding into signs
+
+
+@pytest.mark.parametrize("name", FURTHER_MODELS)
+def test_every_model_takes_three_sharded_steps(toy_dataset, name):
+    model = FURTHER_MODELS[name]
+    _, metrics = train(toy_dataset, model, steps=3)
+    _, sharded = train(toy_dataset, model, steps=3, data=4, model_axis=2)
+    np.testing.assert_allclose(sharded["loss"], metrics["loss"], rtol=1e-4)
+    np.testing.assert_allclose(sharded["grad_norm"], metrics["grad_norm"], rtol=1e-2)
+    assert metrics["grad_norm"].min() > 0
+
+
+@pytest.mark.parametrize("name", [*MODELS, *FURTHER_MODELS])
+def test_every_model_takes_three_sharded_steps_with_activations_in_bfloat16(toy_dataset, on_one_device, name):
+    model = (MODELS | FURTHER_MODELS)[name]
+    state, metrics = train(toy_dataset, model.clone(dtype="bfloat16"), steps=3, data=4, model_axis=2)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
+    _, expected = train(toy_dataset, model, steps=3)
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], atol=0.03)
+    assert (metrics["loss"] != expected["loss"]).any()
 
 
 def test_parameters_lie_on_the_model_axis_where_the_rules_say(toy_dataset):

@@ -1,0 +1,134 @@
+"""Gated DeltaNet: linear attention whose state is a matrix that a delta rule writes. Beyond the paper."""
+
+import math
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Initializer
+
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.models import delta_rule, initializers, layers
+from gpicl_flax.models.sequence_model import InContextModel, StateSize
+
+FORMS = ("chunked", "recurrent")
+
+
+@gin.configurable
+class DeltaNet(InContextModel):
+    """Pre-layer-norm blocks of a (gated) delta rule and an MLP, on the paper's tokens; no positions.
+
+    The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would be a state
+    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same initialisers, MLP and read-out. A block's
+    heads have a state of key_size x key_size numbers each, whatever the length of the sequence.
+
+    Attributes:
+      num_layers: blocks.
+      num_heads, key_size: heads and the size of each one's keys, queries and values.
+      model_size: width of the residual stream.
+      mlp_ratio: width of the MLP's hidden layer over the model size.
+      gated: whether heads forget, at a rate that depends on the token; if not, it is DeltaNet (Yang et al., 2024).
+      form: 'chunked': parallel within chunks; 'recurrent': step by step. The same function.
+      chunk_size: positions of a chunk.
+    """
+
+    num_layers: int = 4
+    num_heads: int = 8
+    key_size: int = 32
+    model_size: int = 256
+    mlp_ratio: int = 4
+    gated: bool = True
+    form: str = "chunked"
+    chunk_size: int = 16
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "chunk_size")
+        check_types(self, gated=bool)
+        if self.form not in FORMS:
+            raise UsageError(f"DeltaNet.form must be one of {', '.join(FORMS)}, not {self.form!r}")
+
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        size = self.num_layers * self.num_heads * self.key_size**2
+        return StateSize(paper=size, exact=size)
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype)(
+            self.tokens(inputs, labels)
+        )
+        for layer in range(self.num_layers):
+            x = Block(
+                num_heads=self.num_heads,
+                key_size=self.key_size,
+                mlp_ratio=self.mlp_ratio,
+                gated=self.gated,
+                chunk_size=self.chunk_size if self.form == "chunked" else None,
+                kernel_init=initializers.scaled_by_depth(self.num_layers),
+                dtype=self.dtype,
+                name=f"block_{layer}",
+            )(x)
+        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
+
+
+class Block(nn.Module):
+    """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step."""
+
+    num_heads: int
+    key_size: int
+    mlp_ratio: int
+    gated: bool
+    chunk_size: int | None
+    kernel_init: Initializer
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = self.kernel_init
+        y = layers.layer_norm("delta_norm", dtype=self.dtype)(x)
+
+        def heads(name):  # [B, T, heads, key size]
+            features = (self.num_heads, self.key_size)
+            return layers.linear(features, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
+
+        # The state and what writes it stay float32: it is a sum over the whole sequence.
+        query, key, value = (heads(name).astype(jnp.float32) for name in ("query", "key", "value"))
+        strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
+        log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
+        arguments = _normalized(query), _normalized(key), value, log_decay, strength
+        if self.chunk_size is None:
+            read = delta_rule.recurrent(*arguments)
+        else:
+            read = delta_rule.chunked(*arguments, chunk_size=min(self.chunk_size, x.shape[1]))
+        read = nn.RMSNorm(
+            dtype=self.dtype, scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm"
+        )(read)
+        x = x + layers.linear(
+            x.shape[-1], ("heads", "kv", "embed"), "delta_output", dtype=self.dtype, init=init, axis=(-2, -1)
+        )(read * nn.silu(heads("gate")))
+        return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype)
+
+    def _log_decay(self, y: jax.Array) -> jax.Array:
+        """ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias), both initially spread as in Mamba-2."""
+        partitioned = nn.with_logical_partitioning
+        log_rate = self.param("log_decay_rate", partitioned(_log_uniform_rate, ("heads",)), (self.num_heads,))
+        bias = self.param("decay_bias", partitioned(_softplus_inverse_of_log_uniform, ("heads",)), (self.num_heads,))
+        step = layers.linear(self.num_heads, ("embed", "heads"), "decay", dtype="float32", use_bias=False)(y)
+        return -jnp.exp(log_rate) * nn.softplus(step + bias)
+
+
+def _normalized(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def _log_uniform_rate(key, shape, dtype=jnp.float32):
+    """ln of a rate that is uniform in [1, 16]."""
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
+
+
+def _softplus_inverse_of_log_uniform(key, shape, dtype=jnp.float32):
+    """b with softplus(b) log-uniform in [0.001, 0.1]."""
+    step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
+    return jnp.log(jnp.expm1(step))

@@ -1,0 +1,71 @@
+"""Layers that several models are made of. Called inside a compact method, they belong to the calling module."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Initializer
+
+from gpicl_flax.models import initializers
+
+_LAYER_NORM_EPSILON = 1e-5
+
+
+def linear(
+    features: int | tuple[int, ...],
+    names: tuple[str | None, ...],
+    name: str,
+    *,
+    dtype: str,
+    init: Initializer | None = None,
+    axis: int | tuple[int, ...] = -1,
+    use_bias: bool = True,
+) -> Callable[[jax.Array], jax.Array]:
+    """A linear layer over `axis` with a bias that starts at zero.
+
+    Args:
+      features: output dimensions.
+      names: the logical axes of the kernel, inputs then outputs.
+      init: of the kernel; by default a truncated normal with the fan-in's scale, as in Haiku.
+    """
+    num_outputs = len(features) if isinstance(features, tuple) else 1
+    return nn.DenseGeneral(
+        features,
+        axis=axis,
+        dtype=dtype,
+        use_bias=use_bias,
+        kernel_init=nn.with_logical_partitioning(init or initializers.fan_in_truncated_normal(), names),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, names[-num_outputs:]),
+        name=name,
+    )
+
+
+def logits(x: jax.Array, num_classes: int, *, name: str = "logits") -> jax.Array:
+    """The read-out x [..., d] -> logits [..., C], in float32 whatever comes in."""
+    return linear(num_classes, ("embed", "classes"), name, dtype="float32")(x.astype(jnp.float32))
+
+
+def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
+    """Layer norm over the residual stream, with scale and bias."""
+    return nn.LayerNorm(
+        epsilon=_LAYER_NORM_EPSILON,
+        dtype=dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+def mlp_block(x: jax.Array, *, ratio: int, init: Initializer, dtype: str) -> jax.Array:
+    """x + MLP(norm(x)) for x [B, T, d], with a hidden layer of `ratio` d and GELU (its tanh approximation)."""
+    model_size = x.shape[-1]
+    y = layer_norm("mlp_norm", dtype=dtype)(x)
+    y = nn.gelu(linear(ratio * model_size, ("embed", "mlp"), "mlp_hidden", dtype=dtype, init=init)(y))
+    return x + linear(model_size, ("mlp", "embed"), "mlp_output", dtype=dtype, init=init)(y)
+
+
+def input_mlp(x: jax.Array, hidden_size: int, *, dtype: str) -> jax.Array:
+    """linear-relu-linear-relu, h wide, which the authors put before their recurrent cells: x [..., d] -> [..., h]."""
+    x = nn.relu(linear(hidden_size, ("token", "mlp"), "mlp_0", dtype=dtype)(x))
+    return nn.relu(linear(hidden_size, ("mlp", "hidden"), "mlp_1", dtype=dtype)(x))

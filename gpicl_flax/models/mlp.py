@@ -1,0 +1,33 @@
+"""The multi-task MLP of Fig 2a: it sees one example and no context, so it cannot learn new tasks, only memorise."""
+
+import gin
+import jax
+from flax import linen as nn
+
+from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.models import layers
+from gpicl_flax.models.sequence_model import SequenceModel, StateSize
+
+
+@gin.configurable
+class MLP(SequenceModel):
+    """Two hidden ReLU layers, then linear to the logits, of every input alone.
+
+    Attributes:
+      hidden_size: width of both hidden layers, 2..1024 in Fig 2a.
+    """
+
+    hidden_size: int = 1024
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive_integers(self, "hidden_size")
+
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        return StateSize(paper=0, exact=0)
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] -> logits [B, T, C]; the labels are not read."""
+        x = layers.input_mlp(inputs.astype(self.dtype), self.hidden_size, dtype=self.dtype)
+        return layers.logits(x, self.num_classes)

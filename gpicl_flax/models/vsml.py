@@ -1,0 +1,96 @@
+"""VSML, the in-context learner with shared parameters that the paper compares with (Table 2), and deep (Fig 21)."""
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.models import vsml_layer
+from gpicl_flax.models.sequence_model import InContextModel, StateSize
+
+
+@gin.configurable
+class VSML(InContextModel):
+    """Layers of LSTM cells with shared parameters; the first has a row for each input feature, the last a column a class.
+
+    Its predictions do not change when input features are permuted, and permute with the classes; its number of
+    parameters depends neither on X nor on C: 2,512 for the paper's one layer.
+
+    Attributes:
+      num_layers: 1 in Table 2, 1 to 4 in Fig 21. Each layer of several reads, beside its own messages, the forward
+        messages of the layer before it and the backward messages that the one after it sent an example earlier; what
+        enters at both ends is padded to the size of a message.
+      layer_size: rows of each layer but the first; the paper does not say how many. As the state begins at zero, the
+        rows of a layer stay equal, and predictions do not depend on their number.
+      hidden_size: H of a cell.
+      message_size: M, numbers of a message.
+      micro_ticks: updates of the cells for each example.
+    """
+
+    num_layers: int = 1
+    layer_size: int = 1
+    hidden_size: int = 16
+    message_size: int = 8
+    micro_ticks: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive_integers(self, "num_layers", "layer_size", "hidden_size", "message_size", "micro_ticks")
+        row_inputs = 2 if self.token_layout == "aligned" else 1
+        if self.num_layers > 1 and self.message_size < row_inputs:
+            raise UsageError(
+                f"VSML.message_size = {self.message_size} is less than the {row_inputs} inputs of a row in the aligned "
+                "token layout, which several layers pad to the size of a message"
+            )
+
+    def _grids(self, num_features: int) -> list[tuple[int, int]]:
+        """The rows and columns of each layer."""
+        sizes = [num_features, *[self.layer_size] * (self.num_layers - 1), self.num_classes]
+        return list(zip(sizes[:-1], sizes[1:], strict=True))
+
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        grids = self._grids(num_features)
+        return StateSize(
+            paper=sum(rows * columns * self.hidden_size for rows, columns in grids),
+            exact=sum(vsml_layer.state_size(self.hidden_size, self.message_size, *grid) for grid in grids),
+        )
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        examples, previous_labels = self.token_parts(inputs, labels)
+        # [T, B, X or C, features of a row or column]
+        row_inputs = jnp.stack(examples, axis=-1).swapaxes(0, 1)
+        column_inputs = previous_labels.swapaxes(0, 1)[..., None]
+        sizes = len(examples), 1
+        if self.num_layers > 1:
+            row_inputs, column_inputs = self._padded(row_inputs), self._padded(column_inputs)
+            sizes = self.message_size, self.message_size
+        layers = [
+            vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.dtype, name=f"layer_{i}")(*sizes)
+            for i in range(self.num_layers)
+        ]
+        states = [
+            vsml_layer.initial_state(weights, len(inputs), *grid)
+            for weights, grid in zip(layers, self._grids(inputs.shape[-1]), strict=True)
+        ]
+
+        # A state of X C H numbers a position is all that the backward pass keeps; the rest is computed again.
+        @jax.checkpoint
+        def step(states, example):
+            forward, last_backward = example
+            backwards = [*(state.backward for state in states[1:]), last_backward]
+            new_states = []
+            for weights, state, backward in zip(layers, states, backwards, strict=True):
+                state = vsml_layer.update(weights, state, forward, backward, micro_ticks=self.micro_ticks)
+                new_states.append(state)
+                forward = state.forward
+            return new_states, forward[..., 0]
+
+        _, logits = jax.lax.scan(step, states, (row_inputs, column_inputs))
+        return logits.swapaxes(0, 1).astype(jnp.float32)
+
+    def _padded(self, x: jax.Array) -> jax.Array:
+        """x [..., n] -> [..., message_size], with zeros."""
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.message_size - x.shape[-1])))

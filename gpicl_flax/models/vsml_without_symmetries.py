@@ -1,0 +1,65 @@
+"""VSML without symmetries (Fig 6, Appendix A.3): VSML's grid between learned projections, so nothing is equivariant."""
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.models import layers, vsml_layer
+from gpicl_flax.models.sequence_model import InContextModel, StateSize
+
+_ROW_INPUTS, _COLUMN_INPUTS = 16, 4  # as in the authors' code
+
+
+@gin.configurable
+class VSMLWithoutSymmetries(InContextModel):
+    """A k x k grid of LSTM cells with shared parameters, whose rows read a projection of the example's inputs, whose
+    columns read one of the previous label, and whose forward messages are projected to the logits.
+
+    Attributes:
+      grid_size: k, in 1..24 in Fig 6.
+      hidden_size: H of a cell.
+      message_size: numbers of a message.
+      micro_ticks: updates of the cells for each example.
+    """
+
+    grid_size: int = 8
+    hidden_size: int = 64
+    message_size: int = 8
+    micro_ticks: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive_integers(self, "grid_size", "hidden_size", "message_size", "micro_ticks")
+
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        k = self.grid_size
+        return StateSize(
+            paper=k**2 * self.hidden_size, exact=vsml_layer.state_size(self.hidden_size, self.message_size, k, k)
+        )
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        k = self.grid_size
+        examples, previous_labels = self.token_parts(inputs, labels)
+
+        def projected(x, features, name):  # [B, T, ...] -> [T, B, k, features]
+            return layers.linear((k, features), ("token", None, None), name, dtype=self.dtype)(x).swapaxes(0, 1)
+
+        row_inputs = projected(jnp.concatenate(examples, axis=-1), _ROW_INPUTS, "inputs")
+        column_inputs = projected(previous_labels, _COLUMN_INPUTS, "labels")
+        weights = vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.dtype, name="layer")(
+            _ROW_INPUTS, _COLUMN_INPUTS
+        )
+
+        @jax.checkpoint
+        def step(state, example):
+            state = vsml_layer.update(weights, state, *example, micro_ticks=self.micro_ticks)
+            return state, state.forward
+
+        state = vsml_layer.initial_state(weights, len(inputs), k, k)
+        _, messages = jax.lax.scan(step, state, (row_inputs, column_inputs))
+        messages = messages.swapaxes(0, 1)  # [B, T, k, M]
+        return layers.logits(messages.reshape(*messages.shape[:2], -1), self.num_classes)
