@@ -1,0 +1,114 @@
+"""Whole training steps a second of every model, against plain flax references of the same mathematics.
+
+    python benchmarks/models.py [--only PATTERN] [--rounds N]
+
+A training step draws its tasks, projects the inputs, and makes one Adam update, in float32, as `gpicl train` does. Model
+and reference take turns, so that both meet the same machine; the table shows the median of the rounds.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import statistics
+import time
+
+import flax_references
+import jax
+import numpy as np
+
+from gpicl_flax import models
+from gpicl_flax.models import SequenceModel, count_parameters
+from gpicl_flax.tasks import loader
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import partitioning
+from gpicl_flax.training.loop import place_examples
+from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.step import init_state, make_train_steps
+
+# Model, height and width of the images, B; T = 100 and one channel throughout.
+CASES = (
+    (models.LSTM(hidden_size=256), 14, 32),
+    (models.OuterProductLSTM(size=32, num_heads=1), 14, 32),
+    (models.OuterProductLSTM(size=16, num_heads=8), 14, 32),
+    (models.VSML(), 14, 4),
+    (models.VSMLWithoutSymmetries(grid_size=8), 14, 32),
+    (models.DeltaNet(), 14, 32),
+    (models.Transformer(), 14, 32),
+    (models.Transformer(), 28, 16),
+    (models.MLP(hidden_size=1024), 14, 32),
+)
+STEPS = 4  # of a dispatch
+
+
+def reference(model: SequenceModel) -> SequenceModel | None:
+    """The flax reference with the settings of `model`."""
+    cls = getattr(flax_references, type(model).__name__, None)
+    if cls is None:
+        return None
+    names = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+    return cls(**{name: getattr(model, name) for name in names})
+
+
+def training(model: SequenceModel, tasks: TaskDistribution):
+    """Compiles the training step; returns a function that makes STEPS of them and returns the seconds they took."""
+    mesh = partitioning.MeshShape(data=1).build()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1000, tasks.num_features), dtype=np.uint8)
+    split = Split(images, rng.integers(0, 10, 1000).astype(np.int32))
+    dataset = BaseDataset("noise", split, split, float(images.mean()), float(images.std()))
+    optimizer = adam()
+    with jax.set_mesh(mesh):
+        state = init_state(model, optimizer, tasks, seed=0, mesh=mesh)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        train_steps = make_train_steps(model, optimizer, tasks, mesh=mesh, shardings=shardings)
+        examples = place_examples(mesh, dataset, split, normalize=True)
+        batches = loader.training_batches(tasks, num_examples=len(split), seed=0, steps_per_batch=STEPS)
+        batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
+
+    def run() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        with jax.set_mesh(mesh):
+            state, metrics = train_steps(state, np.uint32(0), examples, batch)
+            jax.block_until_ready(metrics)
+        return (time.perf_counter() - start) / STEPS
+
+    run()
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="models whose name matches, such as '*LSTM'")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each (default %(default)s)")
+    arguments = parser.parse_args()
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, T = 100, float32")
+    print(f"{'model':45} {'inputs':8} {'B':>3} {'steps/s':>8} {'sequences/s':>12} {'flax steps/s':>13} {'ratio':>6}")
+    for model, size, batch in CASES:
+        if not fnmatch.fnmatch(type(model).__name__, arguments.only):
+            continue
+        tasks = TaskDistribution(image_shape=(size, size, 1), task_batch_size=batch)
+        name = type(model).__name__
+        changed = [
+            f"{field.name}={getattr(model, field.name)}"
+            for field in dataclasses.fields(model)
+            if field.name not in ("parent", "name") and field.name in ("hidden_size", "size", "num_heads", "grid_size")
+        ]
+        plain = reference(model)
+        runs = [training(m, tasks) for m in (model, plain) if m is not None]
+        if plain is not None:
+            sizes = [count_parameters(m, tasks.num_features, tasks.sequence_length) for m in (model, plain)]
+            assert sizes[0] == sizes[1], (name, sizes)
+        seconds = [
+            statistics.median(turn)
+            for turn in zip(*([run() for run in runs] for _ in range(arguments.rounds)), strict=True)
+        ]
+        ours = 1 / seconds[0]
+        theirs = f"{1 / seconds[1]:13.2f} {seconds[1] / seconds[0]:6.2f}" if plain is not None else ""
+        label = f"{name}({', '.join(changed)})"
+        print(f"{label:45} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
