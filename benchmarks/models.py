@@ -26,26 +26,24 @@ from gpicl_flax.training.loop import place_examples
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.step import init_state, make_train_steps
 
-# Model, height and width of the images, B; T = 100 and one channel throughout.
+# Model, its settings, height and width of the images, B; T = 100 and one channel throughout.
 CASES = (
-    (models.LSTM(hidden_size=256), 14, 32),
-    (models.OuterProductLSTM(size=32, num_heads=1), 14, 32),
-    (models.OuterProductLSTM(size=16, num_heads=8), 14, 32),
-    (models.VSML(), 14, 4),
-    (models.VSMLWithoutSymmetries(grid_size=8), 14, 32),
-    (models.DeltaNet(), 14, 32),
-    (models.Transformer(), 14, 32),
-    (models.Transformer(), 28, 16),
-    (models.MLP(hidden_size=1024), 14, 32),
+    (models.LSTM, {"hidden_size": 256}, 14, 32),
+    (models.OuterProductLSTM, {"size": 32, "num_heads": 1}, 14, 32),
+    (models.OuterProductLSTM, {"size": 16, "num_heads": 8}, 14, 32),
+    (models.VSML, {"hidden_size": 16}, 14, 4),
+    (models.VSMLWithoutSymmetries, {"grid_size": 8}, 14, 32),
+    (models.DeltaNet, {}, 14, 32),
+    (models.Transformer, {}, 14, 32),
+    (models.Transformer, {}, 28, 16),
+    (models.MLP, {"hidden_size": 1024}, 14, 32),
 )
 STEPS = 4  # of a dispatch
 
 
-def reference(model: SequenceModel) -> SequenceModel | None:
+def reference(model: SequenceModel) -> SequenceModel:
     """The flax reference with the settings of `model`."""
-    cls = getattr(flax_references, type(model).__name__, None)
-    if cls is None:
-        return None
+    cls = getattr(flax_references, type(model).__name__)
     names = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
     return cls(**{name: getattr(model, name) for name in names})
 
@@ -84,30 +82,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each (default %(default)s)")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, T = 100, float32")
-    print(f"{'model':45} {'inputs':8} {'B':>3} {'steps/s':>8} {'sequences/s':>12} {'flax steps/s':>13} {'ratio':>6}")
-    for model, size, batch in CASES:
-        if not fnmatch.fnmatch(type(model).__name__, arguments.only):
+    print(f"{'model':39} {'inputs':8} {'B':>3} {'steps/s':>8} {'sequences/s':>12} {'flax steps/s':>13} {'ratio':>6}")
+    for cls, settings, size, batch in CASES:
+        if not fnmatch.fnmatch(cls.__name__, arguments.only):
             continue
         tasks = TaskDistribution(image_shape=(size, size, 1), task_batch_size=batch)
-        name = type(model).__name__
-        changed = [
-            f"{field.name}={getattr(model, field.name)}"
-            for field in dataclasses.fields(model)
-            if field.name not in ("parent", "name") and field.name in ("hidden_size", "size", "num_heads", "grid_size")
-        ]
-        plain = reference(model)
-        runs = [training(m, tasks) for m in (model, plain) if m is not None]
-        if plain is not None:
-            sizes = [count_parameters(m, tasks.num_features, tasks.sequence_length) for m in (model, plain)]
-            assert sizes[0] == sizes[1], (name, sizes)
-        seconds = [
-            statistics.median(turn)
-            for turn in zip(*([run() for run in runs] for _ in range(arguments.rounds)), strict=True)
-        ]
-        ours = 1 / seconds[0]
-        theirs = f"{1 / seconds[1]:13.2f} {seconds[1] / seconds[0]:6.2f}" if plain is not None else ""
-        label = f"{name}({', '.join(changed)})"
-        print(f"{label:45} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs}", flush=True)
+        pair = cls(**settings), reference(cls(**settings))
+        sizes = [count_parameters(model, tasks.num_features, tasks.sequence_length) for model in pair]
+        assert sizes[0] == sizes[1], (cls, sizes)
+        runs = [training(model, tasks) for model in pair]
+        rounds = [[run() for run in runs] for _ in range(arguments.rounds)]
+        ours, theirs = (1 / statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+        label = f"{cls.__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+        print(
+            f"{label:39} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs:13.2f} {ours / theirs:6.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

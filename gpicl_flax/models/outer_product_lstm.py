@@ -35,16 +35,16 @@ class OuterProductLSTM(InContextModel):
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
         size, heads = self.size, self.num_heads
-        x = layers.input_mlp(self.tokens(inputs, labels), size, dtype=self.dtype)
+        x = layers.input_mlp(self.tokens(inputs, labels).swapaxes(0, 1), size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(size + heads * size)
         gates = layers.linear(heads * 8 * size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
         kernel = self.param(
             "gates_recurrent", nn.with_logical_partitioning(init, ("hidden", "gates")), (heads * size, heads * 8 * size)
         )
         key_scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
-        cell = jnp.zeros((x.shape[0], heads, size, size), gates.dtype)
+        cell = jnp.zeros((x.shape[1], heads, size, size), gates.dtype)
         hidden = recur(_cell, key_scale.astype(gates.dtype), kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden, self.num_classes)
+        return layers.logits(hidden, self.num_classes).swapaxes(0, 1)
 
 
 def _cell(key_scale: jax.Array, gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:

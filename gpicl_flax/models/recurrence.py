@@ -20,6 +20,8 @@ def lstm_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
     return sigmoid(output) * jnp.tanh(cell), cell
 
 
+_UNROLL = 4  # positions in one iteration of the loop; on CPU 5 to 10% faster than 1, and than 8
+
 # (weights, gates [B, G], state) -> (hidden [B, H], state)
 Cell = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
 
@@ -35,11 +37,11 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
       cell: what happens at one position.
       weights: what the cell needs besides, a pytree.
       kernel: of the recurrent connection, [H, G].
-      gates: what the inputs contribute, [B, T, G].
+      gates: what the inputs contribute, [T, B, G]: positions first, as a scan reads them.
       state: s_0, a pytree.
 
     Returns:
-      h [B, T, H].
+      h [T, B, H].
     """
     return _scan(cell, weights, kernel, gates, state)
 
@@ -53,9 +55,8 @@ def _scan(cell, weights, kernel, gates, state):
         hidden, state = cell(weights, gates_t + hidden @ kernel, state)
         return (hidden, state), hidden
 
-    zeros = jnp.zeros((gates.shape[0], kernel.shape[0]), gates.dtype)
-    _, hidden = jax.lax.scan(step, (zeros, state), gates.swapaxes(0, 1))
-    return hidden.swapaxes(0, 1)
+    zeros = jnp.zeros((gates.shape[1], kernel.shape[0]), gates.dtype)
+    return jax.lax.scan(step, (zeros, state), gates, unroll=_UNROLL)[1]
 
 
 def _forward(cell, weights, kernel, gates, state):
@@ -66,7 +67,7 @@ def _forward(cell, weights, kernel, gates, state):
 def _backward(cell, residuals, hidden_gradient):
     backward, hidden = residuals
     weights_gradient, gates_gradient, state_gradient = backward(hidden_gradient)
-    kernel_gradient = jnp.einsum("bth,btg->hg", hidden[:, :-1], gates_gradient[:, 1:])
+    kernel_gradient = jnp.einsum("tbh,tbg->hg", hidden[:-1], gates_gradient[1:])
     return weights_gradient, kernel_gradient, gates_gradient, state_gradient
 
 
