@@ -46,4 +46,5 @@ class ProgressLine:
             return "steps/s: -"
         speed = (step - first) / (now - then)
         minutes, seconds = divmod(round((self._total - step) / speed), 60)
-        return f"{speed:.1f} steps/s  {minutes}:{seconds:02d} left"
+        digits = ".1f" if speed >= 1 else ".2g"  # a large model on a small machine makes a few steps a minute
+        return f"{speed:{digits}} steps/s  {minutes}:{seconds:02d} left"

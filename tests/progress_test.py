@@ -53,3 +53,13 @@ def test_elsewhere_lines_are_plain_and_few(monkeypatch):
     assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
     assert 8 <= len(lines) <= 13
     assert lines[-2].startswith("step 1,000/1,000")
+
+
+def test_slow_steps_have_a_speed_too(monkeypatch):
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    show = progress.ProgressLine(10, stream)
+    for step in (2, 4):
+        show({"step": step, **ROW})
+    assert "step 4/10  0.033 steps/s  3:00 left" in stream.getvalue()
