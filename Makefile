@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow benchmark-models clean
+.PHONY: help install quickstart test test-slow benchmark-models benchmark-data clean
 
 help:
 	@echo "make quickstart  meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the long checks: the quickstart with five seeds"
 	@echo "make benchmark-models  training steps a second of every model, against plain flax references"
+	@echo "make benchmark-data    batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make install     only set up $(VENV)"
 	@echo "make clean       remove $(VENV) and runs/quickstart"
 
@@ -21,7 +22,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,embeddings]'
 	@touch $@
 
 quickstart: install
@@ -35,6 +36,9 @@ test-slow: install
 
 benchmark-models: install
 	$(BIN)/python benchmarks/models.py
+
+benchmark-data: install
+	$(BIN)/python benchmarks/data.py
 
 clean:
 	rm -rf $(VENV) runs/quickstart

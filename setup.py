@@ -20,11 +20,12 @@ setuptools.setup(
     packages=[
         *setuptools.find_packages(include=["gpicl_flax", "gpicl_flax.*"]),
         "gpicl_flax.gin",
+        "gpicl_flax.gin.inputs",
         "gpicl_flax.gin.scale",
     ],
     # The gin files travel inside the wheel, so that an installed `gpicl` finds them from anywhere.
-    package_dir={"gpicl_flax.gin": "gin", "gpicl_flax.gin.scale": "gin/scale"},
-    package_data={"gpicl_flax.gin": ["*.gin"], "gpicl_flax.gin.scale": ["*.gin"]},
+    package_dir={"gpicl_flax.gin": "gin", "gpicl_flax.gin.inputs": "gin/inputs", "gpicl_flax.gin.scale": "gin/scale"},
+    package_data={f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale")},
     entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},
     install_requires=[
         "clu>=0.0.12",
@@ -38,6 +39,7 @@ setuptools.setup(
         "numpy",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "psutil",
         "pillow",  # tensorflow-datasets decodes images with it
         "scikit-learn",
         "scipy",
@@ -46,6 +48,7 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://
         "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
+        "embeddings": ["keras>=3.15"],  # ImageNet networks, on its JAX backend
         "test": ["pytest"],
     },
 )

@@ -18,12 +18,12 @@ import numpy as np
 
 from gpicl_flax import models
 from gpicl_flax.models import SequenceModel, count_parameters
-from gpicl_flax.tasks import loader
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import TrainingBatches
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.loop import place_examples
 from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.placement import place
 from gpicl_flax.training.step import init_state, make_train_steps
 
 # Model, its settings, height and width of the images, B; T = 100 and one channel throughout.
@@ -54,21 +54,21 @@ def training(model: SequenceModel, tasks: TaskDistribution):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1000, tasks.num_features), dtype=np.uint8)
     split = Split(images, rng.integers(0, 10, 1000).astype(np.int32))
-    dataset = BaseDataset("noise", split, split, float(images.mean()), float(images.std()))
+    dataset = BaseDataset("noise", split, split, float(images.mean()), float(images.std()), tasks.input_shape, 10)
     optimizer = adam()
     with jax.set_mesh(mesh):
         state = init_state(model, optimizer, tasks, seed=0, mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(model, optimizer, tasks, mesh=mesh, shardings=shardings)
-        examples = place_examples(mesh, dataset, split, normalize=True)
-        batches = loader.training_batches(tasks, num_examples=len(split), seed=0, steps_per_batch=STEPS)
-        batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
+        placed = place(mesh, dataset, split, normalize=True)
+        batch = next(TrainingBatches(tasks, split, seed=0, steps_per_batch=STEPS))
+        batch = partitioning.shard_batch(mesh, batch, batch_axis=1)
 
     def run() -> float:
         nonlocal state
         start = time.perf_counter()
         with jax.set_mesh(mesh):
-            state, metrics = train_steps(state, np.uint32(0), examples, batch)
+            state, metrics = train_steps(state, np.uint32(0), placed, batch)
             jax.block_until_ready(metrics)
         return (time.perf_counter() - start) / STEPS
 
@@ -86,7 +86,7 @@ def main() -> None:
     for cls, settings, size, batch in CASES:
         if not fnmatch.fnmatch(cls.__name__, arguments.only):
             continue
-        tasks = TaskDistribution(image_shape=(size, size, 1), task_batch_size=batch)
+        tasks = TaskDistribution(input_shape=(size, size, 1), task_batch_size=batch)
         pair = cls(**settings), reference(cls(**settings))
         sizes = [count_parameters(model, tasks.num_features, tasks.sequence_length) for model in pair]
         assert sizes[0] == sizes[1], (cls, sizes)

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gpicl_flax
+from gpicl_flax import dataset_commands
 from gpicl_flax.errors import GpiclError, UsageError
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -15,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        with _log_to_stderr():
+            arguments.command(arguments)
     except GpiclError as error:
         print(f"\ngpicl: {'error: ' if error.exit_code != 42 else ''}{error}", file=sys.stderr)
         return error.exit_code
@@ -98,7 +101,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="T",
         help="examples of a sequence (default %(default)s)",
     )
+
+    dataset_commands.add(commands)
     return parser
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """What the package logs, as plain lines; what other packages log as usual."""
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{'' if record.levelno < logging.WARNING else 'warning: '}{record.getMessage()}"
+
+    logger, handler = logging.getLogger(gpicl_flax.__name__), logging.StreamHandler()
+    handler.setFormatter(Formatter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _positive(text: str) -> int:

@@ -21,9 +21,10 @@ from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
+from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.loop import Row, Training, train
+from gpicl_flax.training.loop import Row, Training, check_data, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
@@ -36,7 +37,7 @@ class Run:
     """The settings of one meta-training and its meta-test; the defaults are the paper's common setting.
 
     Attributes:
-      model, optimizer, tasks, training, meta_test, mesh: the settings of each part.
+      model, optimizer, tasks, loader, training, meta_test, mesh: the settings of each part.
       seed: of the parameters, the tasks and the order of the data; 0..2**32-1.
       tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
 
@@ -47,6 +48,7 @@ class Run:
     model: models.SequenceModel = dataclasses.field(default_factory=models.Transformer)
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=adam)
     tasks: TaskDistribution = dataclasses.field(default_factory=TaskDistribution)
+    loader: Loader = dataclasses.field(default_factory=Loader)
     training: Training = dataclasses.field(default_factory=Training)
     meta_test: MetaTest = dataclasses.field(default_factory=MetaTest)
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
@@ -59,6 +61,7 @@ class Run:
             model=models.SequenceModel,
             optimizer=optax.GradientTransformation,
             tasks=TaskDistribution,
+            loader=Loader,
             training=Training,
             meta_test=MetaTest,
             mesh=MeshShape,
@@ -128,6 +131,8 @@ def execute(
     mesh = run.check_devices()
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
+    if folder.facts.exists():
+        check_data(folder, folder.read_facts()["base_dataset"].get("fingerprint"), dataset)
     if jax.process_index() == 0:
         write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
         write_atomically(folder.operative_config, operative)
@@ -139,6 +144,7 @@ def execute(
             run.tasks,
             dataset,
             run.training,
+            run.loader,
             seed=run.seed,
             mesh=mesh,
             folder=folder,
@@ -182,7 +188,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
             raise UsageError(f"{folder} holds no checkpoint yet")
         datasets = [run.tasks.load(name) for name in run.test_names]
         state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh, abstract=True)
-        state, step = checkpoints.restore(state)
+        state, step, _ = checkpoints.restore(state)
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh):
@@ -205,7 +211,16 @@ def check_folder(config: Config, folder: RunFolder) -> None:
 
 
 def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path) -> None:
-    curves = meta_test(run.model, params, run.tasks, datasets, run.meta_test, seed=run.seed, mesh=mesh)
+    curves = meta_test(
+        run.model,
+        params,
+        run.tasks,
+        datasets,
+        run.meta_test,
+        seed=run.seed,
+        mesh=mesh,
+        where=run.loader.placement,
+    )
     if jax.process_index() == 0:
         write_json(file, {"step": step, "curves": curves})
 
@@ -227,6 +242,7 @@ def _describe(run: Run, dataset: BaseDataset, mesh: jax.sharding.Mesh, folder: R
             "test_examples": len(dataset.test),
             "mean": dataset.mean,
             "std": dataset.std,
+            "fingerprint": dataset.fingerprint,
         },
         "mesh": dict(mesh.shape),
         "device": mesh.devices.flat[0].device_kind,

@@ -29,7 +29,9 @@ def toy_dataset() -> BaseDataset:
         return Split(rng.integers(low, high, (size, 9), dtype=np.uint8), rng.integers(0, 10, size).astype(np.int32))
 
     train = split(200, 0, 128)
-    return BaseDataset("toy", train, split(120, 128, 256), float(train.images.mean()), float(train.images.std()))
+    return BaseDataset(
+        "toy", train, split(120, 128, 256), float(train.inputs.mean()), float(train.inputs.std()), (9,), 10
+    )
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def small_bindings() -> list[str]:
     """Bindings that shrink any gin file of the project to a fraction of a second a step, on digits."""
     return [
         "TaskDistribution.base_dataset = 'digits'",
-        "TaskDistribution.image_shape = (4, 4, 1)",
+        "TaskDistribution.input_shape = (4, 4, 1)",
         "TaskDistribution.sequence_length = 6",
         "TaskDistribution.task_batch_size = 8",
         "MetaTest.num_sequences = 20",

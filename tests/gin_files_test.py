@@ -56,6 +56,12 @@ def test_the_cpu_scale_fits_every_file(path):
     assert sum(run.training.steps > 0 for run in runs) <= 36
 
 
+@pytest.mark.parametrize(("name", "features"), [("14x14x1", 196), ("28x28x1", 784), ("32x32x3", 3072)])
+def test_input_presets_set_the_shape_that_they_are_named_after(name, features):
+    run, _ = parse(["gin/base.gin", f"gin/inputs/{name}.gin"]).resolve(Run)
+    assert "x".join(map(str, run.tasks.input_shape)) == name and run.tasks.num_features == features
+
+
 def test_state_size_gin_lists_the_sizes_of_every_model():
     points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
     sizes = [(type(run.model).__name__, *run.sizes().values()) for run in listing.resolve_all(points)]

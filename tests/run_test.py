@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from gpicl_flax.config import parse
+from gpicl_flax.config import Reference, parse
 from gpicl_flax.errors import Diverged, GpiclError, Preempted, UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, read_json
@@ -249,7 +249,7 @@ def test_a_run_that_was_killed_while_it_made_its_folder_starts_again(config, und
     [
         ({"TaskDistribution.base_dataset": "no_such_dataset"}, "unknown base dataset"),
         ({"MetaTest.base_datasets": ["digits", "none/none.npz"]}, "none.npz"),
-        ({"TaskDistribution.sequence_length": 400, "TaskDistribution.image_shape": (8, 8, 1)}, "360 test examples"),
+        ({"TaskDistribution.sequence_length": 400, "TaskDistribution.input_shape": (8, 8, 1)}, "360 test examples"),
         ({"MeshShape.data": 3}, "not divisible by the mesh: 3 device"),
         ({"Training.accumulation": 3}, "not divisible .*accumulation = 3"),
         ({"MeshShape.data": 16}, "do not fit 8 device"),
@@ -287,6 +287,45 @@ def test_evaluate_leaves_a_save_in_progress_alone(undisturbed):
     assert pending.exists()
 
 
+def test_a_run_does_not_go_on_with_other_data(config, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (50, 4, 4), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(0, 10, 50)
+    np.savez(path, **arrays)
+    own = config.override({"TaskDistribution.base_dataset": str(path), "MetaTest.base_datasets": [str(path)]})
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Preempted):
+        start(own, folder, sigterm_at(6))
+
+    np.savez(path, **arrays | {"train_labels": arrays["train_labels"][::-1]})
+    before = {file: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+    with pytest.raises(UsageError, match="was begun with other data: .*data.npz.* choose another folder") as caught:
+        start(own, folder)
+    assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in folder.path.iterdir() if file.is_file()} == before
+    folder.facts.unlink()  # the checkpoint knows, too
+    with pytest.raises(UsageError, match="was begun with other data"):
+        start(own, folder)
+    np.savez(path, **arrays)
+    folder.facts.unlink()
+    start(own, folder)
+    assert folder.ended == "DONE"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_where_the_data_lie_does_not_change_a_run(config, undisturbed, tmp_path, workers):
+    on_host = {"Run.loader": Reference("@Loader()"), "Loader.placement": "host", "Loader.num_workers": workers}
+    folder = RunFolder(tmp_path / "host")
+    with pytest.raises(Preempted):
+        start(config.override(on_host), folder, sigterm_at(8))
+    start(config.override(on_host), folder)
+    assert folder.metrics.read_bytes() == undisturbed.metrics.read_bytes()
+    assert folder.latest_evaluation() == undisturbed.latest_evaluation()
+
+
 def test_evaluate_refuses_what_is_no_run(tmp_path, config):
     with pytest.raises(UsageError, match="not a run folder"):
         evaluate(RunFolder(tmp_path))
@@ -307,7 +346,8 @@ def test_a_damaged_checkpoint_is_one_line(config, undisturbed):
 def test_checkpoints_carry_state_position_and_configuration(config, undisturbed):
     step_folder = undisturbed.checkpoints / "30"
     meta = json.loads((step_folder / "meta" / "metadata").read_text())
-    assert meta == {"loader": {"next_step": 30}, "config": config.text}
+    fingerprint = undisturbed.read_facts()["base_dataset"]["fingerprint"]
+    assert meta == {"loader": {"next_step": 30}, "config": config.text, "data": fingerprint}
     assert jax.device_count() == 8  # the suite's own set-up: resuming across devices was tested
 
 

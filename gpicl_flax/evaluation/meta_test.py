@@ -13,10 +13,9 @@ import scipy.stats
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys, loader
-from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training import partitioning
-from gpicl_flax.training.loop import place_examples
+from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.step import sequence_losses
 
 CONFIDENCE = 0.95
@@ -56,6 +55,7 @@ def meta_test(
     *,
     seed: int,
     mesh: jax.sharding.Mesh,
+    where: str = "auto",
 ) -> list[dict[str, Any]]:
     """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
 
@@ -63,6 +63,9 @@ def meta_test(
     always permute their labels. As in the paper, "seen" are the first ids; of a number of tasks beyond what training
     draws, not all of them have been. On a base dataset other than the training one, a "seen" task is a seen projection and
     permutation of unseen inputs (the columns of Fig 13).
+
+    Args:
+      where: the test examples lie, a `Loader.placement`; it changes no result.
 
     Returns:
       One dict a curve: base_dataset, tasks ('seen' or 'unseen'), num_sequences, and lists over the T positions of the
@@ -72,19 +75,22 @@ def meta_test(
     evaluate = _make_evaluate(model, tasks, mesh)
     curves = []
     for dataset in datasets:
-        examples = place_examples(mesh, dataset, dataset.test, normalize=tasks.normalize)
+        test = dataset.test
+        on_device = placement.on_device(where, dataset.name, test)
+        placed = placement.place(mesh, dataset, test if on_device else None, normalize=tasks.normalize)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(
-            np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(dataset.test)
+            np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
         )
         for kind, task_ids, permute_labels_prob in (
             ("seen", tasks.seen_task_ids(settings.num_sequences), tasks.permute_labels_prob),
             ("unseen", tasks.unseen_task_ids(settings.num_sequences), 1.0),
         ):
             evaluate_batch = functools.partial(
-                evaluate, params, examples, np.uint32(seed), np.float32(permute_labels_prob)
+                evaluate, params, placed, np.uint32(seed), np.float32(permute_labels_prob)
             )
-            losses, correct = _in_batches(evaluate_batch, (task_ids, indices), settings.batch_size, mesh)
+            rows = {"task_ids": task_ids, "example_indices": indices}
+            losses, correct = _in_batches(evaluate_batch, rows, None if on_device else test, settings.batch_size, mesh)
             curves.append(
                 {"base_dataset": dataset.name, "tasks": kind, "num_sequences": settings.num_sequences}
                 | _accuracy_curve(correct)
@@ -95,12 +101,12 @@ def meta_test(
 
 def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.sharding.Mesh):
     @jax.jit
-    def evaluate(params, examples, seed, permute_labels_prob, start, task_ids, example_indices):
+    def evaluate(params, placed, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
-            examples,
-            task_ids,
-            example_indices,
+            batch["task_ids"],
+            placed.examples(batch),
+            placed.normalization,
             num_classes=tasks.num_classes,
             permute_labels_prob=permute_labels_prob,
         )
@@ -113,21 +119,24 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.shar
 
 
 def _in_batches(
-    evaluate: Callable, rows: tuple[np.ndarray, ...], batch_size: int, mesh: jax.sharding.Mesh
+    evaluate: Callable, rows: loader.Batch, split: Split | None, batch_size: int, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps `evaluate` over batches of rows, the last one filled up with its first row, so that one program fits all.
 
-    Before the rows, `evaluate` takes the number of the batch's first one.
+    Args:
+      evaluate: takes the number of a batch's first row, and the batch.
+      split: that the examples of a batch are gathered from; None: the program reads them by their indices.
     """
-    num_rows, data = len(rows[0]), mesh.shape["data"]
+    num_rows, data = len(rows["task_ids"]), mesh.shape["data"]
     batch_size = -(-min(batch_size, num_rows) // data) * data
     results = []
     for start in range(0, num_rows, batch_size):
-        batch = [x[start : start + batch_size] for x in rows]
-        batch = [np.concatenate([x, np.repeat(x[:1], batch_size - len(x), axis=0)]) for x in batch]
-        own = np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
-        batch = partitioning.shard_batch(mesh, [x[own] for x in batch], batch_axis=0)
-        results.append(jax.device_get(evaluate(np.uint32(start), *batch)))
+        numbers = np.arange(start, start + batch_size)
+        numbers = np.where(numbers < num_rows, numbers, start)
+        own = np.split(numbers, jax.process_count())[jax.process_index()]
+        batch = {name: x[own] for name, x in rows.items()}
+        batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch), batch_axis=0)
+        results.append(jax.device_get(evaluate(np.uint32(start), batch)))
     losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
     return losses, correct
 

@@ -41,7 +41,7 @@ def run_all(
         check_folder(point.config, folder)
         run.check_devices()
         for name in (run.tasks.base_dataset, *run.test_names):
-            use = (name, run.tasks.data_dir, run.tasks.image_shape, run.tasks.num_classes, run.tasks.sequence_length)
+            use = (name, run.tasks.data_dir, run.tasks.input_shape, run.tasks.num_classes, run.tasks.sequence_length)
             if use not in loaded:
                 loaded.add(use)
                 run.tasks.load(name)

@@ -18,10 +18,20 @@ class Task(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """A split in device memory. images [n, X] uint8, labels [n] int32; the inputs are (images - offset) / scale."""
+    """Base examples of sequences, before they become tasks.
 
-    images: jax.Array
+    Attributes:
+      inputs: [B, T, X], grey values uint8 or features float32.
+      labels: [B, T] int32.
+    """
+
+    inputs: jax.Array
     labels: jax.Array
+
+
+class Normalization(NamedTuple):
+    """What a model is given is (inputs - offset) / scale."""
+
     offset: jax.Array
     scale: jax.Array
 
@@ -48,25 +58,24 @@ def apply_task(task: Task, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Ar
 
 def make_sequences(
     key: jax.Array,
-    examples: Examples,
     task_ids: jax.Array,
-    example_indices: jax.Array,
+    examples: Examples,
+    normalization: Normalization,
     *,
     num_classes: int,
     permute_labels_prob: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sequences for task_ids [B] and example_indices [B, T]: inputs [B, T, X] float32 and labels [B, T] int32."""
-    num_features = examples.images.shape[-1]
+    """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32."""
 
-    def sequence(task_id, indices):
+    def sequence(task_id, inputs, labels):
         task = make_task(
             key,
             task_id,
-            num_features=num_features,
+            num_features=inputs.shape[-1],
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
         )
-        inputs = (examples.images[indices].astype(jnp.float32) - examples.offset) / examples.scale
-        return apply_task(task, inputs, examples.labels[indices])
+        inputs = (inputs.astype(jnp.float32) - normalization.offset) / normalization.scale
+        return apply_task(task, inputs, labels)
 
-    return jax.vmap(sequence)(task_ids, example_indices)
+    return jax.vmap(sequence)(task_ids, *examples)

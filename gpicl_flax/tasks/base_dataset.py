@@ -1,36 +1,55 @@
-"""A base dataset: checked, resized uint8 images that live in device memory, and what normalises them."""
+"""A base dataset: checked inputs at a run's input shape, what normalises them, and a fingerprint of it all."""
 
 import dataclasses
+import functools
+import hashlib
+import math
 
 import jax
 import numpy as np
 import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import sources
+from gpicl_flax.tasks import checks, sources
+from gpicl_flax.tasks.raw import RawSplit
 
-_CHUNK = 8192  # images worked on at once, which bounds the wider copies
+_CHUNK = 8192  # inputs worked on at once, which bounds the wider copies
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: images [n, X] uint8 (flattened, X input features) and labels [n] int32."""
+    """Examples of one split.
 
-    images: np.ndarray
+    Attributes:
+      inputs: [n, X], grey values uint8 or features float32.
+      labels: [n] int32.
+      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with replacement;
+        if not, a sequence draws from all examples without replacement.
+    """
+
+    inputs: np.ndarray
     labels: np.ndarray
+    group_size: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the examples take."""
+        return self.inputs.nbytes + self.labels.nbytes
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BaseDataset:
-    """A base dataset at one image shape.
+    """A base dataset at one input shape.
 
     Attributes:
       name: as the user gave it.
       train, test: the fixed splits; meta-training sees `train` only, meta-testing `test` only.
-      mean, std: over all examples and pixels of the training split after resizing (paper A.4), in grey values 0..255.
+      mean, std: over all examples and inputs of the training split after resizing (paper A.4).
+      input_shape: (height, width, channels), or (X,) of features.
+      num_classes: C.
     """
 
     name: str
@@ -38,64 +57,89 @@ class BaseDataset:
     test: Split
     mean: float
     std: float
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all inputs and labels: equal if and only if the data are."""
+        digest = hashlib.sha256()
+        for array in (self.train.inputs, self.train.labels, self.test.inputs, self.test.labels):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def normalization(self, normalize: bool) -> tuple[float, float]:
+        """Offset and scale of the inputs: (mean, std), or else what brings grey values to [0, 1] and leaves features."""
+        if normalize:
+            return self.mean, self.std
+        return 0.0, 255.0 if self.train.inputs.dtype == np.uint8 else 1.0
 
 
 def load_base_dataset(
-    name: str, *, image_shape: tuple[int, int, int], num_classes: int, data_dir: str | None = None
+    name: str,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    data_dir: str | None = None,
 ) -> BaseDataset:
-    """Loads base dataset `name` at `image_shape` (height, width, channels).
+    """Loads base dataset `name`.
 
-    Images are resized bilinearly without antialiasing and rounded to uint8; grey images become RGB by repetition.
+    Args:
+      input_shape: (height, width, channels) that images are resized to, bilinearly without antialiasing, and rounded to
+        uint8; grey images become RGB by repetition. Or (X,), for a dataset of features. None: that of the first example.
+      num_classes: C; None: one more than the largest label.
+      data_dir: where TFDS keeps datasets; None for its own default.
 
     Raises:
-      UsageError: the dataset is missing, is not a set of uint8 images with labels in [0, num_classes), or is empty.
+      UsageError: the dataset is missing, does not have this input shape, or cannot be trained on (see `checks`).
     """
-    raw = sources.read(name, data_dir)
-    splits = []
-    for split, images, labels in (
-        ("train", raw.train_images, raw.train_labels),
-        ("test", raw.test_images, raw.test_labels),
-    ):
-        if isinstance(images, list):  # of several sizes
-            images = _resize_each(images, image_shape)
-        images = images[..., None] if images.ndim == 3 else images
-        _check(f"base dataset {name!r}, {split} split", images, labels, image_shape, num_classes)
-        images = _resize(images, image_shape).reshape(len(images), -1)
-        splits.append(Split(images, np.asarray(labels, np.int32)))
-    train, test = splits
-    mean, std = _moments(train.images)
+    what = f"base dataset {name!r}"
+    raw = checks.check(what, sources.read(name, input_shape=input_shape, data_dir=data_dir), num_classes)
+    input_shape = tuple(input_shape or raw.train.inputs[0].shape)
+    num_classes = num_classes or 1 + int(max(raw.train.labels.max(), raw.test.labels.max()))
+    for split in (raw.train, raw.test):
+        _check_shape(what, split.inputs[0], input_shape)
+    train, test = (
+        Split(_to_shape(split.inputs, input_shape), split.labels.astype(np.int32), raw.group_size)
+        for split in (raw.train, raw.test)
+    )
+    mean, std = moments(train.inputs)
     if std == 0:
-        raise UsageError(f"base dataset {name!r}: every pixel of the train split has the value {mean:g}")
-    return BaseDataset(name, train, test, mean, std)
+        raise UsageError(f"{what}: every input of the train split has the value {mean:g}")
+    checks.warn(what, RawSplit(train.inputs, train.labels), RawSplit(test.inputs, test.labels), num_classes)
+    return BaseDataset(name, train, test, mean, std, input_shape, num_classes)
 
 
-def _check(what: str, images: np.ndarray, labels: np.ndarray, image_shape: tuple[int, int, int], num_classes: int):
-    if images.dtype != np.uint8 or images.ndim != 4:
+def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -> None:
+    """Raises UsageError unless an example, an image or features, can be brought to `input_shape`."""
+    if example.ndim == 1:
+        if example.shape != input_shape:
+            raise UsageError(
+                f"{what} holds {len(example)} features an example: set TaskDistribution.input_shape = ({len(example)},), "
+                f"not {input_shape}"
+            )
+    elif len(input_shape) == 1:
+        raise UsageError(f"{what} holds images: TaskDistribution.input_shape must be (height, width, channels)")
+    elif example.shape[-1] not in (1, input_shape[-1]):
         raise UsageError(
-            f"{what}: images must be uint8 of shape [n, height, width] or [n, height, width, channels], "
-            f"not {images.dtype} {list(images.shape)}"
-        )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise UsageError(f"{what}: labels must be integers of shape [n], not {labels.dtype} {list(labels.shape)}")
-    if len(images) != len(labels):
-        raise UsageError(f"{what}: {len(images)} images but {len(labels)} labels")
-    if not images.size:
-        raise UsageError(f"{what} is empty")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UsageError(
-            f"{what}: labels run from {labels.min()} to {labels.max()}, but with TaskDistribution.num_classes = "
-            f"{num_classes} they must lie in 0..{num_classes - 1}"
-        )
-    if images.shape[-1] != image_shape[-1] and images.shape[-1] != 1:
-        raise UsageError(
-            f"{what}: images have {images.shape[-1]} channels, TaskDistribution.image_shape asks for {image_shape[-1]}; "
+            f"{what}: images have {example.shape[-1]} channels, TaskDistribution.input_shape asks for {input_shape[-1]}; "
             "only grey images are converted (to RGB, by repetition)"
         )
 
 
-def _resize(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 [n, h, w, c] -> uint8 [n, *image_shape]."""
-    height, width, channels = image_shape
+def _to_shape(inputs: np.ndarray | list[np.ndarray], input_shape: tuple[int, ...]) -> np.ndarray:
+    """Images or features -> [n, X]."""
+    if isinstance(inputs, list):  # of several sizes
+        inputs = _resize_each(inputs, input_shape)
+    if inputs.ndim == 4:
+        inputs = resize(inputs, input_shape)
+    return inputs.reshape(len(inputs), math.prod(input_shape))
+
+
+def resize(images: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
+    """Images uint8 [n, h, w, c] -> uint8 [n, *input_shape]."""
+    height, width, channels = input_shape
     if images.shape[1:3] != (height, width):
         shape = (height, width, images.shape[-1])
         chunks = [
@@ -106,20 +150,25 @@ def _resize(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray
     return np.repeat(images, channels // images.shape[-1], axis=-1)
 
 
-def _resize_each(images: list[np.ndarray], image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Images uint8 [h, w, c] of several sizes -> uint8 [n, height, width, c], as `_resize` does, without compiling."""
+def _resize_each(images: list[np.ndarray], input_shape: tuple[int, int, int]) -> np.ndarray:
+    """Images uint8 [h, w, c] of several sizes -> uint8 [n, height, width, c], as `resize` does, without compiling."""
     resized = []
     for image in images:
-        zoom = (image_shape[0] / image.shape[0], image_shape[1] / image.shape[1], 1)
+        zoom = (input_shape[0] / image.shape[0], input_shape[1] / image.shape[1], 1)
         values = scipy.ndimage.zoom(image.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
         resized.append(np.round(values).astype(np.uint8))
-    return np.stack(resized) if resized else np.zeros((0, *image_shape), np.uint8)
+    return np.stack(resized)
 
 
-def _moments(images: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of all pixels, exact and cheap: from the histogram of the 256 grey values."""
-    chunks = np.split(images, range(_CHUNK, len(images), _CHUNK))  # bincount works on int64 copies
-    counts = sum(np.bincount(chunk.reshape(-1), minlength=256) for chunk in chunks)
-    values = np.arange(256)
-    mean = np.average(values, weights=counts)
-    return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+def moments(inputs: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of all inputs, in float64."""
+    chunks = np.split(inputs, range(_CHUNK, len(inputs), _CHUNK))
+    if inputs.dtype == np.uint8:  # exact and cheap: from the histogram of the 256 grey values
+        counts = sum(np.bincount(chunk.reshape(-1), minlength=256) for chunk in chunks)
+        values = np.arange(256)
+        mean = np.average(values, weights=counts)
+        return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+    mean = sum(chunk.sum(dtype=np.float64) for chunk in chunks) / inputs.size
+    return float(mean), float(
+        np.sqrt(sum(((chunk - mean) ** 2).sum(dtype=np.float64) for chunk in chunks) / inputs.size)
+    )

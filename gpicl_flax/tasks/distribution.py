@@ -20,9 +20,10 @@ class TaskDistribution:
     """Tasks made from one base dataset by a random projection of the inputs and a permutation of the labels.
 
     Attributes:
-      base_dataset: 'digits', a TFDS name, the path of an .npz file or the folder of idx files.
+      base_dataset: a name that `gpicl datasets list` shows or that TFDS has, or a path (see `sources.read`).
       data_dir: where TFDS keeps prepared datasets; None for its own default.
-      image_shape: (height, width, channels) that images are resized to; X is their product.
+      input_shape: (height, width, channels) that images are resized to, or (features,) of a dataset of features; X is
+        their product.
       num_classes: C.
       sequence_length: T, the examples of one sequence (N_D in the paper).
       task_batch_size: B, the sequences of one training step.
@@ -39,7 +40,7 @@ class TaskDistribution:
 
     base_dataset: str = "mnist"
     data_dir: str | None = None
-    image_shape: tuple[int, int, int] = (14, 14, 1)
+    input_shape: tuple[int, ...] = (14, 14, 1)
     num_classes: int = 10
     sequence_length: int = 100
     task_batch_size: int = 128
@@ -54,13 +55,15 @@ class TaskDistribution:
             self,
             base_dataset=str,
             data_dir=(str, NoneType),
-            image_shape=(tuple, list),
+            input_shape=(tuple, list),
             num_tasks=(int, NoneType),
             permute_labels_prob=(float, int),
             normalize=bool,
         )
-        if len(self.image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.image_shape):
-            raise UsageError(f"TaskDistribution.image_shape must be (height, width, channels), not {self.image_shape}")
+        if len(self.input_shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
+            raise UsageError(
+                f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
+            )
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
             raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")
         if not 0 <= self.permute_labels_prob <= 1:
@@ -74,18 +77,19 @@ class TaskDistribution:
     @property
     def num_features(self) -> int:
         """X, the input features of one example."""
-        return math.prod(self.image_shape)
+        return math.prod(self.input_shape)
 
     def load(self, name: str | None = None) -> BaseDataset:
-        """Loads base dataset `name` (by default the one trained on) at this image shape, and checks that T fits."""
+        """Loads base dataset `name` (by default the one trained on) at this input shape, and checks that T fits."""
         name = name or self.base_dataset
         data = load_base_dataset(
-            name, image_shape=self.image_shape, num_classes=self.num_classes, data_dir=self.data_dir
+            name, input_shape=self.input_shape, num_classes=self.num_classes, data_dir=self.data_dir
         )
         for split in ("train", "test"):
-            if len(getattr(data, split)) < self.sequence_length:
+            examples = getattr(data, split)
+            if examples.group_size is None and len(examples) < self.sequence_length:
                 raise UsageError(
-                    f"base dataset {name!r} has {len(getattr(data, split))} {split} examples, fewer than "
+                    f"base dataset {name!r} has {len(examples)} {split} examples, fewer than "
                     f"TaskDistribution.sequence_length = {self.sequence_length}"
                 )
         return data

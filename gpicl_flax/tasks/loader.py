@@ -1,67 +1,182 @@
-"""The Grain loader: one small record a step, holding task ids and example indices; the images stay on the device.
+"""The Grain loader: one small record a step, with task ids and example indices, or the examples themselves.
 
 A record is a pure function of (seed, step). Every process draws the whole step, a few kB, and keeps its own rows, so
-the data do not depend on how many processes read them, and a resumed run needs only its step number.
+the data do not depend on how many processes or workers read them, and a resumed run needs only its step number.
 """
 
+import dataclasses
+import pathlib
+import tempfile
 from collections.abc import Iterator
 
+import gin
 import grain
 import numpy as np
 
+from gpicl_flax.errors import UsageError, check_types
+from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 
 Batch = dict[str, np.ndarray]
 
+PLACEMENTS = ("auto", "device", "host")
 _ENDLESS = 2**40  # records; more steps than anyone will train
 
 
-def training_batches(
-    tasks: TaskDistribution,
-    *,
-    num_examples: int,
-    seed: int,
-    start_step: int = 0,
-    steps_per_batch: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """Endless batches of `steps_per_batch` training steps from `start_step` (a multiple of it) on.
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How the examples of a step get to the device.
+
+    Attributes:
+      placement: 'device': the base dataset lies in the memory of every device, and a step sends indices; 'host': the
+        loader gathers the examples; 'auto': on the device where it takes at most a quarter of the free memory.
+      num_workers: processes that draw and gather; 0: a thread of this one, which is enough for indices.
+
+    Raises:
+      UsageError: a value is out of its range.
+    """
+
+    placement: str = "auto"
+    num_workers: int = 0
+
+    def __post_init__(self):
+        check_types(self, placement=str, num_workers=int)
+        if self.placement not in PLACEMENTS:
+            raise UsageError(f"Loader.placement must be one of {', '.join(PLACEMENTS)}, not {self.placement!r}")
+        if self.num_workers < 0:
+            raise UsageError(f"Loader.num_workers must not be negative, but is {self.num_workers}")
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Endless batches of `steps_per_batch` training steps from `start_step` on (a multiple of it); to be closed.
+
+    A batch holds task_ids [steps_per_batch, B / process_count] uint32 and, of as many rows, either example_indices
+    [..., T] int32 or, if gathered, inputs [..., T, X] and labels [..., T] of the split's types.
 
     Args:
       tasks: what is drawn.
-      num_examples: size of the base dataset's training split.
+      split: the examples that are drawn from.
       seed: with the step number it determines a record.
-
-    Yields:
-      task_ids [steps_per_batch, B / process_count] uint32 and
-      example_indices [steps_per_batch, B / process_count, T] int32.
+      gather: give the examples instead of their indices.
+      num_workers: processes that draw; 0: a thread of this one.
     """
-    rows = tasks.task_batch_size // process_count
-    own = slice(process_index * rows, (process_index + 1) * rows)
 
-    def draw(step: int, rng: np.random.Generator) -> Batch:
-        task_ids = tasks.training_task_ids(step, rng)
-        indices = draw_example_indices(rng, tasks.task_batch_size, tasks.sequence_length, num_examples)
-        return {"task_ids": task_ids[own], "example_indices": indices[own]}
+    def __init__(
+        self,
+        tasks: TaskDistribution,
+        split: Split,
+        *,
+        seed: int,
+        gather: bool = False,
+        start_step: int = 0,
+        steps_per_batch: int = 1,
+        num_workers: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        rows = tasks.task_batch_size // process_count
+        own = slice(process_index * rows, (process_index + 1) * rows)
+        self._shared = tempfile.TemporaryDirectory(prefix="gpicl_flax_") if gather and num_workers else None
+        if self._shared:
+            split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
+        draw = _Draw(tasks, split if gather else None, len(split), split.group_size, own)
+        records = grain.MapDataset.range(_ENDLESS).seed(seed).random_map(draw).batch(steps_per_batch)
+        # The slice keeps the numbers of the records, and these their random streams.
+        records = records[start_step // steps_per_batch :]
+        # Records are cheap to draw: one thread and a short buffer keep ahead of any step.
+        batches = records.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+        if num_workers:
+            _mark_flags_as_parsed()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+            )
+        self._iterator = iter(batches)
 
-    records = grain.MapDataset.range(_ENDLESS).seed(seed).random_map(draw).batch(steps_per_batch)
-    # Records are cheap to draw: one thread and a short buffer keep ahead of any step.
-    iterator = iter(records.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
-    iterator.set_state({"next_index": start_step // steps_per_batch})
-    return iterator
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._iterator.close()
+        if self._shared:
+            self._shared.cleanup()
 
 
-def draw_example_indices(rng: np.random.Generator, num_sequences: int, length: int, num_examples: int) -> np.ndarray:
-    """Uniform example indices [num_sequences, length] int32, without replacement within a sequence."""
+@dataclasses.dataclass
+class _Draw:
+    """From a step and its random stream to a record; a class, since workers are sent a pickled one."""
+
+    tasks: TaskDistribution
+    split: Split | None  # to gather from
+    num_examples: int
+    group_size: int | None
+    own: slice
+
+    def __call__(self, step: int, rng: np.random.Generator) -> Batch:
+        task_ids = self.tasks.training_task_ids(step, rng)
+        size = self.tasks.task_batch_size, self.tasks.sequence_length
+        indices = draw_example_indices(rng, *size, self.num_examples, self.group_size)
+        batch = {"task_ids": task_ids[self.own], "example_indices": indices[self.own]}
+        return batch if self.split is None else gather(self.split, batch)
+
+
+def gather(split: Split, batch: Batch) -> Batch:
+    """A batch with inputs [..., T, X] and labels [..., T] in the place of its example_indices [..., T]."""
+    indices = batch["example_indices"]
+    rest = {name: array for name, array in batch.items() if name != "example_indices"}
+    return rest | {"inputs": split.inputs[indices], "labels": split.labels[indices]}
+
+
+def draw_example_indices(
+    rng: np.random.Generator, num_sequences: int, length: int, num_examples: int, group_size: int | None = None
+) -> np.ndarray:
+    """Example indices [num_sequences, length] int32.
+
+    Uniform without replacement within a sequence; with a group size, uniform with replacement within a group of
+    neighbours that is drawn for each sequence.
+    """
+    if group_size is not None:
+        groups = rng.integers(num_examples // group_size, size=(num_sequences, 1), dtype=np.int32)
+        return groups * group_size + rng.integers(group_size, size=(num_sequences, length), dtype=np.int32)
     if length**2 > 4 * num_examples:  # hardly a sequence would be free of repetitions: shuffle
         keys = rng.random((num_sequences, num_examples))
         chosen = np.argpartition(keys, length - 1, axis=1)[:, :length]
         return rng.permuted(chosen, axis=1).astype(np.int32)
     indices = rng.integers(num_examples, size=(num_sequences, length), dtype=np.int32)
+    rows = np.arange(num_sequences)
     while True:  # draw sequences with a repetition again
-        ordered = np.sort(indices, axis=1)
-        repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
-        if not len(repeated):
+        ordered = np.sort(indices[rows], axis=1)
+        rows = rows[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
+        if not len(rows):
             return indices
-        indices[repeated] = rng.integers(num_examples, size=(len(repeated), length), dtype=np.int32)
+        indices[rows] = rng.integers(num_examples, size=(len(rows), length), dtype=np.int32)
+
+
+class _MappedArray:
+    """An array in a file, which a worker that is sent it maps into its memory, where all workers share it."""
+
+    def __init__(self, array: np.ndarray, folder: str):
+        self._path = str(pathlib.Path(folder) / "inputs.npy")
+        np.save(self._path, array)
+        self._array = array
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self._array[indices]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getstate__(self):
+        return self._path
+
+    def __setstate__(self, path: str):
+        self._path, self._array = path, np.load(path, mmap_mode="r")
+
+
+def _mark_flags_as_parsed() -> None:
+    """Grain's workers read absl's flags, which only programs that start with absl's app.run have parsed."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,4 +1,6 @@
-"""Checkpoints of a run, through Orbax: the state, the loader's position and the configuration, saved asynchronously."""
+"""Checkpoints of a run, through Orbax: the state, the loader's position and what it belongs to, saved asynchronously."""
+
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -35,9 +37,9 @@ class Checkpoints:
         """The step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, config: str) -> None:
-        """Saves in the background, once the previous save has ended."""
-        meta = {"loader": {"next_step": step}, "config": config}
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Saves in the background, once the previous save has ended; `meta` is plain JSON."""
+        meta = {"loader": {"next_step": step}, **meta}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args, force=True)
 
@@ -45,8 +47,11 @@ class Checkpoints:
         """Returns when the last save is complete."""
         self._manager.wait_until_finished()
 
-    def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
+    def restore(self, state: TrainState) -> tuple[TrainState, int, dict[str, Any]]:
+        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract.
+
+        Returns:
+          The state, the step to go on from, and what `save` was given as `meta`.
 
         Raises:
           GpiclError: it is damaged.
@@ -55,13 +60,14 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(self.latest_step, args=args)
+            meta = dict(restored.meta)
+            return restored.state, meta.pop("loader")["next_step"], meta
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().split("\n")[0]
             raise GpiclError(
                 f"checkpoint {self.latest_step} in {self._manager.directory} cannot be read ({reason}); move it away to go "
                 "on from the one before"
             ) from error
-        return restored.state, restored.meta["loader"]["next_step"]
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:

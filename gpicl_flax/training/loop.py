@@ -1,5 +1,6 @@
 """The training loop: keeps the device busy, logs what it did a dispatch ago, saves, stops when told to."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.records.json_lines import JsonLines
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.tasks import augmentation, loader
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training import partitioning
+from gpicl_flax.tasks.loader import Loader, TrainingBatches
+from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.step import Metrics, TrainState, init_state, make_train_steps
@@ -64,14 +65,13 @@ class Training:
                 )
 
 
-def place_examples(
-    mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split, *, normalize: bool
-) -> augmentation.Examples:
-    """Puts a split into the memory of every device, as uint8, with what normalises it."""
-    offset, scale = (dataset.mean, dataset.std) if normalize else (0.0, 255.0)
-    return partitioning.replicate(
-        mesh, augmentation.Examples(split.images, split.labels, np.float32(offset), np.float32(scale))
-    )
+def check_data(folder: RunFolder, fingerprint: str | None, dataset: BaseDataset) -> None:
+    """Raises UsageError unless `dataset` has the fingerprint of the data that the run in `folder` was begun with."""
+    if dataset.fingerprint != fingerprint:
+        raise UsageError(
+            f"{folder} was begun with other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
+            f"now, and had {fingerprint} then; bring back that data, or choose another folder"
+        )
 
 
 def train(
@@ -80,6 +80,7 @@ def train(
     tasks: TaskDistribution,
     dataset: BaseDataset,
     training: Training,
+    loader: Loader,
     *,
     seed: int,
     mesh: jax.sharding.Mesh,
@@ -91,45 +92,52 @@ def train(
     """Trains to the last step, from the folder's newest checkpoint if it has one, and returns the final state.
 
     Args:
-      config: text that checkpoints carry.
+      config: text that checkpoints carry, beside the fingerprint of the data.
       stop: checked after every dispatch.
       on_row: called with every new row of metrics.jsonl.
 
     Raises:
-      UsageError: the model's parameters do not divide over the mesh.
+      UsageError: the model's parameters do not divide over the mesh, or the run was begun with other data.
       Preempted: told to stop; the state is saved.
       Diverged: the loss, the gradient or a parameter is not finite; the folder is marked.
     """
-    with Checkpoints(folder.checkpoints, keep=training.keep_checkpoints) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=training.keep_checkpoints))
         fresh = checkpoints.latest_step is None
         state, step = init_state(model, optimizer, tasks, seed=seed, mesh=mesh, abstract=not fresh), 0
+        meta = {"config": config, "data": dataset.fingerprint}
         if not fresh:
-            state, step = checkpoints.restore(state)
+            state, step, saved = checkpoints.restore(state)
+            check_data(folder, saved.get("data"), dataset)
         log = _RunLog(folder, tasks.num_classes, step, on_row)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(
             model, optimizer, tasks, mesh=mesh, shardings=shardings, accumulation=training.accumulation
         )
-        examples = place_examples(mesh, dataset, dataset.train, normalize=tasks.normalize)
-        batches = loader.training_batches(
+        on_device = placement.on_device(loader.placement, dataset.name, dataset.train)
+        placed = placement.place(mesh, dataset, dataset.train if on_device else None, normalize=tasks.normalize)
+        batches = TrainingBatches(
             tasks,
-            num_examples=len(dataset.train),
+            dataset.train,
             seed=seed,
+            gather=not on_device,
             start_step=step,
             steps_per_batch=training.steps_per_dispatch,
+            num_workers=loader.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        stack.callback(batches.close)
         if fresh and training.steps == 0:
-            checkpoints.save(step, state, config)
+            checkpoints.save(step, state, meta)
         while step < training.steps:
             batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
-            state, metrics = train_steps(state, np.uint32(seed), examples, batch)
+            state, metrics = train_steps(state, np.uint32(seed), placed, batch)
             step += training.steps_per_dispatch
             log.add(step, metrics)
             if step % training.checkpoint_period == 0 or step == training.steps or stop.requested:
                 log.flush()  # a checkpoint never stands for steps that are not in the log
-                checkpoints.save(step, state, config)
+                checkpoints.save(step, state, meta)
             if stop.requested and step < training.steps:
                 checkpoints.wait()
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")

@@ -15,6 +15,7 @@ from gpicl_flax.records import plateau
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
+from gpicl_flax.training.placement import Placed
 
 Metrics = dict[str, jax.Array]
 
@@ -73,7 +74,7 @@ def make_train_steps(
     mesh: jax.sharding.Mesh,
     shardings: TrainState,
     accumulation: int = 1,
-) -> Callable[[TrainState, np.uint32, augmentation.Examples, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, np.uint32, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """A jitted function that makes as many steps as its batch holds, and donates the state it is given.
 
     Args:
@@ -81,18 +82,18 @@ def make_train_steps(
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
 
     Returns:
-      (state, seed, examples, batch) -> (state, metrics): batch holds task_ids [S, B] and example_indices [S, B, T] of
-      S steps; metrics are arrays [S]. The seed is an argument, so runs that differ in it have the same program, which
+      (state, seed, placed, batch) -> (state, metrics): batch holds S steps as the loader gives them, task_ids [S, B]
+      and the indices or examples of their sequences; metrics are arrays [S]. The seed is an argument, so runs that differ in it have the same program, which
       JAX's compilation cache compiles once.
     """
 
-    def loss_fn(params, data, task_ids, example_indices):
-        seed, examples = data
+    def loss_fn(params, data, batch):
+        seed, placed = data
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
-            examples,
-            task_ids,
-            example_indices,
+            batch["task_ids"],
+            placed.examples(batch),
+            placed.normalization,
             num_classes=tasks.num_classes,
             permute_labels_prob=tasks.permute_labels_prob,
         )
@@ -109,23 +110,21 @@ def make_train_steps(
 
     gradient = jax.grad(loss_fn, has_aux=True)
 
-    def accumulated_gradient(params, data, task_ids, example_indices):
+    def accumulated_gradient(params, data, batch):
         # Part i takes every accumulation-th row, so that each device works on rows it already holds.
-        parts = jax.tree.map(
-            lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), (task_ids, example_indices)
-        )
-        shapes = jax.eval_shape(gradient, params, data, *jax.tree.map(lambda x: x[0], parts))
+        parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+        shapes = jax.eval_shape(gradient, params, data, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def add_part(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, data, *part)), None
+            return jax.tree.map(jnp.add, total, gradient(params, data, part)), None
 
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
     def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics]:
         compute = gradient if accumulation == 1 else accumulated_gradient
-        grads, metrics = compute(state.params, data, batch["task_ids"], batch["example_indices"])
+        grads, metrics = compute(state.params, data, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
@@ -134,7 +133,7 @@ def make_train_steps(
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
-    def train_steps(state, seed, examples, batch):
-        return jax.lax.scan(functools.partial(train_step, (seed, examples)), state, batch)
+    def train_steps(state, seed, placed, batch):
+        return jax.lax.scan(functools.partial(train_step, (seed, placed)), state, batch)
 
     return train_steps

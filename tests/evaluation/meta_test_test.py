@@ -15,7 +15,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
 
 TASKS = TaskDistribution(
-    image_shape=(3, 3, 1), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0
+    input_shape=(3, 3, 1), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0
 )
 
 
@@ -33,10 +33,12 @@ class KnowsBase(SequenceModel):
         return jnp.broadcast_to(5.0 * jax.nn.one_hot(3, self.num_classes), (*labels.shape, self.num_classes))
 
 
-def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, **settings):
+def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, where="auto", **settings):
     mesh = partitioning.MeshShape(data=data).build()
     with jax.set_mesh(mesh):
-        curves = meta_test(model, params or {}, tasks, [dataset], MetaTest(**settings), seed=seed, mesh=mesh)
+        curves = meta_test(
+            model, params or {}, tasks, [dataset], MetaTest(**settings), seed=seed, mesh=mesh, where=where
+        )
     return {curve["tasks"]: curve for curve in curves}
 
 
@@ -64,15 +66,15 @@ def test_only_test_examples_are_used(toy_dataset):
             bright = jnp.linalg.norm(inputs, axis=-1, keepdims=True) > 4
             return jnp.where(bright, 20.0, -20.0) * jax.nn.one_hot(labels, self.num_classes)
 
-    test_norm = np.linalg.norm((toy_dataset.test.images - toy_dataset.mean) / toy_dataset.std, axis=1)
-    train_norm = np.linalg.norm((toy_dataset.train.images - toy_dataset.mean) / toy_dataset.std, axis=1)
+    test_norm = np.linalg.norm((toy_dataset.test.inputs - toy_dataset.mean) / toy_dataset.std, axis=1)
+    train_norm = np.linalg.norm((toy_dataset.train.inputs - toy_dataset.mean) / toy_dataset.std, axis=1)
     assert train_norm.mean() < 4 < test_norm.min()
     assert np.mean(run(Spy(), toy_dataset, num_sequences=200)["unseen"]["accuracy"]) > 0.9
 
 
 def test_seen_tasks_keep_their_bias_and_unseen_tasks_always_permute(toy_dataset):
     often_three = np.where(np.arange(120) % 2, 3, toy_dataset.test.labels).astype(np.int32)
-    dataset = dataclasses.replace(toy_dataset, test=Split(toy_dataset.test.images, often_three))
+    dataset = dataclasses.replace(toy_dataset, test=Split(toy_dataset.test.inputs, often_three))
     share = np.mean(often_three == 3)
     assert share > 0.5
     curves = run(KnowsBase(), dataset, num_sequences=4000, batch_size=4000)
@@ -94,7 +96,7 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
     run(Recorder(), toy_dataset, tasks=tasks, num_sequences=12, batch_size=12, seed=3)
     jax.effects_barrier()
     indices = loader.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
-    images = (toy_dataset.test.images[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
+    images = (toy_dataset.test.inputs[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
     for (inputs, labels), ids, p in zip(shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True):
         for row, task_id in enumerate(ids):
             task = augmentation.make_task(
@@ -128,6 +130,33 @@ def test_batches_and_devices_do_not_change_the_result(toy_dataset, batch_size, d
     for kind in ("seen", "unseen"):
         np.testing.assert_allclose(found[kind]["loss"], expected[kind]["loss"], rtol=1e-5)
         np.testing.assert_allclose(found[kind]["accuracy"], expected[kind]["accuracy"], atol=0.05)
+
+
+@pytest.mark.parametrize("data", [1, 4])
+def test_examples_that_the_host_gathers_give_the_same_result_bit_for_bit(toy_dataset, data):
+    model = LSTM(hidden_size=4)
+    params = lstm_params(model)
+    on_device, on_host = (
+        run(model, toy_dataset, params, num_sequences=30, batch_size=16, data=data, where=where)
+        for where in ("device", "host")
+    )
+    assert on_device == on_host
+
+
+def test_a_sequence_of_a_grouped_dataset_resamples_one_group(toy_dataset):
+    """Ten points at the most in a sequence, which an oracle of nearest neighbours would name after a few positions."""
+    shown = []
+
+    class Recorder(SequenceModel):
+        def __call__(self, inputs, labels):
+            jax.debug.callback(lambda x: shown.append(np.array(x)), inputs)
+            return jnp.zeros((*labels.shape, self.num_classes))
+
+    dataset = dataclasses.replace(toy_dataset, test=dataclasses.replace(toy_dataset.test, group_size=3))
+    run(Recorder(), dataset, num_sequences=16, batch_size=16)
+    jax.effects_barrier()
+    counts = [len(np.unique(sequence.round(4), axis=0)) for sequence in shown[0]]
+    assert max(counts) == 3 and min(counts) >= 1  # of 6 positions
 
 
 def test_it_is_a_function_of_the_seed(toy_dataset):

@@ -24,9 +24,6 @@ def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
 
 
 def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
-    examples = augmentation.Examples(
-        dataset.train.images, dataset.train.labels, np.float32(dataset.mean), np.float32(dataset.std)
-    )
     make = jax.jit(
         functools.partial(
             augmentation.make_sequences,
@@ -35,7 +32,12 @@ def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
             permute_labels_prob=permute_labels_prob,
         )
     )
-    return jax.device_get(make(examples, np.asarray(ids, np.uint32), np.asarray(indices, np.int32)))
+    return jax.device_get(make(np.asarray(ids, np.uint32), *base_examples(dataset, indices)))
+
+
+def base_examples(dataset, indices):
+    examples = augmentation.Examples(dataset.train.inputs[indices], dataset.train.labels[indices])
+    return examples, augmentation.Normalization(np.float32(dataset.mean), np.float32(dataset.std))
 
 
 @pytest.mark.parametrize("num_features", [12, 40])
@@ -87,7 +89,7 @@ def test_a_sequence_is_the_normalised_projected_base_examples(toy_dataset):
     indices = rng.integers(200, size=(3, 7))
     inputs, labels = make_sequences(toy_dataset, [5, 6, 2**31], indices)
     tasks = make_tasks([5, 6, 2**31], num_features=9)
-    images = (toy_dataset.train.images[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
+    images = (toy_dataset.train.inputs[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
     np.testing.assert_allclose(
         inputs, np.einsum("bxy,bty->btx", tasks.projection.astype(np.float64), images), atol=1e-5
     )
@@ -117,21 +119,16 @@ def test_the_same_id_is_the_same_task_on_any_number_of_devices(toy_dataset, num_
 
 
 def make_sequences_on(mesh, dataset, ids, indices):
-    examples = partitioning.replicate(
-        mesh,
-        augmentation.Examples(
-            dataset.train.images, dataset.train.labels, np.float32(dataset.mean), np.float32(dataset.std)
-        ),
-    )
+    examples, normalization = base_examples(dataset, indices)
 
     @jax.jit
-    def make(examples, ids, indices):
+    def make(ids, examples):
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(0), examples, ids, indices, num_classes=C, permute_labels_prob=1.0
+            keys.tasks(0), ids, examples, normalization, num_classes=C, permute_labels_prob=1.0
         )
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
-    inputs, labels = make(examples, *partitioning.shard_batch(mesh, (ids, indices), batch_axis=0))
+    inputs, labels = make(*partitioning.shard_batch(mesh, (ids, examples), batch_axis=0))
     assert len(inputs.sharding.device_set) == mesh.size
     return jax.device_get((inputs, labels))
 
@@ -147,11 +144,14 @@ def test_seen_tasks_replay_with_their_own_permutation(toy_dataset):
 
 
 def test_normalisation_can_be_left_out(toy_dataset):
-    examples = augmentation.Examples(
-        jnp.full((1, 9), 255, jnp.uint8), jnp.zeros(1, jnp.int32), jnp.float32(0), jnp.float32(255)
-    )
-    key = keys.tasks(0)
+    offset, scale = toy_dataset.normalization(False)
+    examples = augmentation.Examples(jnp.full((1, 1, 9), 255, jnp.uint8), jnp.zeros((1, 1), jnp.int32))
     inputs, _ = augmentation.make_sequences(
-        key, examples, jnp.zeros(1, jnp.uint32), jnp.zeros((1, 1), jnp.int32), num_classes=C, permute_labels_prob=1.0
+        keys.tasks(0),
+        jnp.zeros(1, jnp.uint32),
+        examples,
+        augmentation.Normalization(offset, scale),
+        num_classes=C,
+        permute_labels_prob=1.0,
     )
     np.testing.assert_allclose(inputs[0, 0], make_tasks([0], num_features=9).projection[0].sum(axis=1), rtol=1e-5)

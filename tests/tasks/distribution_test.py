@@ -43,7 +43,7 @@ def test_seen_and_unseen_ids_never_meet(num_tasks):
         ({"num_tasks": 2**32}, "num_tasks"),
         ({"permute_labels_prob": 1.5}, "permute_labels_prob"),
         ({"task_batch_size": 10, "sequences_per_task": 4}, "multiple"),
-        ({"image_shape": (8, 8)}, "image_shape"),
+        ({"input_shape": (8, 8)}, "input_shape"),
         ({"sequence_length": 0}, "sequence_length"),
     ],
 )
@@ -54,4 +54,4 @@ def test_values_out_of_range_are_refused(settings, word):
 
 def test_a_sequence_longer_than_a_split_is_refused():
     with pytest.raises(UsageError, match="360 test examples, fewer than .* 361"):
-        TaskDistribution("digits", image_shape=(8, 8, 1), sequence_length=361).load()
+        TaskDistribution("digits", input_shape=(8, 8, 1), sequence_length=361).load()

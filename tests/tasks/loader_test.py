@@ -1,17 +1,25 @@
+import contextlib
 import itertools
 
 import numpy as np
 import pytest
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import loader
+from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import Loader, TrainingBatches
 
 TASKS = TaskDistribution(num_tasks=1000, task_batch_size=8, sequence_length=5)
+SPLIT = Split(
+    np.random.default_rng(0).integers(0, 256, (60, 4), dtype=np.uint8),
+    np.random.default_rng(1).integers(0, 10, 60).astype(np.int32),
+)
 
 
 def take(count, **kwargs):
-    batches = loader.training_batches(TASKS, **{"num_examples": 60, "seed": 0} | kwargs)
-    return list(itertools.islice(batches, count))
+    with contextlib.closing(TrainingBatches(TASKS, SPLIT, **{"seed": 0} | kwargs)) as batches:
+        return list(itertools.islice(batches, count))
 
 
 def assert_equal(left, right):
@@ -20,6 +28,7 @@ def assert_equal(left, right):
         assert a.keys() == b.keys()
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
+            assert a[key].dtype == b[key].dtype
 
 
 def test_a_record_has_the_shapes_and_types_of_a_step():
@@ -27,6 +36,18 @@ def test_a_record_has_the_shapes_and_types_of_a_step():
     assert batch["task_ids"].shape == (3, 8) and batch["task_ids"].dtype == np.uint32
     assert batch["example_indices"].shape == (3, 8, 5) and batch["example_indices"].dtype == np.int32
     assert 0 <= batch["example_indices"].min() and batch["example_indices"].max() < 60
+
+
+def test_gathered_examples_are_those_of_the_indices():
+    for with_indices, gathered in zip(take(3, steps_per_batch=2), take(3, steps_per_batch=2, gather=True), strict=True):
+        indices = with_indices["example_indices"]
+        expected = {
+            "task_ids": with_indices["task_ids"],
+            "inputs": SPLIT.inputs[indices],
+            "labels": SPLIT.labels[indices],
+        }
+        assert_equal([gathered], [expected])
+        assert gathered["inputs"].dtype == np.uint8
 
 
 def test_the_data_are_a_function_of_seed_and_step():
@@ -52,6 +73,12 @@ def test_processes_share_the_batch_without_changing_it(processes):
     assert_equal(joined, take(3))
 
 
+@pytest.mark.parametrize("gather", [False, True])
+def test_worker_processes_do_not_change_the_data(gather):
+    alone = {"gather": gather, "start_step": 4, "steps_per_batch": 2, "process_index": 1, "process_count": 2}
+    assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
+
+
 @pytest.mark.parametrize("num_examples", [20, 70, 5000])
 def test_examples_are_uniform_and_distinct_within_a_sequence(num_examples):
     indices = loader.draw_example_indices(np.random.default_rng(0), 20_000, 8, num_examples)
@@ -66,3 +93,28 @@ def test_a_sequence_can_take_every_example():
     indices = loader.draw_example_indices(np.random.default_rng(0), 50, 12, 12)
     assert (np.sort(indices, axis=1) == np.arange(12)).all()
     assert len({tuple(row) for row in indices}) == 50  # in another order each
+
+
+def test_a_sequence_resamples_one_group_uniformly():
+    indices = loader.draw_example_indices(np.random.default_rng(0), 20_000, 7, 50, group_size=10)
+    groups = indices // 10
+    assert (groups == groups[:, :1]).all()
+    np.testing.assert_allclose(np.bincount(groups[:, 0], minlength=5) / 20_000, 0.2, atol=0.015)
+    for position in (indices % 10).T:
+        np.testing.assert_allclose(np.bincount(position, minlength=10) / 20_000, 0.1, atol=0.011)
+    # With replacement: seven of ten are all different with probability 10! / 3! / 10^7.
+    distinct = (np.diff(np.sort(indices, axis=1), axis=1) > 0).all(axis=1).mean()
+    assert distinct == pytest.approx(0.0605, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"placement": "gpu"}, "Loader.placement must be one of auto, device, host"),
+        ({"num_workers": -1}, "Loader.num_workers must not be negative"),
+        ({"num_workers": 0.5}, "Loader.num_workers must be of type int"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, words):
+    with pytest.raises(UsageError, match=words):
+        Loader(**settings)

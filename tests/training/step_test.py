@@ -11,16 +11,16 @@ from gpicl_flax.baselines import MAML
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
 from gpicl_flax.records import plateau
-from gpicl_flax.tasks import loader
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import TrainingBatches
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.loop import place_examples
 from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.placement import place
 from gpicl_flax.training.step import init_state, make_train_steps, sequence_losses
 
 TASKS = TaskDistribution(
-    image_shape=(3, 3, 1), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
+    input_shape=(3, 3, 1), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
@@ -36,7 +36,17 @@ FURTHER_MODELS = {
 }
 
 
-def train(dataset, model=MODELS["transformer"], optimizer=None, *, steps=6, data=1, model_axis=1, accumulation=1):
+def train(
+    dataset,
+    model=MODELS["transformer"],
+    optimizer=None,
+    *,
+    steps=6,
+    data=1,
+    model_axis=1,
+    accumulation=1,
+    gather=False,
+):
     """The state and the metrics [steps] of a short training."""
     optimizer = optimizer or adam(1e-2)
     mesh = partitioning.MeshShape(data=data, model=model_axis).build()
@@ -46,10 +56,10 @@ def train(dataset, model=MODELS["transformer"], optimizer=None, *, steps=6, data
         train_steps = make_train_steps(
             model, optimizer, TASKS, mesh=mesh, shardings=shardings, accumulation=accumulation
         )
-        examples = place_examples(mesh, dataset, dataset.train, normalize=True)
-        batches = loader.training_batches(TASKS, num_examples=len(dataset.train), seed=0, steps_per_batch=steps)
-        batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
-        state, metrics = train_steps(state, np.uint32(0), examples, batch)
+        placed = place(mesh, dataset, None if gather else dataset.train, normalize=True)
+        batch = next(TrainingBatches(TASKS, dataset.train, seed=0, gather=gather, steps_per_batch=steps))
+        batch = partitioning.shard_batch(mesh, batch, batch_axis=1)
+        state, metrics = train_steps(state, np.uint32(0), placed, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         return jax.device_get(state), jax.device_get(metrics)
 
@@ -76,6 +86,16 @@ def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device,
     np.testing.assert_allclose(sharded_metrics["loss"], metrics["loss"], rtol=2e-5)
     for a, b in zip(jax.tree.leaves(sharded_state.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn rounding into signs
+
+
+def test_examples_that_the_host_gathers_are_the_same_training_bit_for_bit(toy_dataset, on_one_device):
+    state, metrics = on_one_device("lstm", toy_dataset)
+    gathered_state, gathered_metrics = train(toy_dataset, MODELS["lstm"], gather=True)
+    jax.tree.map(np.testing.assert_array_equal, (gathered_state, gathered_metrics), (state, metrics))
+    _, sharded = train(toy_dataset, MODELS["lstm"], data=8, gather=True)
+    np.testing.assert_allclose(sharded["loss"], metrics["loss"], rtol=1e-4)
+    _, accumulated = train(toy_dataset, MODELS["lstm"], data=2, accumulation=4, gather=True)
+    np.testing.assert_allclose(accumulated["loss"], metrics["loss"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", FURTHER_MODELS)
@@ -126,12 +146,13 @@ def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
     mesh = partitioning.MeshShape(data=1).build()
     model = MODELS["lstm"]
     params = jax.device_get(init_state(model, optax.sgd(0.1), TASKS, seed=0, mesh=mesh).params)
-    batch = next(loader.training_batches(TASKS, num_examples=len(toy_dataset.train), seed=0))
+    batch = jax.tree.map(lambda x: x[0], next(TrainingBatches(TASKS, toy_dataset.train, seed=0)))
+    split = toy_dataset.train
     inputs, labels = augmentation.make_sequences(
         keys.tasks(0),
-        place_examples(mesh, toy_dataset, toy_dataset.train, normalize=True),
-        batch["task_ids"][0],
-        batch["example_indices"][0],
+        batch["task_ids"],
+        augmentation.Examples(split.inputs[batch["example_indices"]], split.labels[batch["example_indices"]]),
+        augmentation.Normalization(toy_dataset.mean, toy_dataset.std),
         num_classes=10,
         permute_labels_prob=1.0,
     )
@@ -203,7 +224,7 @@ def test_a_single_task_is_learned(monkeypatch):
     labels = rng.integers(0, 9, 300).astype(np.int32)
     images[np.arange(300), labels] = 255
     split = Split(images, labels)
-    dataset = BaseDataset("brightest", split, split, float(images.mean()), float(images.std()))
+    dataset = BaseDataset("brightest", split, split, float(images.mean()), float(images.std()), (9,), 10)
     monkeypatch.setitem(globals(), "TASKS", dataclasses.replace(TASKS, num_tasks=1))
     _, metrics = train(dataset, MODELS["lstm"], adam(1e-2), steps=150)
     assert metrics["loss"][0] > 2.0

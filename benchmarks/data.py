@@ -1,0 +1,99 @@
+"""Batches a second of the loader, by placement and workers, and its share of a training step.
+
+    python benchmarks/data.py [--seconds N]
+
+A batch is B sequences of T = 100 examples, from 60,000 images. With the base dataset on the device it is task ids and
+example indices; where the host gathers, it is the images. The share is the time that the loader needs for the batch of
+a step, over that of the training step of a small LSTM (hidden size 64) on the same sequences: a quick step to keep up
+with. The loader works while the device does, so that a share under 100% need not cost any time.
+"""
+
+import argparse
+import contextlib
+import itertools
+import math
+import time
+
+import jax
+import numpy as np
+
+from gpicl_flax.models import LSTM
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import TrainingBatches
+from gpicl_flax.training import partitioning
+from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.placement import place
+from gpicl_flax.training.step import init_state, make_train_steps
+
+NUM_EXAMPLES = 60_000
+STEPS = 10  # of a dispatch
+# Input shape and B, each with the device's and the host's placement and 0 or 2 workers.
+CASES = (((14, 14, 1), 128), ((32, 32, 3), 8))
+
+
+def noise(input_shape: tuple[int, ...]) -> Split:
+    """Random grey values in the place of a base dataset."""
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 256, (NUM_EXAMPLES, math.prod(input_shape)), dtype=np.uint8)
+    return Split(inputs, rng.integers(0, 10, NUM_EXAMPLES).astype(np.int32))
+
+
+def seconds_per_step(tasks: TaskDistribution, split: Split, seconds: float, **settings) -> float:
+    """What the loader needs for the batch of one step, drawn as fast as it can."""
+    with contextlib.closing(TrainingBatches(tasks, split, seed=0, steps_per_batch=STEPS, **settings)) as batches:
+        for _ in range(5):  # until buffers and workers have started
+            next(batches)
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            next(batches)
+            count += 1
+        return (time.perf_counter() - start) / (count * STEPS)
+
+
+def seconds_of_training(tasks: TaskDistribution, split: Split) -> float:
+    """What a training step takes on this machine, without its loader."""
+    mesh = partitioning.MeshShape(data=1).build()
+    model, optimizer = LSTM(hidden_size=64), adam()
+    dataset = BaseDataset("noise", split, split, 127.5, 74.0, tasks.input_shape, 10)
+    with jax.set_mesh(mesh), contextlib.closing(TrainingBatches(tasks, split, seed=0, steps_per_batch=2)) as batches:
+        state = init_state(model, optimizer, tasks, seed=0, mesh=mesh)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        train_steps = make_train_steps(model, optimizer, tasks, mesh=mesh, shardings=shardings)
+        placed = place(mesh, dataset, split, normalize=True)
+        times = []
+        for batch in itertools.islice(batches, 4):
+            start = time.perf_counter()
+            state, metrics = train_steps(
+                state, np.uint32(0), placed, partitioning.shard_batch(mesh, batch, batch_axis=1)
+            )
+            jax.block_until_ready(metrics)
+            times.append((time.perf_counter() - start) / 2)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="N", help="for each row (default %(default)s)")
+    arguments = parser.parse_args()
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, T = 100, 60,000 examples")
+    print(
+        f"{'inputs':8} {'B':>3} {'placement':9} {'workers':>7} {'batches/s':>10} {'MB/s':>7} {'step':>8} {'share':>7}"
+    )
+    for input_shape, batch_size in CASES:
+        tasks = TaskDistribution(input_shape=input_shape, task_batch_size=batch_size)
+        split = noise(input_shape)
+        step = seconds_of_training(tasks, split)
+        for gather, num_workers in itertools.product((False, True), (0, 2)):
+            cost = seconds_per_step(tasks, split, arguments.seconds, gather=gather, num_workers=num_workers)
+            example = (split.inputs.shape[1] + 4) if gather else 4  # bytes
+            nbytes = batch_size * (4 + tasks.sequence_length * example)
+            print(
+                f"{'x'.join(map(str, input_shape)):8} {batch_size:3} {'host' if gather else 'device':9} {num_workers:7} "
+                f"{1 / cost:10,.0f} {nbytes / cost / 1e6:7,.0f} {step * 1e3:5,.0f} ms {cost / step:7.2%}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

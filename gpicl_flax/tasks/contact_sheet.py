@@ -1,0 +1,93 @@
+"""A contact sheet: examples of a base dataset as they are, and as tasks make them."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks.base_dataset import BaseDataset
+
+NUM_TASKS = 3
+_ROWS = 2  # examples of a class
+_SPREAD = 3.0  # standard deviations of a projected input between black and white
+
+
+def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
+    """One panel of training examples, a column for each class, and one for each of the tasks 0, 1, 2 of a run with `seed`,
+    with the same examples in the same places.
+
+    Features are drawn as a square of pixels, as far as they fill one.
+    """
+    num_classes = dataset.num_classes
+    columns = [np.flatnonzero(dataset.train.labels == label)[:_ROWS] for label in range(num_classes)]
+    indices = np.concatenate(columns)
+    places = [(row, label) for label, column in enumerate(columns) for row in range(len(column))]
+    raw, labels = dataset.train.inputs[indices], dataset.train.labels[indices]
+    offset, scale = dataset.normalization(True)
+    inputs, task_labels = jax.device_get(
+        augmentation.make_sequences(
+            keys.tasks(seed),
+            np.arange(NUM_TASKS, dtype=np.uint32),
+            augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (raw, labels))),
+            augmentation.Normalization(offset, scale),
+            num_classes=num_classes,
+            permute_labels_prob=1.0,
+        )
+    )
+    panels = [("raw", _grey_values(raw), labels)]
+    for task in range(NUM_TASKS):
+        # A projection leaves no range: its mean is 0 and its standard deviation about that of the normalised inputs.
+        pixels = np.clip(inputs[task] / (2 * _SPREAD) + 0.5, 0, 1)
+        panels.append((f"task {task}", pixels, task_labels[task]))
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(0.62 * num_classes + 0.4, 1.65 * len(panels) + 0.5), layout="constrained"
+    )
+    for panel, (title, pixels, panel_labels) in zip(axes, panels, strict=True):
+        _draw_panel(panel, title, _as_images(pixels, dataset.input_shape), panel_labels, places, num_classes)
+    figure.suptitle(f"{dataset.name}: training examples, and the same as tasks (label above)", fontsize="medium")
+    return figure
+
+
+def save(figure: Figure, path: epath.Path) -> None:
+    """Writes the figure as a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def _draw_panel(axes, title, images, labels, places, num_classes: int) -> None:
+    height, width = images.shape[1:3]
+    gap = max(1, height // 5), max(1, width // 8)
+    sheet = np.ones((_ROWS * (height + gap[0]), num_classes * (width + gap[1]), *images.shape[3:]))
+    for image, (row, column) in zip(images, places, strict=True):
+        top, left = row * (height + gap[0]), column * (width + gap[1])
+        sheet[top : top + height, left : left + width] = image
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for label, (row, column) in zip(labels, places, strict=True):
+        if row == 0:
+            axes.text(column * (width + gap[1]) + width / 2, -gap[0], str(label), ha="center", fontsize="small")
+    axes.set_ylabel(title)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _grey_values(raw: np.ndarray) -> np.ndarray:
+    """[n, X] in [0, 1]: grey values as they are, features between their extremes."""
+    if raw.dtype == np.uint8:
+        return raw / 255
+    return (raw - raw.min()) / (np.ptp(raw) or 1)
+
+
+def _as_images(pixels: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:
+    """[n, X] -> [n, height, width] or [n, height, width, 3]."""
+    if len(input_shape) == 1:
+        side = int(input_shape[0] ** 0.5)
+        return pixels[:, : side**2].reshape(-1, side, side)
+    images = pixels.reshape(-1, *input_shape)
+    return images if images.shape[-1] == 3 else images.mean(axis=-1)

@@ -1,0 +1,33 @@
+"""Raw datasets: what a source gives, before it is checked and brought to a run's input shape."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class RawSplit(NamedTuple):
+    """One split as it was found.
+
+    Attributes:
+      inputs: images [n, height, width(, channels)] uint8, or features [n, X] float32. Images of several sizes are a
+        list of [height, width, channels].
+      labels: [n], integers.
+    """
+
+    inputs: np.ndarray | list[np.ndarray]
+    labels: np.ndarray
+
+
+class RawDataset(NamedTuple):
+    """Both splits.
+
+    Attributes:
+      train, test: the fixed splits.
+      class_names: of the labels 0..C-1, where the source has names for them.
+      group_size: examples of a group, where a sequence resamples one group of neighbours instead of drawing from all.
+    """
+
+    train: RawSplit
+    test: RawSplit
+    class_names: tuple[str, ...] | None = None
+    group_size: int | None = None

@@ -1,0 +1,64 @@
+"""Where a split of the base dataset lies while a program reads it: in the memory of every device, or with the host."""
+
+import logging
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import psutil
+
+from gpicl_flax.tasks.augmentation import Examples, Normalization
+from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.training import partitioning
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 4  # of the free memory, what a split may take on the device; the rest is for the model and its activations
+
+
+class Placed(NamedTuple):
+    """What a program reads besides its batches.
+
+    Attributes:
+      split: all examples, inputs [n, X] and labels [n]; None: the batches bring theirs.
+      normalization: of the inputs.
+    """
+
+    split: Examples | None
+    normalization: Normalization
+
+    def examples(self, batch: dict[str, jax.Array]) -> Examples:
+        """The base examples [B, T] of a batch; inside a program."""
+        if self.split is None:
+            return Examples(batch["inputs"], batch["labels"])
+        return Examples(*(array[batch["example_indices"]] for array in self.split))
+
+
+def on_device(setting: str, name: str, split: Split) -> bool:
+    """Whether a split of base dataset `name` goes to the devices, under a `Loader.placement`; logs where it goes."""
+    here = setting == "device" or setting == "auto" and split.nbytes * _SHARE <= free_device_memory()
+    logger.info(
+        "base dataset %r: %s examples (%.1f MB) %s",
+        name,
+        f"{len(split):,}",
+        split.nbytes / 1e6,
+        "in device memory" if here else "gathered by the host",
+    )
+    return here
+
+
+def free_device_memory() -> int:
+    """Bytes that are free on each device; where devices share the host's memory, its part of that."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return psutil.virtual_memory().available // jax.local_device_count()
+
+
+def place(mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, *, normalize: bool) -> Placed:
+    """Brings a split of `dataset`, if there is one to bring, and its normalisation to every device of the mesh."""
+    offset, scale = dataset.normalization(normalize)
+    normalization = Normalization(np.float32(offset), np.float32(scale))
+    examples = split and Examples(split.inputs, split.labels)
+    return partitioning.replicate(mesh, Placed(examples, normalization))
