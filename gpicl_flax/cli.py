@@ -118,9 +118,11 @@ def _log_to_stderr() -> Iterator[None]:
     handler.setFormatter(Formatter())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # some libraries give the root logger a handler of their own
     try:
         yield
     finally:
+        logger.propagate = True
         logger.removeHandler(handler)
 
 

@@ -9,7 +9,8 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+    "JAX_COMPILATION_CACHE_DIR": f"{_CACHE.name}/jax",
+    "XDG_CACHE_HOME": f"{_CACHE.name}/xdg",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

@@ -3,6 +3,8 @@
 import pathlib
 from typing import NamedTuple
 
+from etils import epath
+
 from gpicl_flax import text_table
 from gpicl_flax.tasks import tfds_store
 from gpicl_flax.tasks.random_points import NUM_POINTS
@@ -57,7 +59,7 @@ def as_table(data_dir: str | None) -> str:
     return text_table.render([header, *entries(data_dir)], right=(1, 2))
 
 
-def _prepared(folder: pathlib.Path) -> list[Entry]:
+def _prepared(folder: epath.Path) -> list[Entry]:
     """The datasets of inputs and labels in a TFDS folder that `tfds_store.read` can open."""
     import tensorflow_datasets as tfds
 

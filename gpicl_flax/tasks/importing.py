@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import checks, files, tfds_store
@@ -17,7 +18,7 @@ def import_dataset(
     *,
     test_fraction: float | None = None,
     data_dir: str | None = None,
-) -> pathlib.Path:
+) -> epath.Path:
     """Reads images and labels, checks them, and writes them as the TFDS dataset `name`.
 
     Args:

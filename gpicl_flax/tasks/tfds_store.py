@@ -18,8 +18,10 @@ import threading
 from collections.abc import Iterator
 
 import numpy as np
+from etils import epath
 
 from gpicl_flax.errors import GpiclError, UsageError
+from gpicl_flax.tasks import array_cache
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
 logger = logging.getLogger(__name__)
@@ -29,9 +31,9 @@ FEATURES = "features"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def data_dir_or_default(data_dir: str | None) -> pathlib.Path:
-    """Where TFDS keeps datasets: the folder given, or $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+def data_dir_or_default(data_dir: str | None) -> epath.Path:
+    """Where TFDS keeps datasets, local or gs://: the folder given, or $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def read(name: str, data_dir: str | None) -> RawDataset:
@@ -60,14 +62,13 @@ def read(name: str, data_dir: str | None) -> RawDataset:
             f"there is a network (`gpicl datasets prepare {name}`) and copy that folder here, or bring its files under "
             "another name: `gpicl datasets import my_name --images ... --labels ...`"
         )
-    splits = []
     try:
-        with _quiet_tfds():
-            for split in ("train", "test"):
-                examples = [(e[inputs], e["label"]) for e in builder.as_data_source(split=split)]
-                arrays = [array for array, _ in examples]
-                same_size = len({array.shape for array in arrays}) == 1
-                splits.append(RawSplit(np.stack(arrays) if same_size else arrays, np.asarray([y for _, y in examples])))
+        splits = array_cache.load(pathlib.Path(builder.data_dir))
+        if splits is None:
+            with _quiet_tfds():
+                splits = [_decode(builder.as_data_source(split=split), inputs) for split in ("train", "test")]
+            if all(isinstance(x, np.ndarray) and x.dtype == np.uint8 for x, _ in splits):  # nothing else takes long
+                array_cache.save(pathlib.Path(builder.data_dir), splits)
     except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
     except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
@@ -77,7 +78,15 @@ def read(name: str, data_dir: str | None) -> RawDataset:
     return RawDataset(*splits, class_names=tuple(builder.info.features["label"].names))
 
 
-def prepare(name: str, data_dir: str | None) -> pathlib.Path:
+def _decode(source, inputs: str) -> RawSplit:
+    """All examples of a TFDS data source, whose inputs are its feature `inputs`."""
+    examples = [(example[inputs], example["label"]) for example in source]
+    arrays = [array for array, _ in examples]
+    same_size = len({array.shape for array in arrays}) == 1
+    return RawSplit(np.stack(arrays) if same_size else arrays, np.asarray([label for _, label in examples]))
+
+
+def prepare(name: str, data_dir: str | None) -> epath.Path:
     """Downloads a TFDS dataset and prepares it in the array_record format, with TFDS's own progress bars.
 
     Raises:
@@ -105,7 +114,7 @@ def prepare(name: str, data_dir: str | None) -> pathlib.Path:
             f"{name!r} could not be prepared in {folder} ({_first_line(error)}); without a network, bring its files: "
             "`gpicl datasets import my_name --images ... --labels ...`"
         ) from error
-    return pathlib.Path(builder.data_dir)
+    return epath.Path(builder.data_dir)
 
 
 def check_name(name: str, data_dir: str | None) -> None:
@@ -123,7 +132,7 @@ def check_name(name: str, data_dir: str | None) -> None:
         raise UsageError(f"{existing} exists already; choose another name, or remove that folder first")
 
 
-def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: str) -> pathlib.Path:
+def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: str) -> epath.Path:
     """Writes a dataset of images or features for `read`, `tfds.builder` and `tfds.builder_from_directory`.
 
     It is written beside its place and moved there at the end, so that what is there is whole; interrupted by an error,

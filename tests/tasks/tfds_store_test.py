@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,21 @@ def test_damaged_files_are_refused(tmp_path, raw):
     refused(lambda: tfds_store.read("mine", str(tmp_path)), "'mine'", "cannot be read")
     (path / "dataset_info.json").write_text("{")
     refused(lambda: tfds_store.read("mine", str(tmp_path)), "mine")
+
+
+def test_images_are_decoded_once(tmp_path, raw, assert_same, monkeypatch):
+    path = tfds_store.write("mine", raw, str(tmp_path), description="")
+    first = tfds_store.read("mine", str(tmp_path))
+    monkeypatch.setattr(tfds_store, "_decode", lambda *_: pytest.fail("decoded again"))
+    again = tfds_store.read("mine", str(tmp_path))
+    assert_same(again, raw)
+    assert again.train.inputs.dtype == first.train.inputs.dtype and again.class_names == first.class_names
+    monkeypatch.undo()
+    # Another dataset in the same place is another dataset.
+    other = raw._replace(test=RawSplit(255 - raw.test.inputs, raw.test.labels))
+    shutil.rmtree(path)
+    shutil.copytree(tfds_store.write("other", other, str(tmp_path), description=""), path)
+    assert_same(tfds_store.read("mine", str(tmp_path)), other)
 
 
 def test_preparing_needs_tensorflow_and_says_so(tmp_path, monkeypatch):
