@@ -27,7 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of a table, `head` say, has seen enough; all else was done before
         sys.stderr.close()
-    except (NotADirectoryError, PermissionError, FileExistsError, ImportError) as error:  # also of what gs:// needs
+    except (
+        NotADirectoryError,
+        IsADirectoryError,
+        PermissionError,
+        FileExistsError,
+        ImportError,
+    ) as error:  # also of what gs:// needs
         print(f"\ngpicl: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import gin
 from gin import config_parser
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, first_line, one_line
 
 T = TypeVar("T")
 
@@ -72,9 +72,9 @@ class Config:
             try:
                 value = root()
             except UsageError as error:
-                raise UsageError(_first_line(error)) from error  # less the lines that gin adds about where it was
+                raise UsageError(first_line(error)) from error  # less the lines that gin adds about where it was
             except (TypeError, ValueError) as error:
-                raise UsageError(_one_line(error)) from error
+                raise UsageError(one_line(error)) from error
             operative = gin.operative_config_str()
         unused = self.bindings.keys() - _read(operative).bindings.keys()
         if unused:
@@ -124,7 +124,7 @@ def _gin(parse_: Callable[[], Any]) -> Iterator[None]:
         except UsageError:
             raise
         except Exception as error:  # a gin file can import, and so raise, anything
-            raise UsageError(f"gin: {_one_line(error)}") from error
+            raise UsageError(f"gin: {one_line(error)}") from error
         yield
     finally:
         gin.clear_config()
@@ -181,11 +181,3 @@ def _read(text: str) -> Config:
     if macros.keys() - used:
         raise UsageError(f"gin: macro never used: {', '.join(sorted(macros.keys() - used))}")
     return Config(bindings, tuple(imports))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

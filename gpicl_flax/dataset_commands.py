@@ -1,6 +1,7 @@
 """The subcommands of `gpicl datasets`; each is a call into the room tasks/."""
 
 import argparse
+import pathlib
 import sys
 import time
 
@@ -151,7 +152,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1 or arguments.image_size < 1:
         raise UsageError("--batch_size and --image_size must be positive")
     suffix = "_random_weights" if arguments.weights == "random" else ""
-    new_name = arguments.new_name or f"{arguments.name}_{arguments.encoder}{suffix}"
+    new_name = arguments.new_name or f"{pathlib.Path(arguments.name).stem}_{arguments.encoder}{suffix}"
     tfds_store.check_name(new_name, arguments.data_dir)
     dataset = load_base_dataset(arguments.name, data_dir=arguments.data_dir)
     encoder = encoders.load(arguments.encoder, weights=arguments.weights, image_size=arguments.image_size)

@@ -23,6 +23,16 @@ class Preempted(GpiclError):
     exit_code = 42
 
 
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, where more lines add nothing for a user."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def check_types(settings: object, **types: type | tuple[type, ...]) -> None:
     """Raises UsageError, in the words of gin, unless each named attribute of `settings` is of its type."""
     for name, expected in types.items():

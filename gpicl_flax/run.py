@@ -24,11 +24,13 @@ from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.loop import Row, Training, check_data, train
+from gpicl_flax.training.loop import Row, Training, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.step import init_state
+
+_LOADING = ("Run.loader", *(f"Loader.{field.name}" for field in dataclasses.fields(Loader)))
 
 
 @gin.configurable
@@ -131,8 +133,9 @@ def execute(
     mesh = run.check_devices()
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
-    if folder.facts.exists():
-        check_data(folder, folder.read_facts()["base_dataset"].get("fingerprint"), dataset)
+    if folder.checkpoints.exists():
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            _check_data(folder, checkpoints, dataset)
     if jax.process_index() == 0:
         write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
         write_atomically(folder.operative_config, operative)
@@ -187,8 +190,11 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
         datasets = [run.tasks.load(name) for name in run.test_names]
+        for dataset in datasets:
+            if dataset.name == run.tasks.base_dataset:
+                _check_data(folder, checkpoints, dataset)
         state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh, abstract=True)
-        state, step, _ = checkpoints.restore(state)
+        state, step = checkpoints.restore(state)
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh):
@@ -199,7 +205,8 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        changed = differences(parse_text(folder.config.read_text()), config)
+        # How the data get to the device changes no result, and may change with the machine.
+        changed = differences(*(c.without(*_LOADING) for c in (parse_text(folder.config.read_text()), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
@@ -208,6 +215,15 @@ def check_folder(config: Config, folder: RunFolder) -> None:
         raise UsageError(f"{folder} is not empty and is not a run folder; choose another folder")
     if folder.ended == DIVERGED:
         raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
+
+
+def _check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
+    """Raises UsageError if the newest checkpoint, where there is one, comes from other data than `dataset`."""
+    if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
+        raise UsageError(
+            f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
+            f"now, and had {checkpoints.meta().get('data')} then; bring back that data, or choose another folder"
+        )
 
 
 def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path) -> None:

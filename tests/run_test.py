@@ -302,17 +302,17 @@ def test_a_run_does_not_go_on_with_other_data(config, tmp_path):
 
     np.savez(path, **arrays | {"train_labels": arrays["train_labels"][::-1]})
     before = {file: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
-    with pytest.raises(UsageError, match="was begun with other data: .*data.npz.* choose another folder") as caught:
-        start(own, folder)
-    assert "\n" not in str(caught.value)
+    for call in (lambda: start(own, folder), lambda: evaluate(folder)):
+        with pytest.raises(UsageError, match="was trained on other data: .*data.npz.* choose another folder") as caught:
+            call()
+        assert "\n" not in str(caught.value)
     assert {file: file.read_bytes() for file in folder.path.iterdir() if file.is_file()} == before
-    folder.facts.unlink()  # the checkpoint knows, too
-    with pytest.raises(UsageError, match="was begun with other data"):
-        start(own, folder)
+    assert not folder.evaluations.exists()
     np.savez(path, **arrays)
-    folder.facts.unlink()
     start(own, folder)
     assert folder.ended == "DONE"
+    curves = folder.latest_evaluation()["curves"]
+    assert {curve["fingerprint"] for curve in curves} == {folder.read_facts()["base_dataset"]["fingerprint"]}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -321,7 +321,7 @@ def test_where_the_data_lie_does_not_change_a_run(config, undisturbed, tmp_path,
     folder = RunFolder(tmp_path / "host")
     with pytest.raises(Preempted):
         start(config.override(on_host), folder, sigterm_at(8))
-    start(config.override(on_host), folder)
+    start(config if workers else config.override(on_host), folder)  # it may change between starts, too
     assert folder.metrics.read_bytes() == undisturbed.metrics.read_bytes()
     assert folder.latest_evaluation() == undisturbed.latest_evaluation()
 

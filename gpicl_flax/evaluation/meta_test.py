@@ -68,7 +68,7 @@ def meta_test(
       where: the test examples lie, a `Loader.placement`; it changes no result.
 
     Returns:
-      One dict a curve: base_dataset, tasks ('seen' or 'unseen'), num_sequences, and lists over the T positions of the
+      One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T positions of the
       means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
       `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
@@ -92,7 +92,12 @@ def meta_test(
             rows = {"task_ids": task_ids, "example_indices": indices}
             losses, correct = _in_batches(evaluate_batch, rows, None if on_device else test, settings.batch_size, mesh)
             curves.append(
-                {"base_dataset": dataset.name, "tasks": kind, "num_sequences": settings.num_sequences}
+                {
+                    "base_dataset": dataset.name,
+                    "fingerprint": dataset.fingerprint,
+                    "tasks": kind,
+                    "num_sequences": settings.num_sequences,
+                }
                 | _accuracy_curve(correct)
                 | _loss_curve(losses)
             )

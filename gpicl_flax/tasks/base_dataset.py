@@ -1,8 +1,8 @@
 """A base dataset: checked inputs at a run's input shape, what normalises them, and a fingerprint of it all."""
 
 import dataclasses
-import functools
 import hashlib
+import logging
 import math
 
 import jax
@@ -11,7 +11,9 @@ import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import checks, sources
-from gpicl_flax.tasks.raw import RawSplit
+from gpicl_flax.tasks.raw import RawDataset, RawSplit
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 8192  # inputs worked on at once, which bounds the wider copies
 
@@ -50,6 +52,7 @@ class BaseDataset:
       mean, std: over all examples and inputs of the training split after resizing (paper A.4).
       input_shape: (height, width, channels), or (X,) of features.
       num_classes: C.
+      fingerprint: a hash of the data as they were read and of the input shape: equal if and only if these are.
     """
 
     name: str
@@ -59,15 +62,7 @@ class BaseDataset:
     std: float
     input_shape: tuple[int, ...]
     num_classes: int
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A hash of all inputs and labels: equal if and only if the data are."""
-        digest = hashlib.sha256()
-        for array in (self.train.inputs, self.train.labels, self.test.inputs, self.test.labels):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+    fingerprint: str = ""
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
         """Offset and scale of the inputs: (mean, std), or else what brings grey values to [0, 1] and leaves features."""
@@ -96,19 +91,36 @@ def load_base_dataset(
     """
     what = f"base dataset {name!r}"
     raw = checks.check(what, sources.read(name, input_shape=input_shape, data_dir=data_dir), num_classes)
-    input_shape = tuple(input_shape or raw.train.inputs[0].shape)
+    if input_shape is None:
+        input_shape = raw.train.inputs[0].shape
+        if isinstance(raw.train.inputs, list):
+            logger.warning("%s: images of several sizes, resized to that of the first, %s", what, list(input_shape))
+    input_shape = tuple(input_shape)
     num_classes = num_classes or 1 + int(max(raw.train.labels.max(), raw.test.labels.max()))
     for split in (raw.train, raw.test):
         _check_shape(what, split.inputs[0], input_shape)
+    fingerprint = _fingerprint(raw, input_shape)
     train, test = (
         Split(_to_shape(split.inputs, input_shape), split.labels.astype(np.int32), raw.group_size)
         for split in (raw.train, raw.test)
     )
+    checks.check_varied(what, train.inputs)
     mean, std = moments(train.inputs)
-    if std == 0:
-        raise UsageError(f"{what}: every input of the train split has the value {mean:g}")
     checks.warn(what, RawSplit(train.inputs, train.labels), RawSplit(test.inputs, test.labels), num_classes)
-    return BaseDataset(name, train, test, mean, std, input_shape, num_classes)
+    return BaseDataset(name, train, test, mean, std, input_shape, num_classes, fingerprint)
+
+
+def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
+    # Not of the resized images: another kind of device may round one of them to another grey value.
+    digest = hashlib.sha256(str(input_shape).encode())
+    for split in (raw.train, raw.test):
+        for array in (
+            *(split.inputs if isinstance(split.inputs, list) else [split.inputs]),
+            split.labels.astype(np.int64),
+        ):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -> None:

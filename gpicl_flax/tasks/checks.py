@@ -32,14 +32,18 @@ def check(what: str, dataset: RawDataset, num_classes: int | None = None) -> Raw
         for name, split in (("train", dataset.train), ("test", dataset.test))
     )
     first, other = train.inputs[0], test.inputs[0]
-    if (first.ndim, first.shape[-1]) != (other.ndim, other.shape[-1]):
-        raise UsageError(
-            f"{what}: train and test examples differ in shape, {list(first.shape)} and {list(other.shape)}"
-        )
+    if (first.dtype, first.ndim, first.shape[-1]) != (other.dtype, other.ndim, other.shape[-1]):
+        raise UsageError(f"{what}: train and test examples differ, {_kind(first)} and {_kind(other)}")
     largest, count = max(train.labels.max(), test.labels.max()), len(train.labels) + len(test.labels)
     if largest >= count:
         raise UsageError(f"{what}: the largest label is {largest}, but there are only {count} examples")
     return dataset._replace(train=train, test=test)
+
+
+def check_varied(what: str, inputs: np.ndarray) -> None:
+    """Raises UsageError if all inputs of a train split are the same, which nothing can be learned from."""
+    if inputs.min() == inputs.max():
+        raise UsageError(f"{what}: every input of the train split has the value {inputs.min():g}")
 
 
 def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
@@ -48,10 +52,11 @@ def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
     for name, (inputs, labels) in (("train", train), ("test", test)):
         absent = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
         if len(absent):
-            logger.warning("%s: no %s example of class %s", what, name, ", ".join(map(str, absent)))
+            some = ", ".join(map(str, absent[:10])) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+            logger.warning("%s: no %s example of class %s", what, name, some)
         flat = inputs.reshape(len(inputs), -1)
         constant = int((flat.min(axis=1) == flat.max(axis=1)).sum())
-        if constant:
+        if constant and flat.shape[1] > 1:
             logger.warning("%s: %d %s example(s) have the same value everywhere", what, constant, name)
     known = set(_hashes(train.inputs))
     shared = sum(value in known for value in _hashes(test.inputs))
@@ -74,7 +79,7 @@ def _check_split(what: str, split: RawSplit, num_classes: int | None) -> RawSpli
                 f"{what}: inputs must be images, uint8 of shape [n, height, width] or [n, height, width, channels], or "
                 f"features, float32 of shape [n, features], not {_kind(inputs)}"
             )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UsageError(f"{what}: labels must be integers of shape [n], not {_kind(labels)}")
     if len(inputs) != len(labels):
         raise UsageError(f"{what}: {len(inputs)} inputs but {len(labels)} labels")

@@ -9,10 +9,12 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.base_dataset import BaseDataset
 
 NUM_TASKS = 3
+_MAX_FEATURES, _MAX_CLASSES = 4096, 20
 _ROWS = 2  # examples of a class
 _SPREAD = 3.0  # standard deviations of a projected input between black and white
 
@@ -22,8 +24,16 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     with the same examples in the same places.
 
     Features are drawn as a square of pixels, as far as they fill one.
+
+    Raises:
+      UsageError: an example has too many inputs to project.
     """
-    num_classes = dataset.num_classes
+    num_features, num_classes = dataset.train.inputs.shape[1], min(dataset.num_classes, _MAX_CLASSES)
+    if num_features > _MAX_FEATURES:
+        raise UsageError(
+            f"base dataset {dataset.name!r} has {num_features:,} inputs, whose projections would have their square; choose a "
+            "smaller input shape (--input_shape 32 32 3)"
+        )
     columns = [np.flatnonzero(dataset.train.labels == label)[:_ROWS] for label in range(num_classes)]
     indices = np.concatenate(columns)
     places = [(row, label) for label, column in enumerate(columns) for row in range(len(column))]
@@ -35,7 +45,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
             np.arange(NUM_TASKS, dtype=np.uint32),
             augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (raw, labels))),
             augmentation.Normalization(offset, scale),
-            num_classes=num_classes,
+            num_classes=dataset.num_classes,
             permute_labels_prob=1.0,
         )
     )

@@ -64,7 +64,9 @@ def _prepared(folder: epath.Path) -> list[Entry]:
     import tensorflow_datasets as tfds
 
     found = []
-    for info in sorted(folder.glob("*/*/dataset_info.json")):
+    for info in sorted(
+        [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
+    ):  # with a config
         try:
             info = tfds.builder_from_directory(str(info.parent)).info
             features, splits = info.features or {}, info.splits
@@ -75,5 +77,6 @@ def _prepared(folder: epath.Path) -> list[Entry]:
             continue
         if "label" in features:
             state = "ready" if info.file_format.value == "array_record" else f"{info.file_format.value}, unreadable"
-            found.append(Entry(info.name, *counts, shape, state, info.data_dir))
+            name = info.full_name.rpartition("/")[0]
+            found.append(Entry(name, *counts, shape, state, info.data_dir))
     return found

@@ -29,10 +29,12 @@ def embed(
       on_batch: called after every batch with the number of examples that are done and that of both splits.
 
     Raises:
-      UsageError: the dataset holds features, or features of the encoder are not finite or all the same.
+      UsageError: the dataset holds features or groups, or features of the encoder are not finite or all the same.
     """
     if len(dataset.input_shape) != 3:
         raise UsageError(f"base dataset {dataset.name!r} holds features already; only images can be embedded")
+    if dataset.train.group_size is not None:
+        raise UsageError(f"base dataset {dataset.name!r} is made of groups of random points; there is nothing to embed")
     if batch_size < 1:
         raise UsageError(f"the batch size must be a positive integer, not {batch_size}")
     total, done = len(dataset.train) + len(dataset.test), 0
@@ -57,7 +59,7 @@ def embed(
         features /= std
         np.tanh(features, out=features)
     train, test = (RawSplit(x, split.labels) for x, split in zip(splits, (dataset.train, dataset.test), strict=True))
-    return RawDataset(train, test, group_size=dataset.train.group_size)
+    return RawDataset(train, test)
 
 
 def _features(images: np.ndarray, encoder: Encoder, batch_size: int) -> Iterator[np.ndarray]:

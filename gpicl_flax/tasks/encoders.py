@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def load(name: str, *, weights: str | os.PathLike[str] = "imagenet", image_size:
     try:
         model = build(include_top=False, weights=None)
     except ValueError as error:
-        raise UsageError(f"encoder {name} with images of {image_size}x{image_size}: {_one_line(error)}") from error
+        raise UsageError(f"encoder {name} with images of {image_size}x{image_size}: {_short(error)}") from error
     if path:
         _read_weights(name, model, build, path)
     elif weights == "imagenet":
@@ -141,7 +141,7 @@ def _download(network: _Network, build: Callable[..., Any]) -> Any:
         return build(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises plain Exception
         raise UsageError(
-            f"no ImageNet weights of {network.constructor} ({_one_line(error)}); "
+            f"no ImageNet weights of {network.constructor} ({_short(error)}); "
             f"get {network.address} on a machine that can, and pass it: --weights {pathlib.Path(network.address).name}"
         ) from error
 
@@ -157,8 +157,8 @@ def _read_weights(name: str, model: Any, build: Callable[..., Any], path: pathli
                 full.load_weights(path)
                 model.set_weights(full.get_weights()[: len(model.weights)])
     except Exception as error:  # h5py and Keras raise many kinds on a damaged file
-        raise UsageError(f"{path}: not a readable weights file of {name} ({_one_line(error)})") from error
+        raise UsageError(f"{path}: not a readable weights file of {name} ({_short(error)})") from error
 
 
-def _one_line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
+def _short(error: Exception) -> str:
+    return textwrap.shorten(one_line(error), 200, placeholder=" ...")  # Keras can fill a page

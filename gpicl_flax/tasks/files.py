@@ -1,22 +1,24 @@
 """Readers of the files that users bring: npz and npy, idx as MNIST is distributed, folders with a folder for each class."""
 
 import gzip
+import logging
 import pathlib
 import struct
 import zipfile
-import zlib
 
 import numpy as np
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")  # in the npz files of keras.datasets
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Modes of PIL: black and white counts as grey, a palette as colour. Others would lose something: depth, transparency.
+_GREY, _COLOUR = ("1", "L"), ("P", "RGB")
 
-_READ_ERRORS = (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile, struct.error)
+logger = logging.getLogger(__name__)
 
 
 def read_dataset(path: pathlib.Path) -> RawDataset:
@@ -31,6 +33,10 @@ def read_dataset(path: pathlib.Path) -> RawDataset:
         raise UsageError(f"base dataset {str(path)!r}: no such .npz file or folder")
     if (path / "train").is_dir() and (path / "test").is_dir():
         return join(read_class_folder(path / "train"), read_class_folder(path / "test"))
+    if not any((path / f"{name}{suffix}").is_file() for name in IDX_FILES for suffix in ("", ".gz")):
+        raise UsageError(
+            f"{path}: holds neither idx files ({', '.join(IDX_FILES)}) nor folders train and test of class folders"
+        )
     images, labels, test_images, test_labels = (_read_idx(_find_idx(path, name)) for name in IDX_FILES)
     return RawDataset(RawSplit(images, labels), RawSplit(test_images, test_labels))
 
@@ -45,7 +51,7 @@ def read_array(path: pathlib.Path, kind: str) -> np.ndarray:
       UsageError: there is no such file, or it is damaged.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if path.suffix == ".npz":
         arrays = _read_npz(path)
         if kind not in arrays and len(arrays) != 1:
@@ -55,8 +61,9 @@ def read_array(path: pathlib.Path, kind: str) -> np.ndarray:
         return arrays.get(kind, next(iter(arrays.values())))
     if path.suffix == ".npy":
         try:
-            return np.load(path, allow_pickle=False)
-        except _READ_ERRORS as error:
+            with path.open("rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # numpy raises many kinds
             raise _unreadable(path, "npy", error) from error
     return _read_idx(path)
 
@@ -69,23 +76,29 @@ def read_class_folder(folder: pathlib.Path) -> tuple[RawSplit, tuple[str, ...]]:
     """
     from PIL import Image
 
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    paths = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    names = sorted(path.name for path in _visible(folder) if path.is_dir())
+    odd = [name for name in names if name != name.strip() or "\n" in name]
+    if odd:
+        raise UsageError(
+            f"{folder}: names of classes cannot begin or end with a space, nor hold a line break: {odd[0]!r}"
+        )
+    found = [(path, label) for label, name in enumerate(names) for path in sorted(_visible(folder / name))]
+    paths = [(path, label) for path, label in found if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         raise UsageError(f"{folder}: no folders of PNG or JPEG images, one for each class")
+    if len(paths) < len(found):
+        logger.warning("%s: %d file(s) that are no PNG or JPEG images were left out", folder, len(found) - len(paths))
     images = []
     for path, _ in paths:
         try:
             with Image.open(path) as image:
-                # Black and white counts as grey; a palette, or transparency, as colour.
-                images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-        except (*_READ_ERRORS, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of broken PNG chunks
-            raise UsageError(f"{path}: not a readable image ({_one_line(error)})") from error
+                mode = image.mode
+                if mode in _GREY + _COLOUR:
+                    images.append(np.asarray(image.convert("L" if mode in _GREY else "RGB")))
+        except Exception as error:  # PIL raises many kinds
+            raise UsageError(f"{path}: not a readable image ({one_line(error)})") from error
+        if mode not in _GREY + _COLOUR:
+            raise UsageError(f"{path}: an image of mode {mode}; convert it to 8-bit grey or RGB without transparency")
         if images[-1].shape != images[0].shape:
             raise UsageError(
                 f"{folder}: images must have one size and be all grey or all colour; {paths[0][0]} is "
@@ -123,7 +136,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file}
-    except _READ_ERRORS as error:
+    except Exception as error:  # numpy and zipfile raise many kinds
         raise _unreadable(path, ".npz", error) from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UsageError(f"{path}: not a readable .npz file (it holds other files than arrays)")
@@ -146,15 +159,15 @@ def _read_idx(path: pathlib.Path) -> np.ndarray:
             raise ValueError("its first bytes are not those of an idx file of unsigned bytes")
         shape = struct.unpack_from(f">{ndim}I", data, offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
-    except _READ_ERRORS as error:
+    except Exception as error:  # gzip, zlib, struct and numpy raise many kinds
         raise _unreadable(path, "idx", error) from error
 
 
 def _unreadable(path: pathlib.Path, kind: str, error: Exception) -> UsageError:
-    if "allow_pickle" in str(error) or "pickle" in str(error):
+    if "allow_pickle" in str(error):
         return UsageError(f"{path}: holds Python objects, which are never unpickled; save plain arrays")
-    return UsageError(f"{path}: not a readable {kind} file ({_one_line(error)})")
+    return UsageError(f"{path}: not a readable {kind} file ({one_line(error)})")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]

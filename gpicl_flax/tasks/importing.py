@@ -1,5 +1,6 @@
 """Import: files that a user has become a dataset that TFDS can open."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -39,14 +40,17 @@ def import_dataset(
     shapes = [split.inputs.shape[1:] for split in (raw.train, raw.test)]
     if shapes[0] != shapes[1]:
         raise UsageError(f"train images are {list(shapes[0])}, test images {list(shapes[1])}; they must have one size")
-    num_classes = 1 + int(max(raw.train.labels.max(), raw.test.labels.max()))
+    checks.check_varied(f"dataset {name!r}", raw.train.inputs)
+    num_classes = len(raw.class_names or ()) or 1 + int(max(raw.train.labels.max(), raw.test.labels.max()))
     checks.warn(f"dataset {name!r}", raw.train, raw.test, num_classes)
     came_from = ", ".join([*images, *labels])
     return tfds_store.write(name, raw, data_dir, description=f"Imported by gpicl_flax from {came_from}.")
 
 
 def _read(images: Sequence[str], labels: Sequence[str], test_fraction: float | None) -> RawDataset:
-    image_paths, label_paths = ([pathlib.Path(path).expanduser() for path in paths] for paths in (images, labels))
+    image_paths, label_paths = (
+        [pathlib.Path(os.path.expanduser(path)) for path in paths] for paths in (images, labels)
+    )
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise UsageError(f"the test fraction must lie between 0 and 1, not {test_fraction}")
     if label_paths and len(label_paths) != len(image_paths):

@@ -5,15 +5,19 @@ the data do not depend on how many processes or workers read them, and a resumed
 """
 
 import dataclasses
+import os
 import pathlib
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 
 import gin
 import grain
 import numpy as np
 
-from gpicl_flax.errors import UsageError, check_types
+from gpicl_flax.errors import GpiclError, UsageError, check_types, first_line
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 
@@ -49,7 +53,7 @@ class Loader:
 
 
 class TrainingBatches(Iterator[Batch]):
-    """Endless batches of `steps_per_batch` training steps from `start_step` on (a multiple of it); to be closed.
+    """Endless batches of `steps_per_batch` training steps from `start_step` on; to be closed.
 
     A batch holds task_ids [steps_per_batch, B / process_count] uint32 and, of as many rows, either example_indices
     [..., T] int32 or, if gathered, inputs [..., T, X] and labels [..., T] of the split's types.
@@ -81,20 +85,21 @@ class TrainingBatches(Iterator[Batch]):
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
         draw = _Draw(tasks, split if gather else None, len(split), split.group_size, own)
-        records = grain.MapDataset.range(_ENDLESS).seed(seed).random_map(draw).batch(steps_per_batch)
         # The slice keeps the numbers of the records, and these their random streams.
-        records = records[start_step // steps_per_batch :]
+        records = grain.MapDataset.range(_ENDLESS).seed(seed).random_map(draw)[start_step:].batch(steps_per_batch)
         # Records are cheap to draw: one thread and a short buffer keep ahead of any step.
         batches = records.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
         if num_workers:
             _mark_flags_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-            )
+            options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+            batches = batches.mp_prefetch(options, worker_init_fn=_begin_worker)
         self._iterator = iter(batches)
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:  # what Grain raises for a worker that is gone
+            raise GpiclError(f"a worker of the loader ended ({first_line(error)}); is there enough memory?") from error
 
     def close(self) -> None:
         """Ends the workers."""
@@ -172,6 +177,19 @@ class _MappedArray:
 
     def __setstate__(self, path: str):
         self._path, self._array = path, np.load(path, mmap_mode="r")
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """A worker leaves Ctrl-C to the process that it works for, and ends when that is gone, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _mark_flags_as_parsed() -> None:

@@ -1,5 +1,6 @@
 """From the name of a base dataset to its raw arrays."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -16,7 +17,8 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
 
     Args:
       name: 'digits'; 'random' or 'random_own_labels' (see `random_points`); the path of an .npz file, an idx folder or a
-        folder of train/ and test/ class folders; or the name of a dataset that TFDS has or that was imported.
+        folder of train/ and test/ class folders, where a folder's path has a slash in it; or the name of a dataset that
+        TFDS has or that was imported.
       input_shape: that the random datasets are made in; None: the paper's, 32x32x3.
       data_dir: where TFDS keeps datasets; None for its own default.
 
@@ -27,8 +29,8 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
         return _read_digits()
     if name in BUILT_IN:
         return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
-    path = pathlib.Path(name).expanduser()
-    if path.suffix == ".npz" or name.startswith((".", "/", "~")) or (name and path.is_dir()):
+    path = pathlib.Path(os.path.expanduser(name))
+    if path.suffix == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
         return files.read_dataset(path)
     return tfds_store.read(name, data_dir)  # a name with a slash is a TFDS dataset with a config: emnist/letters
 

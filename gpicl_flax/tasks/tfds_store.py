@@ -11,16 +11,15 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
-from gpicl_flax.errors import GpiclError, UsageError
+from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.tasks import array_cache
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
@@ -33,7 +32,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def data_dir_or_default(data_dir: str | None) -> epath.Path:
     """Where TFDS keeps datasets, local or gs://: the folder given, or $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return epath.Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def read(name: str, data_dir: str | None) -> RawDataset:
@@ -48,6 +47,8 @@ def read(name: str, data_dir: str | None) -> RawDataset:
     try:
         builder = tfds.builder(name, data_dir=str(folder))
     except Exception as error:  # whatever the dataset's own code, or TFDS's search for it, raises
+        if (folder / name).exists():
+            raise UsageError(f"base dataset {name!r} in {folder} cannot be read ({first_line(error)})") from error
         raise UsageError(
             f"unknown base dataset {name!r} ({type(error).__name__}), also not imported into {folder}: give one of "
             "`gpicl datasets list`, a TFDS image classification dataset, the path of an .npz file or a folder of idx files"
@@ -56,9 +57,13 @@ def read(name: str, data_dir: str | None) -> RawDataset:
     inputs = FEATURES if FEATURES in given else "image"
     if given and not {inputs, "label"} <= given:
         raise UsageError(f"base dataset {name!r} has no 'image' and 'label' (it has {', '.join(given)})")
-    if not {"train", "test"} <= set(builder.info.splits):
+    if builder.info.splits and not {"train", "test"} <= set(builder.info.splits):
         raise UsageError(
-            f"base dataset {name!r} is not prepared (with splits train and test) in {builder.data_dir}. Prepare it where "
+            f"base dataset {name!r} has no splits train and test (it has {', '.join(builder.info.splits)})"
+        )
+    if not builder.info.splits:
+        raise UsageError(
+            f"base dataset {name!r} is not prepared in {builder.data_dir}. Prepare it where "
             f"there is a network (`gpicl datasets prepare {name}`) and copy that folder here, or bring its files under "
             "another name: `gpicl datasets import my_name --images ... --labels ...`"
         )
@@ -72,10 +77,8 @@ def read(name: str, data_dir: str | None) -> RawDataset:
     except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
     except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
-        raise UsageError(
-            f"base dataset {name!r} in {builder.data_dir} cannot be read ({_first_line(error)})"
-        ) from error
-    return RawDataset(*splits, class_names=tuple(builder.info.features["label"].names))
+        raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({first_line(error)})") from error
+    return RawDataset(*splits, class_names=_class_names(builder.info.features["label"]))
 
 
 def _decode(source, inputs: str) -> RawSplit:
@@ -86,6 +89,11 @@ def _decode(source, inputs: str) -> RawSplit:
     return RawSplit(np.stack(arrays) if same_size else arrays, np.asarray([label for _, label in examples]))
 
 
+def _class_names(label) -> tuple[str, ...] | None:
+    names = getattr(label, "names", None)  # a plain integer has none
+    return tuple(names) if names else None
+
+
 def prepare(name: str, data_dir: str | None) -> epath.Path:
     """Downloads a TFDS dataset and prepares it in the array_record format, with TFDS's own progress bars.
 
@@ -93,8 +101,7 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
       UsageError: TensorFlow is missing, or TFDS has no such dataset.
       GpiclError: the download or the preparation failed.
     """
-    missing = [module for module in ("tensorflow",) if importlib.util.find_spec(module) is None]
-    if missing:
+    if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             f"preparing {name!r} needs TensorFlow, which TFDS unpacks downloads with; install gpicl_flax with the extra "
             "`tensorboard`, or bring the files: `gpicl datasets import my_name --images ... --labels ...`"
@@ -105,13 +112,13 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
     try:
         builder = tfds.builder(name, data_dir=str(folder), file_format="array_record")
     except Exception as error:
-        raise UsageError(f"unknown TFDS dataset {name!r} ({_first_line(error)})") from error
+        raise UsageError(f"unknown TFDS dataset {name!r} ({first_line(error)})") from error
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it has a line for each of TFDS's ten tries of every file
     try:
         builder.download_and_prepare()
     except Exception as error:  # a network, a server, a checksum, a disk: each has exceptions of its own
         raise GpiclError(
-            f"{name!r} could not be prepared in {folder} ({_first_line(error)}); without a network, bring its files: "
+            f"{name!r} could not be prepared in {folder} ({first_line(error)}); without a network, bring its files: "
             "`gpicl datasets import my_name --images ... --labels ...`"
         ) from error
     return epath.Path(builder.data_dir)
@@ -145,10 +152,17 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
       UsageError: the name cannot be used, or the files cannot be written.
     """
     check_name(name, data_dir)
+    if dataset.group_size is not None:
+        raise UsageError(f"{name!r} would be made of groups of examples, which a TFDS dataset does not know of")
+    if dataset.train.inputs.ndim == 4 and dataset.train.inputs.shape[3] not in (1, 3):
+        raise UsageError(
+            f"{name!r}: images of {dataset.train.inputs.shape[3]} channels, {list(dataset.train.inputs.shape[1:])}; they must "
+            "have one, or three at the end"
+        )
     folder = data_dir_or_default(data_dir)
     logger.info("writing %s examples to %s", f"{len(dataset.train.labels) + len(dataset.test.labels):,}", folder / name)
     try:
-        made = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), None)
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with (
@@ -161,16 +175,22 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
                 ).download_and_prepare()
                 (pathlib.Path(temporary) / name).rename(folder / name)
         except BaseException:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)  # folders that were not there before
+            _remove_empty(made)
             raise
     except (KeyboardInterrupt, GpiclError):
         raise
     except Exception as error:  # a full disk, no permission: TFDS and array_record have several for each
         raise UsageError(
-            f"{name!r} could not be written to {folder} ({_first_line(error)}); nothing was kept"
+            f"{name!r} could not be written to {folder} ({first_line(error)}); nothing was kept"
         ) from error
     return folder / name / VERSION
+
+
+def _remove_empty(folders: Sequence[epath.Path]) -> None:
+    # The inner ones first, as far as nobody has put anything into them.
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            os.rmdir(folder)
 
 
 def _builder(name: str, dataset: RawDataset, description: str):
@@ -251,7 +271,3 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -7,7 +7,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from gpicl_flax.errors import GpiclError
+from gpicl_flax.errors import GpiclError, first_line
 from gpicl_flax.training.step import TrainState
 
 
@@ -47,26 +47,27 @@ class Checkpoints:
         """Returns when the last save is complete."""
         self._manager.wait_until_finished()
 
-    def restore(self, state: TrainState) -> tuple[TrainState, int, dict[str, Any]]:
-        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract.
-
-        Returns:
-          The state, the step to go on from, and what `save` was given as `meta`.
+    def restore(self, state: TrainState) -> tuple[TrainState, int]:
+        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
 
         Raises:
           GpiclError: it is damaged.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        restored = self._restore(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        return restored.state, restored.meta["loader"]["next_step"]
+
+    def meta(self) -> dict[str, Any]:
+        """What the newest checkpoint was given as `meta`; raises GpiclError if it is damaged."""
+        return self._restore(meta=ocp.args.JsonRestore()).meta
+
+    def _restore(self, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
         try:
-            restored = self._manager.restore(self.latest_step, args=args)
-            meta = dict(restored.meta)
-            return restored.state, meta.pop("loader")["next_step"], meta
+            return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
             raise GpiclError(
-                f"checkpoint {self.latest_step} in {self._manager.directory} cannot be read ({reason}); move it away to go "
-                "on from the one before"
+                f"checkpoint {self.latest_step} in {self._manager.directory} cannot be read ({first_line(error)}); move it "
+                "away to go on from the one before"
             ) from error
 
 

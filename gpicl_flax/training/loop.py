@@ -65,15 +65,6 @@ class Training:
                 )
 
 
-def check_data(folder: RunFolder, fingerprint: str | None, dataset: BaseDataset) -> None:
-    """Raises UsageError unless `dataset` has the fingerprint of the data that the run in `folder` was begun with."""
-    if dataset.fingerprint != fingerprint:
-        raise UsageError(
-            f"{folder} was begun with other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
-            f"now, and had {fingerprint} then; bring back that data, or choose another folder"
-        )
-
-
 def train(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
@@ -97,7 +88,7 @@ def train(
       on_row: called with every new row of metrics.jsonl.
 
     Raises:
-      UsageError: the model's parameters do not divide over the mesh, or the run was begun with other data.
+      UsageError: the model's parameters do not divide over the mesh.
       Preempted: told to stop; the state is saved.
       Diverged: the loss, the gradient or a parameter is not finite; the folder is marked.
     """
@@ -107,8 +98,7 @@ def train(
         state, step = init_state(model, optimizer, tasks, seed=seed, mesh=mesh, abstract=not fresh), 0
         meta = {"config": config, "data": dataset.fingerprint}
         if not fresh:
-            state, step, saved = checkpoints.restore(state)
-            check_data(folder, saved.get("data"), dataset)
+            state, step = checkpoints.restore(state)
         log = _RunLog(folder, tasks.num_classes, step, on_row)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import psutil
+from jax.experimental import multihost_utils
 
 from gpicl_flax.tasks.augmentation import Examples, Normalization
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
@@ -37,6 +38,8 @@ class Placed(NamedTuple):
 def on_device(setting: str, name: str, split: Split) -> bool:
     """Whether a split of base dataset `name` goes to the devices, under a `Loader.placement`; logs where it goes."""
     here = setting == "device" or setting == "auto" and split.nbytes * _SHARE <= free_device_memory()
+    if jax.process_count() > 1:  # all of them run the same program
+        here = bool(multihost_utils.broadcast_one_to_all(here))
     logger.info(
         "base dataset %r: %s examples (%.1f MB) %s",
         name,
@@ -60,5 +63,5 @@ def place(mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, *,
     """Brings a split of `dataset`, if there is one to bring, and its normalisation to every device of the mesh."""
     offset, scale = dataset.normalization(normalize)
     normalization = Normalization(np.float32(offset), np.float32(scale))
-    examples = split and Examples(split.inputs, split.labels)
+    examples = None if split is None else Examples(split.inputs, split.labels)
     return partitioning.replicate(mesh, Placed(examples, normalization))

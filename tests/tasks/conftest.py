@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import files
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
@@ -71,5 +72,19 @@ def assert_same():
     def check(found, expected):
         same(found.train, expected.train)
         same(found.test, expected.test)
+
+    return check
+
+
+@pytest.fixture
+def refused():
+    """(call, *words): the call raises UsageError in one line that holds all of these words."""
+
+    def check(call, *words):
+        with pytest.raises(UsageError) as caught:
+            call()
+        message = str(caught.value)
+        assert all(word in message for word in words), message
+        assert "\n" not in message
 
     return check

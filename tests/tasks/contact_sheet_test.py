@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, contact_sheet, keys
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 
@@ -43,6 +44,15 @@ def test_panels_show_the_examples_and_what_tasks_make_of_them(input_shape, dtype
         projected = np.asarray(task.projection, np.float64) @ ((values[2] - data.mean) / data.std)
         expected = np.clip(projected / 6 + 0.5, 0, 1)[: int(np.prod(pixels))].reshape(pixels)
         np.testing.assert_allclose(first_of_class(panel, 2), expected, atol=1e-4)
+
+
+def test_what_is_too_large_to_project_is_refused_and_many_classes_are_cut():
+    with pytest.raises(UsageError, match="'toy' has 4,225 inputs"):
+        contact_sheet.draw(dataset((65, 65, 1)))
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (60, 30), dtype=np.uint8), np.arange(60).astype(np.int32) % 30)
+    figure = contact_sheet.draw(BaseDataset("many", split, split, 1.0, 1.0, (6, 5, 1), 30))
+    assert len(figure.axes[0].texts) == 20
 
 
 def test_the_sheet_is_saved(tmp_path):

@@ -72,11 +72,11 @@ def test_progress_counts_both_splits(dataset):
     assert calls == [(10, 32), (20, 32), (23, 32), (32, 32)]
 
 
-def test_groups_stay_groups(dataset):
+def test_groups_are_not_embedded(dataset):
     groups = (Split(split.inputs, split.labels, group_size=1) for split in (dataset.train, dataset.test))
     grouped = BaseDataset("toy", *groups, 0.0, 1.0, (4, 3, 1), 10)
-    assert embed(grouped, make_encoder()[0]).group_size == 1
-    assert embed(dataset, make_encoder()[0]).group_size is None
+    with pytest.raises(UsageError, match="'toy' is made of groups"):
+        embed(grouped, make_encoder()[0])
 
 
 def test_features_are_not_embedded(toy_dataset):

@@ -1,10 +1,16 @@
 import contextlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.tasks import loader
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -56,6 +62,12 @@ def test_the_data_are_a_function_of_seed_and_step():
     assert (take(1)[0]["example_indices"] != take(1, seed=1)[0]["example_indices"]).any()
 
 
+def test_a_batch_can_begin_at_any_step():
+    (batch,) = take(1, start_step=6, steps_per_batch=4)
+    for key, array in batch.items():
+        np.testing.assert_array_equal(array, np.concatenate([step[key] for step in take(10)[6:]]))
+
+
 def test_the_number_of_steps_a_batch_does_not_change_the_steps():
     (batch,) = take(1, steps_per_batch=4, start_step=8)
     single = take(4, start_step=8)
@@ -77,6 +89,52 @@ def test_processes_share_the_batch_without_changing_it(processes):
 def test_worker_processes_do_not_change_the_data(gather):
     alone = {"gather": gather, "start_step": 4, "steps_per_batch": 2, "process_index": 1, "process_count": 2}
     assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
+
+
+def workers():
+    """Process ids of the children of this process that were spawned for a loader."""
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_a_worker_that_is_gone_is_one_line():
+    before = set(workers())
+    with contextlib.closing(TrainingBatches(TASKS, SPLIT, seed=0, num_workers=1)) as batches:
+        next(batches)
+        for pid in set(workers()) - before:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(GpiclError, match="a worker of the loader ended") as caught:
+            for _ in range(100):
+                next(batches)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "import numpy as np, psutil\n"
+        "from gpicl_flax.tasks.base_dataset import Split\n"
+        "from gpicl_flax.tasks.distribution import TaskDistribution\n"
+        "from gpicl_flax.tasks.loader import TrainingBatches\n"
+        "if __name__ == '__main__':\n"
+        "    split = Split(np.zeros((60, 4), np.uint8), np.zeros(60, np.int32))\n"
+        "    tasks = TaskDistribution(task_batch_size=8, sequence_length=5)\n"
+        "    batches = TrainingBatches(tasks, split, seed=0, gather=True, num_workers=2)\n"
+        "    for _ in range(4): next(batches)  # until both have begun\n"
+        "    children = [child.pid for child in psutil.Process().children(recursive=True)]\n"
+        "    for pid in children: os.kill(pid, signal.SIGINT)\n"
+        "    for _ in range(50): next(batches)\n"
+        "    print(*children, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    children = [int(pid) for pid in result.stdout.split()]
+    assert len(children) >= 2, result.stderr
+    deadline = time.time() + 20
+    while any(map(psutil.pid_exists, children)) and time.time() < deadline:
+        time.sleep(0.2)
+    assert not any(map(psutil.pid_exists, children))
 
 
 @pytest.mark.parametrize("num_examples", [20, 70, 5000])

@@ -44,9 +44,13 @@ def test_a_path_is_read_as_files_and_anything_else_as_tfds(tmp_path, raw, arrays
     write_idx(tmp_path)
     assert_same(sources.read(str(tmp_path)), raw)
     monkeypatch.chdir(tmp_path.parent)
-    assert_same(sources.read(tmp_path.name), raw)
+    assert_same(sources.read(f"./{tmp_path.name}"), raw)
     tfds_store.write("my_digits", raw, str(tmp_path / "tfds"), description="")
     assert_same(sources.read("my_digits", data_dir=str(tmp_path / "tfds")), raw)
+    monkeypatch.chdir(tmp_path / "tfds")  # where a folder has the same name
+    assert_same(sources.read("my_digits", data_dir="."), raw)
+    with pytest.raises(UsageError, match="nosuchuser"):
+        sources.read("~nosuchuser/data.npz")
 
 
 def test_an_unknown_name_says_what_there_is(tmp_path):

@@ -22,14 +22,6 @@ def leftovers(folder: pathlib.Path) -> list[str]:
     return [str(path) for path in folder.rglob("*")]
 
 
-def refused(call, *words):
-    with pytest.raises(UsageError) as caught:
-        call()
-    message = str(caught.value)
-    assert all(word in message for word in words), message
-    assert "\n" not in message
-
-
 def test_what_is_written_is_read_back_pixel_for_pixel_and_in_order(tmp_path, raw, assert_same):
     path = tfds_store.write("my_digits", raw, str(tmp_path / "new" / "folder"), description="some digits")
     assert path == tmp_path / "new" / "folder" / "my_digits" / "1.0.0"
@@ -89,7 +81,7 @@ def test_images_of_several_sizes_are_read_as_a_list(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "digits", "random"])
-def test_names_that_are_known_already_are_refused(tmp_path, raw, name):
+def test_names_that_are_known_already_are_refused(tmp_path, raw, name, refused):
     refused(
         lambda: tfds_store.write(name, raw, str(tmp_path / "x"), description=""), name, "known already", f"my_{name}"
     )
@@ -97,12 +89,12 @@ def test_names_that_are_known_already_are_refused(tmp_path, raw, name):
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "Upper", "", ".", "a-b", "1a", "a\n"])
-def test_names_that_are_no_names_are_refused(tmp_path, raw, name):
+def test_names_that_are_no_names_are_refused(tmp_path, raw, name, refused):
     refused(lambda: tfds_store.write(name, raw, str(tmp_path / "x"), description=""), "a dataset's name is made of")
     assert leftovers(tmp_path) == []
 
 
-def test_a_dataset_is_never_overwritten(tmp_path, raw, assert_same):
+def test_a_dataset_is_never_overwritten(tmp_path, raw, assert_same, refused):
     tfds_store.write("mine", raw, str(tmp_path), description="")
     other = raw._replace(train=RawSplit(255 - raw.train.inputs, raw.train.labels))
     refused(lambda: tfds_store.write("mine", other, str(tmp_path), description=""), "exists already")
@@ -178,16 +170,60 @@ def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path):
             assert leftovers(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path, raw):
+def test_a_folder_that_cannot_be_is_named(tmp_path, raw, refused):
     (tmp_path / "file").write_text("")
     refused(
         lambda: tfds_store.write("mine", raw, str(tmp_path / "file" / "x"), description=""),
         "could not be written",
-        "file",
+        "Not a directory",
     )
 
 
-def test_an_unprepared_dataset_says_where_it_looked_and_the_two_ways_to_get_it(tmp_path):
+def test_a_failed_write_leaves_what_others_wrote_meanwhile(tmp_path, raw, monkeypatch):
+    def fails(image):
+        (tmp_path / "new" / "other").mkdir(exist_ok=True)
+        raise OSError("broken")
+
+    monkeypatch.setattr(Image, "fromarray", fails)
+    with pytest.raises(UsageError, match="broken"):
+        tfds_store.write("mine", raw, str(tmp_path / "new"), description="")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]
+
+
+def test_what_a_tfds_dataset_cannot_hold_is_refused(tmp_path, raw, refused):
+    many = raw._replace(train=RawSplit(np.zeros((30, 5, 4, 7), np.uint8), raw.train.labels))
+    refused(lambda: tfds_store.write("mine", many, str(tmp_path), description=""), "7 channels")
+    grouped = raw._replace(group_size=10)
+    refused(lambda: tfds_store.write("mine", grouped, str(tmp_path), description=""), "groups")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_dataset_of_other_splits_or_plain_labels(tmp_path, refused):
+    class Plain(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        name = "plain"
+        splits = ("train", "test")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=(2, 2, 1)), "label": np.int64}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples() for split in self.splits}
+
+        def _generate_examples(self):
+            for i in range(3):
+                yield i, {"image": Image.fromarray(np.full((2, 2), i, np.uint8)), "label": i}
+
+    Plain(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    found = tfds_store.read("plain", str(tmp_path))
+    assert found.class_names is None and sorted(found.test.labels) == [0, 1, 2]
+    Plain.name, Plain.splits = "half", ("train",)
+    Plain(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    refused(lambda: tfds_store.read("half", str(tmp_path)), "'half' has no splits train and test (it has train)")
+
+
+def test_an_unprepared_dataset_says_where_it_looked_and_the_two_ways_to_get_it(tmp_path, refused):
     refused(
         lambda: tfds_store.read("mnist", str(tmp_path)),
         "'mnist' is not prepared",
@@ -197,7 +233,7 @@ def test_an_unprepared_dataset_says_where_it_looked_and_the_two_ways_to_get_it(t
     )
 
 
-def test_damaged_files_are_refused(tmp_path, raw):
+def test_damaged_files_are_refused(tmp_path, raw, refused):
     path = tfds_store.write("mine", raw, str(tmp_path), description="")
     (shard,) = path.glob("*train*")
     shard.write_bytes(shard.read_bytes()[:100])
@@ -205,7 +241,7 @@ def test_damaged_files_are_refused(tmp_path, raw):
     shard.unlink()
     refused(lambda: tfds_store.read("mine", str(tmp_path)), "'mine'", "cannot be read")
     (path / "dataset_info.json").write_text("{")
-    refused(lambda: tfds_store.read("mine", str(tmp_path)), "mine")
+    refused(lambda: tfds_store.read("mine", str(tmp_path)), f"'mine' in {tmp_path} cannot be read")
 
 
 def test_images_are_decoded_once(tmp_path, raw, assert_same, monkeypatch):
@@ -223,7 +259,7 @@ def test_images_are_decoded_once(tmp_path, raw, assert_same, monkeypatch):
     assert_same(tfds_store.read("mine", str(tmp_path)), other)
 
 
-def test_preparing_needs_tensorflow_and_says_so(tmp_path, monkeypatch):
+def test_preparing_needs_tensorflow_and_says_so(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(lambda: tfds_store.prepare("mnist", str(tmp_path)), "TensorFlow", "`tensorboard`", "gpicl datasets import")
 
