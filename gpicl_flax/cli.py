@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import dataset_commands
+from gpicl_flax import cache, dataset_commands
 from gpicl_flax.errors import GpiclError, UsageError
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -16,6 +16,7 @@ from gpicl_flax.errors import GpiclError, UsageError
 def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = _parser().parse_args(argv)
+    cache.keep_compiled_programs()
     try:
         with _log_to_stderr():
             arguments.command(arguments)

@@ -14,14 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpicl_flax import cache
 from gpicl_flax.tasks.raw import RawSplit
 
 _ENDS = 2**16  # bytes
-
-
-def cache_dir() -> pathlib.Path:
-    """$XDG_CACHE_HOME/gpicl_flax, or ~/.cache/gpicl_flax."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gpicl_flax"
 
 
 def load(folder: pathlib.Path) -> list[RawSplit] | None:
@@ -51,7 +47,7 @@ def save(folder: pathlib.Path, splits: Sequence[RawSplit]) -> None:
 
 
 def _file(folder: pathlib.Path) -> pathlib.Path:
-    return cache_dir() / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.npz"
+    return cache.folder() / "arrays" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.npz"
 
 
 def _state(folder: pathlib.Path) -> str:

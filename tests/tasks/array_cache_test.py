@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from gpicl_flax import cache
 from gpicl_flax.tasks import array_cache
 
 
@@ -14,7 +15,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def cached_files():
-    return list(array_cache.cache_dir().iterdir()) if array_cache.cache_dir().exists() else []
+    return list((cache.folder() / "arrays").iterdir()) if (cache.folder() / "arrays").exists() else []
 
 
 def test_what_is_saved_is_loaded_until_the_folder_changes(folder, raw, assert_same):
@@ -45,7 +46,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(folder, raw, monkeypatch
     monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     array_cache.save(folder, raw[:2])
     assert cached_files() == [] and array_cache.load(folder) is None
-    array_cache.cache_dir().rmdir()
-    array_cache.cache_dir().write_text("a file in its place")
+    (cache.folder() / "arrays").rmdir()
+    (cache.folder() / "arrays").write_text("a file in its place")
     array_cache.save(folder, raw[:2])
     assert array_cache.load(folder) is None
