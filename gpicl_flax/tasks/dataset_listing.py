@@ -8,7 +8,8 @@ from etils import epath
 from gpicl_flax import text_table
 from gpicl_flax.tasks import tfds_store
 from gpicl_flax.tasks.random_points import NUM_POINTS
-from gpicl_flax.tasks.sources import BUILT_IN, NUM_DIGITS_TEST
+from gpicl_flax.tasks.raw import BUILT_IN
+from gpicl_flax.tasks.sources import NUM_DIGITS_TEST
 
 # The paper's, by their names in TFDS: examples of both splits and shape, as the publishers give them.
 PAPER = {

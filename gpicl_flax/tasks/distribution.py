@@ -64,6 +64,7 @@ class TaskDistribution:
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
             )
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))  # gin gives a list where one is written
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
             raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")
         if not 0 <= self.permute_labels_prob <= 1:

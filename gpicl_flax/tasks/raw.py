@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+BUILT_IN = ("digits", "random", "random_own_labels")  # names that no other base dataset can have
+
 
 class RawSplit(NamedTuple):
     """One split as it was found.

@@ -6,9 +6,8 @@ import pathlib
 import numpy as np
 
 from gpicl_flax.tasks import files, random_points, tfds_store
-from gpicl_flax.tasks.raw import RawDataset, RawSplit
+from gpicl_flax.tasks.raw import BUILT_IN, RawDataset, RawSplit
 
-BUILT_IN = ("digits", "random", "random_own_labels")
 NUM_DIGITS_TEST = 360
 
 

@@ -21,7 +21,7 @@ from etils import epath
 
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.tasks import array_cache
-from gpicl_flax.tasks.raw import RawDataset, RawSplit
+from gpicl_flax.tasks.raw import BUILT_IN, RawDataset, RawSplit
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,6 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
 def check_name(name: str, data_dir: str | None) -> None:
     """Raises UsageError unless a new dataset can have this name."""
     import tensorflow_datasets as tfds
-
-    from gpicl_flax.tasks.sources import BUILT_IN
 
     if not _NAME.fullmatch(name):
         raise UsageError(f"a dataset's name is made of a-z, 0-9 and _, and begins with a letter; not {name!r}")

@@ -52,6 +52,13 @@ def test_values_out_of_range_are_refused(settings, word):
         TaskDistribution(**settings)
 
 
+def test_an_input_shape_may_be_written_as_a_list():
+    tasks = TaskDistribution("digits", input_shape=[4, 4, 1], sequence_length=5)
+    assert tasks.input_shape == (4, 4, 1) and tasks.num_features == 16
+    assert tasks.load().train.inputs.shape == (1437, 16)
+    assert TaskDistribution(input_shape=[2048]).num_features == 2048
+
+
 def test_a_sequence_longer_than_a_split_is_refused():
     with pytest.raises(UsageError, match="360 test examples, fewer than .* 361"):
         TaskDistribution("digits", input_shape=(8, 8, 1), sequence_length=361).load()
