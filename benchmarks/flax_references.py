@@ -15,6 +15,11 @@ def _input_mlp(x, hidden_size):
     return x
 
 
+def _mlp_block(x, ratio):
+    y = nn.gelu(nn.Dense(ratio * x.shape[-1])(nn.LayerNorm()(x)))
+    return x + nn.Dense(x.shape[-1])(y)
+
+
 class MLP(SequenceModel):
     hidden_size: int = 1024
 
@@ -96,13 +101,13 @@ class VSMLCell(nn.RNNCellBase):
         return (lstm, forward, backward), forward
 
 
-def _scan_vsml(model, rows, columns, remat):
+def _scan_vsml(model, rows, columns):
     """rows [B, T, N, P] and columns [B, T, C, Q] -> forward messages [B, T, C, M]."""
     batch, n, c = rows.shape[0], rows.shape[2], columns.shape[2]
     lstm = (jnp.zeros((batch, n, c, model.hidden_size)),) * 2
     carry = lstm, jnp.zeros((batch, c, model.message_size)), jnp.zeros((batch, n, model.message_size))
     cell = nn.scan(
-        nn.remat(VSMLCell) if remat else VSMLCell,
+        nn.remat(VSMLCell),
         variable_broadcast="params",
         split_rngs={"params": False},
         in_axes=1,
@@ -119,7 +124,7 @@ class VSML(InContextModel):
     @nn.compact
     def __call__(self, inputs, labels):
         (examples,), previous_labels = self.token_parts(inputs, labels)
-        return _scan_vsml(self, examples[..., None], previous_labels[..., None], remat=True)[..., 0]
+        return _scan_vsml(self, examples[..., None], previous_labels[..., None])[..., 0]
 
 
 class VSMLWithoutSymmetries(InContextModel):
@@ -133,7 +138,7 @@ class VSMLWithoutSymmetries(InContextModel):
         (examples,), previous_labels = self.token_parts(inputs, labels)
         rows = nn.DenseGeneral((self.grid_size, 16))(examples)
         columns = nn.DenseGeneral((self.grid_size, 4))(previous_labels)
-        messages = _scan_vsml(self, rows, columns, remat=True)
+        messages = _scan_vsml(self, rows, columns)
         return nn.Dense(self.num_classes)(messages.reshape(*messages.shape[:2], -1))
 
 
@@ -152,8 +157,7 @@ class Transformer(InContextModel):
         for _ in range(self.num_layers):
             attention = nn.MultiHeadDotProductAttention(self.num_heads, qkv_features=self.num_heads * self.key_size)
             x += attention(nn.LayerNorm()(x), mask=mask)
-            y = nn.gelu(nn.Dense(self.mlp_ratio * self.model_size)(nn.LayerNorm()(x)))
-            x += nn.Dense(self.model_size)(y)
+            x = _mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))
 
 
@@ -197,6 +201,5 @@ class DeltaNet(InContextModel):
         x = nn.Dense(self.model_size)(self.tokens(inputs, labels))
         for _ in range(self.num_layers):
             x += nn.RNN(DeltaCell(self.num_heads, self.key_size))(nn.LayerNorm()(x))
-            y = nn.gelu(nn.Dense(self.mlp_ratio * self.model_size)(nn.LayerNorm()(x)))
-            x += nn.Dense(self.model_size)(y)
+            x = _mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))

@@ -65,9 +65,8 @@ def _prepared(folder: epath.Path) -> list[Entry]:
     import tensorflow_datasets as tfds
 
     found = []
-    for info in sorted(
-        [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
-    ):  # with a config
+    # <name>/<version>, or <name>/<config>/<version>
+    for info in sorted(path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json")):
         try:
             info = tfds.builder_from_directory(str(info.parent)).info
             features, splits = info.features or {}, info.splits

@@ -144,7 +144,7 @@ def test_examples_that_the_host_gathers_give_the_same_result_bit_for_bit(toy_dat
 
 
 def test_a_sequence_of_a_grouped_dataset_resamples_one_group(toy_dataset):
-    """Ten points at the most in a sequence, which an oracle of nearest neighbours would name after a few positions."""
+    """Three different points at the most among the six of a sequence, and all three in some."""
     shown = []
 
     class Recorder(SequenceModel):
@@ -156,7 +156,7 @@ def test_a_sequence_of_a_grouped_dataset_resamples_one_group(toy_dataset):
     run(Recorder(), dataset, num_sequences=16, batch_size=16)
     jax.effects_barrier()
     counts = [len(np.unique(sequence.round(4), axis=0)) for sequence in shown[0]]
-    assert max(counts) == 3 and min(counts) >= 1  # of 6 positions
+    assert max(counts) == 3
 
 
 def test_it_is_a_function_of_the_seed(toy_dataset):
