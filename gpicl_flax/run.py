@@ -22,6 +22,7 @@ from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomi
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Row, Training, train
@@ -133,19 +134,21 @@ def execute(
     mesh = run.check_devices()
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
+    form = run.tasks.projection_form(dataset.stored_shape)
     if folder.checkpoints.exists():
         with Checkpoints(folder.checkpoints) as checkpoints:
             _check_data(folder, checkpoints, dataset)
     if jax.process_index() == 0:
         write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
         write_atomically(folder.operative_config, operative)
-        _describe(run, dataset, mesh, folder)
+        _describe(run, dataset, form, mesh, folder)
     with jax.set_mesh(mesh), _also_to_tensorboard(run, folder, on_row) as on_row:
         state = train(
             run.model,
             run.optimizer,
             run.tasks,
             dataset,
+            form,
             run.training,
             run.loader,
             seed=run.seed,
@@ -157,7 +160,9 @@ def execute(
         )
         if stop.requested:
             raise Preempted(f"stopped after the last of {run.training.steps:,} steps; start it again for the meta-test")
-        _evaluate(run, state.params, run.training.steps, test_datasets, mesh, folder.evaluation(run.training.steps))
+        _evaluate(
+            run, form, state.params, run.training.steps, test_datasets, mesh, folder.evaluation(run.training.steps)
+        )
     if jax.process_index() == 0:
         folder.mark(DONE)
 
@@ -197,8 +202,9 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
         state, step = checkpoints.restore(state)
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
+    form = ProjectionForm(**folder.read_facts()["projection"])
     with jax.set_mesh(mesh):
-        _evaluate(run, state.params, step, datasets, mesh, file)
+        _evaluate(run, form, state.params, step, datasets, mesh, file)
     return file
 
 
@@ -226,12 +232,15 @@ def _check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDatase
         )
 
 
-def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path) -> None:
+def _evaluate(
+    run: Run, form: ProjectionForm, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path
+) -> None:
     curves = meta_test(
         run.model,
         params,
         run.tasks,
         datasets,
+        form,
         run.meta_test,
         seed=run.seed,
         mesh=mesh,
@@ -241,7 +250,7 @@ def _evaluate(run: Run, params: Any, step: int, datasets: list[BaseDataset], mes
         write_json(file, {"step": step, "curves": curves})
 
 
-def _describe(run: Run, dataset: BaseDataset, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
+def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
     facts = {
         "gpicl_flax": gpicl_flax.__version__,
         "jax": jax.__version__,
@@ -260,6 +269,7 @@ def _describe(run: Run, dataset: BaseDataset, mesh: jax.sharding.Mesh, folder: R
             "std": dataset.std,
             "fingerprint": dataset.fingerprint,
         },
+        "projection": dataclasses.asdict(form),
         "mesh": dict(mesh.shape),
         "device": mesh.devices.flat[0].device_kind,
     }

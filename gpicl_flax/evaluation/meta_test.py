@@ -15,6 +15,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.step import sequence_losses
 
@@ -51,6 +52,7 @@ def meta_test(
     params: Any,
     tasks: TaskDistribution,
     datasets: Sequence[BaseDataset],
+    form: ProjectionForm,
     settings: MetaTest,
     *,
     seed: int,
@@ -62,9 +64,11 @@ def meta_test(
     Seen tasks are replayed as they were trained on, with the identity permutation where they are biased; unseen tasks
     always permute their labels. As in the paper, "seen" are the first ids; of a number of tasks beyond what training
     draws, not all of them have been. On a base dataset other than the training one, a "seen" task is a seen projection and
-    permutation of unseen inputs (the columns of Fig 13).
+    permutation of unseen inputs (the columns of Fig 13). Where projections are drawn in the Gram form, no task can be
+    replayed, and there is no such curve.
 
     Args:
+      form: how the run's projections are drawn.
       where: the test examples lie, a `Loader.placement`; it changes no result.
 
     Returns:
@@ -72,20 +76,20 @@ def meta_test(
       means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
       `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    evaluate = _make_evaluate(model, tasks, mesh)
+    evaluate = _make_evaluate(model, tasks, form, mesh)
     curves = []
     for dataset in datasets:
         test = dataset.test
         on_device = placement.on_device(where, dataset.name, test)
-        placed = placement.place(mesh, dataset, test if on_device else None, normalize=tasks.normalize)
+        placed = placement.place(mesh, dataset, test if on_device else None, form, normalize=tasks.normalize)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
         )
-        for kind, task_ids, permute_labels_prob in (
-            ("seen", tasks.seen_task_ids(settings.num_sequences), tasks.permute_labels_prob),
-            ("unseen", tasks.unseen_task_ids(settings.num_sequences), 1.0),
-        ):
+        kinds = {"unseen": (tasks.unseen_task_ids(settings.num_sequences), 1.0)}
+        if form.replays:
+            kinds = {"seen": (tasks.seen_task_ids(settings.num_sequences), tasks.permute_labels_prob)} | kinds
+        for kind, (task_ids, permute_labels_prob) in kinds.items():
             evaluate_batch = functools.partial(
                 evaluate, params, placed, np.uint32(seed), np.float32(permute_labels_prob)
             )
@@ -104,16 +108,17 @@ def meta_test(
     return curves
 
 
-def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, mesh: jax.sharding.Mesh):
+def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, form: ProjectionForm, mesh: jax.sharding.Mesh):
     @jax.jit
     def evaluate(params, placed, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
             batch["task_ids"],
             placed.examples(batch),
-            placed.normalization,
+            form,
             num_classes=tasks.num_classes,
             permute_labels_prob=permute_labels_prob,
+            num_shards=mesh.shape["data"],
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
         rngs = {"learner": jax.random.fold_in(keys.learners(seed), start)}

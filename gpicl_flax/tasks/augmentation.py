@@ -9,9 +9,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gpicl_flax.tasks import projections
+from gpicl_flax.tasks.projections import ProjectionForm
+
 
 class Task(NamedTuple):
-    """One task. projection [X, X] float32 maps x to projection @ x; label_permutation [C] int32 maps y to its entry."""
+    """One task. projection [R, X] float32 maps coordinates c to c @ projection; label_permutation [C] int32 maps y to its
+    entry."""
 
     projection: jax.Array
     label_permutation: jax.Array
@@ -21,61 +25,80 @@ class Examples(NamedTuple):
     """Base examples of sequences, before they become tasks.
 
     Attributes:
-      inputs: [B, T, X], grey values uint8 or features float32.
+      coordinates: [B, T, R] float32, of the normalised inputs, in the basis that projections are drawn in. The pixels
+        themselves, unless the images are smaller than the input shape.
       labels: [B, T] int32.
     """
 
-    inputs: jax.Array
+    coordinates: jax.Array
     labels: jax.Array
 
 
-class Normalization(NamedTuple):
-    """What a model is given is (inputs - offset) / scale."""
-
-    offset: jax.Array
-    scale: jax.Array
-
-
 def make_task(
-    key: jax.Array, task_id: jax.Array, *, num_features: int, num_classes: int, permute_labels_prob: float | jax.Array
+    key: jax.Array,
+    task_id: jax.Array,
+    *,
+    num_coordinates: int,
+    num_features: int,
+    num_classes: int,
+    permute_labels_prob: float | jax.Array,
 ) -> Task:
     """The task with id `task_id`, a uint32 scalar, under the run's key of tasks (Section 3.1 of the paper).
 
-    The projection has iid N(0, 1/X) entries. With probability 1 - permute_labels_prob, decided by the id as well, the
-    label permutation is the identity.
+    The projection has iid N(0, 1/X) entries, and its rows do not depend on how many there are. With probability
+    1 - permute_labels_prob, decided by the id as well, the label permutation is the identity.
     """
-    projection_key, permutation_key, bias_key = jax.random.split(jax.random.fold_in(key, task_id), 3)
-    projection = jax.random.normal(projection_key, (num_features, num_features)) / jnp.sqrt(num_features)
-    permuted = jax.random.bernoulli(bias_key, permute_labels_prob)
-    permutation = jax.random.permutation(permutation_key, num_classes)
-    return Task(projection, jnp.where(permuted, permutation, jnp.arange(num_classes)))
-
-
-def apply_task(task: Task, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """inputs [..., T, X] and labels [..., T] of base examples -> the same examples in `task`."""
-    return inputs @ task.projection.T, task.label_permutation[labels]
+    keys = _keys(key, task_id)
+    projection = projections.draw(keys[0], num_coordinates, num_features)
+    return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob))
 
 
 def make_sequences(
     key: jax.Array,
     task_ids: jax.Array,
     examples: Examples,
-    normalization: Normalization,
+    form: ProjectionForm,
     *,
     num_classes: int,
     permute_labels_prob: float | jax.Array,
+    memory: int = 2**28,
+    num_shards: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32."""
+    """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32.
 
-    def sequence(task_id, inputs, labels):
-        task = make_task(
-            key,
-            task_id,
-            num_features=inputs.shape[-1],
-            num_classes=num_classes,
-            permute_labels_prob=permute_labels_prob,
-        )
-        inputs = (inputs.astype(jnp.float32) - normalization.offset) / normalization.scale
-        return apply_task(task, inputs, labels)
+    Args:
+      memory: bytes that projections may take on each device; as many sequences are made at once as that allows.
+      num_shards: devices that B lies along, and which it is a multiple of.
+    """
 
-    return jax.vmap(sequence)(task_ids, *examples)
+    def sequence(task_id, coordinates, labels):
+        keys = _keys(key, task_id)
+        if form.replays:
+            inputs = coordinates @ projections.draw(keys[0], coordinates.shape[-1], form.num_features)
+        else:
+            inputs = projections.gram_inputs(keys[0], coordinates, form.num_features)
+        return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
+
+    rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * form.num_features
+    at_once = next(n for n in range(rows, 0, -1) if rows % n == 0 and (n == 1 or n * nbytes <= memory))
+    return _in_parts(jax.vmap(sequence), rows // at_once if form.replays else 1, (task_ids, *examples))
+
+
+def _in_parts(function, num_parts: int, arrays):
+    """`function` of parts of the arrays, one after another. Part i takes every num_parts-th row, so that each device
+    works on rows that it holds."""
+    if num_parts == 1:
+        return function(*arrays)
+    parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), arrays)
+    results = jax.lax.map(lambda part: function(*part), parts)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), results)
+
+
+def _keys(key: jax.Array, task_id: jax.Array) -> jax.Array:
+    """Of a task: for its projection, its permutation and its bias."""
+    return jax.random.split(jax.random.fold_in(key, task_id), 3)
+
+
+def _label_permutation(keys: jax.Array, num_classes: int, permute_labels_prob: float | jax.Array) -> jax.Array:
+    permuted = jax.random.bernoulli(keys[2], permute_labels_prob)
+    return jnp.where(permuted, jax.random.permutation(keys[1], num_classes), jnp.arange(num_classes))

@@ -1,16 +1,17 @@
-"""A base dataset: checked inputs at a run's input shape, what normalises them, and a fingerprint of it all."""
+"""A base dataset: checked examples for a run's input shape, what normalises them, and a fingerprint of it all."""
 
 import dataclasses
 import hashlib
 import logging
-import math
+from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import checks, sources
+from gpicl_flax.tasks import checks, input_space, sources
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Split:
     """Examples of one split.
 
     Attributes:
-      inputs: [n, X], grey values uint8 or features float32.
+      inputs: [n, stored features], grey values uint8 or features float32.
       labels: [n] int32.
       group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with replacement;
         if not, a sequence draws from all examples without replacement.
@@ -44,15 +45,19 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BaseDataset:
-    """A base dataset at one input shape.
+    """A base dataset for one input shape.
+
+    Images that are larger than the input shape are stored shrunk to it. Smaller ones are stored as they are, and grow,
+    with grey repeated to RGB, where they are used: see `input_space`.
 
     Attributes:
       name: as the user gave it.
       train, test: the fixed splits; meta-training sees `train` only, meta-testing `test` only.
-      mean, std: over all examples and inputs of the training split after resizing (paper A.4).
+      mean, std: over all examples and inputs of the training split at the input shape (paper A.4).
       input_shape: (height, width, channels), or (X,) of features.
       num_classes: C.
       fingerprint: a hash of the data as they were read and of the input shape: equal if and only if these are.
+      stored_shape: of the examples in the splits; by default the input shape.
     """
 
     name: str
@@ -63,6 +68,10 @@ class BaseDataset:
     input_shape: tuple[int, ...]
     num_classes: int
     fingerprint: str = ""
+    stored_shape: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "stored_shape", self.stored_shape or self.input_shape)
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
         """Offset and scale of the inputs: (mean, std), or else what brings grey values to [0, 1] and leaves features."""
@@ -81,8 +90,9 @@ def load_base_dataset(
     """Loads base dataset `name`.
 
     Args:
-      input_shape: (height, width, channels) that images are resized to, bilinearly without antialiasing, and rounded to
-        uint8; grey images become RGB by repetition. Or (X,), for a dataset of features. None: that of the first example.
+      input_shape: (height, width, channels) that images are resized to, bilinearly without antialiasing; grey images
+        become RGB by repetition. What shrinks is rounded to uint8. Or (X,), for a dataset of features. None: that of
+        the first example.
       num_classes: C; None: one more than the largest label.
       data_dir: where TFDS keeps datasets; None for its own default.
 
@@ -100,14 +110,21 @@ def load_base_dataset(
     for split in (raw.train, raw.test):
         _check_shape(what, split.inputs[0], input_shape)
     fingerprint = _fingerprint(raw, input_shape)
+    stored_shape = _stored_shape(raw, input_shape)
     train, test = (
-        Split(_to_shape(split.inputs, input_shape), split.labels.astype(np.int32), raw.group_size)
+        Split(_to_shape(split.inputs, stored_shape), split.labels.astype(np.int32), raw.group_size)
         for split in (raw.train, raw.test)
     )
     checks.check_varied(what, train.inputs)
-    mean, std = moments(train.inputs)
+    mean, std = moments(train.inputs, _grow(stored_shape, input_shape))
     checks.warn(what, RawSplit(train.inputs, train.labels), RawSplit(test.inputs, test.labels), num_classes)
-    return BaseDataset(name, train, test, mean, std, input_shape, num_classes, fingerprint)
+    return BaseDataset(name, train, test, mean, std, input_shape, num_classes, fingerprint, stored_shape)
+
+
+def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    several_sizes = any(isinstance(split.inputs, list) for split in (raw.train, raw.test))
+    *size, channels = raw.train.inputs[0].shape
+    return input_space.stored_shape((*(input_shape[:2] if several_sizes else size), channels), input_shape)
 
 
 def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
@@ -140,47 +157,63 @@ def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -
         )
 
 
-def _to_shape(inputs: np.ndarray | list[np.ndarray], input_shape: tuple[int, ...]) -> np.ndarray:
-    """Images or features -> [n, X]."""
+def _to_shape(inputs: np.ndarray | list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Images or features -> [n, stored features]."""
     if isinstance(inputs, list):  # of several sizes
-        inputs = _resize_each(inputs, input_shape)
+        inputs = _resize_each(inputs, shape)
     if inputs.ndim == 4:
-        inputs = resize(inputs, input_shape)
-    return inputs.reshape(len(inputs), math.prod(input_shape))
+        inputs = _resize(inputs, shape)
+    return inputs.reshape(len(inputs), -1)
 
 
-def resize(images: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Images uint8 [n, h, w, c] -> uint8 [n, *input_shape]."""
-    height, width, channels = input_shape
-    if images.shape[1:3] != (height, width):
-        shape = (height, width, images.shape[-1])
-        chunks = [
-            np.asarray(jax.image.resize(chunk.astype(np.float32), (len(chunk), *shape), "bilinear", antialias=False))
-            for chunk in np.split(images, range(_CHUNK, len(images), _CHUNK))
-        ]
-        images = np.round(np.concatenate(chunks)).astype(np.uint8)
-    return np.repeat(images, channels // images.shape[-1], axis=-1)
+def _resize(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Images uint8 [n, h, w, c] -> uint8 [n, *shape], of as many channels."""
+    if images.shape[1:] == shape:
+        return images
+    chunks = [
+        np.asarray(jax.image.resize(chunk.astype(np.float32), (len(chunk), *shape), "bilinear", antialias=False))
+        for chunk in _chunks(images)
+    ]
+    return np.round(np.concatenate(chunks)).astype(np.uint8)
 
 
-def _resize_each(images: list[np.ndarray], input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Images uint8 [h, w, c] of several sizes -> uint8 [n, height, width, c], as `resize` does, without compiling."""
+def _resize_each(images: list[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
+    """Images uint8 [h, w, c] of several sizes -> uint8 [n, *shape], as `_resize` does, without compiling."""
     resized = []
     for image in images:
-        zoom = (input_shape[0] / image.shape[0], input_shape[1] / image.shape[1], 1)
+        zoom = (shape[0] / image.shape[0], shape[1] / image.shape[1], 1)
         values = scipy.ndimage.zoom(image.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
         resized.append(np.round(values).astype(np.uint8))
     return np.stack(resized)
 
 
-def moments(inputs: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of all inputs, in float64."""
-    chunks = np.split(inputs, range(_CHUNK, len(inputs), _CHUNK))
-    if inputs.dtype == np.uint8:  # exact and cheap: from the histogram of the 256 grey values
-        counts = sum(np.bincount(chunk.reshape(-1), minlength=256) for chunk in chunks)
+def _grow(stored_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """From stored inputs [n, stored features] to those at the input shape [n, X] float32; None where they are the same."""
+    if stored_shape == input_shape:
+        return None
+    growth = input_space.growth(stored_shape, input_shape)
+    return jax.jit(lambda inputs: growth(inputs.astype(jnp.float32)))
+
+
+def _chunks(inputs: np.ndarray) -> Iterator[np.ndarray]:
+    return (inputs[start : start + _CHUNK] for start in range(0, len(inputs), _CHUNK))
+
+
+def moments(inputs: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[float, float]:
+    """Mean and standard deviation of all inputs, after a transform of examples if there is one, in float64."""
+    if inputs.dtype == np.uint8 and transform is None:  # exact and cheap: from the histogram of the 256 grey values
+        counts = sum(np.bincount(chunk.reshape(-1), minlength=256) for chunk in _chunks(inputs))
         values = np.arange(256)
         mean = np.average(values, weights=counts)
         return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
-    mean = sum(chunk.sum(dtype=np.float64) for chunk in chunks) / inputs.size
-    return float(mean), float(
-        np.sqrt(sum(((chunk - mean) ** 2).sum(dtype=np.float64) for chunk in chunks) / inputs.size)
-    )
+
+    def average(of: Callable[[np.ndarray], np.ndarray]) -> float:
+        total = size = 0
+        for chunk in _chunks(inputs):
+            chunk = np.asarray(transform(chunk)) if transform else chunk
+            total += of(chunk).sum(dtype=np.float64)
+            size += chunk.size
+        return total / size
+
+    mean = average(lambda chunk: chunk)
+    return float(mean), float(np.sqrt(average(lambda chunk: (chunk - mean) ** 2)))

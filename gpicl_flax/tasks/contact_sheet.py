@@ -1,5 +1,7 @@
 """A contact sheet: examples of a base dataset as they are, and as tasks make them."""
 
+import math
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -10,8 +12,9 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks import augmentation, input_space, keys
 from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.projections import ProjectionForm
 
 NUM_TASKS = 3
 _MAX_FEATURES, _MAX_CLASSES = 4096, 20
@@ -28,7 +31,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     Raises:
       UsageError: an example has too many inputs to project.
     """
-    num_features, num_classes = dataset.train.inputs.shape[1], min(dataset.num_classes, _MAX_CLASSES)
+    num_features, num_classes = math.prod(dataset.input_shape), min(dataset.num_classes, _MAX_CLASSES)
     if num_features > _MAX_FEATURES:
         raise UsageError(
             f"base dataset {dataset.name!r} has {num_features:,} inputs, whose projections would have their square; choose a "
@@ -37,19 +40,22 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     columns = [np.flatnonzero(dataset.train.labels == label)[:_ROWS] for label in range(num_classes)]
     indices = np.concatenate(columns)
     places = [(row, label) for label, column in enumerate(columns) for row in range(len(column))]
-    raw, labels = dataset.train.inputs[indices], dataset.train.labels[indices]
+    stored, labels = dataset.train.inputs[indices], dataset.train.labels[indices]
     offset, scale = dataset.normalization(True)
+    form = ProjectionForm("span", dataset.stored_shape, dataset.input_shape)
+    coordinates = form.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
         augmentation.make_sequences(
             keys.tasks(seed),
             np.arange(NUM_TASKS, dtype=np.uint32),
-            augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (raw, labels))),
-            augmentation.Normalization(offset, scale),
+            augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (coordinates, labels))),
+            form,
             num_classes=dataset.num_classes,
             permute_labels_prob=1.0,
         )
     )
-    panels = [("raw", _grey_values(raw), labels)]
+    growth = input_space.growth(dataset.stored_shape, dataset.input_shape)
+    panels = [("raw", np.asarray(growth(_grey_values(stored))), labels)]
     for task in range(NUM_TASKS):
         # A projection leaves no range: its mean is 0 and its standard deviation about that of the normalised inputs.
         pixels = np.clip(inputs[task] / (2 * _SPREAD) + 0.5, 0, 1)
@@ -88,9 +94,9 @@ def _draw_panel(axes, title, images, labels, places, num_classes: int) -> None:
 
 
 def _grey_values(raw: np.ndarray) -> np.ndarray:
-    """[n, X] in [0, 1]: grey values as they are, features between their extremes."""
+    """[n, features] in [0, 1]: grey values as they are, features between their extremes."""
     if raw.dtype == np.uint8:
-        return raw / 255
+        return raw.astype(np.float32) / 255
     return (raw - raw.min()) / (np.ptp(raw) or 1)
 
 

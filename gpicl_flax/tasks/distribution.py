@@ -8,6 +8,7 @@ import gin
 import numpy as np
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.tasks import projections
 from gpicl_flax.tasks.base_dataset import BaseDataset, load_base_dataset
 
 # Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
@@ -33,6 +34,8 @@ class TaskDistribution:
       sequences_per_task: sequences of one step that share a task.
       normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if
         False, grey values are only scaled to [0, 1] (Fig 4).
+      projection: how projections are drawn, one of `projections.FORMS`, or 'auto' for the cheapest; all of them have the
+        same distribution, and 'dense' and 'span' are the same tasks.
 
     Raises:
       UsageError: a value is out of its range.
@@ -48,6 +51,7 @@ class TaskDistribution:
     permute_labels_prob: float = 0.1
     sequences_per_task: int = 1
     normalize: bool = True
+    projection: str = "auto"
 
     def __post_init__(self):
         check_positive_integers(self, "num_classes", "sequence_length", "task_batch_size", "sequences_per_task")
@@ -59,7 +63,11 @@ class TaskDistribution:
             num_tasks=(int, NoneType),
             permute_labels_prob=(float, int),
             normalize=bool,
+            projection=str,
         )
+        if self.projection not in ("auto", *projections.FORMS):
+            names = ", ".join(("auto", *projections.FORMS))
+            raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
         if len(self.input_shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
@@ -74,6 +82,17 @@ class TaskDistribution:
                 f"TaskDistribution.task_batch_size = {self.task_batch_size} is not a multiple of "
                 f"sequences_per_task = {self.sequences_per_task}"
             )
+        self.projection_form(self.input_shape)
+
+    def projection_form(self, stored_shape: tuple[int, ...]) -> projections.ProjectionForm:
+        """How projections are drawn for the base dataset that is trained on, from the shape it is stored in."""
+        return projections.choose(
+            self.projection,
+            stored_shape=stored_shape,
+            input_shape=self.input_shape,
+            sequence_length=self.sequence_length,
+            replayed=self.num_tasks is not None or self.sequences_per_task > 1,
+        )
 
     @property
     def num_features(self) -> int:

@@ -31,7 +31,7 @@ def embed(
     Raises:
       UsageError: the dataset holds features or groups, or features of the encoder are not finite or all the same.
     """
-    if len(dataset.input_shape) != 3:
+    if len(dataset.stored_shape) != 3:
         raise UsageError(f"base dataset {dataset.name!r} holds features already; only images can be embedded")
     if dataset.train.group_size is not None:
         raise UsageError(f"base dataset {dataset.name!r} is made of groups of random points; there is nothing to embed")
@@ -41,7 +41,7 @@ def embed(
     splits = []
     for split in (dataset.train, dataset.test):
         features, filled = np.empty((len(split), encoder.num_features), np.float32), 0
-        for batch in _features(split.inputs.reshape(-1, *dataset.input_shape), encoder, batch_size):
+        for batch in _features(split.inputs.reshape(-1, *dataset.stored_shape), encoder, batch_size):
             features[filled : filled + len(batch)] = batch
             filled += len(batch)
             on_batch(done + filled, total)

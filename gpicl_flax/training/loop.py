@@ -19,6 +19,7 @@ from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, TrainingBatches
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
@@ -70,6 +71,7 @@ def train(
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
     dataset: BaseDataset,
+    form: ProjectionForm,
     training: Training,
     loader: Loader,
     *,
@@ -102,10 +104,10 @@ def train(
         log = _RunLog(folder, tasks.num_classes, step, on_row)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(
-            model, optimizer, tasks, mesh=mesh, shardings=shardings, accumulation=training.accumulation
+            model, optimizer, tasks, form, mesh=mesh, shardings=shardings, accumulation=training.accumulation
         )
         on_device = placement.on_device(loader.placement, dataset.name, dataset.train)
-        placed = placement.place(mesh, dataset, dataset.train if on_device else None, normalize=tasks.normalize)
+        placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
         batches = TrainingBatches(
             tasks,
             dataset.train,

@@ -4,12 +4,15 @@ import logging
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 from jax.experimental import multihost_utils
 
-from gpicl_flax.tasks.augmentation import Examples, Normalization
+from gpicl_flax.tasks.augmentation import Examples
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.input_space import Coordinates
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
 
 logger = logging.getLogger(__name__)
@@ -21,18 +24,24 @@ class Placed(NamedTuple):
     """What a program reads besides its batches.
 
     Attributes:
-      split: all examples, inputs [n, X] and labels [n]; None: the batches bring theirs.
-      normalization: of the inputs.
+      split: all examples, inputs [n, stored features] and labels [n]; None: the batches bring theirs.
+      offset, scale: a model is given tasks made from (input - offset) / scale.
+      coordinates: of the normalised inputs.
     """
 
-    split: Examples | None
-    normalization: Normalization
+    split: tuple[jax.Array, jax.Array] | None
+    offset: jax.Array
+    scale: jax.Array
+    coordinates: Coordinates
 
     def examples(self, batch: dict[str, jax.Array]) -> Examples:
-        """The base examples [B, T] of a batch; inside a program."""
+        """The base examples [B, T] of a batch, normalised; inside a program."""
         if self.split is None:
-            return Examples(batch["inputs"], batch["labels"])
-        return Examples(*(array[batch["example_indices"]] for array in self.split))
+            inputs, labels = batch["inputs"], batch["labels"]
+        else:
+            inputs, labels = (array[batch["example_indices"]] for array in self.split)
+        # Growing leaves a constant image as it is, so that normalising can come first.
+        return Examples(self.coordinates((inputs.astype(jnp.float32) - self.offset) / self.scale), labels)
 
 
 def on_device(setting: str, name: str, split: Split) -> bool:
@@ -59,9 +68,11 @@ def free_device_memory() -> int:
     return psutil.virtual_memory().available // jax.local_device_count()
 
 
-def place(mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, *, normalize: bool) -> Placed:
-    """Brings a split of `dataset`, if there is one to bring, and its normalisation to every device of the mesh."""
+def place(
+    mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, form: ProjectionForm, *, normalize: bool
+) -> Placed:
+    """Brings a split of `dataset`, if there is one to bring, and what prepares it to every device of the mesh."""
     offset, scale = dataset.normalization(normalize)
-    normalization = Normalization(np.float32(offset), np.float32(scale))
-    examples = None if split is None else Examples(split.inputs, split.labels)
-    return partitioning.replicate(mesh, Placed(examples, normalization))
+    examples = None if split is None else (split.inputs, split.labels)
+    coordinates = form.coordinates(dataset.stored_shape)
+    return partitioning.replicate(mesh, Placed(examples, np.float32(offset), np.float32(scale), coordinates))

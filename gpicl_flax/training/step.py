@@ -14,6 +14,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.placement import Placed
 
@@ -70,6 +71,7 @@ def make_train_steps(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
+    form: ProjectionForm,
     *,
     mesh: jax.sharding.Mesh,
     shardings: TrainState,
@@ -93,9 +95,10 @@ def make_train_steps(
             keys.tasks(seed),
             batch["task_ids"],
             placed.examples(batch),
-            placed.normalization,
+            form,
             num_classes=tasks.num_classes,
             permute_labels_prob=tasks.permute_labels_prob,
+            num_shards=mesh.shape["data"],
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
         losses, correct = sequence_losses(model.apply({"params": params}, inputs, labels), labels)

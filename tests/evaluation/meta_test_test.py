@@ -14,9 +14,7 @@ from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
 
-TASKS = TaskDistribution(
-    input_shape=(3, 3, 1), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0
-)
+TASKS = TaskDistribution(input_shape=(9,), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0)
 
 
 class Oracle(SequenceModel):
@@ -37,7 +35,15 @@ def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, where="auto", 
     mesh = partitioning.MeshShape(data=data).build()
     with jax.set_mesh(mesh):
         curves = meta_test(
-            model, params or {}, tasks, [dataset], MetaTest(**settings), seed=seed, mesh=mesh, where=where
+            model,
+            params or {},
+            tasks,
+            [dataset],
+            tasks.projection_form((9,)),
+            MetaTest(**settings),
+            seed=seed,
+            mesh=mesh,
+            where=where,
         )
     return {curve["tasks"]: curve for curve in curves}
 
@@ -100,9 +106,14 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
     for (inputs, labels), ids, p in zip(shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True):
         for row, task_id in enumerate(ids):
             task = augmentation.make_task(
-                keys.tasks(3), np.uint32(task_id), num_features=9, num_classes=10, permute_labels_prob=p
+                keys.tasks(3),
+                np.uint32(task_id),
+                num_coordinates=9,
+                num_features=9,
+                num_classes=10,
+                permute_labels_prob=p,
             )
-            np.testing.assert_allclose(inputs[row], images[row] @ np.asarray(task.projection, np.float64).T, atol=1e-4)
+            np.testing.assert_allclose(inputs[row], images[row] @ np.asarray(task.projection, np.float64), atol=1e-4)
             np.testing.assert_array_equal(labels[row], task.label_permutation[toy_dataset.test.labels[indices[row]]])
 
 

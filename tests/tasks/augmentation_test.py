@@ -1,21 +1,23 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
 from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
 
 X, C = 12, 10
+FORM = ProjectionForm("span", (9,), (9,))
 
 
 def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
     make = functools.partial(
         augmentation.make_task,
         keys.tasks(seed),
+        num_coordinates=num_features,
         num_features=num_features,
         num_classes=C,
         permute_labels_prob=permute_labels_prob,
@@ -28,16 +30,17 @@ def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
         functools.partial(
             augmentation.make_sequences,
             keys.tasks(seed),
+            form=FORM,
             num_classes=C,
             permute_labels_prob=permute_labels_prob,
         )
     )
-    return jax.device_get(make(np.asarray(ids, np.uint32), *base_examples(dataset, indices)))
+    return jax.device_get(make(np.asarray(ids, np.uint32), base_examples(dataset, indices)))
 
 
 def base_examples(dataset, indices):
-    examples = augmentation.Examples(dataset.train.inputs[indices], dataset.train.labels[indices])
-    return examples, augmentation.Normalization(np.float32(dataset.mean), np.float32(dataset.std))
+    inputs = (dataset.train.inputs[indices].astype(np.float32) - np.float32(dataset.mean)) / np.float32(dataset.std)
+    return augmentation.Examples(inputs, dataset.train.labels[indices])
 
 
 @pytest.mark.parametrize("num_features", [12, 40])
@@ -91,7 +94,7 @@ def test_a_sequence_is_the_normalised_projected_base_examples(toy_dataset):
     tasks = make_tasks([5, 6, 2**31], num_features=9)
     images = (toy_dataset.train.inputs[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
     np.testing.assert_allclose(
-        inputs, np.einsum("bxy,bty->btx", tasks.projection.astype(np.float64), images), atol=1e-5
+        inputs, np.einsum("byx,bty->btx", tasks.projection.astype(np.float64), images), atol=1e-5
     )
     for row, permutation in enumerate(tasks.label_permutation):
         np.testing.assert_array_equal(labels[row], permutation[toy_dataset.train.labels[indices[row]]])
@@ -118,13 +121,13 @@ def test_the_same_id_is_the_same_task_on_any_number_of_devices(toy_dataset, num_
         np.testing.assert_allclose(part, full, rtol=1e-6, atol=1e-6)
 
 
-def make_sequences_on(mesh, dataset, ids, indices):
-    examples, normalization = base_examples(dataset, indices)
+def make_sequences_on(mesh, dataset, ids, indices, **settings):
+    examples = base_examples(dataset, indices)
 
     @jax.jit
     def make(ids, examples):
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(0), ids, examples, normalization, num_classes=C, permute_labels_prob=1.0
+            keys.tasks(0), ids, examples, FORM, num_classes=C, permute_labels_prob=1.0, **settings
         )
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
@@ -143,15 +146,27 @@ def test_seen_tasks_replay_with_their_own_permutation(toy_dataset):
     assert 0.2 < kept.mean() < 0.8
 
 
-def test_normalisation_can_be_left_out(toy_dataset):
-    offset, scale = toy_dataset.normalization(False)
-    examples = augmentation.Examples(jnp.full((1, 1, 9), 255, jnp.uint8), jnp.zeros((1, 1), jnp.int32))
-    inputs, _ = augmentation.make_sequences(
-        keys.tasks(0),
-        jnp.zeros(1, jnp.uint32),
-        examples,
-        augmentation.Normalization(offset, scale),
-        num_classes=C,
-        permute_labels_prob=1.0,
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_sequences_made_in_parts_are_those_made_at_once(toy_dataset, at_once):
+    """16 sequences on 2 devices, of which `at_once` fit the memory of a device at a time."""
+    rng = np.random.default_rng(0)
+    ids, indices = rng.integers(2**32, size=16, dtype=np.uint32), rng.integers(200, size=(16, 7)).astype(np.int32)
+    mesh = partitioning.MeshShape(data=2).build()
+    memory = at_once * 9 * 9 * 4
+    with jax.set_mesh(mesh):
+        parts = make_sequences_on(mesh, toy_dataset, ids, indices, memory=memory, num_shards=2)
+    for part, full in zip(parts, make_sequences(toy_dataset, ids, indices), strict=True):
+        np.testing.assert_allclose(part, full, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("memory", "largest"), [(2**28, 16), (4 * 40 * 40 * 4, 4), (1, 1)])
+def test_projections_never_take_more_memory_than_they_may(memory, largest):
+    """No array of the program holds the projections of more sequences."""
+    form = ProjectionForm("span", (40,), (40,))
+    make = functools.partial(
+        augmentation.make_sequences, form=form, num_classes=C, permute_labels_prob=1.0, memory=memory
     )
-    np.testing.assert_allclose(inputs[0, 0], make_tasks([0], num_features=9).projection[0].sum(axis=1), rtol=1e-5)
+    examples = augmentation.Examples(np.zeros((16, 5, 40), np.float32), np.zeros((16, 5), np.int32))
+    text = str(jax.make_jaxpr(make)(keys.tasks(0), np.zeros(16, np.uint32), examples))
+    assert f"f32[{largest},40,40]" in text
+    assert all(f"f32[{n},40,40]" not in text for n in range(largest + 1, 17))

@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import sources
+from gpicl_flax.tasks import input_space, sources
 from gpicl_flax.tasks.base_dataset import load_base_dataset
 from gpicl_flax.tasks.raw import RawDataset, RawSplit
 
@@ -33,8 +33,8 @@ def test_images_pass_unchanged_at_their_own_size(tmp_path, arrays):
     assert data.train.inputs.dtype == np.uint8
 
 
-@pytest.mark.parametrize("size", [(6, 6), (5, 9), (16, 16)])
-def test_resize_is_bilinear_without_antialiasing(tmp_path, arrays, size):
+@pytest.mark.parametrize("size", [(6, 6), (5, 9), (12, 7)])
+def test_images_shrink_bilinearly_without_antialiasing(tmp_path, arrays, size):
     data = load(tmp_path, arrays, (*size, 1))
     zoom = (1, size[0] / 12, size[1] / 12)
     reference = scipy.ndimage.zoom(
@@ -44,10 +44,22 @@ def test_resize_is_bilinear_without_antialiasing(tmp_path, arrays, size):
     assert np.abs(data.test.inputs.reshape(20, *size) - reference).max() <= 0.5 + 1e-3
 
 
-def test_grey_becomes_rgb_by_repetition(tmp_path, arrays):
-    images = load(tmp_path, arrays, (12, 12, 3)).train.inputs.reshape(30, 12, 12, 3)
-    for channel in range(3):
-        np.testing.assert_array_equal(images[..., channel], arrays["train_images"])
+@pytest.mark.parametrize(
+    ("shape", "stored"), [((16, 15, 1), (12, 12, 1)), ((12, 12, 3), (12, 12, 1)), ((20, 6, 3), (12, 6, 1))]
+)
+def test_images_that_grow_are_stored_as_they_are_and_their_moments_are_of_the_grown(tmp_path, arrays, shape, stored):
+    data = load(tmp_path, arrays, shape)
+    assert data.stored_shape == stored and data.train.inputs.shape == (30, np.prod(stored))
+    if stored == (12, 12, 1):
+        np.testing.assert_array_equal(data.train.inputs, arrays["train_images"].reshape(30, -1))
+    images = data.train.inputs.reshape(30, *stored).astype(np.float64)
+    zoom = (1, shape[0] / stored[0], shape[1] / stored[1], 1)
+    grown = np.repeat(scipy.ndimage.zoom(images, zoom, order=1, mode="nearest", grid_mode=True), shape[2], axis=-1)
+    np.testing.assert_allclose(
+        input_space.growth(stored, shape)(images.reshape(30, -1)), grown.reshape(30, -1), atol=1e-3
+    )
+    assert data.mean == pytest.approx(grown.mean(), rel=1e-6)
+    assert data.std == pytest.approx(grown.std(), rel=1e-6)
 
 
 def test_moments_are_those_of_the_resized_training_split_alone(tmp_path, arrays):
@@ -185,7 +197,8 @@ def test_images_of_several_sizes_are_resized_one_by_one(monkeypatch):
     images = [rng.integers(0, 256, (h, w, 1), dtype=np.uint8) for h, w in rng.integers(4, 12, (20, 2))]
     split = RawSplit(images, np.arange(20) % 10)
     monkeypatch.setattr(sources, "read", lambda *args, **kwargs: RawDataset(split, split))
-    data = load_base_dataset("many", input_shape=(6, 6, 1), num_classes=10)
+    data = load_base_dataset("many", input_shape=(6, 6, 3), num_classes=10)
+    assert data.stored_shape == (6, 6, 1)
     for found, image in zip(data.train.inputs, images, strict=True):
         zoom = (6 / image.shape[0], 6 / image.shape[1])
         expected = scipy.ndimage.zoom(image[..., 0].astype(float), zoom, order=1, mode="nearest", grid_mode=True)

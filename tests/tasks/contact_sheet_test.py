@@ -38,10 +38,15 @@ def test_panels_show_the_examples_and_what_tasks_make_of_them(input_shape, dtype
     np.testing.assert_allclose(first_of_class(raw, 2), shown[2], atol=1e-6)
     for number, panel in enumerate(tasks):
         task = augmentation.make_task(
-            keys.tasks(3), np.uint32(number), num_features=values.shape[1], num_classes=4, permute_labels_prob=1.0
+            keys.tasks(3),
+            np.uint32(number),
+            num_coordinates=values.shape[1],
+            num_features=values.shape[1],
+            num_classes=4,
+            permute_labels_prob=1.0,
         )
         assert [int(text.get_text()) for text in panel.texts] == task.label_permutation.tolist()
-        projected = np.asarray(task.projection, np.float64) @ ((values[2] - data.mean) / data.std)
+        projected = ((values[2] - data.mean) / data.std) @ np.asarray(task.projection, np.float64)
         expected = np.clip(projected / 6 + 0.5, 0, 1)[: int(np.prod(pixels))].reshape(pixels)
         np.testing.assert_allclose(first_of_class(panel, 2), expected, atol=1e-4)
 

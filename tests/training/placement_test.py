@@ -1,13 +1,17 @@
+import dataclasses
 import logging
 
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 
 SPLIT = Split(np.zeros((100, 10), np.uint8), np.zeros(100, np.int32))  # 1,400 bytes
+FORM = ProjectionForm("span", (9,), (9,))
 
 
 @pytest.mark.parametrize(
@@ -34,15 +38,34 @@ def test_free_memory_is_the_devices_or_a_share_of_the_hosts(monkeypatch):
     assert placement.free_device_memory() == 700
 
 
-def test_examples_are_those_of_the_split_or_of_the_batch(toy_dataset):
+def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset):
     mesh = partitioning.MeshShape(data=2).build()
     indices = np.array([[3, 7], [0, 199]], np.int32)
-    placed = placement.place(mesh, toy_dataset, toy_dataset.train, normalize=True)
-    found = placed.examples({"example_indices": indices})
-    np.testing.assert_array_equal(found.inputs, toy_dataset.train.inputs[indices])
-    np.testing.assert_array_equal(found.labels, toy_dataset.train.labels[indices])
-    assert found.inputs.dtype == np.uint8
-    empty = placement.place(mesh, toy_dataset, None, normalize=True)
-    assert empty.split is None and empty.normalization.offset == np.float32(toy_dataset.mean)
-    batch = {"inputs": np.ones((2, 2, 9)), "labels": np.ones((2, 2))}
-    assert empty.examples(batch) == (batch["inputs"], batch["labels"])
+    inputs, labels = toy_dataset.train.inputs[indices], toy_dataset.train.labels[indices]
+    placed = placement.place(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
+    assert placed.split[0].dtype == np.uint8
+    empty = placement.place(mesh, toy_dataset, None, FORM, normalize=True)
+    assert empty.split is None
+    for found in (
+        placed.examples({"example_indices": indices}),
+        empty.examples({"inputs": inputs, "labels": labels}),
+    ):
+        expected = (inputs - np.float64(toy_dataset.mean)) / toy_dataset.std
+        np.testing.assert_allclose(found.coordinates, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(found.labels, labels)
+    plain = placement.place(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
+    np.testing.assert_allclose(plain.examples({"example_indices": indices}).coordinates, inputs / 255, rtol=1e-6)
+
+
+def test_examples_smaller_than_the_input_shape_are_their_coordinates_in_the_runs_basis(toy_dataset):
+    """The stored 3x3x1 images, as inputs of 5x4x3: the inner products are those of the grown and normalised images."""
+    stored, shape = (3, 3, 1), (5, 4, 3)
+    dataset = dataclasses.replace(toy_dataset, input_shape=shape, stored_shape=stored)
+    form = ProjectionForm("span", stored, shape)
+    placed = placement.place(partitioning.MeshShape(data=1).build(), dataset, dataset.train, form, normalize=True)
+    found = np.asarray(placed.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
+    assert found.shape == (6, 9)
+    images = dataset.train.inputs[:6].reshape(6, *stored).astype(np.float64)
+    grown = scipy.ndimage.zoom(images, (1, 5 / 3, 4 / 3, 1), order=1, mode="nearest", grid_mode=True)
+    grown = np.repeat((grown - dataset.mean) / dataset.std, 3, axis=-1).reshape(6, -1)
+    np.testing.assert_allclose(found @ found.T, grown @ grown.T, rtol=1e-5, atol=1e-4)

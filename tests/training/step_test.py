@@ -20,12 +20,13 @@ from gpicl_flax.training.placement import place
 from gpicl_flax.training.step import init_state, make_train_steps, sequence_losses
 
 TASKS = TaskDistribution(
-    input_shape=(3, 3, 1), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
+    input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
     "lstm": LSTM(hidden_size=16),
 }
+FORM = TASKS.projection_form((9,))
 FURTHER_MODELS = {
     "outer_product_lstm": OuterProductLSTM(size=8, num_heads=2),
     "vsml": VSML(num_layers=2, layer_size=2, hidden_size=4),
@@ -54,9 +55,9 @@ def train(
         state = init_state(model, optimizer, TASKS, seed=0, mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(
-            model, optimizer, TASKS, mesh=mesh, shardings=shardings, accumulation=accumulation
+            model, optimizer, TASKS, FORM, mesh=mesh, shardings=shardings, accumulation=accumulation
         )
-        placed = place(mesh, dataset, None if gather else dataset.train, normalize=True)
+        placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
         batch = next(TrainingBatches(TASKS, dataset.train, seed=0, gather=gather, steps_per_batch=steps))
         batch = partitioning.shard_batch(mesh, batch, batch_axis=1)
         state, metrics = train_steps(state, np.uint32(0), placed, batch)
@@ -151,8 +152,11 @@ def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
     inputs, labels = augmentation.make_sequences(
         keys.tasks(0),
         batch["task_ids"],
-        augmentation.Examples(split.inputs[batch["example_indices"]], split.labels[batch["example_indices"]]),
-        augmentation.Normalization(toy_dataset.mean, toy_dataset.std),
+        augmentation.Examples(
+            (split.inputs[batch["example_indices"]] - np.float32(toy_dataset.mean)) / np.float32(toy_dataset.std),
+            split.labels[batch["example_indices"]],
+        ),
+        FORM,
         num_classes=10,
         permute_labels_prob=1.0,
     )

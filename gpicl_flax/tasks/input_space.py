@@ -1,0 +1,99 @@
+"""The space of a run's inputs: how stored images grow to the input shape, and in which basis they have few coordinates.
+
+Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the grown
+images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has an
+orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
+"""
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+class Coordinates(flax.struct.PyTreeNode):
+    """From stored examples to their coordinates in an orthonormal basis of the input space.
+
+    Attributes:
+      stored_shape: of the examples.
+      matrices: for each axis of a stored image the matrix [to, from] that acts on it, or None where nothing does.
+      order: [X] int32, where the basis vectors are among the products of those of the axes; None: in their order.
+    """
+
+    stored_shape: Shape = flax.struct.field(pytree_node=False)
+    matrices: tuple[jax.Array | np.ndarray | None, ...]
+    order: jax.Array | np.ndarray | None = None
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """inputs [..., stored features] -> coordinates [..., R]."""
+        if all(matrix is None for matrix in self.matrices):
+            return inputs
+        *batch, _ = inputs.shape
+        x = inputs.reshape(-1, *self.stored_shape)
+        for axis, matrix in enumerate(self.matrices, start=1):
+            if matrix is not None:
+                # Rounded no further, since the products of coordinates are summed over many of them.
+                x = jnp.moveaxis(jnp.tensordot(x, matrix, axes=(axis, 1), precision="highest"), -1, axis)
+        x = x.reshape(*batch, -1)
+        return x if self.order is None else x[..., self.order]
+
+
+def stored_shape(shape: Shape, input_shape: Shape) -> Shape:
+    """The shape that an image of `shape` is stored in: shrunk to the input shape where it is larger, but not grown."""
+    if len(input_shape) == 1:
+        return input_shape
+    return *map(min, shape[:2], input_shape[:2]), shape[2]
+
+
+def growth(stored: Shape, input_shape: Shape) -> Coordinates:
+    """What grows images stored in the shape `stored` to the input shape: coordinates in the basis of the pixels."""
+    return coordinates(stored, input_shape, basis=input_shape)
+
+
+def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool = False) -> Coordinates:
+    """Coordinates of images that are stored in the shape `stored`.
+
+    Args:
+      basis: the stored shape whose grown images the first prod(basis) basis vectors span; the others complete them.
+      whole: give all X coordinates, also where those beyond the first prod(basis) are zero.
+    """
+    own = stored == basis and not whole
+    matrices = []
+    for axis, (size, to) in enumerate(zip(stored, input_shape, strict=True)):
+        grow = _growth_matrix(axis, size, to)
+        matrix = grow if basis[axis] == to else _axis_basis(axis, basis[axis], to).T @ grow
+        matrix = matrix[: basis[axis]] if own else matrix
+        matrices.append(None if size == to == basis[axis] else matrix.astype(np.float32))
+    if own or basis == input_shape:
+        return Coordinates(stored, tuple(matrices))
+    within = np.ones(input_shape, bool)
+    for axis, size in enumerate(basis):
+        within &= np.expand_dims(np.arange(input_shape[axis]) < size, [a for a in range(len(basis)) if a != axis])
+    return Coordinates(stored, tuple(matrices), np.argsort(~within.reshape(-1), kind="stable").astype(np.int32))
+
+
+def num_coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool = False) -> int:
+    """R, the coordinates that `coordinates` gives."""
+    return math.prod(basis if stored == basis and not whole else input_shape)
+
+
+def _growth_matrix(axis: int, size: int, to: int) -> np.ndarray:
+    """[to, size]: bilinear interpolation along height and width, repetition along the channels."""
+    if size == to:
+        return np.eye(to)
+    if axis == 2:
+        return np.ones((to, size))
+    with jax.ensure_compile_time_eval():
+        resized = jax.image.resize(jnp.eye(size), (to, size), "bilinear", antialias=False)
+    return np.asarray(resized, np.float64)
+
+
+def _axis_basis(axis: int, size: int, to: int) -> np.ndarray:
+    """[to, to]: an orthonormal basis, of which the first `size` vectors span what grows from `size`."""
+    vectors, triangle = np.linalg.qr(_growth_matrix(axis, size, to), mode="complete")
+    vectors[:, :size] *= np.where(np.diag(triangle) < 0, -1, 1)  # of the two signs, the one no library chooses
+    return vectors

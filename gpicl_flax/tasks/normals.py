@@ -1,0 +1,53 @@
+"""Standard normal numbers at a quarter of the usual cost, which is most of what drawing a projection costs.
+
+`jax.random.normal` takes a block of Threefry-2x32 and 32 bits for every number. Here both words of a block are used, and
+each half of a word is a number: four a block. A number is the quantile of N(0, 1) at the middle of one of 2^16 equal
+parts, so that it has variance 0.99998 and reaches to 4.32.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_PARITY = 0x1BD11BDA
+
+# z / u against s, highest power first, where u in (-1, 1), z = sqrt(2) erfinv(u) and s = sqrt(-log(1 - u^2)): fitted
+# to the quantiles with the smallest relative error, 4e-5.
+_QUANTILE = (
+    -0.0005623041129705115, 0.005489738330762752, -0.015962994474961554, 0.0024018284161915655, 0.03979175122287605,
+    -0.029661490269910624, 0.3415197203344731, -0.0020682101266860115, 1.253364911737753,
+)  # fmt: skip
+
+
+def standard_normals(key: jax.Array, num_rows: int, num_columns: int) -> jax.Array:
+    """[num_rows, num_columns] float32; a row does not depend on how many there are."""
+    blocks = -(-num_columns // 4)
+    words = threefry_blocks(jax.random.key_data(key), num_rows * blocks)
+    # Once, and not again for each of the halves.
+    words = jax.lax.optimization_barrier(words)
+    halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
+    numbers = [quantile(half).reshape(num_rows, blocks) for half in halves]
+    return jnp.concatenate(numbers, axis=1)[:, :num_columns]
+
+
+def quantile(half: jax.Array) -> jax.Array:
+    """The quantile of N(0, 1) at (half + 1/2) / 2^16, for integers half in 0..2^16-1."""
+    u = (2 * half.astype(jnp.float32) - 65535) / 65536
+    s = jnp.sqrt(-jnp.log((1 - u) * (1 + u)))
+    return u * jnp.polyval(jnp.array(_QUANTILE, jnp.float32), s, unroll=len(_QUANTILE))
+
+
+def threefry_blocks(key_data: jax.Array, num_blocks: int) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counters (0, 0), (1, 0), ...: two arrays of words uint32.
+
+    JAX's own gives the same words, but runs its rounds as a loop on CPU, which takes twice as long.
+    """
+    keys = key_data[0], key_data[1], key_data[0] ^ key_data[1] ^ jnp.uint32(_PARITY)
+    counters = jnp.arange(num_blocks, dtype=jnp.uint32)
+    a, b = counters + keys[0], jnp.broadcast_to(keys[1], counters.shape)
+    for turn in range(1, 6):
+        for rotation in _ROTATIONS[:4] if turn % 2 else _ROTATIONS[4:]:
+            a = a + b
+            b = a ^ (b << rotation | b >> (32 - rotation))
+        a, b = a + keys[turn % 3], b + keys[(turn + 1) % 3] + jnp.uint32(turn)
+    return a, b
