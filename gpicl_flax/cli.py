@@ -82,11 +82,19 @@ def _parser() -> argparse.ArgumentParser:
         "sweep",
         _sweep,
         "list or run the points of a grid",
-        "Expands `sweep.grids` of a gin file into points and runs them here, one after another, each in "
+        "Expands `sweep.grids` of a gin file into points and runs them here, stack after stack, each point in "
         "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped.",
     )
     _add_gin(sweep, required=True)
     sweep.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
+    sweep.add_argument(
+        "--stack",
+        type=_stack_size,
+        default="auto",
+        metavar="auto|N|off",
+        help="train points that differ in seed, learning rate and other numbers together, as stacks of at most N; auto "
+        "(default): as many as fit an accelerator's memory, and none on CPU; results stay those of single runs",
+    )
     sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
     sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
 
@@ -139,6 +147,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _stack_size(text: str) -> str | int:
+    if text in ("auto", "off"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be auto, off or a positive integer, not {text!r}")
+    return int(text)
+
+
 def _add(commands, name: str, command: Callable, summary: str, description: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(command=command)
@@ -165,7 +181,7 @@ def _add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.records.run_folder import RunFolder
-    from gpicl_flax.run import Run, check_folder, execute
+    from gpicl_flax.run import Run, Start, check_folder, execute
     from gpicl_flax.sweep import grid
     from gpicl_flax.training.preemption import StopRequest
 
@@ -180,7 +196,7 @@ def _train(arguments: argparse.Namespace) -> None:
         print(f"{folder} is done already; its results:")
     else:
         with StopRequest() as stop:
-            execute(config, folder, stop, _progress(run.training.steps))
+            execute(Start(config, folder, _progress(run.training.steps)), stop)
     _show(folder)
 
 
@@ -199,7 +215,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
-    from gpicl_flax.sweep import grid, listing, runner
+    from gpicl_flax.sweep import grid, listing, runner, stacking
     from gpicl_flax.training.preemption import StopRequest
 
     points = grid.points(parse(arguments.gin_file, arguments.gin_bindings))
@@ -212,7 +228,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
         raise UsageError("--workdir is needed to run a sweep (or --list to see it)")
     else:
         with StopRequest() as stop:
-            runner.run_all(points, runs, arguments.workdir, stop, _progress, _say)
+            size = {"auto": stacking.largest, "off": lambda run: 1}.get(arguments.stack, lambda run: arguments.stack)
+            runner.run_all(points, runs, arguments.workdir, stop, stack_size=size, make_progress=_progress, say=_say)
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -221,10 +238,10 @@ def _models(arguments: argparse.Namespace) -> None:
     print(catalogue.as_table(arguments.inputs, arguments.sequence_length))
 
 
-def _progress(total_steps: int):
+def _progress(total_steps: int, num_members: int = 1):
     from gpicl_flax.progress import ProgressLine
 
-    return ProgressLine(total_steps)
+    return ProgressLine(total_steps, num_members)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The live progress line of a run: one line that rewrites itself on a terminal, plain lines elsewhere."""
+"""The live progress line of a run or a stack of them: one line that rewrites itself on a terminal, plain lines elsewhere."""
 
 import contextlib
 import shutil
@@ -11,25 +11,37 @@ _LIVE_SECONDS = 0.1
 
 
 class ProgressLine:
-    """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau."""
+    """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau.
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None):
+    Of a stack it shows the furthest step, the means over the members, and how many are off the plateau.
+    """
+
+    def __init__(self, total_steps: int, num_members: int = 1, stream: TextIO | None = None):
         self._total = total_steps
+        self._num_members = num_members
+        self._rows: dict[int, dict[str, Any]] = {}  # the newest of each member
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._shown_at = -float("inf")
         self._recent: list[tuple[float, int]] = []  # times and steps that the speed is measured over
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, row: dict[str, Any], member: int = 0) -> None:
         now, step = time.monotonic(), row["step"]
+        self._rows[member] = row
+        if self._recent and step <= self._recent[-1][1] and step < self._total:
+            return  # of a member that follows another
         self._recent = [*self._recent[-20:], (now, step)]
         wait = _LIVE_SECONDS if self._live else _PLAIN_SECONDS
         if now - self._shown_at < wait and step < self._total:
             return
         self._shown_at = now
+        loss, accuracy = (self._mean(name) for name in ("loss", "accuracy_last"))
+        plateau = "on" if row["plateau"] else "off"
+        if self._num_members > 1:
+            plateau = f"{sum(not r['plateau'] for r in self._rows.values())} of {self._num_members} members off"
         text = (
-            f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {row['loss']:.3f}  "
-            f"last accuracy {row['accuracy_last']:.1%}  {'on' if row['plateau'] else 'off'} the plateau"
+            f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {loss:.3f}  "
+            f"last accuracy {accuracy:.1%}  {plateau} the plateau"
         )
         if self._live:  # a line that wraps could not be rewritten
             end = "\n" if step >= self._total else ""
@@ -39,6 +51,9 @@ class ProgressLine:
         with contextlib.suppress(OSError):  # a run goes on when nobody reads any more
             self._stream.write(text)
             self._stream.flush()
+
+    def _mean(self, name: str) -> float:
+        return sum(row[name] for row in self._rows.values()) / len(self._rows)
 
     def _speed(self, now: float, step: int) -> str:
         then, first = self._recent[0]

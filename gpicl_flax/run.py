@@ -1,11 +1,11 @@
-"""One run: from its settings to a folder that is DONE."""
+"""Runs, one or a stack of them: from their settings to folders that are DONE."""
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import gin
 import jax
@@ -16,7 +16,7 @@ import gpicl_flax
 import gpicl_flax.baselines  # gin knows them by their import
 from gpicl_flax import models
 from gpicl_flax.config import Config, differences, parse_text
-from gpicl_flax.errors import Preempted, UsageError, check_types
+from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -25,11 +25,11 @@ from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.loop import Row, Training, train
+from gpicl_flax.training.loop import Member, Row, Training, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.step import init_state
+from gpicl_flax.training.step import abstract_state
 
 _LOADING = ("Run.loader", *(f"Loader.{field.name}" for field in dataclasses.fields(Loader)))
 
@@ -98,16 +98,17 @@ class Run:
         """The model's number of parameters and both state sizes."""
         return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
-    def check_devices(self) -> jax.sharding.Mesh:
-        """The mesh; raises UsageError if it does not fit the devices, or batch or parameters do not divide over it."""
-        mesh = self.mesh.build()
+    def check_devices(self, num_members: int = 1) -> jax.sharding.Mesh:
+        """The mesh for a stack of so many runs; raises UsageError if it does not fit the devices, or batch or parameters do
+        not divide over it."""
+        mesh = self.mesh.build(num_members)
         parts = mesh.shape["data"] * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
                 f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
                 f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
             )
-        init_state(self.model, self.optimizer, self.tasks, seed=self.seed, mesh=mesh, abstract=True)
+        abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
         return mesh
 
     @property
@@ -116,55 +117,74 @@ class Run:
         return tuple(self.meta_test.base_datasets) or (self.tasks.base_dataset,)
 
 
-def execute(
-    config: Config, folder: RunFolder, stop: StopRequest, on_row: Callable[[Row], None] = lambda row: None
-) -> None:
-    """Trains, meta-tests and marks the folder DONE; goes on where an earlier start of the same run stopped.
+class Start(NamedTuple):
+    """A run to be started, or started again.
+
+    Attributes:
+      config: its whole configuration.
+      folder: where it is, or will be.
+      on_row: called with every new row of its metrics.jsonl.
+    """
+
+    config: Config
+    folder: RunFolder
+    on_row: Callable[[Row], None] = lambda row: None
+
+
+def execute(start: Start, stop: StopRequest) -> None:
+    """Trains one run, meta-tests it and marks its folder DONE; goes on where an earlier start of it stopped.
 
     Args:
       stop: while it is not requested, the run goes on; a meta-test that has begun is finished.
-      on_row: called with every new row of metrics.jsonl.
 
     Raises:
       UsageError: the settings, the data or the folder do not fit; nothing has been written.
       Preempted, Diverged: see `train`.
     """
-    run, operative = config.resolve(Run)
-    check_folder(config, folder)
-    mesh = run.check_devices()
+    (diverged,) = execute_stack([start], stop)
+    if diverged:
+        raise diverged
+
+
+def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged | None]:
+    """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
+
+    The runs differ in what `train` allows members to differ in (see `sweep.stacking`).
+    """
+    resolved = [start.config.resolve(Run) for start in starts]
+    runs = [run for run, _ in resolved]
+    run, folders = runs[0], [start.folder for start in starts]
+    for start in starts:
+        check_folder(start.config, start.folder)
+    mesh = run.check_devices(len(runs))
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
-    if folder.checkpoints.exists():
-        with Checkpoints(folder.checkpoints) as checkpoints:
-            _check_data(folder, checkpoints, dataset)
+    for folder in folders:
+        if folder.checkpoints.exists():
+            with Checkpoints(folder.checkpoints) as checkpoints:
+                _check_data(folder, checkpoints, dataset)
     if jax.process_index() == 0:
-        write_atomically(folder.config, config.text)  # first: this makes it a run folder, to be started again
-        write_atomically(folder.operative_config, operative)
-        _describe(run, dataset, form, mesh, folder)
-    with jax.set_mesh(mesh), _also_to_tensorboard(run, folder, on_row) as on_row:
-        state = train(
-            run.model,
-            run.optimizer,
-            run.tasks,
-            dataset,
-            form,
-            run.training,
-            run.loader,
-            seed=run.seed,
-            mesh=mesh,
-            folder=folder,
-            config=config.text,
-            stop=stop,
-            on_row=on_row,
-        )
-        if stop.requested:
+        for start, (each, operative) in zip(starts, resolved, strict=True):
+            # The configuration first: it makes it a run folder, to be started again.
+            write_atomically(start.folder.config, start.config.text)
+            write_atomically(start.folder.operative_config, operative)
+            _describe(each, dataset, form, mesh, start.folder)
+    with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
+        members = []
+        for start, each in zip(starts, runs, strict=True):
+            on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
+            members.append(Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row))
+        params, diverged = train(run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop)
+        if stop.requested and not all(diverged):
             raise Preempted(f"stopped after the last of {run.training.steps:,} steps; start it again for the meta-test")
-        _evaluate(
-            run, form, state.params, run.training.steps, test_datasets, mesh, folder.evaluation(run.training.steps)
-        )
-    if jax.process_index() == 0:
-        folder.mark(DONE)
+        for each, folder, own_params, failed in zip(runs, folders, params, diverged, strict=True):
+            if not failed:
+                step = run.training.steps
+                _evaluate(each, form, own_params, step, test_datasets, mesh, folder.evaluation(step))
+                if jax.process_index() == 0:
+                    folder.mark(DONE)
+    return diverged
 
 
 @contextlib.contextmanager
@@ -198,8 +218,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
         for dataset in datasets:
             if dataset.name == run.tasks.base_dataset:
                 _check_data(folder, checkpoints, dataset)
-        state = init_state(run.model, run.optimizer, run.tasks, seed=run.seed, mesh=mesh, abstract=True)
-        state, step = checkpoints.restore(state)
+        state, step = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     form = ProjectionForm(**folder.read_facts()["projection"])

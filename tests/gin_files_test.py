@@ -7,7 +7,7 @@ import pytest
 from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Run, execute
+from gpicl_flax.run import Run, Start, execute
 from gpicl_flax.sweep import grid, listing
 from gpicl_flax.training.preemption import StopRequest
 
@@ -40,7 +40,7 @@ def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
         smallest.setdefault(type(config.resolve(Run)[0].model), config)
     for number, config in enumerate(smallest.values()):
         folder = RunFolder(tmp_path / str(number))
-        execute(config, folder, StopRequest())
+        execute(Start(config, folder), StopRequest())
         steps = config.resolve(Run)[0].training.steps
         assert [row["step"] for row in json_lines.read(folder.metrics)] == [1, 2][:steps]
         assert folder.ended == "DONE"

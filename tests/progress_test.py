@@ -15,7 +15,7 @@ def test_a_terminal_gets_one_line_that_rewrites_itself(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     stream = Terminal()
-    show = progress.ProgressLine(100, stream)
+    show = progress.ProgressLine(100, stream=stream)
     for step in (10, 20, 90):
         show({"step": step, **ROW})
     show({"step": 100, **ROW, "plateau": False})
@@ -29,7 +29,7 @@ def test_a_terminal_gets_one_line_that_rewrites_itself(monkeypatch):
 def test_the_line_never_wraps(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal()
-    progress.ProgressLine(100, stream)({"step": 10, **ROW})
+    progress.ProgressLine(100, stream=stream)({"step": 10, **ROW})
     assert len(stream.getvalue().removeprefix("\r\033[K")) == 39
 
 
@@ -38,14 +38,14 @@ def test_a_closed_pipe_does_not_stop_the_run():
         def write(self, text):
             raise BrokenPipeError
 
-    progress.ProgressLine(100, Closed())({"step": 10, **ROW})
+    progress.ProgressLine(100, stream=Closed())({"step": 10, **ROW})
 
 
 def test_elsewhere_lines_are_plain_and_few(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     stream = io.StringIO()
-    show = progress.ProgressLine(1000, stream)
+    show = progress.ProgressLine(1000, stream=stream)
     for step in range(1, 1001):
         now[0] += 0.1
         show({"step": step, **ROW})
@@ -59,7 +59,20 @@ def test_slow_steps_have_a_speed_too(monkeypatch):
     clock = iter(range(0, 10_000, 60))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     stream = io.StringIO()
-    show = progress.ProgressLine(10, stream)
+    show = progress.ProgressLine(10, stream=stream)
     for step in (2, 4):
         show({"step": step, **ROW})
     assert "step 4/10  0.033 steps/s  3:00 left" in stream.getvalue()
+
+
+def test_a_stack_has_one_line_of_its_means(monkeypatch):
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    show = progress.ProgressLine(20, num_members=3, stream=stream)
+    for step in (5, 10, 15):
+        for member in range(3):
+            show({"step": step, "loss": float(member), "accuracy_last": 0.5, "plateau": member > 0}, member)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "step 15/20" in lines[2] and "loss 1.000" in lines[2] and "1 of 3 members off the plateau" in lines[2]

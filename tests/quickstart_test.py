@@ -5,7 +5,7 @@ import pytest
 from gpicl_flax.analysis import results
 from gpicl_flax.config import parse
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import execute
+from gpicl_flax.run import Start, execute
 from gpicl_flax.training.preemption import StopRequest
 
 
@@ -13,7 +13,8 @@ from gpicl_flax.training.preemption import StopRequest
 @pytest.mark.parametrize("seed", range(5))
 def test_unseen_tasks_made_from_test_images_are_learned(seed, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    execute(parse(["gin/quickstart.gin"], [f"Run.seed = {seed}", "MeshShape.data = 1"]), folder, StopRequest())
+    config = parse(["gin/quickstart.gin"], [f"Run.seed = {seed}", "MeshShape.data = 1"])
+    execute(Start(config, folder), StopRequest())
     (curve,) = (c for c in folder.latest_evaluation()["curves"] if c["tasks"] == "unseen")
     assert curve["accuracy"][-1] >= 0.65
     # Chance, by a bound that five seeds together break once in a thousand times.

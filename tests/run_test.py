@@ -16,7 +16,7 @@ from gpicl_flax.config import Reference, parse
 from gpicl_flax.errors import Diverged, GpiclError, Preempted, UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, read_json
-from gpicl_flax.run import Run, evaluate, execute
+from gpicl_flax.run import Run, Start, evaluate, execute
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
 
@@ -32,7 +32,7 @@ def config(small_bindings):
 def start(config, folder, on_row=lambda row: None):
     """Executes a run as `gpicl train` does."""
     with StopRequest() as stop:
-        execute(config, folder, stop, on_row)
+        execute(Start(config, folder, on_row), stop)
 
 
 def contents(folder: RunFolder) -> dict[str, bytes]:

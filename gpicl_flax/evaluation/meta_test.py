@@ -76,7 +76,7 @@ def meta_test(
       means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
       `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    evaluate = _make_evaluate(model, tasks, form, mesh)
+    evaluate = _make_evaluate(model, tasks.num_classes, form, mesh)
     curves = []
     for dataset in datasets:
         test = dataset.test
@@ -108,7 +108,8 @@ def meta_test(
     return curves
 
 
-def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, form: ProjectionForm, mesh: jax.sharding.Mesh):
+@functools.lru_cache(maxsize=4)  # members of a stack and points of a sweep are meta-tested by the same program
+def _make_evaluate(model: SequenceModel, num_classes: int, form: ProjectionForm, mesh: jax.sharding.Mesh):
     @jax.jit
     def evaluate(params, placed, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
@@ -116,7 +117,7 @@ def _make_evaluate(model: SequenceModel, tasks: TaskDistribution, form: Projecti
             batch["task_ids"],
             placed.examples(batch),
             form,
-            num_classes=tasks.num_classes,
+            num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
             num_shards=mesh.shape["data"],
         )
@@ -145,7 +146,7 @@ def _in_batches(
         numbers = np.where(numbers < num_rows, numbers, start)
         own = np.split(numbers, jax.process_count())[jax.process_index()]
         batch = {name: x[own] for name, x in rows.items()}
-        batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch), batch_axis=0)
+        batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch))
         results.append(jax.device_get(evaluate(np.uint32(start), batch)))
     losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
     return losses, correct

@@ -1,15 +1,19 @@
-"""Runs the points of a sweep on this machine, one after another."""
+"""Runs the points of a sweep on this machine, stack after stack."""
 
 from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from gpicl_flax.errors import Diverged, GpiclError, Preempted
+from gpicl_flax.errors import GpiclError, Preempted
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.run import Run, check_folder, execute
+from gpicl_flax.run import Run, Start, check_folder, execute_stack
+from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.training.loop import Row
 from gpicl_flax.training.preemption import StopRequest
+
+# From a number of steps and of members to what is called with each row of metrics and the index of its member.
+MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
 
 
 def run_all(
@@ -17,7 +21,9 @@ def run_all(
     runs: Sequence[Run],
     workdir: epath.PathLike,
     stop: StopRequest,
-    make_progress: Callable[[int], Callable[[Row], None]] = lambda total_steps: lambda row: None,
+    *,
+    stack_size: Callable[[Run], int] = lambda run: 1,
+    make_progress: MakeProgress = lambda total_steps, num_members: lambda row, member: None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Runs every point in workdir/<run_id>, skipping those that are done or have diverged.
@@ -25,7 +31,7 @@ def run_all(
     Args:
       runs: the resolved settings of the points.
       stop: checked during and between the runs.
-      make_progress: from a run's number of steps, what is called with each of its rows of metrics (see `train`).
+      stack_size: how many points like a given one may train together (see `stacking.plan`).
       say: takes a line of text for each point.
 
     Raises:
@@ -34,27 +40,44 @@ def run_all(
       GpiclError: at the end, if points diverged, now or earlier.
     """
     folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
+    waiting = [index for index, folder in enumerate(folders) if not folder.ended]
     loaded = set()
-    for point, run, folder in zip(points, runs, folders, strict=True):
-        if folder.ended:
-            continue
-        check_folder(point.config, folder)
+    for index in waiting:
+        run = runs[index]
+        check_folder(points[index].config, folders[index])
         run.check_devices()
         for name in (run.tasks.base_dataset, *run.test_names):
             use = (name, run.tasks.data_dir, run.tasks.input_shape, run.tasks.num_classes, run.tasks.sequence_length)
             if use not in loaded:
                 loaded.add(use)
                 run.tasks.load(name)
-    diverged = 0
-    for number, (point, run, folder) in enumerate(zip(points, runs, folders, strict=True), start=1):
-        say(f"[{number}/{len(points)}] {point.run_id}{f': {folder.ended}' if folder.ended else ''}")
+    for index, folder in enumerate(folders):
+        if folder.ended:
+            say(f"{_name(points, index)}: {folder.ended}")
+    plan = stacking.plan([points[index] for index in waiting], [runs[index] for index in waiting], stack_size)
+    for stack in plan:
         if stop.requested:
             raise Preempted("stopped between two runs; start it again to go on")
-        if not folder.ended:
-            try:
-                execute(point.config, folder, stop, make_progress(run.training.steps))
-            except Diverged as error:
-                say(str(error))
-        diverged += folder.ended == DIVERGED
+        _run_stack([waiting[number] for number in stack], points, runs, folders, stop, make_progress, say)
+    diverged = sum(folder.ended == DIVERGED for folder in folders)
     if diverged:
         raise GpiclError(f"{diverged} of {len(points)} points diverged; see the DIVERGED files in {workdir}")
+
+
+def _run_stack(indices, points, runs, folders, stop, make_progress: MakeProgress, say) -> None:
+    for index in indices:
+        say(_name(points, index))
+    if len(indices) > 1:
+        say(f"trained together, as a stack of {len(indices)}:")
+    progress = make_progress(runs[indices[0]].training.steps, len(indices))
+    starts = [
+        Start(points[index].config, folders[index], lambda row, member=member: progress(row, member))
+        for member, index in enumerate(indices)
+    ]
+    for index, diverged in zip(indices, execute_stack(starts, stop), strict=True):
+        if diverged:
+            say(f"{points[index].run_id}: {diverged}" if len(indices) > 1 else str(diverged))
+
+
+def _name(points: Sequence[Point], index: int) -> str:
+    return f"[{index + 1}/{len(points)}] {points[index].run_id}"

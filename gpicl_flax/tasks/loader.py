@@ -11,7 +11,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import gin
 import grain
@@ -24,7 +25,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 Batch = dict[str, np.ndarray]
 
 PLACEMENTS = ("auto", "device", "host")
-_ENDLESS = 2**40  # records; more steps than anyone will train
+_ENDLESS = 2**40  # steps; more than anyone will train
 
 
 @gin.configurable
@@ -52,43 +53,57 @@ class Loader:
             raise UsageError(f"Loader.num_workers must not be negative, but is {self.num_workers}")
 
 
-class TrainingBatches(Iterator[Batch]):
-    """Endless batches of `steps_per_batch` training steps from `start_step` on; to be closed.
+class Stream(NamedTuple):
+    """What one run draws: its tasks, its seed, and the step that it starts from."""
 
-    A batch holds task_ids [steps_per_batch, B / process_count] uint32 and, of as many rows, either example_indices
-    [..., T] int32 or, if gathered, inputs [..., T, X] and labels [..., T] of the split's types.
+    tasks: TaskDistribution
+    seed: int
+    start_step: int = 0
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Endless batches of `steps_per_batch` training steps of a stack of runs; to be closed.
+
+    A batch holds task_ids [steps_per_batch, S, B / process_count] uint32 and, of as many rows, either example_indices
+    [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's types.
 
     Args:
-      tasks: what is drawn.
+      streams: what each run draws; they agree in B and T.
       split: the examples that are drawn from.
-      seed: with the step number it determines a record.
       gather: give the examples instead of their indices.
       num_workers: processes that draw; 0: a thread of this one.
     """
 
     def __init__(
         self,
-        tasks: TaskDistribution,
+        streams: Sequence[Stream],
         split: Split,
         *,
-        seed: int,
         gather: bool = False,
-        start_step: int = 0,
         steps_per_batch: int = 1,
         num_workers: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ):
-        rows = tasks.task_batch_size // process_count
+        rows = streams[0].tasks.task_batch_size // process_count
         own = slice(process_index * rows, (process_index + 1) * rows)
         self._shared = tempfile.TemporaryDirectory(prefix="gpicl_flax_") if gather and num_workers else None
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
-        draw = _Draw(tasks, split if gather else None, len(split), split.group_size, own)
         # The slice keeps the numbers of the records, and these their random streams.
-        records = grain.MapDataset.range(_ENDLESS).seed(seed).random_map(draw)[start_step:].batch(steps_per_batch)
+        records = [
+            grain.MapDataset.range(2 * _ENDLESS)
+            .seed(seed)
+            .random_map(_Draw(tasks, split if gather else None, len(split), split.group_size, own))[
+                start_step : start_step + _ENDLESS
+            ]
+            for tasks, seed, start_step in streams
+        ]
+        stacks = grain.experimental.ZipMapDataset(records).map(_stack)
         # Records are cheap to draw: one thread and a short buffer keep ahead of any step.
-        batches = records.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+        batches = stacks.batch(steps_per_batch).to_iter_dataset(
+            grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+        )
         if num_workers:
             _mark_flags_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
@@ -106,6 +121,10 @@ class TrainingBatches(Iterator[Batch]):
         self._iterator.close()
         if self._shared:
             self._shared.cleanup()
+
+
+def _stack(records: Sequence[Batch]) -> Batch:
+    return {name: np.stack([record[name] for record in records]) for name in records[0]}
 
 
 @dataclasses.dataclass

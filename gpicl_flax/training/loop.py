@@ -1,10 +1,13 @@
-"""The training loop: keeps the device busy, logs what it did a dispatch ago, saves, stops when told to."""
+"""The training loop: keeps the device busy, logs what it did a dispatch ago, saves, stops when told to.
+
+It trains a stack of runs, or a single one as a stack of one. Each member has its folder, its checkpoints, its log and its end.
+"""
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import gin
 import jax
@@ -18,16 +21,25 @@ from gpicl_flax.records.json_lines import JsonLines
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import Loader, TrainingBatches
+from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.step import Metrics, TrainState, init_state, make_train_steps
+from gpicl_flax.training.step import (
+    Knobs,
+    Metrics,
+    TrainState,
+    abstract_state,
+    init_states,
+    make_train_steps,
+    member_state,
+    stack_states,
+)
 
 Row = dict[str, Any]
 
-_FLUSH_SECONDS = 5.0
+_WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 
 
@@ -66,86 +78,209 @@ class Training:
                 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What is a member's own.
+
+    Attributes:
+      seed: of its parameters, tasks and data.
+      optimizer: as those of the others, but for its hyperparameters.
+      tasks: as those of the others, but for the number of tasks and the bias.
+      folder: where it leaves its checkpoints and logs.
+      config: text that its checkpoints carry, beside the fingerprint of the data.
+      on_row: called with every new row of its metrics.jsonl.
+    """
+
+    seed: int
+    optimizer: optax.GradientTransformation
+    tasks: TaskDistribution
+    folder: RunFolder
+    config: str
+    on_row: Callable[[Row], None] = lambda row: None
+
+
+class Trained(NamedTuple):
+    """Members at their end.
+
+    Attributes:
+      params: the parameters of each after its last step; None for one that diverged.
+      diverged: for each member why it diverged, or None.
+    """
+
+    params: list[Any]
+    diverged: list[Diverged | None]
+
+
 def train(
     model: SequenceModel,
-    optimizer: optax.GradientTransformation,
-    tasks: TaskDistribution,
+    members: Sequence[Member],
     dataset: BaseDataset,
     form: ProjectionForm,
     training: Training,
     loader: Loader,
     *,
-    seed: int,
     mesh: jax.sharding.Mesh,
-    folder: RunFolder,
-    config: str,
     stop: StopRequest,
-    on_row: Callable[[Row], None] = lambda row: None,
-) -> TrainState:
-    """Trains to the last step, from the folder's newest checkpoint if it has one, and returns the final state.
+) -> Trained:
+    """Trains every member to its last step or its divergence, from its folder's newest checkpoint if it has one.
+
+    Members that start from different steps keep the difference: each sees the data of its own steps. One that has ended
+    is carried along until all have, without anything that is computed for it being kept.
 
     Args:
-      config: text that checkpoints carry, beside the fingerprint of the data.
       stop: checked after every dispatch.
-      on_row: called with every new row of metrics.jsonl.
 
     Raises:
       UsageError: the model's parameters do not divide over the mesh.
-      Preempted: told to stop; the state is saved.
-      Diverged: the loss, the gradient or a parameter is not finite; the folder is marked.
+      Preempted: told to stop; the states are saved.
     """
+    tasks, optimizer = members[0].tasks, members[0].optimizer
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=training.keep_checkpoints))
-        fresh = checkpoints.latest_step is None
-        state, step = init_state(model, optimizer, tasks, seed=seed, mesh=mesh, abstract=not fresh), 0
-        meta = {"config": config, "data": dataset.fingerprint}
-        if not fresh:
-            state, step = checkpoints.restore(state)
-        log = _RunLog(folder, tasks.num_classes, step, on_row)
-        shardings = jax.tree.map(lambda x: x.sharding, state)
+        like = abstract_state(model, optimizer, tasks, mesh=mesh)
+        runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
+        states = _starting_states(model, runs, mesh)
         train_steps = make_train_steps(
-            model, optimizer, tasks, form, mesh=mesh, shardings=shardings, accumulation=training.accumulation
+            model, optimizer, tasks, form, mesh=mesh, num_members=len(runs), accumulation=training.accumulation
         )
         on_device = placement.on_device(loader.placement, dataset.name, dataset.train)
         placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
+        knobs = Knobs(
+            np.array([member.seed for member in members], np.uint32),
+            np.array([member.tasks.permute_labels_prob for member in members], np.float32),
+        )
+        knobs = partitioning.shard_members(mesh, knobs)
         batches = TrainingBatches(
-            tasks,
+            [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
             dataset.train,
-            seed=seed,
             gather=not on_device,
-            start_step=step,
             steps_per_batch=training.steps_per_dispatch,
             num_workers=loader.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
         stack.callback(batches.close)
-        if fresh and training.steps == 0:
-            checkpoints.save(step, state, meta)
-        while step < training.steps:
-            batch = partitioning.shard_batch(mesh, next(batches), batch_axis=1)
-            state, metrics = train_steps(state, np.uint32(seed), placed, batch)
-            step += training.steps_per_dispatch
-            log.add(step, metrics)
-            if step % training.checkpoint_period == 0 or step == training.steps or stop.requested:
-                log.flush()  # a checkpoint never stands for steps that are not in the log
-                checkpoints.save(step, state, meta)
-            if stop.requested and step < training.steps:
-                checkpoints.wait()
+        if training.steps == 0:
+            for index, run in enumerate(runs):
+                if run.is_due(stop):
+                    run.save(states, index)
+        running = None
+        while any(run.is_training for run in runs):
+            batch = partitioning.shard_stacked_batches(mesh, next(batches))
+            states, metrics = train_steps(states, knobs, placed, batch)
+            _log(runs, running)
+            running = metrics, [run.advance() for run in runs]
+            if any(run.is_due(stop) for run in runs):
+                running = _log(runs, running)  # a checkpoint never stands for steps that are not in the log
+                for index, run in enumerate(runs):
+                    if run.is_due(stop):
+                        run.save(states, index)
+            if stop.requested and any(run.is_training for run in runs):
+                for run in runs:
+                    run.checkpoints.wait()
+                step = max(run.step for run in runs)
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")
-    return state
+    return Trained([run.params for run in runs], [run.diverged for run in runs])
+
+
+def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
+    """Of the members' checkpoints, and fresh where there is none yet."""
+    members = [run.member for run in runs]
+    restored = [run.restore() for run in runs]
+    if all(restored):
+        return stack_states(restored)
+    fresh = init_states(
+        model,
+        [member.optimizer for member in members],
+        members[0].tasks,
+        seeds=[member.seed for member in members],
+        mesh=mesh,
+    )
+    if not any(restored):
+        return fresh
+    return stack_states([state or member_state(fresh, index, runs[0].like) for index, state in enumerate(restored)])
+
+
+def _log(runs: Sequence["_MemberRun"], running: tuple[Metrics, list[int | None]] | None) -> None:
+    """Waits for the metrics [steps, S] of a dispatch and logs them for the members that had not ended before it."""
+    if running is None:
+        return
+    metrics, steps = running
+    metrics = jax.device_get(metrics)
+    for index, (run, step) in enumerate(zip(runs, steps, strict=True)):
+        if step is not None and not run.diverged:
+            run.log(step, {name: values[:, index] for name, values in metrics.items()})
+
+
+class _MemberRun:
+    """A member on its way: its step, its checkpoints and its logs."""
+
+    def __init__(
+        self, member: Member, training: Training, fingerprint: str, like: TrainState, stack: contextlib.ExitStack
+    ):
+        self.member = member
+        self.like = like
+        self.step = 0
+        self.diverged: Diverged | None = None
+        self.params: Any = None  # after the last step
+        self.checkpoints = stack.enter_context(Checkpoints(member.folder.checkpoints, keep=training.keep_checkpoints))
+        self._training = training
+        self._meta = {"config": member.config, "data": fingerprint}
+        self._saved_at: int | None = None
+        self._log: _RunLog | None = None
+
+    def restore(self) -> TrainState | None:
+        """The state of the newest checkpoint, or None; after it the member has a step and a log."""
+        state = None
+        if self.checkpoints.latest_step is not None:
+            state, self.step = self.checkpoints.restore(self.like)
+            self._saved_at = self.step
+            self._keep_at_the_end(state)
+        self._log = _RunLog(self.member.folder, self.member.tasks.num_classes, self.step, self.member.on_row)
+        return state
+
+    @property
+    def is_training(self) -> bool:
+        return not self.diverged and self.step < self._training.steps
+
+    def advance(self) -> int | None:
+        """Counts the steps of a dispatch; returns the step after it, or None for a member that has ended."""
+        if not self.is_training:
+            return None
+        self.step += self._training.steps_per_dispatch
+        return self.step
+
+    def is_due(self, stop: StopRequest) -> bool:
+        """Whether a checkpoint is to be saved now."""
+        due = not self.is_training or stop.requested or self.step and self.step % self._training.checkpoint_period == 0
+        return bool(due) and not self.diverged and self._saved_at != self.step
+
+    def save(self, states: TrainState, index: int) -> None:
+        """Saves the member's state, in the background."""
+        self._log.write()
+        state = member_state(states, index, self.like)
+        self.checkpoints.save(self.step, state, self._meta)
+        self._saved_at = self.step
+        self._keep_at_the_end(state)
+
+    def _keep_at_the_end(self, state: TrainState) -> None:
+        # The member's place in the stack goes on changing until all members have ended.
+        if not self.is_training:
+            self.params = state.params
+
+    def log(self, step: int, metrics: dict[str, np.ndarray]) -> None:
+        """Logs the metrics [steps] of a dispatch, or notes that the run diverged in it."""
+        self.diverged = self._log.add(step, metrics)
 
 
 class _RunLog:
-    """Writes metrics.jsonl and timing.jsonl, one dispatch behind the device so that it never waits for the host."""
+    """Writes metrics.jsonl and timing.jsonl."""
 
     def __init__(self, folder: RunFolder, num_classes: int, start_step: int, on_row: Callable[[Row], None]):
         self._folder = folder
         self._threshold = plateau.threshold(num_classes)
         self._on_row = on_row
-        self._running: tuple[int, Metrics] | None = None
         self._metrics, self._timing = JsonLines(folder.metrics), JsonLines(folder.timing)
-        self._flushed_at = time.time()
+        self._written_at = time.time()
         if self._writes:
             self._metrics.drop_after(start_step)
             self._timing.drop_after(start_step)
@@ -154,31 +289,19 @@ class _RunLog:
     def _writes(self) -> bool:
         return jax.process_index() == 0
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics [S] of the steps up to `step`, still being computed; logs those it took before."""
-        self._log_running()
-        self._running = (step, metrics)
-
-    def flush(self) -> None:
-        """Waits for what is being computed and writes everything."""
-        self._log_running()
-        self._write()
-
-    def _write(self) -> None:
-        self._flushed_at = time.time()
+    def write(self) -> None:
+        """Writes the pending rows."""
+        self._written_at = time.time()
         if self._writes:
             self._metrics.flush()
             self._timing.flush()
 
-    def _log_running(self) -> None:
-        if self._running is None:
-            return
-        step, metrics = self._running
-        self._running = None
-        metrics = jax.device_get(metrics)
+    def add(self, step: int, metrics: dict[str, np.ndarray]) -> Diverged | None:
+        """Takes the metrics [steps] of the steps up to `step`; if they are not finite, marks the folder and says so."""
         finite = np.logical_and.reduce([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE])
         if not finite.all():
-            self._diverged(step - len(finite) + 1 + int(np.argmin(finite)), metrics, int(np.argmin(finite)))
+            index = int(np.argmin(finite))
+            return self._mark_diverged(step - len(finite) + 1 + index, {k: v[index] for k, v in metrics.items()})
         row: Row = {"step": step}
         for name, values in sorted(metrics.items()):
             # An average over time is read at its end, all else is the mean over the dispatch.
@@ -187,13 +310,14 @@ class _RunLog:
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)
-        if time.time() - self._flushed_at > _FLUSH_SECONDS:
-            self._write()
+        if time.time() - self._written_at > _WRITE_SECONDS:
+            self.write()
+        return None
 
-    def _diverged(self, step: int, metrics: Metrics, index: int) -> None:
-        self._write()
-        values = ", ".join(f"{name} {metrics[name][index]}" for name in _MUST_BE_FINITE)
+    def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
+        self.write()
+        values = ", ".join(f"{name} {metrics[name]}" for name in _MUST_BE_FINITE)
         message = f"diverged at step {step:,}: {values}; try a lower learning rate or clipping"
         if self._writes:
             self._folder.mark(DIVERGED, message + "\n")
-        raise Diverged(message)
+        return Diverged(message)

@@ -7,8 +7,11 @@ scaled down to. A value out of its range raises UsageError. A scope makes two of
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import gin
+import jax
 import optax
 
 from gpicl_flax.errors import UsageError
@@ -20,6 +23,40 @@ for _schedule in (
     optax.warmup_cosine_decay_schedule,
 ):
     gin.external_configurable(_schedule, module="optax")
+
+
+class Optimizer(optax.GradientTransformation):
+    """An optax optimiser that knows how it was made, so that its hyperparameters can become part of its state."""
+
+    factory: Callable[..., optax.GradientTransformation]
+    arguments: dict[str, Any]
+
+    @classmethod
+    def make(cls, factory: Callable[..., optax.GradientTransformation], **arguments: Any) -> "Optimizer":
+        """The optimiser that the factory makes of the arguments: numbers, schedules, or None."""
+        optimizer = cls(*factory(**arguments))
+        optimizer.factory, optimizer.arguments = factory, arguments
+        return optimizer
+
+
+def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser with its numbers as arrays in its state (`hyperparams`), where it is an `Optimizer`.
+
+    Optimisers that differ in nothing else then make the same program, and each other's updates.
+    """
+    if not isinstance(optimizer, Optimizer):
+        return optimizer
+    return optax.inject_hyperparams(optimizer.factory)(**optimizer.arguments)
+
+
+def hyperparameters(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """The numbers in the state of an injected optimiser; of another one, none."""
+    return getattr(opt_state, "hyperparams", {})
+
+
+def with_hyperparameters(opt_state: optax.OptState, values: dict[str, jax.Array]) -> optax.OptState:
+    """The state with other numbers, as `hyperparameters` gives them."""
+    return opt_state._replace(hyperparams=values) if values else opt_state
 
 
 @gin.configurable
@@ -39,7 +76,8 @@ def adam(
       eps_root: added to the second moment under the root; 0 is the usual Adam.
     """
     _check("adam", learning_rate, decays={"b1": b1, "b2": b2}, eps=eps, eps_root=eps_root, clip_norm=clip_norm)
-    return _clipped(clip_norm, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root))
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return Optimizer.make(_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm)
 
 
 @gin.configurable
@@ -60,8 +98,7 @@ def adamw(
     """
     numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
     _check("adamw", learning_rate, decays={"b1": b1, "b2": b2}, **numbers)
-    optimizer = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
-    return _clipped(clip_norm, optimizer)
+    return Optimizer.make(_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers)
 
 
 @gin.configurable
@@ -74,7 +111,7 @@ def sgd(
       momentum: decay of the sum of past gradients that a step follows; 0: the gradient alone.
     """
     _check("sgd", learning_rate, decays={"momentum": momentum}, clip_norm=clip_norm)
-    return _clipped(clip_norm, optax.sgd(learning_rate, momentum=momentum or None))
+    return Optimizer.make(_sgd, learning_rate=learning_rate, momentum=momentum or None, clip_norm=clip_norm)
 
 
 @gin.configurable
@@ -87,6 +124,23 @@ def sign_ema(
       decay: of the average.
     """
     _check("sign_ema", learning_rate, decays={"decay": decay}, clip_norm=clip_norm)
+    return Optimizer.make(_sign_ema, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm)
+
+
+def _adam(learning_rate, b1, b2, eps, eps_root, clip_norm):
+    return _clipped(clip_norm, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root))
+
+
+def _adamw(learning_rate, b1, b2, eps, eps_root, weight_decay, clip_norm):
+    optimizer = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    return _clipped(clip_norm, optimizer)
+
+
+def _sgd(learning_rate, momentum, clip_norm):
+    return _clipped(clip_norm, optax.sgd(learning_rate, momentum=momentum))
+
+
+def _sign_ema(learning_rate, decay, clip_norm):
     average = optax.ema(decay, debias=False)  # a positive factor does not change a sign
     return _clipped(clip_norm, optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate)))
 

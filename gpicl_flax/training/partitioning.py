@@ -1,6 +1,7 @@
 """The device mesh, and the one place that says how arrays are laid out on it."""
 
 import dataclasses
+import math
 
 import gin
 import jax
@@ -20,8 +21,11 @@ class MeshShape:
     """How many devices lie along each mesh axis.
 
     Attributes:
-      data: devices that share the sequences of a batch; -1: all that `model` leaves.
+      data: devices that share the sequences of a batch; -1: all that `model` and the members of a stack leave.
       model: devices that share the parameters (attention heads, MLP and gate dimensions).
+
+    The axis `member` has no number of its own: members of a stack are spread over as many devices as they divide over,
+    since they have nothing to say to each other.
     """
 
     data: int = -1
@@ -30,23 +34,30 @@ class MeshShape:
     def __post_init__(self):
         check_types(self, data=int, model=int)
 
-    def build(self) -> jax.sharding.Mesh:
+    def build(self, num_members: int = 1) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
+
+        Args:
+          num_members: runs of a stack.
 
         Raises:
           UsageError: the shape does not fit the devices that there are.
         """
         available = jax.device_count()
-        data = available // self.model if self.data == -1 and self.model > 0 else self.data
+        data = 1 if self.data == -1 else self.data
         if data < 1 or self.model < 1 or data * self.model > available:
             raise UsageError(
                 f"MeshShape.data = {self.data} and MeshShape.model = {self.model} do not fit {available} device(s)"
             )
+        # A process reads the sequences of its own devices, and those of every member.
+        member = math.gcd(num_members, available // (data * self.model)) if jax.process_count() == 1 else 1
+        data = available // (member * self.model) if self.data == -1 else data
+        shape = (member, data, self.model)
         return jax.make_mesh(
-            (data, self.model),
-            ("data", "model"),
-            axis_types=(jax.sharding.AxisType.Auto,) * 2,  # linen's logical constraints need it
-            devices=jax.devices()[: data * self.model],
+            shape,
+            ("member", "data", "model"),
+            axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
+            devices=jax.devices()[: math.prod(shape)],
         )
 
 
@@ -74,10 +85,24 @@ def replicate(mesh: jax.sharding.Mesh, tree):
     return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec()), np.asarray(x)), tree)
 
 
-def shard_batch(mesh: jax.sharding.Mesh, tree, batch_axis: int):
-    """Places host arrays, each process holding its own rows along `batch_axis`, along the mesh axis `data`."""
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, "data"))
-    return jax.tree.map(lambda x: _place(sharding, x), tree)
+def shard_batch(mesh: jax.sharding.Mesh, tree):
+    """Places host arrays [B, ...], each process holding its own rows, along the mesh axis `data`."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec("data")), x), tree)
+
+
+def shard_stacked_batches(mesh: jax.sharding.Mesh, tree):
+    """Places host arrays [steps, S, B, ...], each process holding its own rows, along `member` and `data`."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", "data")), x), tree)
+
+
+def stacked(shardings):
+    """The shardings of a state with an axis of members in front, from those of a single one."""
+    return jax.tree.map(lambda x: NamedSharding(x.mesh, PartitionSpec("member", *x.spec)), shardings)
+
+
+def shard_members(mesh: jax.sharding.Mesh, tree):
+    """Places host arrays [S, ...], equal on all processes, along the mesh axis `member`."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec("member")), np.asarray(x)), tree)
 
 
 def constrain_replicated(mesh: jax.sharding.Mesh, tree):

@@ -19,9 +19,13 @@ BINDINGS = [
 ]
 
 
-def run_all(points, runs, workdir, *callbacks, **more):
+def run_all(points, runs, workdir, **more):
     with StopRequest() as stop:
-        runner.run_all(points, runs, workdir, stop, *callbacks, **more)
+        runner.run_all(points, runs, workdir, stop, **more)
+
+
+def keep_rows(rows):
+    return lambda total_steps, num_members: lambda row, member: rows.append((member, row))
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def sweep(small_bindings):
 def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     rows, said = [], []
-    run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    run_all(points, runs, tmp_path, make_progress=keep_rows(rows), say=said.append)
     assert {path.name for path in tmp_path.iterdir()} == {point.run_id for point in points}
     assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
     assert len(rows) == 4
@@ -44,9 +48,21 @@ def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1, 2]}]")
     rows.clear()
     said.clear()
-    run_all(points, runs, tmp_path, lambda total: rows.append, said.append)
+    run_all(points, runs, tmp_path, make_progress=keep_rows(rows), say=said.append)
     assert len(rows) == 2
     assert [line.endswith("DONE") for line in said] == [True, True, False]
+
+
+def test_points_of_one_shape_train_together(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1, 2], 'LSTM.hidden_size': [4, 6], 'adam.learning_rate': [1e-3, 1e30]}]")
+    rows, said = [], []
+    with pytest.raises(GpiclError, match="6 of 12 points diverged"):
+        run_all(points, runs, tmp_path, stack_size=lambda run: 4, make_progress=keep_rows(rows), say=said.append)
+    assert sum(line == "trained together, as a stack of 3:" for line in said) == 4
+    assert sum("diverged at step" in line for line in said) == 6
+    assert {member for member, _ in rows} == {0, 1, 2}
+    ended = [RunFolder(tmp_path / point.run_id).ended for point in points]
+    assert ended == ["DIVERGED" if point.overrides["adam.learning_rate"] == 1e30 else "DONE" for point in points]
 
 
 def test_a_point_that_diverges_does_not_stop_the_others_and_is_not_repeated(sweep, tmp_path):
@@ -65,13 +81,13 @@ def test_a_preempted_sweep_goes_on_where_it_stopped(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     sent = []
 
-    def stop_once(row):
+    def stop_once(row, member):
         if not sent:
             sent.append(row)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Preempted):
-        run_all(points, runs, tmp_path, lambda total: stop_once)
+        run_all(points, runs, tmp_path, make_progress=lambda total, members: stop_once)
     assert not any(RunFolder(path).ended for path in tmp_path.iterdir())
     run_all(points, runs, tmp_path)
     assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)

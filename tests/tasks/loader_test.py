@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
@@ -14,7 +15,7 @@ from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.tasks import loader
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import Loader, TrainingBatches
+from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 
 TASKS = TaskDistribution(num_tasks=1000, task_batch_size=8, sequence_length=5)
 SPLIT = Split(
@@ -23,9 +24,16 @@ SPLIT = Split(
 )
 
 
-def take(count, **kwargs):
-    with contextlib.closing(TrainingBatches(TASKS, SPLIT, **{"seed": 0} | kwargs)) as batches:
+def take_stacks(count, *streams, **kwargs):
+    with contextlib.closing(TrainingBatches(streams, SPLIT, **kwargs)) as batches:
         return list(itertools.islice(batches, count))
+
+
+def take(count, seed=0, start_step=0, **kwargs):
+    """Batches of a single run, without the axis of members."""
+    batches = take_stacks(count, Stream(TASKS, seed, start_step), **kwargs)
+    assert all(array.shape[1] == 1 for batch in batches for array in batch.values())
+    return [{name: array[:, 0] for name, array in batch.items()} for batch in batches]
 
 
 def assert_equal(left, right):
@@ -91,6 +99,19 @@ def test_worker_processes_do_not_change_the_data(gather):
     assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("gather", [False, True])
+def test_members_of_a_stack_have_the_batches_of_single_runs(gather, num_workers):
+    unbounded = dataclasses.replace(TASKS, num_tasks=None)
+    streams = [Stream(TASKS, 0), Stream(TASKS, 7, start_step=4), Stream(unbounded, 1)]
+    settings = {"gather": gather, "steps_per_batch": 2, "process_index": 1, "process_count": 2}
+    stacks = take_stacks(3, *streams, **settings, num_workers=num_workers)
+    for index, stream in enumerate(streams):
+        alone = take_stacks(3, stream, **settings)
+        assert_equal([{name: x[:, index] for name, x in stack.items()} for stack in stacks],
+                     [{name: x[:, 0] for name, x in batch.items()} for batch in alone])  # fmt: skip
+
+
 def workers():
     """Process ids of the children of this process that were spawned for a loader."""
     children = psutil.Process().children(recursive=True)
@@ -99,7 +120,7 @@ def workers():
 
 def test_a_worker_that_is_gone_is_one_line():
     before = set(workers())
-    with contextlib.closing(TrainingBatches(TASKS, SPLIT, seed=0, num_workers=1)) as batches:
+    with contextlib.closing(TrainingBatches([Stream(TASKS, 0)], SPLIT, num_workers=1)) as batches:
         next(batches)
         for pid in set(workers()) - before:
             os.kill(pid, signal.SIGKILL)
@@ -116,11 +137,11 @@ def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_p
         "import numpy as np, psutil\n"
         "from gpicl_flax.tasks.base_dataset import Split\n"
         "from gpicl_flax.tasks.distribution import TaskDistribution\n"
-        "from gpicl_flax.tasks.loader import TrainingBatches\n"
+        "from gpicl_flax.tasks.loader import Stream, TrainingBatches\n"
         "if __name__ == '__main__':\n"
         "    split = Split(np.zeros((60, 4), np.uint8), np.zeros(60, np.int32))\n"
         "    tasks = TaskDistribution(task_batch_size=8, sequence_length=5)\n"
-        "    batches = TrainingBatches(tasks, split, seed=0, gather=True, num_workers=2)\n"
+        "    batches = TrainingBatches([Stream(tasks, 0)], split, gather=True, num_workers=2)\n"
         "    for _ in range(4): next(batches)  # until both have begun\n"
         "    children = [child.pid for child in psutil.Process().children(recursive=True)]\n"
         "    for pid in children: os.kill(pid, signal.SIGINT)\n"

@@ -13,11 +13,18 @@ from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Trans
 from gpicl_flax.records import plateau
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import TrainingBatches
+from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place
-from gpicl_flax.training.step import init_state, make_train_steps, sequence_losses
+from gpicl_flax.training.step import (
+    Knobs,
+    abstract_state,
+    init_states,
+    make_train_steps,
+    member_state,
+    sequence_losses,
+)
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
@@ -52,17 +59,22 @@ def train(
     optimizer = optimizer or adam(1e-2)
     mesh = partitioning.MeshShape(data=data, model=model_axis).build()
     with jax.set_mesh(mesh):
-        state = init_state(model, optimizer, TASKS, seed=0, mesh=mesh)
+        state = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        train_steps = make_train_steps(
-            model, optimizer, TASKS, FORM, mesh=mesh, shardings=shardings, accumulation=accumulation
-        )
+        train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
         placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
-        batch = next(TrainingBatches(TASKS, dataset.train, seed=0, gather=gather, steps_per_batch=steps))
-        batch = partitioning.shard_batch(mesh, batch, batch_axis=1)
-        state, metrics = train_steps(state, np.uint32(0), placed, batch)
+        batch = next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, gather=gather, steps_per_batch=steps))
+        batch = partitioning.shard_stacked_batches(mesh, batch)
+        knobs = Knobs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
+        state, metrics = train_steps(state, knobs, placed, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
-        return jax.device_get(state), jax.device_get(metrics)
+        state = jax.tree.map(lambda x: x[0], jax.device_get(state))
+        return state, {name: values[:, 0] for name, values in jax.device_get(metrics).items()}
+
+
+def fresh_state(model, optimizer, seed=0, *, mesh):
+    like = abstract_state(model, optimizer, TASKS, mesh=mesh)
+    return member_state(init_states(model, [optimizer], TASKS, seeds=[seed], mesh=mesh), 0, like)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +133,7 @@ def test_every_model_takes_three_sharded_steps_with_activations_in_bfloat16(toy_
 
 def test_parameters_lie_on_the_model_axis_where_the_rules_say(toy_dataset):
     mesh = partitioning.MeshShape(data=4, model=2).build()
-    params = init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh).params
+    params = abstract_state(MODELS["transformer"], adam(), TASKS, mesh=mesh).params
     block = params["block_0"]
     assert block["query"]["kernel"].sharding.spec == P(None, "model", None)
     assert block["mlp_hidden"]["kernel"].sharding.spec == P(None, "model")
@@ -146,8 +158,8 @@ def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
 
     mesh = partitioning.MeshShape(data=1).build()
     model = MODELS["lstm"]
-    params = jax.device_get(init_state(model, optax.sgd(0.1), TASKS, seed=0, mesh=mesh).params)
-    batch = jax.tree.map(lambda x: x[0], next(TrainingBatches(TASKS, toy_dataset.train, seed=0)))
+    params = jax.device_get(fresh_state(model, optax.sgd(0.1), mesh=mesh).params)
+    batch = jax.tree.map(lambda x: x[0, 0], next(TrainingBatches([Stream(TASKS, seed=0)], toy_dataset.train)))
     split = toy_dataset.train
     inputs, labels = augmentation.make_sequences(
         keys.tasks(0),
@@ -212,7 +224,7 @@ def test_the_average_loss_is_a_mean_first_and_exponential_later(toy_dataset, mon
 def test_heads_that_do_not_divide_over_the_mesh_are_refused():
     mesh = partitioning.MeshShape(data=2, model=4).build()
     with pytest.raises(UsageError, match="does not divide over the mesh"):
-        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh)
+        abstract_state(MODELS["transformer"], adam(), TASKS, mesh=mesh)
 
 
 @pytest.mark.parametrize("shape", [{"data": 9}, {"data": 4, "model": 3}, {"data": 0}, {"model": 0}, {"model": 16}])
@@ -239,7 +251,7 @@ def test_a_single_task_is_learned(monkeypatch):
 def test_the_seed_decides_the_initial_parameters():
     mesh = partitioning.MeshShape(data=1).build()
     kernels = [
-        np.asarray(init_state(MODELS["lstm"], adam(), TASKS, seed=seed, mesh=mesh).params["logits"]["kernel"])
+        np.asarray(fresh_state(MODELS["lstm"], adam(), seed, mesh=mesh).params["logits"]["kernel"])
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(kernels[0], kernels[1])
@@ -248,9 +260,7 @@ def test_the_seed_decides_the_initial_parameters():
 
 def test_an_abstract_state_has_the_shapes_and_shardings_of_a_real_one():
     mesh = partitioning.MeshShape(data=2, model=2).build()
-    real, abstract = (
-        init_state(MODELS["transformer"], adam(), TASKS, seed=0, mesh=mesh, abstract=abstract)
-        for abstract in (False, True)
-    )
+    real = fresh_state(MODELS["transformer"], adam(), mesh=mesh)
+    abstract = abstract_state(MODELS["transformer"], adam(), TASKS, mesh=mesh)
     describe = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype, x.sharding))
     assert describe(real) == describe(abstract)
