@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow benchmark-models benchmark-data clean
+.PHONY: help install quickstart test test-slow benchmark benchmark-models benchmark-data clean
 
 help:
 	@echo "make quickstart  meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the long checks: the quickstart with five seeds"
+	@echo "make benchmark   what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-models  training steps a second of every model, against plain flax references"
 	@echo "make benchmark-data    batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make install     only set up $(VENV)"
@@ -33,6 +34,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+benchmark: install
+	$(BIN)/python benchmarks/step.py --out runs/benchmark
 
 benchmark-models: install
 	$(BIN)/python benchmarks/models.py

@@ -11,65 +11,32 @@ with. The loader works while the device does, so that a share under 100% need no
 import argparse
 import contextlib
 import itertools
-import math
 import time
 
 import jax
-import numpy as np
+from setups import Training, noise, seconds
 
 from gpicl_flax.models import LSTM
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import TrainingBatches
-from gpicl_flax.training import partitioning
-from gpicl_flax.training.optimizers import adam
-from gpicl_flax.training.placement import place
-from gpicl_flax.training.step import init_state, make_train_steps
+from gpicl_flax.tasks.loader import Stream, TrainingBatches
 
-NUM_EXAMPLES = 60_000
 STEPS = 10  # of a dispatch
 # Input shape and B, each with the device's and the host's placement and 0 or 2 workers.
 CASES = (((14, 14, 1), 128), ((32, 32, 3), 8))
 
 
-def noise(input_shape: tuple[int, ...]) -> Split:
-    """Random grey values in the place of a base dataset."""
-    rng = np.random.default_rng(0)
-    inputs = rng.integers(0, 256, (NUM_EXAMPLES, math.prod(input_shape)), dtype=np.uint8)
-    return Split(inputs, rng.integers(0, 10, NUM_EXAMPLES).astype(np.int32))
-
-
-def seconds_per_step(tasks: TaskDistribution, split: Split, seconds: float, **settings) -> float:
+def seconds_per_step(tasks: TaskDistribution, split: Split, at_least: float, **settings) -> float:
     """What the loader needs for the batch of one step, drawn as fast as it can."""
-    with contextlib.closing(TrainingBatches(tasks, split, seed=0, steps_per_batch=STEPS, **settings)) as batches:
+    streams = [Stream(tasks, seed=0)]
+    with contextlib.closing(TrainingBatches(streams, split, steps_per_batch=STEPS, **settings)) as batches:
         for _ in range(5):  # until buffers and workers have started
             next(batches)
         start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
+        while time.perf_counter() - start < at_least:
             next(batches)
             count += 1
         return (time.perf_counter() - start) / (count * STEPS)
-
-
-def seconds_of_training(tasks: TaskDistribution, split: Split) -> float:
-    """What a training step takes on this machine, without its loader."""
-    mesh = partitioning.MeshShape(data=1).build()
-    model, optimizer = LSTM(hidden_size=64), adam()
-    dataset = BaseDataset("noise", split, split, 127.5, 74.0, tasks.input_shape, 10)
-    with jax.set_mesh(mesh), contextlib.closing(TrainingBatches(tasks, split, seed=0, steps_per_batch=2)) as batches:
-        state = init_state(model, optimizer, tasks, seed=0, mesh=mesh)
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        train_steps = make_train_steps(model, optimizer, tasks, mesh=mesh, shardings=shardings)
-        placed = place(mesh, dataset, split, normalize=True)
-        times = []
-        for batch in itertools.islice(batches, 4):
-            start = time.perf_counter()
-            state, metrics = train_steps(
-                state, np.uint32(0), placed, partitioning.shard_batch(mesh, batch, batch_axis=1)
-            )
-            jax.block_until_ready(metrics)
-            times.append((time.perf_counter() - start) / 2)
-    return min(times)
 
 
 def main() -> None:
@@ -82,8 +49,8 @@ def main() -> None:
     )
     for input_shape, batch_size in CASES:
         tasks = TaskDistribution(input_shape=input_shape, task_batch_size=batch_size)
-        split = noise(input_shape)
-        step = seconds_of_training(tasks, split)
+        split = noise(input_shape).train
+        (step,) = seconds([Training(LSTM(hidden_size=64), tasks, steps=1)], rounds=5)
         for gather, num_workers in itertools.product((False, True), (0, 2)):
             cost = seconds_per_step(tasks, split, arguments.seconds, gather=gather, num_workers=num_workers)
             example = (split.inputs.shape[1] + 4) if gather else 4  # bytes

@@ -1,7 +1,10 @@
 """The same mathematics as gpicl_flax.models, written plainly with flax's own layers, cells and nn.RNN.
 
-What `benchmarks/models.py` compares with. Each class takes the settings of the model that it stands for.
+What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each class takes the settings of the model that it
+stands for.
 """
+
+import dataclasses
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -203,3 +206,10 @@ class DeltaNet(InContextModel):
             x += nn.RNN(DeltaCell(self.num_heads, self.key_size))(nn.LayerNorm()(x))
             x = _mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))
+
+
+def reference(model: SequenceModel) -> SequenceModel:
+    """The flax reference with the settings of `model`."""
+    cls = globals()[type(model).__name__]
+    names = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+    return cls(**{name: getattr(model, name) for name in names})

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import gin
@@ -16,7 +17,7 @@ import gpicl_flax
 import gpicl_flax.baselines  # gin knows them by their import
 from gpicl_flax import models
 from gpicl_flax.config import Config, differences, parse_text
-from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types
+from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset
@@ -42,6 +43,9 @@ class Run:
     Attributes:
       model, optimizer, tasks, loader, training, meta_test, mesh: the settings of each part.
       seed: of the parameters, the tasks and the order of the data; 0..2**32-1.
+      matmul_precision: of matrix products, a name that `jax.default_matmul_precision` knows, such as 'float32', 'bfloat16' or
+        'BF16_BF16_F32'; None: the backend's own, which is float32 on CPU, tensorfloat32 on a GPU that has it, and bfloat16
+        with sums in float32 on TPU. docs/performance.md says what was measured.
       tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
 
     Raises:
@@ -56,6 +60,7 @@ class Run:
     meta_test: MetaTest = dataclasses.field(default_factory=MetaTest)
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: int = 0
+    matmul_precision: str | None = None
     tensorboard: bool = False
 
     def __post_init__(self):
@@ -69,8 +74,13 @@ class Run:
             meta_test=MetaTest,
             mesh=MeshShape,
             seed=int,
+            matmul_precision=(str, NoneType),
             tensorboard=bool,
         )
+        try:
+            self.precision()
+        except ValueError as error:
+            raise UsageError(f"Run.matmul_precision: {first_line(error)}") from error
         name, tasks = type(self.model).__name__, self.tasks
         longest = self.model.max_sequence_length
         if longest is not None and tasks.sequence_length > longest:
@@ -93,6 +103,12 @@ class Run:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:
             tensorboard.check_installed()
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """A context in which programs are made with `matmul_precision`."""
+        return (
+            jax.default_matmul_precision(self.matmul_precision) if self.matmul_precision else contextlib.nullcontext()
+        )
 
     def sizes(self) -> dict[str, int]:
         """The model's number of parameters and both state sizes."""
@@ -170,20 +186,21 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
             write_atomically(start.folder.config, start.config.text)
             write_atomically(start.folder.operative_config, operative)
             _describe(each, dataset, form, mesh, start.folder)
-    with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
+    with jax.set_mesh(mesh), run.precision(), contextlib.ExitStack() as stack:
         members = []
         for start, each in zip(starts, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
             members.append(Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row))
         params, diverged = train(run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop)
-        if stop.requested and not all(diverged):
-            raise Preempted(f"stopped after the last of {run.training.steps:,} steps; start it again for the meta-test")
         for each, folder, own_params, failed in zip(runs, folders, params, diverged, strict=True):
-            if not failed:
-                step = run.training.steps
-                _evaluate(each, form, own_params, step, test_datasets, mesh, folder.evaluation(step))
-                if jax.process_index() == 0:
-                    folder.mark(DONE)
+            if failed:
+                continue
+            step = run.training.steps
+            if stop.requested:
+                raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
+            _evaluate(each, form, own_params, step, test_datasets, mesh, folder.evaluation(step))
+            if jax.process_index() == 0:
+                folder.mark(DONE)
     return diverged
 
 
@@ -222,7 +239,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     form = ProjectionForm(**folder.read_facts()["projection"])
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), run.precision():
         _evaluate(run, form, state.params, step, datasets, mesh, file)
     return file
 

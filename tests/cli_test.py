@@ -74,6 +74,16 @@ def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
     refused(capsys, arguments, "--workdir")
     assert cli.main([*arguments, "--workdir", str(tmp_path / "sweep")]) == 0
     assert capsys.readouterr().out.count("seed=") == 2
+    assert cli.main([*arguments, "--workdir", str(tmp_path / "stacked"), "--stack", "8"]) == 0
+    out, err = capsys.readouterr()
+    assert "trained together, as a stack of 2:" in out and "of 2 members off the plateau" in err
+    # Both ways leave the same runs.
+    assert {p.name for p in (tmp_path / "stacked").iterdir()} == {p.name for p in (tmp_path / "sweep").iterdir()}
+    for wrong in ("0", "many", "-1"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*arguments, "--stack", wrong])
+        assert caught.value.code == 2
+        assert f"must be auto, off or a positive integer, not '{wrong}'" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line_and_exit_2(gin_file, tmp_path, capsys):

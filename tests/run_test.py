@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from gpicl_flax import run as run_module
 from gpicl_flax.config import Reference, parse
 from gpicl_flax.errors import Diverged, GpiclError, Preempted, UsageError
 from gpicl_flax.records import json_lines
@@ -385,3 +386,87 @@ def test_scopes_give_inner_and_outer_optimizers_values_of_their_own(small_bindin
     ]
     assert updates == [-0.25, -0.5]
     assert "inner/sgd.learning_rate = 0.5" in operative
+
+
+def test_programs_are_made_with_the_precision_of_the_settings(config, tmp_path, monkeypatch):
+    """Its effect depends on the backend, so what is in force where a run trains and is meta-tested is what can be tested."""
+    found = []
+
+    def note(function):
+        def noted(*args, **kwargs):
+            found.append(jax.config.jax_default_matmul_precision)
+            return function(*args, **kwargs)
+
+        return noted
+
+    for name in ("train", "meta_test"):
+        monkeypatch.setattr(run_module, name, note(getattr(run_module, name)))
+    folder = RunFolder(tmp_path / "coarse")
+    start(config.override({"Run.matmul_precision": "bfloat16"}), folder)
+    evaluate(folder)
+    start(config, RunFolder(tmp_path / "default"))
+    assert found == ["bfloat16"] * 3 + [None] * 2
+    with pytest.raises(UsageError, match="Run.matmul_precision: .*'float32'") as caught:
+        config.override({"Run.matmul_precision": "precise"}).resolve(Run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def grown(small_bindings):
+    """Digits of 8x8x1 that grow to 10x9x3, with a bounded number of tasks."""
+    shape = ["TaskDistribution.input_shape = (10, 9, 3)", "TaskDistribution.num_tasks = 16"]
+    steps = ["Training.steps = 4", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 2"]
+    return parse([], [*small_bindings, *MODEL, "Run.optimizer = @adam()", *shape, *steps])
+
+
+def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(grown, tmp_path):
+    folders = {form: RunFolder(tmp_path / form) for form in ("span", "dense")}
+    for form, folder in folders.items():
+        start(grown.override({"TaskDistribution.projection": form}), folder)
+        assert folder.read_facts()["projection"] == {
+            "form": form,
+            "basis_shape": [8, 8, 1],
+            "input_shape": [10, 9, 3],
+        }
+    losses = [[row["loss"] for row in json_lines.read(folder.metrics)] for folder in folders.values()]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    curves = [folder.latest_evaluation()["curves"] for folder in folders.values()]
+    for span, dense in zip(*curves, strict=True):
+        np.testing.assert_allclose(span["loss"], dense["loss"], rtol=1e-4)
+
+
+def test_seen_tasks_are_the_same_for_images_of_another_size(grown, tmp_path):
+    """The same test images, stored at the input shape instead of grown to it: the same inputs, so the same curves."""
+    from gpicl_flax.tasks import input_space, sources
+
+    folder = RunFolder(tmp_path / "run")
+    start(grown, folder)
+    raw = sources.read("digits")
+    arrays = {}
+    for name, split in (("train", raw.train), ("test", raw.test)):
+        images = input_space.growth((8, 8, 1), (10, 9, 3))(
+            split.inputs.reshape(len(split.inputs), -1).astype(np.float32)
+        )
+        arrays |= {f"{name}_images": np.round(images).astype(np.uint8).reshape(-1, 10, 9, 3)}
+        arrays |= {f"{name}_labels": split.labels}
+    np.savez(tmp_path / "large.npz", **arrays)
+    found = read_json(evaluate(folder, (f"MetaTest.base_datasets = ['{tmp_path / 'large.npz'}']",)))["curves"]
+    expected = folder.latest_evaluation()["curves"]
+    assert [curve["tasks"] for curve in found] == ["seen", "unseen"]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=0.02)  # grey values were rounded
+
+
+def test_a_run_of_the_gram_form_has_no_seen_tasks_and_resumes(grown, tmp_path):
+    from gpicl_flax.analysis import results
+
+    config = grown.override({"TaskDistribution.num_tasks": None})
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    start(config, whole)
+    assert whole.read_facts()["projection"]["form"] == "gram"
+    assert [curve["tasks"] for curve in whole.latest_evaluation()["curves"]] == ["unseen"]
+    assert "unseen tasks, digits" in results.summary(whole, whole.latest_evaluation())
+    with pytest.raises(Preempted):
+        start(config, parts, sigterm_at(2))
+    start(config, parts)
+    assert contents(parts) == contents(whole)

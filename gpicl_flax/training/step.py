@@ -27,7 +27,7 @@ Metrics = dict[str, jax.Array]
 
 
 # Of a device's memory, what the projections of a step may take. On CPU a small part is faster: fresh memory is not free.
-_PROJECTION_BYTES = {"cpu": 2**24, "gpu": 2**30, "tpu": 2**30}
+PROJECTION_BYTES = {"cpu": 2**24, "gpu": 2**30, "tpu": 2**30}
 
 
 class Knobs(NamedTuple):
@@ -170,7 +170,7 @@ def make_train_steps(
     """
     optimizer = optimizers.inject(optimizer)
     per_device = num_members // mesh.shape["member"]
-    memory = _PROJECTION_BYTES.get(mesh.devices.flat[0].platform, 2**28) // per_device
+    memory = PROJECTION_BYTES.get(mesh.devices.flat[0].platform, 2**28) // per_device
 
     def loss_fn(params, data, batch):
         knobs, placed = data

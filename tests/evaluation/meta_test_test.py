@@ -117,6 +117,17 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
             np.testing.assert_array_equal(labels[row], task.label_permutation[toy_dataset.test.labels[indices[row]]])
 
 
+def test_tasks_of_the_gram_form_cannot_be_replayed(toy_dataset):
+    model = LSTM(hidden_size=4)
+    tasks = dataclasses.replace(TASKS, num_tasks=None, projection="gram")
+    curves = run(model, toy_dataset, lstm_params(model), tasks=tasks, num_sequences=400)
+    assert curves.keys() == {"unseen"}
+    # Untrained, the model does as well on tasks of the other form, within its intervals.
+    other = run(model, toy_dataset, lstm_params(model), num_sequences=400)["unseen"]
+    assert other["loss_low"][-1] < curves["unseen"]["loss_high"][-1]
+    assert curves["unseen"]["loss_low"][-1] < other["loss_high"][-1]
+
+
 def test_losses_have_students_intervals(toy_dataset):
     model = LSTM(hidden_size=4)
     curves = run(model, toy_dataset, lstm_params(model), num_sequences=9)

@@ -1,0 +1,273 @@
+"""One table of what training steps cost on this machine, and what of it: loader, tasks, model, optimiser.
+
+    python benchmarks/step.py [--only PATTERN] [--rounds N] [--out runs/benchmark]
+
+T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dataset. The rows of a group take turns, and each
+figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the step.
+
+- tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a row:
+  `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see gpicl_flax/tasks/projections.py).
+- model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: what these are, in the time of the
+  whole step, of the fastest float32 matrix product of this machine.
+- plain loop: flax's own layers, dense projections from jax.random.normal, a step a dispatch (see plain_loop.py).
+- x8, x32: a stack of so many runs. A step is then one of all members.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import fnmatch
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import psutil
+from flops import matmul_flops, peak
+from plain_loop import PlainLoop
+from setups import Training, seconds
+
+from gpicl_flax import models, text_table
+from gpicl_flax.models import SequenceModel
+from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import Stream, TrainingBatches
+from gpicl_flax.training import optimizers
+from gpicl_flax.training.step import PROJECTION_BYTES, sequence_losses
+
+STEPS = 4  # of a dispatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Rows that take turns: a model on inputs of one shape, its tasks drawn in several forms, and the plain loop."""
+
+    name: str
+    model: SequenceModel
+    side: int
+    channels: int
+    batch_size: int
+    forms: tuple[str, ...] = ("span",)
+    plain: bool = True
+    members: tuple[int, ...] = (1,)
+
+    def tasks(self, form: str) -> TaskDistribution:
+        """The tasks of a row."""
+        return TaskDistribution(
+            input_shape=(self.side, self.side, self.channels),
+            task_batch_size=self.batch_size,
+            num_tasks=None if form == "gram" else 2**25,
+            projection=form,
+        )
+
+
+GROUPS = (
+    Group("Transformer", models.Transformer(), 14, 1, 32, ("gram", "span")),
+    Group("Transformer", models.Transformer(), 28, 1, 16, ("gram", "span")),
+    Group("Transformer", models.Transformer(), 32, 3, 8, ("gram", "span", "dense")),
+    Group("LSTM 256", models.LSTM(), 14, 1, 32),
+    Group("outer-product LSTM 32", models.OuterProductLSTM(), 14, 1, 32),
+    Group("VSML 16", models.VSML(), 14, 1, 4),
+    Group("LSTM 64", models.LSTM(hidden_size=64), 14, 1, 32, plain=False, members=(1, 8, 32)),
+    Group("Transformer 64", models.Transformer(model_size=64, num_heads=2), 14, 1, 32, plain=False, members=(1, 8, 32)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n- ")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="groups whose name matches, such as '*LSTM*'")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each row (default %(default)s)")
+    parser.add_argument("--out", metavar="PREFIX", help="also write PREFIX.json and PREFIX.md")
+    arguments = parser.parse_args()
+    machine = describe_machine()
+    print(as_text(machine), flush=True)
+    rows = []
+    for group in GROUPS:
+        if fnmatch.fnmatch(group.name, arguments.only):
+            rows += measure(group, arguments.rounds, machine["peak_flops"])
+            print(*(f"{row['row']}: {row['step_ms']:.1f} ms a step" for row in rows[-4:]), sep="\n", flush=True)
+    table = as_table(rows)
+    print(f"\n{table}")
+    if arguments.out:
+        out = pathlib.Path(arguments.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        out.with_suffix(".md").write_text(f"{as_text(machine)}\n\n```\n{table}\n```\n")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Which one it is, and its fastest float32 matrix product."""
+    device = jax.devices()[0]
+    name = device.device_kind
+    if device.platform == "cpu":
+        with contextlib.suppress(OSError):
+            lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+            name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
+    flops, size = peak("float32", (1024, 2048, 4096) if device.platform == "cpu" else (4096, 8192))
+    return {
+        "device": name,
+        "devices": jax.device_count(),
+        "cores": psutil.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "peak_flops": flops,
+        "peak_size": size,
+    }
+
+
+def as_text(machine: dict[str, Any]) -> str:
+    """A sentence."""
+    return (
+        f"{machine['device']}, {machine['devices']} device(s), {machine['cores']} cores; jax {machine['jax']}, Python "
+        f"{machine['python']}; {machine['date']}. Fastest float32 matrix product: {machine['peak_flops'] / 1e9:,.0f} GFLOP/s "
+        f"({machine['peak_size']} x {machine['peak_size']})."
+    )
+
+
+def measure(group: Group, rounds: int, peak_flops: float) -> list[dict[str, Any]]:
+    """The rows of a group."""
+    trainings = {
+        (form, members): Training(group.model, group.tasks(form), num_members=members, steps=STEPS)
+        for form in group.forms
+        for members in group.members
+    }
+    first = next(iter(trainings.values()))
+    functions: dict[Any, Callable] = dict(trainings)
+    if group.plain:
+        functions["plain loop"] = PlainLoop(group.model, group.tasks("span"), first.dataset)
+    for form in group.forms:
+        functions["tasks", form] = make_tasks(trainings[form, 1])
+    inputs = make_tasks(trainings[group.forms[0], 1], keep=True)()
+    functions["model"], flops = gradient(first, inputs)
+    functions["optimiser"] = update(first)
+    times = dict(zip(functions, seconds(list(functions.values()), rounds), strict=True))
+
+    def row(name: str, step: float, members: int = 1, **parts: float) -> dict[str, Any]:
+        shape = f"{group.side}x{group.side}x{group.channels}"
+        return {
+            "row": f"{group.name}, {name}",
+            "inputs": shape,
+            "batch_size": group.batch_size,
+            "members": members,
+            "step_ms": step * 1e3,
+            "steps_per_second": 1 / step,
+            "sequences_per_second": members * group.batch_size / step,
+            "model_gflop": members * flops / 1e9,
+            "share_of_peak": members * flops / step / peak_flops,
+        } | {f"{part}_ms": took * 1e3 for part, took in parts.items()}
+
+    rows = []
+    for (form, members), training in trainings.items():
+        parts = {}
+        if members == 1:
+            parts = {name: times[name] / STEPS for name in ("model", "optimiser")}
+            parts |= {"tasks": times["tasks", form] / STEPS, "loader": loading(training)}
+        name = form if len(group.members) == 1 else f"x{members}"
+        rows.append(row(name, times[form, members] / STEPS, members, **parts))
+    if group.plain:
+        rows.append(row("plain loop", times["plain loop"]))
+    base = rows[-1] if group.plain else rows[0]
+    for each in rows:
+        each["against_the_base"] = each["sequences_per_second"] / base["sequences_per_second"]
+    return rows
+
+
+def make_tasks(training: Training, keep: bool = False) -> Callable[[], Any]:
+    """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, one number made of each."""
+
+    @jax.jit
+    def make(knobs, placed, batch):
+        def step(_, batch):
+            inputs, labels = augmentation.make_sequences(
+                keys.tasks(knobs.seed),
+                batch["task_ids"],
+                placed.examples(batch),
+                training.form,
+                num_classes=10,
+                permute_labels_prob=knobs.permute_labels_prob,
+                memory=PROJECTION_BYTES.get(jax.default_backend(), 2**28),
+            )
+            # Every element is needed, or the compiler would leave some out.
+            return (), (inputs, labels) if keep else (jnp.abs(inputs).max(), labels.max())
+
+        return jax.lax.scan(step, (), batch)[1]
+
+    knobs = jax.tree.map(lambda x: x[0], training.knobs)
+    batch = {name: x[:, 0] for name, x in training.batch.items()}
+    return lambda: make(knobs, training.placed, batch)
+
+
+def gradient(training: Training, sequences: tuple[jax.Array, jax.Array]) -> tuple[Callable[[], Any], int]:
+    """The norms of the gradients for given sequences, and the flops of the products in one of them."""
+
+    def norm(params, inputs, labels):
+        def loss(params):
+            return sequence_losses(training.model.apply({"params": params}, inputs, labels), labels)[0].mean()
+
+        return optax.tree.norm(jax.grad(loss)(params))
+
+    params = jax.tree.map(lambda x: x[0], training.states.params)
+    program = jax.jit(lambda params, sequences: jax.lax.map(lambda s: norm(params, *s), sequences))
+    return lambda: program(params, sequences), matmul_flops(norm, params, *(x[0] for x in sequences))
+
+
+def update(training: Training) -> Callable[[], Any]:
+    """The updates of a dispatch, for one gradient."""
+    optimizer = optimizers.inject(training.optimizer)
+
+    def step(state, _):
+        params, opt_state, gradient = state
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, gradient), None
+
+    program = jax.jit(lambda state: jax.lax.scan(step, state, length=STEPS)[0], donate_argnums=0)
+    first = jax.tree.map(lambda x: x[0], training.states)
+    state = first.params, first.opt_state, jax.tree.map(lambda x: 1e-3 * jnp.ones_like(x), first.params)
+
+    def run():
+        nonlocal state
+        state = program(state)
+        return state
+
+    return run
+
+
+def loading(training: Training) -> float:
+    """Seconds that the loader needs for a step, drawing as fast as it can."""
+    streams = [Stream(training.tasks, seed=0)]
+    with contextlib.closing(TrainingBatches(streams, training.dataset.train, steps_per_batch=10)) as batches:
+        for _ in range(10):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(50):
+            next(batches)
+        return (time.perf_counter() - start) / 500
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Readable, in milliseconds."""
+    header = ("", "inputs", "B", "loader", "tasks", "model", "optimiser", "step ms", "tasks/step", "steps/s")
+    header += ("sequences/s", "GFLOP", "peak", "vs base")
+
+    def cells(row) -> Iterator[str]:
+        yield from (row["row"], row["inputs"], str(row["batch_size"]))
+        for part in ("loader", "tasks", "model", "optimiser"):
+            yield f"{row[f'{part}_ms']:.2f}" if f"{part}_ms" in row else ""
+        yield f"{row['step_ms']:.1f}"
+        yield f"{row['tasks_ms'] / row['step_ms']:.1%}" if "tasks_ms" in row else ""
+        yield from (f"{row['steps_per_second']:.2f}", f"{row['sequences_per_second']:,.0f}")
+        yield from (f"{row['model_gflop']:.1f}", f"{row['share_of_peak']:.0%}", f"{row['against_the_base']:.2f}")
+
+    return text_table.render([header, *(tuple(cells(row)) for row in rows)], right=range(2, len(header)))
+
+
+if __name__ == "__main__":
+    main()
