@@ -106,7 +106,7 @@ class Block(nn.Module):
             dtype=self.dtype, scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm"
         )(read)
         x = x + layers.linear(
-            x.shape[-1], ("heads", "kv", "embed"), "delta_output", dtype=self.dtype, init=init, axis=(-2, -1)
+            x.shape[-1], ("heads", "kv", "embed"), "delta_output", dtype=self.dtype, init=init, num_input_axes=2
         )(read * nn.silu(heads("gate")))
         return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype)
 

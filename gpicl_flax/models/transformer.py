@@ -108,10 +108,8 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         heads = (self.num_heads, self.key_size)
         y = layers.layer_norm("attention_norm", dtype=self.dtype)(x)
-        query, key, value = (
-            layers.linear(heads, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
-            for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
-        )
+        inits = {"query": self.query_init, "key": self.key_init, "value": self.kernel_init}
+        query, key, value = layers.joint_linear(heads, ("embed", "heads", "kv"), inits, dtype=self.dtype)(y)
         y = causal_attention(query, key, value)
         x = x + layers.linear(
             x.shape[-1],
@@ -119,7 +117,7 @@ class Block(nn.Module):
             "attention_output",
             dtype=self.dtype,
             init=self.kernel_init,
-            axis=(-2, -1),
+            num_input_axes=2,
         )(y)
         return layers.mlp_block(x, ratio=self.mlp_ratio, init=self.kernel_init, dtype=self.dtype)
 
