@@ -1,0 +1,203 @@
+"""What a training step costs on a TPU slice, by the account of its compiler; it needs no TPU, only libtpu.
+
+    python benchmarks/tpu.py [--topology v5e:4x4x1]
+
+Every row is one step (B = 128, T = 100, inputs of 32x32x3 from images stored as 28x28x1) with one Adam update. 'model
+alone' is given its sequences; the other rows make them, by the form of projection they name, and their ratio is that of
+their flops to the model alone. A mesh is member x data x model.
+
+Flops and bytes are each device's. The compiler counts the body of a loop once, so that they come from a program whose
+loops over positions are unrolled; memory and collectives are those of the program that runs. It does not count the
+factorisation of the Gram form, T^3 / 3 flops a sequence.
+"""
+
+import argparse
+import collections
+import dataclasses
+import importlib.util
+import os
+import re
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gpicl_flax import models
+from gpicl_flax.models import SequenceModel, recurrence
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training import ahead, optimizers, partitioning
+from gpicl_flax.training.loop import Training
+from gpicl_flax.training.step import TrainState, abstract_state, sequence_losses
+
+INPUT_SHAPE, STORED_SHAPE = (32, 32, 3), (28, 28, 1)
+ALONE = "model alone"
+NUM_TASKS = {"dense": 2**25, "span": 2**25, "gram": None}
+CHIP = {"v5e": "v5litepod"}  # as Cloud TPU calls it
+COLLECTIVE = re.compile(
+    r" = (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(.*?channel_id=(\d+)"
+)
+COLUMNS = (("model", 20), ("mesh", 6), ("row", 11), ("Gflops", 8), ("ratio", 5), ("MB", 7), ("temp MB", 7))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model on a mesh of (member, data, model) axes, and the forms of projection that it is shown with."""
+
+    name: str
+    model: SequenceModel
+    mesh: Mesh
+    forms: tuple[str, ...] = ("gram",)
+    num_members: int = 1
+
+    def tasks(self, form: str) -> TaskDistribution:
+        form = "auto" if form == ALONE else form
+        return TaskDistribution(input_shape=INPUT_SHAPE, num_tasks=NUM_TASKS.get(form), projection=form)
+
+
+def cases(devices: np.ndarray) -> list[Case]:
+    """What is compiled for a slice of these devices, an even number."""
+
+    def mesh(*shape: int) -> Mesh:
+        names = ("member", "data", "model")
+        return Mesh(devices.reshape(shape), names, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+    n, small = devices.size, models.Transformer(model_size=64, num_heads=2)
+    return [
+        Case("Transformer", models.Transformer(), mesh(1, n, 1), ("dense", "span", "gram")),
+        Case("Transformer", models.Transformer(), mesh(1, n // 2, 2)),
+        Case(f"{2 * n} small Transformers", small, mesh(n, 1, 1), num_members=2 * n),
+        Case("LSTM", models.LSTM(), mesh(1, n, 1)),
+        Case("outer-product LSTM", models.OuterProductLSTM(), mesh(1, n, 1)),
+    ]
+
+
+def lower(case: Case, form: str) -> jax.stages.Lowered:
+    """One training step of the case, with tasks made by that form or, if it is ALONE, given."""
+    tasks, optimizer = case.tasks(form), optimizers.adam()
+    if form == ALONE:
+        return lower_alone(case, tasks, optimizer)
+    projection = tasks.projection_form(STORED_SHAPE)
+    training = Training(steps_per_dispatch=1)
+    return ahead.lower(case.model, optimizer, tasks, projection, training, mesh=case.mesh, num_members=case.num_members)
+
+
+def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTransformation) -> jax.stages.Lowered:
+    """Loss, gradient and update on inputs and labels that lie on the devices."""
+    optimizer = optimizers.inject(optimizer)
+
+    def loss(params, inputs, labels):
+        return sequence_losses(case.model.apply({"params": params}, inputs, labels), labels)[0].mean()
+
+    def step(state: TrainState, inputs, labels) -> TrainState:
+        grads = jax.grad(loss)(state.params, inputs, labels)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+    with jax.set_mesh(case.mesh):
+        state, spec, rows = abstract_state(case.model, optimizer, tasks, mesh=case.mesh), (), ()
+        if case.num_members > 1:
+            step, spec, rows = jax.vmap(step, spmd_axis_name="member"), ("member",), (case.num_members,)
+            shardings = partitioning.stacked(jax.tree.map(lambda x: x.sharding, state))
+            state = jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct((*rows, *x.shape), x.dtype, sharding=s), state, shardings
+            )
+        sharding = NamedSharding(case.mesh, PartitionSpec(*spec, "data"))
+        shape = *rows, tasks.task_batch_size, tasks.sequence_length
+        inputs = jax.ShapeDtypeStruct((*shape, tasks.num_features), jnp.float32, sharding=sharding)
+        labels = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+        out = jax.tree.map(lambda x: x.sharding, state)
+        return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, inputs, labels)
+
+
+def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled]:
+    """The compiler's count of flops and bytes of one step, and the program that runs."""
+    compiled = counted = lower(case, form).compile()
+    if " while(" in compiled.as_text():
+        with mock.patch.object(recurrence, "_UNROLL", case.tasks(form).sequence_length):
+            counted = lower(case, form).compile()
+        assert " while(" not in counted.as_text()
+    return counted.cost_analysis(), compiled
+
+
+def collectives(text: str) -> str:
+    """The collectives of an optimised program, with the largest array that each kind of them gives."""
+    bodies = set(re.findall(r" while\(.*?body=(%[\w.\-]+)", text))
+    seen, found, computation = set(), collections.defaultdict(list), None
+    for line in text.splitlines():
+        if line.endswith("{"):
+            computation = line.split(" ")[0]
+        match = COLLECTIVE.search(line)
+        # A fused collective is repeated for each of its phases.
+        if match and match[3] not in seen:
+            seen.add(match[3])
+            arrays = re.findall(r"\w+\[[\d,]*\]", match[1])
+            found[match[2], computation in bodies].append(max(arrays, key=_size))
+    parts = (
+        f"{len(largest)} {kind}{' in a loop' if loop else ''} (to {max(largest, key=_size)})"
+        for (kind, loop), largest in found.items()
+    )
+    return "; ".join(parts) or "none"
+
+
+def _size(array: str) -> int:
+    """Of an array as HLO writes it, such as f32[256,10]."""
+    bits, dimensions = re.fullmatch(r"[a-z]*(\d*)\w*\[([\d,]*)\]", array).groups()
+    return int(bits or 8) * int(np.prod([int(n) for n in dimensions.split(",") if n]))
+
+
+def show(case: Case) -> None:
+    """Prints the rows of a case, each as soon as it is compiled."""
+    mesh, alone = "x".join(map(str, case.mesh.devices.shape)), None
+    for form in (ALONE, *case.forms):
+        cost, compiled = counts(case, form)
+        alone = alone or cost["flops"]
+        numbers = (
+            f"{cost['flops'] / 1e9:.2f}",
+            f"{cost['flops'] / alone:.2f}",
+            f"{cost['bytes accessed'] / 1e6:,.0f}",
+            f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f}",
+        )
+        print(_line((case.name, mesh, form), numbers), collectives(compiled.as_text()), sep="  ", flush=True)
+
+
+def _line(words, numbers) -> str:
+    cells = [word.ljust(width) for word, (_, width) in zip(words, COLUMNS, strict=False)]
+    cells += [number.rjust(width) for number, (_, width) in zip(numbers, COLUMNS[len(words) :], strict=True)]
+    return "  ".join(cells)
+
+
+def slice_devices(topology: str) -> np.ndarray:
+    """The devices of a slice that is not here."""
+    chip, shape = topology.split(":")
+    num_chips = int(np.prod([int(n) for n in shape.split("x")]))
+    # What libtpu would otherwise ask the machine it runs on.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": f"{CHIP.get(chip, chip)}-{num_chips}",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    jax.config.update("jax_platforms", "cpu")
+    return np.array(topologies.get_topology_desc(topology, platform="tpu").devices)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--topology", default="v5e:4x4x1", help="the slice (default %(default)s)")
+    arguments = parser.parse_args()
+    if importlib.util.find_spec("libtpu") is None:
+        print("The TPU compiler is missing; install it with: pip install -c constraints.txt libtpu", file=sys.stderr)
+        sys.exit(2)
+    devices = slice_devices(arguments.topology)
+    print(f"jax {jax.__version__}, {devices.size} x {devices[0].device_kind} ({arguments.topology})")
+    print(_line([name for name, _ in COLUMNS[:3]], [name for name, _ in COLUMNS[3:]]), "collectives", sep="  ")
+    for case in cases(devices):
+        show(case)
+
+
+if __name__ == "__main__":
+    main()
