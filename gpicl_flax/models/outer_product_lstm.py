@@ -43,7 +43,9 @@ class OuterProductLSTM(InContextModel):
         )
         key_scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
         cell = jnp.zeros((x.shape[1], heads, size, size), gates.dtype)
-        hidden = recur(_cell, key_scale.astype(gates.dtype), kernel.astype(gates.dtype), gates, cell)
+        # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
+        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (x.shape[1], 1, 1, 1))
+        hidden = recur(_cell, key_scale, kernel.astype(gates.dtype), gates, cell)
         return layers.logits(hidden, self.num_classes).swapaxes(0, 1)
 
 
