@@ -40,7 +40,8 @@ def lower(
     knobs = Knobs(shape(jnp.uint32, (num_members,), "member"), shape(jnp.float32, (num_members,), "member"))
     coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), form.coordinates(form.basis_shape))
     stored = int(np.prod(form.basis_shape))
-    split = shape(jnp.uint8, (num_examples, stored)), shape(jnp.int32, (num_examples,))
+    images = jax.ShapeDtypeStruct((num_examples, stored), jnp.uint8, sharding=partitioning.whole_rows(mesh))
+    split = images, shape(jnp.int32, (num_examples,))
     placed = Placed(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     rows = (training.steps_per_dispatch, num_members, tasks.task_batch_size)
     batch = {

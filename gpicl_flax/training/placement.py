@@ -75,4 +75,8 @@ def place(
     offset, scale = dataset.normalization(normalize)
     examples = None if split is None else (split.inputs, split.labels)
     coordinates = form.coordinates(dataset.stored_shape)
-    return partitioning.replicate(mesh, Placed(examples, np.float32(offset), np.float32(scale), coordinates))
+    placed = partitioning.replicate(mesh, Placed(examples, np.float32(offset), np.float32(scale), coordinates))
+    if placed.split is None:
+        return placed
+    inputs, labels = placed.split
+    return placed._replace(split=(jax.device_put(inputs, partitioning.whole_rows(mesh)), labels))
