@@ -131,7 +131,7 @@ def make_sequences_on(mesh, dataset, ids, indices, **settings):
         )
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
-    inputs, labels = make(*partitioning.shard_batch(mesh, (ids, examples), batch_axis=0))
+    inputs, labels = make(*partitioning.shard_batch(mesh, (ids, examples)))
     assert len(inputs.sharding.device_set) == mesh.size
     return jax.device_get((inputs, labels))
 
