@@ -17,7 +17,8 @@ from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place
-from gpicl_flax.training.step import Knobs, init_states, make_train_steps
+from gpicl_flax.training.state import init_states
+from gpicl_flax.training.step import Knobs, make_train_steps
 
 IMAGE_SHAPE = (28, 28, 1)  # of MNIST, whatever the input shape
 

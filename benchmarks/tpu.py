@@ -33,7 +33,8 @@ from gpicl_flax.models import SequenceModel, recurrence
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import ahead, optimizers, partitioning
 from gpicl_flax.training.loop import Training
-from gpicl_flax.training.step import TrainState, abstract_state, sequence_losses
+from gpicl_flax.training.state import TrainState, abstract_state
+from gpicl_flax.training.step import sequence_losses
 
 INPUT_SHAPE, STORED_SHAPE = (32, 32, 3), (28, 28, 1)
 ALONE = "model alone"

@@ -30,7 +30,7 @@ from gpicl_flax.training.loop import Member, Row, Training, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.step import abstract_state
+from gpicl_flax.training.state import abstract_state
 
 _LOADING = ("Run.loader", *(f"Loader.{field.name}" for field in dataclasses.fields(Loader)))
 

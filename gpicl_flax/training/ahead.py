@@ -12,7 +12,8 @@ from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.loop import Training
 from gpicl_flax.training.placement import Placed
-from gpicl_flax.training.step import Knobs, abstract_state, make_train_steps
+from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.step import Knobs, make_train_steps
 
 
 def lower(

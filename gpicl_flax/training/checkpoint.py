@@ -8,7 +8,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from gpicl_flax.errors import GpiclError, first_line
-from gpicl_flax.training.step import TrainState
+from gpicl_flax.training.state import TrainState
 
 
 class Checkpoints:

@@ -26,16 +26,8 @@ from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.step import (
-    Knobs,
-    Metrics,
-    TrainState,
-    abstract_state,
-    init_states,
-    make_train_steps,
-    member_state,
-    stack_states,
-)
+from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
+from gpicl_flax.training.step import Knobs, Metrics, make_train_steps
 
 Row = dict[str, Any]
 

@@ -1,19 +1,16 @@
 """The training step: tasks made on the device, loss, gradient, update; many of them in one dispatch.
 
-It trains a stack: runs with programs of the same shape, its members, side by side. Their states, numbers and batches have
-an axis S in front. A single run is a stack of one.
+It trains a stack of runs at once (see `state`).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
@@ -22,6 +19,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.placement import Placed
+from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
 
 Metrics = dict[str, jax.Array]
 
@@ -42,107 +40,10 @@ class Knobs(NamedTuple):
     permute_labels_prob: np.ndarray | jax.Array
 
 
-class TrainState(flax.struct.PyTreeNode):
-    """Everything a step changes. step: steps made; loss_ema: the average that the plateau is judged by."""
-
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-    loss_ema: jax.Array
-
-
 def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """logits [B, T, C] and labels [B, T] -> cross entropy in nats [B, T] and whether the prediction is right [B, T]."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses, jnp.argmax(logits, axis=-1) == labels
-
-
-def abstract_state(
-    model: SequenceModel, optimizer: optax.GradientTransformation, tasks: TaskDistribution, *, mesh: jax.sharding.Mesh
-) -> TrainState:
-    """The shapes and shardings of the state of one run.
-
-    Raises:
-      UsageError: a parameter does not divide over the mesh.
-    """
-    optimizer = optimizers.inject(optimizer)
-    shapes = jax.eval_shape(functools.partial(_init, model, optimizer, tasks), np.uint32(0), {})
-    shardings = partitioning.state_shardings(mesh, shapes)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings)
-
-
-def init_states(
-    model: SequenceModel,
-    members: Sequence[optax.GradientTransformation],
-    tasks: TaskDistribution,
-    *,
-    seeds: Sequence[int],
-    mesh: jax.sharding.Mesh,
-) -> TrainState:
-    """The fresh states [S, ...] of a stack, created where they belong on the mesh.
-
-    Args:
-      members: the optimiser of each; they differ in their hyperparameters only.
-      seeds: of each one's parameters.
-    """
-    injected = [optimizers.inject(optimizer) for optimizer in members]
-    numbers = [optimizers.hyperparameters(optimizer.init(np.float32(0))) for optimizer in injected]
-    arguments = np.array(seeds, np.uint32), jax.tree.map(lambda *x: np.stack(x), *numbers)
-
-    def init(seed, numbers) -> TrainState:
-        return nn.unbox(_init(model, injected[0], tasks, seed, numbers))
-
-    shardings = partitioning.stacked(_shardings(abstract_state(model, members[0], tasks, mesh=mesh)))
-    return jax.jit(_over_members(init, len(seeds), in_axes=(0, 0)), out_shardings=shardings)(*arguments)
-
-
-def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, jax.Array]) -> TrainState:
-    """The state of one run, in flax's boxes, with other hyperparameters than the optimiser's own if there are any."""
-    shape = (1, tasks.sequence_length)
-    inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
-    params = model.init(keys.parameters(seed), inputs, labels).get("params", {})
-    opt_state = optimizers.with_hyperparameters(optimizer.init(params), numbers)
-    return TrainState(jnp.int32(0), params, opt_state, jnp.float32(0))
-
-
-def stack_states(states: Sequence[TrainState]) -> TrainState:
-    """The states [S, ...] of a stack from those of its members."""
-    shardings = partitioning.stacked(_shardings(states[0]))
-    return jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=shardings)(*states)
-
-
-def member_state(states: TrainState, index: int, like: TrainState) -> TrainState:
-    """The state of one member, a copy with the shardings of `like`."""
-    shardings, structure = jax.tree.flatten(_shardings(like))
-    return _take_member(structure, tuple(shardings))(states, np.int32(index))
-
-
-@functools.lru_cache(maxsize=4)
-def _take_member(structure, shardings):
-    def take(states, index):
-        return jax.tree.map(lambda x: x[index], states)
-
-    return jax.jit(take, out_shardings=jax.tree.unflatten(structure, shardings))
-
-
-def _shardings(state: TrainState) -> TrainState:
-    return jax.tree.map(lambda x: x.sharding, state)
-
-
-def _over_members(function: Callable, num_members: int, in_axes: tuple, out_axes=0) -> Callable:
-    """`function` of one member for all; for a single one without an axis of size 1, which could change its program."""
-    if num_members > 1:
-        return jax.vmap(function, in_axes, out_axes, spmd_axis_name="member")
-
-    def alone(*arguments):
-        taken = (
-            x if axis is None else jax.tree.map(lambda leaf, axis=axis: jnp.squeeze(leaf, axis), x)
-            for x, axis in zip(arguments, in_axes, strict=True)
-        )
-        expand = functools.partial(jax.tree.map, lambda axis, x: jax.tree.map(lambda y: jnp.expand_dims(y, axis), x))
-        return expand(out_axes, function(*taken))
-
-    return alone
 
 
 def make_train_steps(
@@ -222,6 +123,6 @@ def make_train_steps(
     def train_steps(state, knobs, placed, batch):
         return jax.lax.scan(functools.partial(train_step, (knobs, placed)), state, batch)
 
-    shardings = partitioning.stacked(_shardings(abstract_state(model, optimizer, tasks, mesh=mesh)))
-    stacked_steps = _over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1))
+    shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
+    stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1))
     return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, None))

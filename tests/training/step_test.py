@@ -17,14 +17,8 @@ from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place
-from gpicl_flax.training.step import (
-    Knobs,
-    abstract_state,
-    init_states,
-    make_train_steps,
-    member_state,
-    sequence_losses,
-)
+from gpicl_flax.training.state import abstract_state, init_states, member_state
+from gpicl_flax.training.step import Knobs, make_train_steps, sequence_losses
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
