@@ -31,14 +31,15 @@ class LSTM(InContextModel):
     @nn.compact
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        x = layers.input_mlp(self.tokens(inputs, labels).swapaxes(0, 1), self.hidden_size, dtype=self.dtype)
+        x = layers.input_mlp(self.tokens(inputs, labels), self.hidden_size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(2 * self.hidden_size)
         gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
+        gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(
             "gates_recurrent",
             nn.with_logical_partitioning(init, ("hidden", "gates")),
             (self.hidden_size, 4 * self.hidden_size),
         )
-        cell = jnp.zeros((x.shape[1], self.hidden_size), gates.dtype)
+        cell = jnp.zeros((len(inputs), self.hidden_size), gates.dtype)
         hidden = recur(lambda _, *args: lstm_cell(*args), (), kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden, self.num_classes).swapaxes(0, 1)
+        return layers.logits(hidden.swapaxes(0, 1), self.num_classes)

@@ -35,18 +35,19 @@ class OuterProductLSTM(InContextModel):
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
         size, heads = self.size, self.num_heads
-        x = layers.input_mlp(self.tokens(inputs, labels).swapaxes(0, 1), size, dtype=self.dtype)
+        x = layers.input_mlp(self.tokens(inputs, labels), size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(size + heads * size)
         gates = layers.linear(heads * 8 * size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
+        gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(
             "gates_recurrent", nn.with_logical_partitioning(init, ("hidden", "gates")), (heads * size, heads * 8 * size)
         )
         key_scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
-        cell = jnp.zeros((x.shape[1], heads, size, size), gates.dtype)
+        cell = jnp.zeros((len(inputs), heads, size, size), gates.dtype)
         # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
-        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (x.shape[1], 1, 1, 1))
+        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(inputs), 1, 1, 1))
         hidden = recur(_cell, key_scale, kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden, self.num_classes).swapaxes(0, 1)
+        return layers.logits(hidden.swapaxes(0, 1), self.num_classes)
 
 
 def _cell(key_scale: jax.Array, gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
