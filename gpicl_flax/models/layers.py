@@ -30,60 +30,47 @@ def linear(
       names: the logical axes of the kernel, inputs then outputs.
       init: of the kernel as a matrix; by default a truncated normal with the fan-in's scale, as in Haiku.
     """
-
-    def apply(x: jax.Array) -> jax.Array:
-        inputs = x.shape[x.ndim - num_input_axes :]
-        outputs = features if isinstance(features, tuple) else (features,)
-        weights = Weights(inputs, outputs, names, init, use_bias, name=name)()
-        return _product(x, *weights, num_input_axes, dtype)
-
-    return apply
-
-
-def joint_linear(
-    features: tuple[int, int], names: tuple[str | None, ...], inits: dict[str, Initializer], *, dtype: str
-) -> Callable[[jax.Array], list[jax.Array]]:
-    """Linear layers with the same inputs and features, by name, as one product, which is faster than one after another."""
-
-    def apply(x: jax.Array) -> list[jax.Array]:
-        weights = [Weights(x.shape[-1:], features, names, init, name=name)() for name, init in inits.items()]
-        # Side by side along the last axis, which no rule divides over a mesh.
-        kernel, bias = (jnp.concatenate(each, axis=-1) for each in zip(*weights, strict=True))
-        return jnp.split(_product(x, kernel, bias, 1, dtype), len(inits), axis=-1)
-
-    return apply
+    return Linear(
+        features=features if isinstance(features, tuple) else (features,),
+        num_input_axes=num_input_axes,
+        names=names,
+        kernel_init=init or initializers.fan_in_truncated_normal(),
+        dtype=dtype,
+        use_bias=use_bias,
+        name=name,
+    )
 
 
-class Weights(nn.Module):
-    """Kernel [*inputs, *features] and bias [*features], with the names and shapes of nn.DenseGeneral's."""
+class Linear(nn.Module):
+    """nn.DenseGeneral over the last axes, with its parameters, as one product of two matrices.
 
-    inputs: tuple[int, ...]
+    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the outputs'
+    gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the one that is
+    divided.
+    """
+
     features: tuple[int, ...]
+    num_input_axes: int
     names: tuple[str | None, ...]
-    kernel_init: Initializer | None
-    use_bias: bool = True
+    kernel_init: Initializer
+    dtype: str
+    use_bias: bool
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, inputs = x.shape[: x.ndim - self.num_input_axes], x.shape[x.ndim - self.num_input_axes :]
+        matrix = math.prod(inputs), math.prod(self.features)
+
         def init(key, shape):
-            matrix = math.prod(self.inputs), math.prod(self.features)
-            return (self.kernel_init or initializers.fan_in_truncated_normal())(key, matrix, jnp.float32).reshape(shape)
+            return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
 
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.names), (*self.inputs, *self.features))
-        if not self.use_bias:
-            return kernel, None
-        names = self.names[len(self.inputs) :]
-        return kernel, self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, names), self.features)
-
-
-def _product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, num_input_axes: int, dtype: str) -> jax.Array:
-    """A product of two matrices, so that the kernel's gradient contracts one axis: where it contracts both B and T, XLA on
-    CPU first copies the outputs' gradient transposed, by one thread."""
-    num_inputs, features = math.prod(kernel.shape[:num_input_axes]), kernel.shape[num_input_axes:]
-    y = x.reshape(-1, num_inputs).astype(dtype) @ kernel.reshape(num_inputs, -1).astype(dtype)
-    if bias is not None:
-        y = y + bias.reshape(-1).astype(dtype)
-    return y.reshape(*x.shape[: x.ndim - num_input_axes], *features)
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.names), (*inputs, *self.features))
+        y = x.reshape(-1, matrix[0]).astype(self.dtype) @ kernel.reshape(matrix).astype(self.dtype)
+        if self.use_bias:
+            names = self.names[self.num_input_axes :]
+            bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, names), self.features)
+            y = y + bias.reshape(-1).astype(self.dtype)
+        return y.reshape(*batch, *self.features)
 
 
 def logits(x: jax.Array, num_classes: int, *, name: str = "logits") -> jax.Array:

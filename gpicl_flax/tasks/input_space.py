@@ -34,10 +34,11 @@ class Coordinates(flax.struct.PyTreeNode):
             return inputs
         *batch, _ = inputs.shape
         x = inputs.reshape(-1, *self.stored_shape)
-        for axis, matrix in enumerate(self.matrices, start=1):
+        for matrix in reversed(self.matrices):
             if matrix is not None:
-                # Rounded no further, since the products of coordinates are summed over many of them.
-                x = jnp.moveaxis(jnp.tensordot(x, matrix, axes=(axis, 1), precision="highest"), -1, axis)
+                # Rounded no further than float32, since the products of coordinates are summed over many of them.
+                x = jnp.matmul(x, matrix.T, precision="highest")
+            x = jnp.moveaxis(x, -1, 1)  # the last axis becomes the first; after a turn of each, all are in place again
         x = x.reshape(*batch, -1)
         return x if self.order is None else x[..., self.order]
 

@@ -9,17 +9,18 @@ B, T, X, C = 2, 6, 9, 4
 
 
 def first_attention(model, inputs, labels):
-    """The queries, keys [B, T, heads, key size] and inputs of the first block at initialisation, and the parameters."""
+    """The queries and keys [B, T, heads, key size] of the first block at initialisation, and the parameters."""
     variables = nn.unbox(model.init(jax.random.key(0), inputs, labels))
     _, captured = model.apply(
-        variables, inputs, labels, capture_intermediates=lambda module, _: module.name == "attention_norm"
+        variables,
+        inputs,
+        labels,
+        capture_intermediates=lambda module, _: module.name in ("query", "key", "attention_norm"),
     )
-    normed = np.asarray(captured["intermediates"]["block_0"]["attention_norm"]["__call__"][0], np.float64)
-    query, key = (
-        np.einsum("btd,dhk->bthk", normed, np.asarray(weights["kernel"], np.float64)) + weights["bias"]
-        for weights in (variables["params"]["block_0"][name] for name in ("query", "key"))
-    )
-    return query, key, normed, variables["params"]
+    block = captured["intermediates"]["block_0"]
+    return *(
+        np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key", "attention_norm")
+    ), variables["params"]
 
 
 @pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
