@@ -6,17 +6,18 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow benchmark benchmark-models benchmark-data clean
+.PHONY: help install quickstart test test-slow benchmark benchmark-tpu benchmark-models benchmark-data clean
 
 help:
-	@echo "make quickstart  meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
-	@echo "make test        run the tests"
-	@echo "make test-slow   run the long checks: the quickstart with five seeds"
-	@echo "make benchmark   what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
-	@echo "make benchmark-models  training steps a second of every model, against plain flax references"
-	@echo "make benchmark-data    batches a second of the loader, by placement and workers, and its share of a step"
-	@echo "make install     only set up $(VENV)"
-	@echo "make clean       remove $(VENV) and runs/quickstart"
+	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
+	@echo "make test             run the tests"
+	@echo "make test-slow        run the long checks: the quickstart with five seeds"
+	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
+	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
+	@echo "make benchmark-models training steps a second of every model, against plain flax references"
+	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
+	@echo "make install          only set up $(VENV)"
+	@echo "make clean            remove $(VENV) and runs/quickstart"
 
 install: $(VENV)/.installed
 
@@ -37,6 +38,12 @@ test-slow: install
 
 benchmark: install
 	$(BIN)/python benchmarks/step.py --out runs/benchmark
+
+benchmark-tpu: install
+	# Beside the environment: inside it, JAX would look for a TPU at every start.
+	test -d build/libtpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--constraint constraints.txt --target build/libtpu libtpu
+	PYTHONPATH=build/libtpu $(BIN)/python benchmarks/tpu.py
 
 benchmark-models: install
 	$(BIN)/python benchmarks/models.py

@@ -91,8 +91,9 @@ def main() -> None:
     rows = []
     for group in GROUPS:
         if fnmatch.fnmatch(group.name, arguments.only):
-            rows += measure(group, arguments.rounds)
-            print(*(f"{row['row']}: {row['step_ms']:.1f} ms a step" for row in rows[-4:]), sep="\n", flush=True)
+            found = measure(group, arguments.rounds)
+            print(*(f"{row['row']}: {row['step_ms']:.1f} ms a step" for row in found), sep="\n", flush=True)
+            rows += found
     table = as_table(rows)
     print(f"\n{table}")
     if arguments.out:
