@@ -43,7 +43,7 @@ CHIP = {"v5e": "v5litepod"}  # as Cloud TPU calls it
 COLLECTIVE = re.compile(
     r" = (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(.*?channel_id=(\d+)"
 )
-COLUMNS = (("model", 20), ("mesh", 6), ("row", 11), ("Gflops", 8), ("ratio", 5), ("MB", 7), ("temp MB", 7))
+COLUMNS = (("model", 22), ("mesh", 6), ("row", 11), ("Gflops", 8), ("ratio", 5), ("MB", 7), ("temp MB", 7))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,8 +28,8 @@ class ProgressLine:
     def __call__(self, row: dict[str, Any], member: int = 0) -> None:
         now, step = time.monotonic(), row["step"]
         self._rows[member] = row
-        if self._recent and step <= self._recent[-1][1] and step < self._total:
-            return  # of a member that follows another
+        if self._num_members > 1 and self._recent and step <= self._recent[-1][1]:
+            return  # of a member that comes after another
         self._recent = [*self._recent[-20:], (now, step)]
         wait = _LIVE_SECONDS if self._live else _PLAIN_SECONDS
         if now - self._shown_at < wait and step < self._total:

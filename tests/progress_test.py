@@ -70,9 +70,9 @@ def test_a_stack_has_one_line_of_its_means(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     stream = io.StringIO()
     show = progress.ProgressLine(20, num_members=3, stream=stream)
-    for step in (5, 10, 15):
+    for step in (5, 10, 20):
         for member in range(3):
             show({"step": step, "loss": float(member), "accuracy_last": 0.5, "plateau": member > 0}, member)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    assert "step 15/20" in lines[2] and "loss 1.000" in lines[2] and "1 of 3 members off the plateau" in lines[2]
+    assert "step 20/20" in lines[2] and "loss 1.000" in lines[2] and "1 of 3 members off the plateau" in lines[2]
