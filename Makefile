@@ -40,8 +40,8 @@ benchmark: install
 	$(BIN)/python benchmarks/step.py --out runs/benchmark
 
 benchmark-tpu: install
-	# Beside the environment: inside it, JAX would look for a TPU at every start.
-	test -d build/libtpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	@# Beside the environment: inside it, JAX would look for a TPU at every start.
+	test -d build/libtpu/libtpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--constraint constraints.txt --target build/libtpu libtpu
 	PYTHONPATH=build/libtpu $(BIN)/python benchmarks/tpu.py
 

@@ -14,7 +14,7 @@ import itertools
 import time
 
 import jax
-from setups import Training, noise, seconds
+from setups import TimedTraining, noise, seconds
 
 from gpicl_flax.models import LSTM
 from gpicl_flax.tasks.base_dataset import Split
@@ -50,7 +50,7 @@ def main() -> None:
     for input_shape, batch_size in CASES:
         tasks = TaskDistribution(input_shape=input_shape, task_batch_size=batch_size)
         split = noise(input_shape).train
-        (step,) = seconds([Training(LSTM(hidden_size=64), tasks, steps=1)], rounds=5)
+        (step,) = seconds([TimedTraining(LSTM(hidden_size=64), tasks, steps=1)], rounds=5)
         for gather, num_workers in itertools.product((False, True), (0, 2)):
             cost = seconds_per_step(tasks, split, arguments.seconds, gather=gather, num_workers=num_workers)
             example = (split.inputs.shape[1] + 4) if gather else 4  # bytes

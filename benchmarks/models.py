@@ -11,7 +11,7 @@ import fnmatch
 
 import jax
 from flax_references import reference
-from setups import Training, seconds
+from setups import TimedTraining, seconds
 
 from gpicl_flax import models
 from gpicl_flax.models import count_parameters
@@ -46,7 +46,7 @@ def main() -> None:
         pair = cls(**settings), reference(cls(**settings))
         sizes = [count_parameters(model, tasks.num_features, tasks.sequence_length) for model in pair]
         assert sizes[0] == sizes[1], (cls, sizes)
-        runs = [Training(model, tasks, steps=STEPS) for model in pair]
+        runs = [TimedTraining(model, tasks, steps=STEPS) for model in pair]
         ours, theirs = (STEPS / took for took in seconds(runs, arguments.rounds))
         label = f"{cls.__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
         print(

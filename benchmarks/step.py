@@ -28,15 +28,15 @@ import jax
 import jax.numpy as jnp
 import optax
 import psutil
+from data import seconds_per_step
 from flops import matmul_flops, square_product
 from plain_loop import PlainLoop
-from setups import Training, seconds
+from setups import TimedTraining, seconds
 
 from gpicl_flax import models, text_table
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import optimizers
 from gpicl_flax.training.step import PROJECTION_BYTES, sequence_losses
 
@@ -132,7 +132,7 @@ def as_text(machine: dict[str, Any]) -> str:
 def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
     """The rows of a group."""
     trainings = {
-        (form, members): Training(group.model, group.tasks(form), num_members=members, steps=STEPS)
+        (form, members): TimedTraining(group.model, group.tasks(form), num_members=members, steps=STEPS)
         for form in group.forms
         for members in group.members
     }
@@ -168,7 +168,10 @@ def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
         parts = {}
         if members == 1:
             parts = {name: times[name] / STEPS for name in ("model", "optimiser")}
-            parts |= {"tasks": times["tasks", form] / STEPS, "loader": loading(training)}
+            parts |= {
+                "tasks": times["tasks", form] / STEPS,
+                "loader": seconds_per_step(training.tasks, training.dataset.train, at_least=0.3),
+            }
         name = form if len(group.members) == 1 else f"x{members}"
         rows.append(row(name, times[form, members] / STEPS, members, **parts))
     if group.plain:
@@ -179,7 +182,7 @@ def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def make_tasks(training: Training, keep: bool = False) -> Callable[[], Any]:
+def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]:
     """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, the first number of each step."""
 
     @jax.jit
@@ -205,7 +208,7 @@ def make_tasks(training: Training, keep: bool = False) -> Callable[[], Any]:
     return lambda: make(knobs, training.placed, batch)
 
 
-def gradient(training: Training, sequences: tuple[jax.Array, jax.Array]) -> tuple[Callable[[], Any], int]:
+def gradient(training: TimedTraining, sequences: tuple[jax.Array, jax.Array]) -> tuple[Callable[[], Any], int]:
     """The norms of the gradients for given sequences, and the flops of the products in one of them."""
 
     def norm(params, inputs, labels):
@@ -219,7 +222,7 @@ def gradient(training: Training, sequences: tuple[jax.Array, jax.Array]) -> tupl
     return lambda: program(params, sequences), matmul_flops(norm, params, *(x[0] for x in sequences))
 
 
-def update(training: Training) -> Callable[[], Any]:
+def update(training: TimedTraining) -> Callable[[], Any]:
     """The updates of a dispatch, for one gradient."""
     optimizer = optimizers.inject(training.optimizer)
 
@@ -238,18 +241,6 @@ def update(training: Training) -> Callable[[], Any]:
         return state
 
     return run
-
-
-def loading(training: Training) -> float:
-    """Seconds that the loader needs for a step, drawing as fast as it can."""
-    streams = [Stream(training.tasks, seed=0)]
-    with contextlib.closing(TrainingBatches(streams, training.dataset.train, steps_per_batch=10)) as batches:
-        for _ in range(10):
-            next(batches)
-        start = time.perf_counter()
-        for _ in range(50):
-            next(batches)
-        return (time.perf_counter() - start) / 500
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

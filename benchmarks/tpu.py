@@ -33,7 +33,7 @@ from gpicl_flax.models import SequenceModel, recurrence
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import ahead, optimizers, partitioning
 from gpicl_flax.training.loop import Training
-from gpicl_flax.training.state import TrainState, abstract_state
+from gpicl_flax.training.state import TrainState, abstract_state, shardings_of
 from gpicl_flax.training.step import sequence_losses
 
 INPUT_SHAPE, STORED_SHAPE = (32, 32, 3), (28, 28, 1)
@@ -104,7 +104,7 @@ def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTr
         state, spec, rows = abstract_state(case.model, optimizer, tasks, mesh=case.mesh), (), ()
         if case.num_members > 1:
             step, spec, rows = jax.vmap(step, spmd_axis_name="member"), ("member",), (case.num_members,)
-            shardings = partitioning.stacked(jax.tree.map(lambda x: x.sharding, state))
+            shardings = partitioning.stacked(shardings_of(state))
             state = jax.tree.map(
                 lambda x, s: jax.ShapeDtypeStruct((*rows, *x.shape), x.dtype, sharding=s), state, shardings
             )
@@ -112,8 +112,7 @@ def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTr
         shape = *rows, tasks.task_batch_size, tasks.sequence_length
         inputs = jax.ShapeDtypeStruct((*shape, tasks.num_features), jnp.float32, sharding=sharding)
         labels = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
-        out = jax.tree.map(lambda x: x.sharding, state)
-        return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, inputs, labels)
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings_of(state)).lower(state, inputs, labels)
 
 
 def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled]:

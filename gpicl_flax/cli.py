@@ -93,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="auto|N|off",
         help="train points that differ in seed, learning rate and other numbers together, as stacks of at most N; auto "
-        "(default): as many as fit an accelerator's memory, and none on CPU; results stay those of single runs",
+        "(default): as many as fit an accelerator's memory, and none on CPU; results are those of single runs, up to "
+        "rounding",
     )
     sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
     sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
@@ -228,8 +229,11 @@ def _sweep(arguments: argparse.Namespace) -> None:
         raise UsageError("--workdir is needed to run a sweep (or --list to see it)")
     else:
         with StopRequest() as stop:
-            size = {"auto": stacking.largest, "off": lambda run: 1}.get(arguments.stack, lambda run: arguments.stack)
-            runner.run_all(points, runs, arguments.workdir, stop, stack_size=size, make_progress=_progress, say=_say)
+            if arguments.stack == "auto":
+                sizes = stacking.largest
+            else:
+                sizes = stacking.at_most(1 if arguments.stack == "off" else arguments.stack)
+            runner.run_all(points, runs, arguments.workdir, stop, stack_sizes=sizes, make_progress=_progress, say=_say)
 
 
 def _models(arguments: argparse.Namespace) -> None:

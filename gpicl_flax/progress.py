@@ -13,13 +13,15 @@ _LIVE_SECONDS = 0.1
 class ProgressLine:
     """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau.
 
-    Of a stack it shows the furthest step, the means over the members, and how many are off the plateau.
+    Of a stack, whose members have a row each after every dispatch, it shows the step of the first that still trains, the
+    means over the members, and how many are off the plateau.
     """
 
     def __init__(self, total_steps: int, num_members: int = 1, stream: TextIO | None = None):
         self._total = total_steps
         self._num_members = num_members
         self._rows: dict[int, dict[str, Any]] = {}  # the newest of each member
+        self._turn: list[int] = []  # members with a row after this dispatch
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._shown_at = -float("inf")
@@ -27,9 +29,15 @@ class ProgressLine:
 
     def __call__(self, row: dict[str, Any], member: int = 0) -> None:
         now, step = time.monotonic(), row["step"]
+        if member in self._turn:  # the next dispatch; who had no row after the last one has diverged or ended
+            self._rows = {m: r for m, r in self._rows.items() if m in self._turn or r["step"] >= self._total}
+            if self._turn[0] != member:
+                self._recent = []
+            self._turn = []
         self._rows[member] = row
-        if self._num_members > 1 and self._recent and step <= self._recent[-1][1]:
-            return  # of a member that comes after another
+        self._turn.append(member)
+        if self._turn[0] != member:
+            return
         self._recent = [*self._recent[-20:], (now, step)]
         wait = _LIVE_SECONDS if self._live else _PLAIN_SECONDS
         if now - self._shown_at < wait and step < self._total:

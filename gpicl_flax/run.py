@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gin
 import jax
+import jax.numpy as jnp
 import optax
 from etils import epath
 
@@ -30,7 +31,7 @@ from gpicl_flax.training.loop import Member, Row, Training, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.state import abstract_state, shardings_of
 
 _LOADING = ("Run.loader", *(f"Loader.{field.name}" for field in dataclasses.fields(Loader)))
 
@@ -106,9 +107,9 @@ class Run:
 
     def precision(self) -> contextlib.AbstractContextManager:
         """A context in which programs are made with `matmul_precision`."""
-        return (
-            jax.default_matmul_precision(self.matmul_precision) if self.matmul_precision else contextlib.nullcontext()
-        )
+        if self.matmul_precision is None:
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision(self.matmul_precision)
 
     def sizes(self) -> dict[str, int]:
         """The model's number of parameters and both state sizes."""
@@ -125,7 +126,18 @@ class Run:
                 f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
             )
         abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
+        if self.matmul_precision is not None:
+            self._check_precision()
         return mesh
+
+    def _check_precision(self) -> None:
+        try:
+            with self.precision():
+                jax.jit(jnp.dot).lower(jnp.zeros(1), jnp.zeros(1)).compile()
+        except Exception as error:  # of the compiler, which has several kinds
+            raise UsageError(
+                f"Run.matmul_precision = {self.matmul_precision!r} does not work here ({first_line(error)})"
+            ) from error
 
     @property
     def test_names(self) -> tuple[str, ...]:
@@ -198,7 +210,12 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
             step = run.training.steps
             if stop.requested:
                 raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
-            _evaluate(each, form, own_params, step, test_datasets, mesh, folder.evaluation(step))
+            # The devices that members trained on side by side test one after the other.
+            test_mesh = each.mesh.build()
+            like = abstract_state(each.model, each.optimizer, each.tasks, mesh=test_mesh)
+            own_params = jax.device_put(own_params, shardings_of(like.params))
+            with jax.set_mesh(test_mesh):
+                _evaluate(each, form, own_params, step, test_datasets, test_mesh, folder.evaluation(step))
             if jax.process_index() == 0:
                 folder.mark(DONE)
     return diverged
@@ -227,6 +244,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
+    form = _projection_form(run, folder)
     mesh = run.check_devices()
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
@@ -238,10 +256,23 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
         state, step = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
-    form = ProjectionForm(**folder.read_facts()["projection"])
     with jax.set_mesh(mesh), run.precision():
         _evaluate(run, form, state.params, step, datasets, mesh, file)
     return file
+
+
+def _projection_form(run: Run, folder: RunFolder) -> ProjectionForm:
+    """How the projections of the run in a folder were drawn."""
+    facts = folder.read_facts()
+    if "projection" not in facts:
+        raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
+    form = ProjectionForm(**facts["projection"])
+    if run.tasks.projection not in ("auto", form.form):
+        raise UsageError(
+            f"{folder}: its projections were drawn in the form {form.form!r}; that cannot be changed to "
+            f"{run.tasks.projection!r} afterwards"
+        )
+    return form
 
 
 def check_folder(config: Config, folder: RunFolder) -> None:

@@ -76,7 +76,7 @@ def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
     assert capsys.readouterr().out.count("seed=") == 2
     assert cli.main([*arguments, "--workdir", str(tmp_path / "stacked"), "--stack", "8"]) == 0
     out, err = capsys.readouterr()
-    assert "trained together, as a stack of 2:" in out and "of 2 members off the plateau" in err
+    assert "(these 2 train together, as a stack)" in out and "of 2 members off the plateau" in err
     # Both ways leave the same runs.
     assert {p.name for p in (tmp_path / "stacked").iterdir()} == {p.name for p in (tmp_path / "sweep").iterdir()}
     for wrong in ("0", "many", "-1"):

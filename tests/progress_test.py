@@ -69,10 +69,20 @@ def test_a_stack_has_one_line_of_its_means(monkeypatch):
     clock = iter(range(0, 10_000, 60))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     stream = io.StringIO()
-    show = progress.ProgressLine(20, num_members=3, stream=stream)
-    for step in (5, 10, 20):
-        for member in range(3):
-            show({"step": step, "loss": float(member), "accuracy_last": 0.5, "plateau": member > 0}, member)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert "step 20/20" in lines[2] and "loss 1.000" in lines[2] and "1 of 3 members off the plateau" in lines[2]
+    show = progress.ProgressLine(30, num_members=3, stream=stream)
+
+    def rows(steps):  # of each member, None for one that has ended
+        for member, step in enumerate(steps):
+            if step is not None:
+                show({"step": step, "loss": float(member), "accuracy_last": 0.5, "plateau": member > 0}, member)
+        return stream.getvalue().splitlines()
+
+    lines = rows((20, 5, 15))
+    assert len(lines) == 1 and "step 20/30" in lines[0]
+    lines = rows((30, 10, 20))  # the first ends here
+    assert len(lines) == 2 and "step 30/30" in lines[1]
+    lines = rows((None, 15, 25))
+    assert len(lines) == 3 and "step 15/30" in lines[2]
+    rows((None, None, 30))  # the second has diverged
+    lines = rows((None, None, 30))
+    assert "step 30/30" in lines[-1] and "loss 1.000" in lines[-1] and "1 of 3 members off the plateau" in lines[-1]

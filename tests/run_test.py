@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 
+import gin
 import jax
 import numpy as np
+import optax
 import pytest
 
 from gpicl_flax import run as run_module
@@ -406,9 +408,15 @@ def test_programs_are_made_with_the_precision_of_the_settings(config, tmp_path, 
     evaluate(folder)
     start(config, RunFolder(tmp_path / "default"))
     assert found == ["bfloat16"] * 3 + [None] * 2
-    with pytest.raises(UsageError, match="Run.matmul_precision: .*'float32'") as caught:
-        config.override({"Run.matmul_precision": "precise"}).resolve(Run)
-    assert "\n" not in str(caught.value)
+    for name, words in (
+        ("precise", "Run.matmul_precision: .*'float32'"),
+        ("", "Run.matmul_precision: .*'float32'"),
+        ("TF32_TF32_F32", "Run.matmul_precision = 'TF32_TF32_F32' does not work here"),
+    ):
+        folder = RunFolder(tmp_path / "wrong")
+        with pytest.raises(UsageError, match=words) as caught:
+            start(config.override({"Run.matmul_precision": name}), folder)
+        assert "\n" not in str(caught.value) and not folder.path.exists()
 
 
 @pytest.fixture(scope="module")
@@ -455,6 +463,29 @@ def test_seen_tasks_are_the_same_for_images_of_another_size(grown, tmp_path):
     assert [curve["tasks"] for curve in found] == ["seen", "unseen"]
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=0.02)  # grey values were rounded
+
+
+def test_how_projections_were_drawn_is_not_changed_afterwards(undisturbed):
+    with pytest.raises(UsageError, match="drawn in the form 'span'; that cannot be changed to 'dense'"):
+        evaluate(undisturbed, ("TaskDistribution.projection = 'dense'",))
+    facts = undisturbed.read_facts()
+    del facts["projection"]
+    undisturbed.facts.write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match="made by an older version"):
+        evaluate(undisturbed)
+
+
+def test_an_optimiser_from_elsewhere_is_taken_as_it_is(config, tmp_path):
+    """One that cannot be initialised but with the parameters' own tree."""
+
+    @gin.configurable(module="run_test")
+    def labelled():
+        return optax.multi_transform({"a": optax.sgd(0.1)}, lambda params: {name: "a" for name in params})
+
+    folder = RunFolder(tmp_path / "run")
+    own = config.without("adam.learning_rate").override({"Run.optimizer": Reference("@run_test.labelled()")})
+    start(own, folder)
+    assert folder.ended == "DONE"
 
 
 def test_a_run_of_the_gram_form_has_no_seen_tasks_and_resumes(grown, tmp_path):

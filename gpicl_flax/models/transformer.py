@@ -126,7 +126,7 @@ class Block(nn.Module):
 
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Causal attention for queries, keys and values [B, T, heads, key size]; written as is fastest on the platform."""
+    """Causal attention for queries, keys and values [B, T, heads, key size]; on CPU in as few passes as it can be."""
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True)
     return jax.lax.platform_dependent(query, key, value, cpu=attention_in_few_passes, default=library)
 

@@ -22,7 +22,7 @@ def run_all(
     workdir: epath.PathLike,
     stop: StopRequest,
     *,
-    stack_size: Callable[[Run], int] = lambda run: 1,
+    stack_sizes: stacking.Sizes | None = None,
     make_progress: MakeProgress = lambda total_steps, num_members: lambda row, member: None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -31,7 +31,7 @@ def run_all(
     Args:
       runs: the resolved settings of the points.
       stop: checked during and between the runs.
-      stack_size: how many points like a given one may train together (see `stacking.plan`).
+      stack_sizes: how many points train together (see `stacking.plan`); None: each is alone.
       say: takes a line of text for each point.
 
     Raises:
@@ -54,7 +54,9 @@ def run_all(
     for index, folder in enumerate(folders):
         if folder.ended:
             say(f"{_name(points, index)}: {folder.ended}")
-    plan = stacking.plan([points[index] for index in waiting], [runs[index] for index in waiting], stack_size)
+    plan = stacking.plan(
+        [points[index] for index in waiting], [runs[index] for index in waiting], stack_sizes or stacking.at_most(1)
+    )
     for stack in plan:
         if stop.requested:
             raise Preempted("stopped between two runs; start it again to go on")
@@ -68,7 +70,7 @@ def _run_stack(indices, points, runs, folders, stop, make_progress: MakeProgress
     for index in indices:
         say(_name(points, index))
     if len(indices) > 1:
-        say(f"trained together, as a stack of {len(indices)}:")
+        say(f"(these {len(indices)} train together, as a stack)")
     progress = make_progress(runs[indices[0]].training.steps, len(indices))
     starts = [
         Start(points[index].config, folders[index], lambda row, member=member: progress(row, member))

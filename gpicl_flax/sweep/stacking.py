@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from gpicl_flax.config import Reference
 from gpicl_flax.run import Run
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.training import ahead
+from gpicl_flax.training import ahead, optimizers
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.placement import free_device_memory
+
+# From a run and a number of runs like it to the sizes of the stacks that these form.
+Sizes = Callable[[Run, int], list[int]]
 
 # What a member may have of its own. A momentum is not among them: without one, the state has no place for it.
 _OWN = ("Run.seed", "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob")
@@ -19,58 +24,74 @@ _LARGEST = 32  # members a device: beyond that, a device is busy
 _SHARE = 0.8  # of the free memory, what the members of a stack may take
 
 
-def plan(points: Sequence[Point], runs: Sequence[Run], size: Callable[[Run], int]) -> list[list[int]]:
+def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[list[int]]:
     """Divides points into stacks, in the order of their first members.
 
     Two points share a stack if their configurations differ in nothing but the seed, the number of tasks (both bounded), the
-    bias p, and numbers of the optimiser that `Run.optimizer` names. A run of 0 steps is alone.
+    bias p, and numbers of the optimiser that `Run.optimizer` names, which must be one of `training.optimizers` and
+    mentioned nowhere else. A run of 0 steps is alone.
 
     Args:
       runs: the resolved settings of the points.
-      size: how many members a stack of runs like this one may have.
+      sizes: `at_most`, or `largest`.
 
     Returns:
       For each stack the indices of its points.
     """
     groups: dict[str, list[int]] = {}
     for index, (point, run) in enumerate(zip(points, runs, strict=True)):
-        key = _shape(point) if run.training.steps else point.run_id
-        groups.setdefault(key, []).append(index)
+        groups.setdefault(_shape(point, run) if run.training.steps else point.run_id, []).append(index)
     stacks = []
     for group in groups.values():
-        at_once = size(runs[group[0]]) if len(group) > 1 else 1
-        number = -(-len(group) // at_once)
-        # As even as possible: 9 members in stacks of at most 8 are 5 and 4.
-        stacks += [group[i * len(group) // number : (i + 1) * len(group) // number] for i in range(number)]
+        start = 0
+        for size in sizes(runs[group[0]], len(group)) if len(group) > 1 else [1]:
+            stacks.append(group[start : start + size])
+            start += size
     return sorted(stacks)
 
 
-def _shape(point: Point) -> str:
+def _shape(point: Point, run: Run) -> str:
     """What members of a stack have in common, as text."""
     bindings = point.config.bindings
     own = {key for key in _OWN if _is_number(bindings.get(key))}
     scope, _, name = str(bindings.get("Run.optimizer", Reference("@adam()"))).strip("@()").rpartition("/")
-    elsewhere = any(f"{name}()" in str(value) for key, value in bindings.items() if key != "Run.optimizer")
-    for prefix in ([f"{scope}/{name}"] if scope else []) + ([] if elsewhere else [name]):
-        keys = (f"{prefix}.{argument}" for argument in _OWN_OF_THE_OPTIMIZER)
+    last = name.rpartition(".")[2]  # gin also takes module.name
+    elsewhere = any(f"{last}()" in str(value) for key, value in bindings.items() if key != "Run.optimizer")
+    if isinstance(run.optimizer, optimizers.Optimizer) and not elsewhere:
+        keys = (f"{prefix}{name}.{argument}" for prefix in {"", f"{scope}/"} for argument in _OWN_OF_THE_OPTIMIZER)
         own |= {key for key in keys if _is_number(bindings.get(key))}
-    return point.config.without(*own).text
+    return f"{optimizers.structure(run.optimizer)}\n{point.config.without(*own).text}"
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def largest(run: Run) -> int:
-    """How many members like `run` a stack can have here: as many as fit the memory of the devices, and keep them busy.
+def at_most(size: int) -> Sizes:
+    """Stacks of `size` runs, and one of those that are left."""
+    return lambda run, count: [min(size, count - start) for start in range(0, count, size)]
 
-    On CPU it is 1: two cores are as busy with one run as with several.
+
+def largest(run: Run, count: int) -> list[int]:
+    """Stacks as large as fit the memory of the devices here and keep them busy, in sizes that divide over them.
+
+    On CPU all are alone: a single run keeps the cores busy.
     """
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":
-        return 1
-    groups = max(1, jax.device_count() // run.mesh.model)
-    return groups * max(1, min(_LARGEST, int(_SHARE * free_device_memory() / _bytes_of_a_member(run))))
+    if jax.local_devices()[0].platform == "cpu":
+        return [1] * count
+    devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.model) if jax.process_count() == 1 else 1
+    each = max(1, min(_LARGEST, int(_SHARE * free_device_memory() / _bytes_of_a_member(run))))
+    if jax.process_count() > 1:  # all of them plan the same stacks
+        each = int(multihost_utils.broadcast_one_to_all(np.int32(each)))
+    sizes = []
+    while count:
+        if count >= devices:
+            size = devices * min(each, count // devices)
+        else:
+            size = max(n for n in range(1, count + 1) if devices % n == 0)
+        sizes.append(size)
+        count -= size
+    return sizes
 
 
 def _bytes_of_a_member(run: Run) -> int:

@@ -71,12 +71,18 @@ def make_sequences(
       num_shards: devices that B lies along, and which it is a multiple of.
     """
 
+    settings = {
+        "num_features": form.num_features,
+        "num_classes": num_classes,
+        "permute_labels_prob": permute_labels_prob,
+    }
+
     def sequence(task_id, coordinates, labels):
-        keys = _keys(key, task_id)
         if form.replays:
-            inputs = coordinates @ projections.draw(keys[0], coordinates.shape[-1], form.num_features)
-        else:
-            inputs = projections.gram_inputs(keys[0], coordinates, form.num_features)
+            task = make_task(key, task_id, num_coordinates=coordinates.shape[-1], **settings)
+            return coordinates @ task.projection, task.label_permutation[labels]
+        keys = _keys(key, task_id)
+        inputs = projections.gram_inputs(keys[0], coordinates, form.num_features)
         return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
 
     rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * form.num_features

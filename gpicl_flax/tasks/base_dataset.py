@@ -122,9 +122,10 @@ def load_base_dataset(
 
 
 def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    several_sizes = any(isinstance(split.inputs, list) for split in (raw.train, raw.test))
-    *size, channels = raw.train.inputs[0].shape
-    return input_space.stored_shape((*(input_shape[:2] if several_sizes else size), channels), input_shape)
+    """Of both splits: that of the larger images, where they differ."""
+    if any(isinstance(split.inputs, list) for split in (raw.train, raw.test)):
+        return input_space.stored_shape((*input_shape[:2], raw.train.inputs[0].shape[-1]), input_shape)
+    return input_space.stored_shape(tuple(map(max, raw.train.inputs.shape[1:], raw.test.inputs.shape[1:])), input_shape)
 
 
 def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:

@@ -34,8 +34,8 @@ class TaskDistribution:
       sequences_per_task: sequences of one step that share a task.
       normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if
         False, grey values are only scaled to [0, 1] (Fig 4).
-      projection: how projections are drawn, one of `projections.FORMS`, or 'auto' for the cheapest; all of them have the
-        same distribution, and 'dense' and 'span' are the same tasks.
+      projection: how projections are drawn, one of `projections.FORMS` or 'auto' (see `projections.choose`); all of them
+        have the same distribution, and 'dense' and 'span' are the same tasks.
 
     Raises:
       UsageError: a value is out of its range.

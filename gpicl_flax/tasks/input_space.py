@@ -5,8 +5,6 @@ images of a stored shape lie in a space of no more dimensions than the stored im
 orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
 """
 
-import math
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -58,6 +56,8 @@ def growth(stored: Shape, input_shape: Shape) -> Coordinates:
 def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool = False) -> Coordinates:
     """Coordinates of images that are stored in the shape `stored`.
 
+    R, their number, is prod(stored) if that is the basis, else X.
+
     Args:
       basis: the stored shape whose grown images the first prod(basis) basis vectors span; the others complete them.
       whole: give all X coordinates, also where those beyond the first prod(basis) are zero.
@@ -77,11 +77,6 @@ def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool 
     return Coordinates(stored, tuple(matrices), np.argsort(~within.reshape(-1), kind="stable").astype(np.int32))
 
 
-def num_coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool = False) -> int:
-    """R, the coordinates that `coordinates` gives."""
-    return math.prod(basis if stored == basis and not whole else input_shape)
-
-
 def _growth_matrix(axis: int, size: int, to: int) -> np.ndarray:
     """[to, size]: bilinear interpolation along height and width, repetition along the channels."""
     if size == to:
@@ -96,5 +91,5 @@ def _growth_matrix(axis: int, size: int, to: int) -> np.ndarray:
 def _axis_basis(axis: int, size: int, to: int) -> np.ndarray:
     """[to, to]: an orthonormal basis, of which the first `size` vectors span what grows from `size`."""
     vectors, triangle = np.linalg.qr(_growth_matrix(axis, size, to), mode="complete")
-    vectors[:, :size] *= np.where(np.diag(triangle) < 0, -1, 1)  # of the two signs, the one no library chooses
+    vectors[:, :size] *= np.where(np.diag(triangle) < 0, -1, 1)  # libraries differ in the sign
     return vectors

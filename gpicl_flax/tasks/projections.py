@@ -59,16 +59,10 @@ class ProjectionForm:
 
     def coordinates(self, stored_shape: tuple[int, ...]) -> input_space.Coordinates:
         """What gives examples of a base dataset of that stored shape the coordinates that their projection needs."""
-        return input_space.coordinates(stored_shape, self.input_shape, **self._basis(stored_shape))
-
-    def num_coordinates(self, stored_shape: tuple[int, ...]) -> int:
-        """R, the number of these coordinates."""
-        return input_space.num_coordinates(stored_shape, self.input_shape, **self._basis(stored_shape))
-
-    def _basis(self, stored_shape: tuple[int, ...]) -> dict:
         if self.form == "gram":  # inner products are the same in any basis
-            return {"basis": stored_shape}
-        return {"basis": self.basis_shape, "whole": self.form == "dense"}
+            return input_space.coordinates(stored_shape, self.input_shape, basis=stored_shape)
+        whole = self.form == "dense"
+        return input_space.coordinates(stored_shape, self.input_shape, basis=self.basis_shape, whole=whole)
 
 
 def choose(
@@ -109,7 +103,7 @@ def gram_inputs(key: jax.Array, coordinates: jax.Array, num_features: int) -> ja
     """Coordinates [T, R] of one sequence, under a projection that nothing else shares -> inputs [T, X]."""
     gram = jnp.matmul(coordinates, coordinates.T, precision="highest") / num_features
     # Repeated examples make it singular. What is added is of the size of its rounding: the projections of equal
-    # examples then differ by about 0.5% of their norm.
+    # examples then differ by about 0.5% of their norm, for T = 100.
     jitter = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
     factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(len(gram)), symmetrize_input=False)
     return factor @ standard_normals(key, len(gram), num_features)

@@ -12,7 +12,7 @@ from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.loop import Training
 from gpicl_flax.training.placement import Placed
-from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import Knobs, make_train_steps
 
 
@@ -36,7 +36,7 @@ def lower(
     states = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct((num_members, *x.shape), x.dtype, sharding=sharding),
         state,
-        partitioning.stacked(jax.tree.map(lambda x: x.sharding, state)),
+        partitioning.stacked(shardings_of(state)),
     )
     knobs = Knobs(shape(jnp.uint32, (num_members,), "member"), shape(jnp.float32, (num_members,), "member"))
     coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), form.coordinates(form.basis_shape))

@@ -12,6 +12,7 @@ from typing import Any
 
 import gin
 import jax
+import jax.numpy as jnp
 import optax
 
 from gpicl_flax.errors import UsageError
@@ -49,14 +50,25 @@ def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
     return optax.inject_hyperparams(optimizer.factory)(**optimizer.arguments)
 
 
-def hyperparameters(opt_state: optax.OptState) -> dict[str, jax.Array]:
-    """The numbers in the state of an injected optimiser; of another one, none."""
-    return getattr(opt_state, "hyperparams", {})
+def hyperparameters(optimizer: optax.GradientTransformation) -> dict[str, jax.Array]:
+    """The numbers that `inject` brings into the state, schedules at their start; of any other optimiser, none."""
+    return inject(optimizer).init(jnp.float32(0)).hyperparams if isinstance(optimizer, Optimizer) else {}
 
 
 def with_hyperparameters(opt_state: optax.OptState, values: dict[str, jax.Array]) -> optax.OptState:
     """The state with other numbers, as `hyperparameters` gives them."""
     return opt_state._replace(hyperparams=values) if values else opt_state
+
+
+def structure(optimizer: optax.GradientTransformation) -> str:
+    """What optimisers must have in common to be members of one stack, besides their schedules."""
+    if not isinstance(optimizer, Optimizer):
+        return type(optimizer).__name__
+    kinds = {
+        name: "schedule" if callable(value) else "number" if isinstance(value, int | float) else repr(value)
+        for name, value in optimizer.arguments.items()
+    }
+    return f"{optimizer.factory.__name__}{kinds}"
 
 
 @gin.configurable

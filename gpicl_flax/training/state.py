@@ -57,12 +57,12 @@ def init_states(
       members: the optimiser of each; they differ in their hyperparameters only.
       seeds: of each one's parameters.
     """
-    injected = [optimizers.inject(optimizer) for optimizer in members]
-    numbers = [optimizers.hyperparameters(optimizer.init(np.float32(0))) for optimizer in injected]
+    numbers = [optimizers.hyperparameters(optimizer) for optimizer in members]
     arguments = np.array(seeds, np.uint32), jax.tree.map(lambda *x: np.stack(x), *numbers)
+    optimizer = optimizers.inject(members[0])
 
     def init(seed, numbers) -> TrainState:
-        return nn.unbox(_init(model, injected[0], tasks, seed, numbers))
+        return nn.unbox(_init(model, optimizer, tasks, seed, numbers))
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, members[0], tasks, mesh=mesh)))
     return jax.jit(over_members(init, len(seeds), in_axes=(0, 0)), out_shardings=shardings)(*arguments)

@@ -1,7 +1,10 @@
+import gin
 import jax
+import optax
 import pytest
 
 from gpicl_flax.config import parse
+from gpicl_flax.run import Run
 from gpicl_flax.sweep import grid, listing, stacking
 
 
@@ -9,9 +12,9 @@ from gpicl_flax.sweep import grid, listing, stacking
 def plan(small_bindings):
     """(grids, members of a stack at most) -> the overrides of the points of each stack."""
 
-    def make(grids, size=100, bindings=()):
-        points = grid.points(parse([], [*small_bindings, *bindings, f"sweep.grids = {grids}"]))
-        stacks = stacking.plan(points, listing.resolve_all(points), lambda run: size)
+    def make(grids, size=100):
+        points = grid.points(parse([], [*small_bindings, f"sweep.grids = {grids}"]))
+        stacks = stacking.plan(points, listing.resolve_all(points), stacking.at_most(size))
         assert sorted(index for stack in stacks for index in stack) == list(range(len(points)))
         return [[list(points[index].overrides.values()) for index in stack] for stack in stacks]
 
@@ -37,9 +40,6 @@ def test_points_that_differ_in_numbers_share_a_stack(plan):
         "'Run.optimizer': [@adam(), @sgd()]",
         "'Run.optimizer': @sgd(), 'sgd.momentum': [0.0, 0.9]",
         "'adam.clip_norm': [None, 1.0], 'Run.optimizer': @adam()",
-        "'adam.learning_rate': [1e-3, @optax.linear_schedule()], 'Run.optimizer': @adam(), "
-        "'optax.linear_schedule.init_value': 1e-3, 'optax.linear_schedule.end_value': 0.0, "
-        "'optax.linear_schedule.transition_steps': 10",
         "'TaskDistribution.normalize': [True, False]",
         "'Run.seed': [0, 1], 'Training.steps': 0, 'Run.training': @Training()",
         # The learner inside reads the same number.
@@ -47,40 +47,87 @@ def test_points_that_differ_in_numbers_share_a_stack(plan):
     ],
 )
 def test_points_of_other_programs_do_not(plan, axis):
-    bindings = [] if "linear_schedule" not in axis else ()
-    try:
-        stacks = plan(f"[{{{axis}}}]", bindings=bindings)
-    except Exception as error:  # a schedule that the first point does not use
-        assert "not used by this run" in str(error)
-        return
-    assert [len(stack) for stack in stacks] == [1, 1]
+    assert [len(stack) for stack in plan(f"[{{{axis}}}]")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        # A norm and none, a schedule and a number.
+        "{'Run.seed': 0, 'Run.optimizer': @adam()}, {'Run.seed': 1, 'Run.optimizer': @adam(), 'adam.clip_norm': 1.0}",
+        """{'Run.optimizer': @adam(), 'adam.learning_rate': @optax.linear_schedule(),
+            'linear_schedule.init_value': 1e-3, 'linear_schedule.end_value': 0.0,
+            'linear_schedule.transition_steps': 10},
+           {'Run.optimizer': @adam(), 'adam.learning_rate': 1e-3}""",
+        # The learner inside has the same optimiser, in the same scope and by the scope of the model.
+        """{'Run.model': @MAML(), 'MAML.inner_optimizer': @o/adam(), 'Run.optimizer': @o/adam(),
+            'o/adam.learning_rate': [1e-3, 1e-1]}""",
+        """{'Run.model': @o/MAML(), 'o/MAML.inner_optimizer': @adam(), 'Run.optimizer': @o/adam(),
+            'o/adam.learning_rate': [1e-3, 1e-1]}""",
+    ],
+)
+def test_points_that_one_program_cannot_serve_do_not_either(plan, grids):
+    assert [len(stack) for stack in plan(f"[{grids}]")] == [1, 1]
+
+
+def test_points_with_one_schedule_share_a_stack(plan):
+    grids = """[{'Run.optimizer': @adam(), 'adam.learning_rate': @optax.linear_schedule(), 'adam.eps': [1e-8, 1e-6],
+                 'linear_schedule.init_value': [1e-3, 1e-2], 'linear_schedule.end_value': 0.0,
+                 'linear_schedule.transition_steps': 10}]"""
+    assert [len(stack) for stack in plan(grids)] == [2, 2]
+
+
+@gin.configurable(module="stacking_test")
+def foreign_optimizer(learning_rate=0.1):
+    return optax.sgd(learning_rate)
+
+
+def test_an_optimiser_from_elsewhere_keeps_its_numbers_to_itself(plan):
+    grids = """[{'Run.optimizer': @stacking_test.foreign_optimizer(), 'Run.seed': [0, 1],
+                 'foreign_optimizer.learning_rate': [0.0, 1.0]}]"""
+    assert [len(stack) for stack in plan(grids)] == [2, 2]
 
 
 def test_numbers_of_an_optimiser_in_a_scope_are_those_of_its_scope(plan):
-    grids = """[{'Run.model': @MAML(), 'MAML.inner_optimizer': @inner/adam(), 'inner/adam.eps_root': 1e-8,
-                 'Run.optimizer': @outer/adam(), 'outer/adam.learning_rate': [1e-3, 1e-2]}]"""
-    assert [len(stack) for stack in plan(grids)] == [2]
+    grids = "[{'Run.optimizer': @o/adam(), 'o/adam.learning_rate': [1e-3, 1e-2], 'o/adam.b1': [0.5, 0.9]}]"
+    assert [len(stack) for stack in plan(grids)] == [4]
 
 
-def test_stacks_are_even_and_in_the_order_of_the_grid(plan):
+def test_stacks_are_in_the_order_of_the_grid(plan):
     grids = "[{'Run.model': @LSTM(), 'LSTM.hidden_size': [4, 8], 'Run.seed': [0, 1, 2, 3, 4, 5, 6, 7, 8]}]"
-    assert [len(stack) for stack in plan(grids, size=8)] == [4, 5, 4, 5]
+    assert [len(stack) for stack in plan(grids, size=8)] == [8, 1, 8, 1]
     assert [stack[0][0] for stack in plan(grids, size=8)] == [4, 4, 8, 8]
     assert [len(stack) for stack in plan(grids, size=1)] == [1] * 18
 
 
-def test_an_accelerator_takes_what_fits_its_memory(plan, small_bindings, monkeypatch):
-    points = grid.points(parse([], [*small_bindings, "sweep.grids = [{'Run.model': @LSTM()}]"]))
-    (run,) = listing.resolve_all(points)
-    assert stacking.largest(run) == 1  # on CPU
+@pytest.mark.parametrize(
+    ("fit", "bindings", "count", "sizes"),
+    [
+        (4, ["MeshShape.data = -1"], 100, [32, 32, 32, 4]),
+        (4, ["MeshShape.data = -1"], 23, [16, 4, 2, 1]),
+        (1, ["MeshShape.data = 1"], 13, [8, 4, 1]),
+        (0.5, ["MeshShape.data = 1"], 3, [2, 1]),
+        (4, ["MeshShape.data = 4"], 11, [8, 2, 1]),
+        (10**6, ["MeshShape.data = 8"], 40, [32, 8]),
+    ],
+)
+def test_an_accelerator_takes_what_fits_its_memory_and_divides_over_it(
+    fit, bindings, count, sizes, small_bindings, monkeypatch
+):
+    """8 devices, whose memory `fit` members fit."""
+    run, _ = parse([], [*small_bindings, "Run.model = @LSTM()", *bindings]).resolve(Run)
+    assert stacking.largest(run, count) == [1] * count  # on CPU
     needed = stacking._bytes_of_a_member(run)
-    parameters = 4 * 3 * run.sizes()["parameters"]
-    assert parameters < needed < 10**9
+    assert 4 * 3 * run.sizes()["parameters"] < needed < 10**9
 
     class Accelerator:
         platform = "tpu"
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
-    for free, members in ((needed * 5, 4), (needed, 1), (10**15, 32)):
-        monkeypatch.setattr(stacking, "free_device_memory", lambda free=free: free)
-        assert stacking.largest(run) == members * jax.device_count()
+    monkeypatch.setattr(stacking, "free_device_memory", lambda: needed * fit / 0.8 * 1.01)
+    found = stacking.largest(run, count)
+    assert found == sizes and sum(found) == count
+    for size in found:
+        mesh = run.mesh.build(size)
+        assert size // mesh.shape["member"] <= max(1, min(fit, 32))
+        assert mesh.size == 8 or run.mesh.data != -1

@@ -62,6 +62,12 @@ def test_images_that_grow_are_stored_as_they_are_and_their_moments_are_of_the_gr
     assert data.std == pytest.approx(grown.std(), rel=1e-6)
 
 
+def test_the_stored_shape_is_that_of_the_larger_split(tmp_path, arrays):
+    data = load(tmp_path, arrays | {"train_images": arrays["train_images"][:, ::2, ::3]}, (12, 12, 1))
+    assert data.stored_shape == (12, 12, 1)
+    np.testing.assert_array_equal(data.test.inputs, arrays["test_images"].reshape(20, -1))
+
+
 def test_moments_are_those_of_the_resized_training_split_alone(tmp_path, arrays):
     data = load(tmp_path, arrays, (6, 6, 1))
     pixels = data.train.inputs.astype(np.float64)
