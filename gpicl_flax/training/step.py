@@ -23,7 +23,6 @@ from gpicl_flax.training.state import TrainState, abstract_state, over_members, 
 
 Metrics = dict[str, jax.Array]
 
-
 # Of a device's memory, what the projections of a step may take. On CPU a small part is faster: fresh memory is not free.
 PROJECTION_BYTES = {"cpu": 2**24, "gpu": 2**30, "tpu": 2**30}
 

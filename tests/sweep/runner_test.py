@@ -54,13 +54,13 @@ def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
 
 
 def test_points_of_one_shape_train_together(sweep, tmp_path):
-    points, runs = sweep("[{'Run.seed': [0, 1, 2], 'LSTM.hidden_size': [4, 6], 'adam.learning_rate': [1e-3, 1e30]}]")
+    points, runs = sweep("[{'Run.seed': [0, 1, 2], 'adam.learning_rate': [1e-3, 1e30]}]")
     rows, said = [], []
-    with pytest.raises(GpiclError, match="6 of 12 points diverged"):
+    with pytest.raises(GpiclError, match="3 of 6 points diverged"):
         run_all(points, runs, tmp_path, stack_sizes=stacking.at_most(4), make_progress=keep_rows(rows), say=said.append)
     for size in (4, 2):
-        assert sum(line == f"(these {size} train together, as a stack)" for line in said) == 2
-    assert sum("diverged at step" in line for line in said) == 6
+        assert sum(line == f"(these {size} train together, as a stack)" for line in said) == 1
+    assert sum("diverged at step" in line for line in said) == 3
     assert {member for member, _ in rows} <= {0, 1, 2, 3}
     ended = [RunFolder(tmp_path / point.run_id).ended for point in points]
     assert ended == ["DIVERGED" if point.overrides["adam.learning_rate"] == 1e30 else "DONE" for point in points]
