@@ -33,7 +33,7 @@ def noise(input_shape: tuple[int, ...], num_examples: int = 60_000) -> BaseDatas
 
 
 class TimedTraining:
-    """TimedTraining steps of a stack of `num_members` equal runs but for their seeds, `steps` a dispatch."""
+    """Training steps of a stack of `num_members` equal runs but for their seeds, `steps` a dispatch."""
 
     def __init__(self, model: SequenceModel, tasks: TaskDistribution, *, num_members: int = 1, steps: int = 4):
         self.model, self.tasks, self.steps = model, tasks, steps

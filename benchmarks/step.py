@@ -38,7 +38,8 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import optimizers
-from gpicl_flax.training.step import PROJECTION_BYTES, sequence_losses
+from gpicl_flax.training.placement import projection_bytes
+from gpicl_flax.training.step import sequence_losses
 
 STEPS = 4  # of a dispatch
 
@@ -195,7 +196,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
                 training.form,
                 num_classes=10,
                 permute_labels_prob=knobs.permute_labels_prob,
-                memory=PROJECTION_BYTES.get(jax.default_backend(), 2**28),
+                memory=projection_bytes(training.mesh),
             )
             # Through the barrier all elements are needed; else the compiler would make the first one alone.
             inputs, labels = jax.lax.optimization_barrier((inputs, labels))

@@ -72,9 +72,9 @@ def meta_test(
       where: the test examples lie, a `Loader.placement`; it changes no result.
 
     Returns:
-      One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T positions of the
-      means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence interval, `_low` and
-      `_high`: Wilson's interval for accuracies, Student's t for losses.
+      One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T
+      positions of the means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence
+      interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
     evaluate = _make_evaluate(model, tasks.num_classes, form, mesh)
     curves = []
@@ -119,6 +119,7 @@ def _make_evaluate(model: SequenceModel, num_classes: int, form: ProjectionForm,
             form,
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
+            memory=placement.projection_bytes(mesh),
             num_shards=mesh.shape["data"],
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))

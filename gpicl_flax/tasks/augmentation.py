@@ -1,7 +1,8 @@
 """Task augmentation: a task id becomes a projection and a label permutation, as pure functions on the device.
 
 A task is a function of (seed, task id) and of nothing else: not of its place in a batch, the batch size, the number
-of devices or processes, or the base dataset it is applied to.
+of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections`) makes a projection
+for the one sequence that it is applied to.
 """
 
 from typing import NamedTuple
@@ -67,10 +68,10 @@ def make_sequences(
     """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32.
 
     Args:
-      memory: bytes that projections may take on each device; as many sequences are made at once as that allows.
+      memory: bytes that projections may take on each device; as many sequences are made at once as that allows. The Gram
+        form needs none.
       num_shards: devices that B lies along, and which it is a multiple of.
     """
-
     settings = {
         "num_features": form.num_features,
         "num_classes": num_classes,

@@ -68,6 +68,12 @@ def free_device_memory() -> int:
     return psutil.virtual_memory().available // jax.local_device_count()
 
 
+def projection_bytes(mesh: jax.sharding.Mesh) -> int:
+    """What the projections that are made at once may take on each device. On CPU little is faster: fresh memory is not
+    free."""
+    return 2**24 if mesh.devices.flat[0].platform == "cpu" else 2**30
+
+
 def place(
     mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, form: ProjectionForm, *, normalize: bool
 ) -> Placed:

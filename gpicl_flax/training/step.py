@@ -18,13 +18,10 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import optimizers, partitioning
-from gpicl_flax.training.placement import Placed
+from gpicl_flax.training.placement import Placed, projection_bytes
 from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
 
 Metrics = dict[str, jax.Array]
-
-# Of a device's memory, what the projections of a step may take. On CPU a small part is faster: fresh memory is not free.
-PROJECTION_BYTES = {"cpu": 2**24, "gpu": 2**30, "tpu": 2**30}
 
 
 class Knobs(NamedTuple):
@@ -70,7 +67,7 @@ def make_train_steps(
     """
     optimizer = optimizers.inject(optimizer)
     per_device = num_members // mesh.shape["member"]
-    memory = PROJECTION_BYTES.get(mesh.devices.flat[0].platform, 2**28) // per_device
+    memory = projection_bytes(mesh) // per_device
 
     def loss_fn(params, data, batch):
         knobs, placed = data
