@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Run:
         'BF16_BF16_F32'; None: the backend's own, which is float32 on CPU, tensorfloat32 on a GPU that has it, and bfloat16
         with sums in float32 on TPU. docs/performance.md says what was measured.
       tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
+      labels: what the axes of a sweep call this run, for those who analyse it (see `sweep.grid`); changes nothing.
 
     Raises:
       UsageError: the parts do not fit together.
@@ -63,6 +64,7 @@ class Run:
     seed: int = 0
     matmul_precision: str | None = None
     tensorboard: bool = False
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_types(
@@ -77,6 +79,7 @@ class Run:
             seed=int,
             matmul_precision=(str, NoneType),
             tensorboard=bool,
+            labels=dict,
         )
         try:
             self.precision()
@@ -321,11 +324,14 @@ def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sh
     facts = {
         "gpicl_flax": gpicl_flax.__version__,
         "jax": jax.__version__,
+        "labels": dict(run.labels),
         "model": type(run.model).__name__,
         **run.sizes(),
         "num_classes": run.tasks.num_classes,
         "sequence_length": run.tasks.sequence_length,
         "task_batch_size": run.tasks.task_batch_size,
+        "num_tasks": run.tasks.num_tasks,
+        "permute_labels_prob": run.tasks.permute_labels_prob,
         "steps": run.training.steps,
         "seed": run.seed,
         "base_dataset": {

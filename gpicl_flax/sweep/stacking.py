@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 from gpicl_flax.config import Reference
 from gpicl_flax.run import Run
-from gpicl_flax.sweep.grid import Point
+from gpicl_flax.sweep.grid import LABELS, Point
 from gpicl_flax.training import ahead, optimizers
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.placement import free_device_memory
@@ -53,7 +53,7 @@ def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[lis
 def _shape(point: Point, run: Run) -> str:
     """What members of a stack have in common, as text."""
     bindings = point.config.bindings
-    own = {key for key in _OWN if _is_number(bindings.get(key))}
+    own = {LABELS, *(key for key in _OWN if _is_number(bindings.get(key)))}
     scope, _, name = str(bindings.get("Run.optimizer", Reference("@adam()"))).strip("@()").rpartition("/")
     last = name.rpartition(".")[2]  # gin also takes module.name
     elsewhere = any(f"{last}()" in str(value) for key, value in bindings.items() if key != "Run.optimizer")

@@ -86,6 +86,44 @@ def test_without_grids_fixed_bindings_are_plain_ones():
     assert config == parse(["gin/base.gin"], ["Run.seed = 7"])
 
 
+INTERVENTIONS = """{'tokens': {'shifted': {}, 'aligned': {'LSTM.token_layout': 'aligned'},
+    'both': {('LSTM.token_layout'): 'aligned', 'adam.b1': 0.5}}, 'Run.model': @LSTM(), 'Run.seed': [0, 1]}"""
+
+
+def test_an_axis_of_labels_chooses_between_sets_of_bindings(points_of):
+    points = points_of(f"[{INTERVENTIONS}]")
+    points = [point for point in points if point.overrides["Run.seed"] == 0]
+    assert [point.run_id.rpartition("_")[0] for point in points] == [
+        "LSTM_seed=0_tokens=aligned",
+        "LSTM_seed=0_tokens=both",
+        "LSTM_seed=0_tokens=shifted",
+    ]
+    runs = listing.resolve_all(points)
+    assert [run.labels["tokens"] for run in runs] == ["aligned", "both", "shifted"]
+    assert [run.model.token_layout for run in runs] == ["aligned", "aligned", "shifted"]
+    assert [run.optimizer.arguments["b1"] for run in runs] == [0.9, 0.5, 0.9]
+
+
+def test_a_list_that_is_fixed_is_an_axis_of_other_values_and_labels_can_be_chosen(points_of):
+    fixed = "sweep.fixed = {'Run.seed': [5, 6, 7], 'tokens': ['both', 'shifted'], 'Training.checkpoint_period': 10}"
+    points = points_of(f"[{INTERVENTIONS}]\n{fixed}")
+    assert values(points, "Run.seed", "Run.labels") == [
+        (seed, {"tokens": label}) for seed in (5, 6, 7) for label in ("both", "shifted")
+    ]
+    assert {run.training.checkpoint_period for run in listing.resolve_all(points)} == {10}
+    (point,) = points_of("[{('Run.seed', 'Training.steps'): [(1, 10), (2, 10)]}]\nsweep.fixed = {'Run.seed': [4]}")
+    assert (point.overrides["Run.seed"], point.overrides["Training.steps"]) == (4, 10)
+
+
+def test_an_experiment_can_have_a_small_scale_of_its_own(points_of):
+    own = "sweep.scales = {'cpu': {'Run.seed': [0, 1], 'Training.steps': 30}}\nsweep.fixed = {'Run.seed': 9}"
+    for scale, seeds in (("'cpu'", [0, 1]), ("'other'", [9])):
+        points = points_of(f"[{{'Run.seed': [0, 1, 2, 3]}}]\n{own}\nsweep.scale = {scale}")
+        assert [point.overrides["Run.seed"] for point in points] == seeds
+    config = grid.without_sweep(parse(["gin/base.gin"], [*own.split("\n"), "sweep.scale = 'cpu'"]))
+    assert config == parse(["gin/base.gin"], ["Training.steps = 30"])
+
+
 def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
     (point,) = points_of("[{'Run.seed': [4]}]")
     assert grid.GRIDS not in point.config.bindings
@@ -106,6 +144,13 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{3: [1]}]", "3 is no binding"),
         ("[{(1, 2): [(1, 2)]}]", "is no binding"),
         ("[{'seed': [1]}]", "'seed' is no binding"),
+        ("[{'Run.seed': {'a': {}}}]", "'Run.seed' has a dict"),
+        ("[{'seed': {'a': {'Run': 1}}}]", "'seed' must be"),
+        ("[{'seed': {}}]", "'seed' must be"),
+        ("[{'seed': {'a': {'Run.seed': 1}}, 'Run.seed': [1]}]", "Run.seed twice"),
+        ("[{'seed': {'a': {'Run.seed': 1}}}]\nsweep.fixed = {'seed': 'b'}", "'seed' has no label 'b'"),
+        ("[{'Run.seed': [1]}]\nsweep.fixed = {'seed': 'b'}", "axis of labels named seed"),
+        ("[{'Run.seed': [1]}]\nsweep.scales = ['cpu']", "sweep.scales must be"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),
     ],
 )
