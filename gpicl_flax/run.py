@@ -202,23 +202,22 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
             write_atomically(start.folder.operative_config, operative)
             _describe(each, dataset, form, mesh, start.folder)
     with jax.set_mesh(mesh), run.precision(), contextlib.ExitStack() as stack:
-        members = []
+        members, meta_tests = [], []
         for start, each in zip(starts, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
-            members.append(Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row))
+            member = Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row)
+            meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, start.folder))
+            if each.meta_test.at_checkpoints:
+                member = dataclasses.replace(member, on_checkpoint=meta_tests[-1])
+            members.append(member)
         params, diverged = train(run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop)
-        for each, folder, own_params, failed in zip(runs, folders, params, diverged, strict=True):
+        step = run.training.steps
+        for evaluate_member, folder, own_params, failed in zip(meta_tests, folders, params, diverged, strict=True):
             if failed:
                 continue
-            step = run.training.steps
             if stop.requested:
                 raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
-            # The devices that members trained on side by side test one after the other.
-            test_mesh = each.mesh.build()
-            like = abstract_state(each.model, each.optimizer, each.tasks, mesh=test_mesh)
-            own_params = jax.device_put(own_params, shardings_of(like.params))
-            with jax.set_mesh(test_mesh):
-                _evaluate(each, form, own_params, step, test_datasets, test_mesh, folder.evaluation(step))
+            evaluate_member(step, own_params)
             if jax.process_index() == 0:
                 folder.mark(DONE)
     return diverged
@@ -300,6 +299,18 @@ def _check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDatase
             f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
             f"now, and had {checkpoints.meta().get('data')} then; bring back that data, or choose another folder"
         )
+
+
+def _evaluate_member(
+    run: Run, form: ProjectionForm, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
+) -> None:
+    """Meta-tests one member of a stack after a step."""
+    # The devices that members trained on side by side test one after the other.
+    mesh = run.mesh.build()
+    like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
+    params = jax.device_put(params, shardings_of(like.params))
+    with jax.set_mesh(mesh):
+        _evaluate(run, form, params, step, datasets, mesh, folder.evaluation(step))
 
 
 def _evaluate(

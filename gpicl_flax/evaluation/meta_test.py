@@ -31,6 +31,7 @@ class MetaTest:
       base_datasets: names as in TaskDistribution.base_dataset; empty: the one trained on.
       num_sequences: sequences for each base dataset, for seen and again for unseen tasks.
       batch_size: sequences evaluated at once, about; rounded up to what the mesh divides.
+      at_checkpoints: meta-test at every checkpoint_period of the training, too, and not only at its end.
 
     Raises:
       UsageError: a number is not positive.
@@ -39,10 +40,11 @@ class MetaTest:
     base_datasets: Sequence[str] = ()
     num_sequences: int = 512
     batch_size: int = 128
+    at_checkpoints: bool = False
 
     def __post_init__(self):
         check_positive_integers(self, "num_sequences", "batch_size")
-        check_types(self, base_datasets=(list, tuple))
+        check_types(self, base_datasets=(list, tuple), at_checkpoints=bool)
         if not all(isinstance(name, str) for name in self.base_datasets):
             raise UsageError(f"MetaTest.base_datasets must be a list of names, not {self.base_datasets!r}")
 

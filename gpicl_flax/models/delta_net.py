@@ -10,7 +10,7 @@ from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import delta_rule, initializers, layers
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
 
 FORMS = ("chunked", "recurrent")
 
@@ -97,7 +97,9 @@ class Block(nn.Module):
         query, key, value = (heads(name).astype(jnp.float32) for name in ("query", "key", "value"))
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
-        arguments = _normalized(query), _normalized(key), value, log_decay, strength
+        query, key = _normalized(query), _normalized(key)
+        show_comparison(self, "memory", query, key)
+        arguments = query, key, value, log_decay, strength
         if self.chunk_size is None:
             read = delta_rule.recurrent(*arguments)
         else:

@@ -12,6 +12,8 @@ from gpicl_flax.errors import UsageError, check_positive_integers
 TOKEN_LAYOUTS = ("shifted", "aligned")
 DTYPES = ("float32", "bfloat16")
 
+COMPARISONS = "comparisons"  # the collection that holds what `show_comparison` shows
+
 
 class StateSize(NamedTuple):
     """Numbers that carry what was learned from the context, for one sequence.
@@ -85,6 +87,17 @@ class InContextModel(SequenceModel):
         """Tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, with parts in the order x_t(, x_{t-1}), y_{t-1}."""
         examples, previous_labels = self.token_parts(inputs, labels)
         return jnp.concatenate([*examples, previous_labels], axis=-1)
+
+
+def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
+    """Shows to diagnostics what a layer compares; costs nothing where the collection COMPARISONS is not asked for.
+
+    Args:
+      kind: 'attention', if the softmax of query . key / sqrt(key size) over the past weighs it, or 'memory'.
+      query, key: [B, T, heads, key size].
+    """
+    if not module.is_initializing():
+        module.sow(COMPARISONS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def _previous(x: jax.Array) -> jax.Array:

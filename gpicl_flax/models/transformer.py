@@ -11,7 +11,7 @@ from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers, matching
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
 
 
 @gin.configurable
@@ -113,6 +113,7 @@ class Block(nn.Module):
             layers.linear(heads, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
+        show_comparison(self, "attention", query, key)
         y = causal_attention(query, key, value)
         x = x + layers.linear(
             x.shape[-1],

@@ -10,11 +10,10 @@ The sweep is the union of its grids, a grid the product of its axes. An axis is 
 is not a list is one fixed value. A tuple of bindings with a list of tuples zips them: they vary together. A name with a
 dict chooses between sets of bindings, each with a label, which the run keeps (`Run.labels`).
 
-`sweep.fixed`, a dict, wins over the grids: points that differ in nothing else become one. A value there takes the place
-of the binding's values in the grids, and is set where no grid has it; a list is the axis's new values; the name of an axis
-of labels with a label, or a list of them, keeps these. That is how a file of gin/scale/ shrinks any sweep; a file without
-grids takes it as plain bindings. An experiment that wants to be shrunk otherwise says so: where `sweep.scale` is 'cpu',
-`sweep.scales['cpu']`, if there is one, takes the place of `sweep.fixed`.
+`sweep.fixed`, a dict of bindings, wins over the grids: points that differ in nothing else become one. That is how a
+file of gin/scale/ shrinks any sweep; a file without grids takes it as plain bindings. An experiment that wants to be shrunk
+otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these take the place of
+`sweep.grids`, and nothing is fixed.
 """
 
 import dataclasses
@@ -41,7 +40,7 @@ def sweep(
     grids: Sequence[Mapping[Any, Any]] = (),
     fixed: Mapping[str, Any] | None = None,
     scale: str | None = None,
-    scales: Mapping[str, Mapping[str, Any]] | None = None,
+    scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
 ) -> None:
     """Gives gin the names `sweep.grids` and so on; their values are read as they are written, in `points`."""
 
@@ -75,16 +74,13 @@ def points(config: Config) -> list[Point]:
     Raises:
       UsageError: there is no grid, it has a wrong form, or two points are the same.
     """
-    grids = config.bindings.get(GRIDS)
+    grids, fixed = _grids(config), _fixed(config)
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
-    base, fixed = without_sweep(config), _fixed(config)
-    names = {key for grid in grids for key, values in grid.items() if isinstance(values, dict)}
-    unknown = {key for key in fixed if "." not in key} - names
-    if unknown:
-        raise UsageError(f"{FIXED}: no grid has an axis of labels named {', '.join(sorted(unknown))}")
+    base = without_sweep(config)
     found = {}
-    for choices in itertools.chain.from_iterable(_product(grid, fixed) for grid in grids):
+    for choices in itertools.chain.from_iterable(map(_product, grids)):
+        choices = [choice._replace(bindings=_replaced(choice.bindings, fixed)) for choice in choices]
         overrides = {key: value for choice in choices for key, value in choice.bindings.items()}
         labels = {name: label for choice in choices for name, label in choice.labels.items()}
         if labels:
@@ -103,24 +99,32 @@ def without_sweep(config: Config) -> Config:
     Raises:
       UsageError: sweep.fixed is not a dict of bindings.
     """
-    plain = {key: value for key, value in _fixed(config).items() if "." in key and not isinstance(value, list)}
-    return config.without(GRIDS, FIXED, SCALE, SCALES).override(plain)
+    return config.without(GRIDS, FIXED, SCALE, SCALES).override(_fixed(config))
+
+
+def _grids(config: Config) -> Any:
+    """The grids of the chosen scale."""
+    return _scales(config).get(config.bindings.get(SCALE), config.bindings.get(GRIDS))
 
 
 def _fixed(config: Config) -> dict[str, Any]:
-    """What wins over the grids at the chosen scale."""
-    scales, scale = config.bindings.get(SCALES, {}), config.bindings.get(SCALE)
-    if not isinstance(scales, dict):
-        raise UsageError(f"{SCALES} must be {{scale: {{binding: value}}}}")
-    fixed = scales.get(scale, config.bindings.get(FIXED, {}))
-    if not isinstance(fixed, dict) or not all(isinstance(key, str) for key in fixed):
+    """What wins over the grids."""
+    fixed = {} if config.bindings.get(SCALE) in _scales(config) else config.bindings.get(FIXED, {})
+    if not isinstance(fixed, dict) or not _are_bindings(fixed):
         raise UsageError(f"{FIXED} must be {{binding: value}}")
     return fixed
 
 
-def _product(grid: Mapping[Any, Any], fixed: Mapping[str, Any]) -> Iterator[tuple[_Choice, ...]]:
+def _scales(config: Config) -> dict[str, Any]:
+    scales = config.bindings.get(SCALES, {})
+    if not isinstance(scales, dict):
+        raise UsageError(f"{SCALES} must be {{scale: grids}}")
+    return scales
+
+
+def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
     """The cells of a grid: a choice for each of its axes."""
-    for cell in itertools.product(*(_axis(keys, values, fixed) for keys, values in grid.items())):
+    for cell in itertools.product(*itertools.starmap(_axis, grid.items())):
         seen = set()
         for choice in cell:
             if seen & choice.bindings.keys():
@@ -129,28 +133,17 @@ def _product(grid: Mapping[Any, Any], fixed: Mapping[str, Any]) -> Iterator[tupl
         yield cell
 
 
-def _axis(keys: str | tuple[str, ...], values: Any, fixed: Mapping[str, Any]) -> list[_Choice]:
-    """What one axis chooses from, less what is fixed."""
-    if isinstance(values, dict):
-        choices = _labelled(keys, values, fixed)
-    else:
-        choices = [_Choice(bindings, {}) for bindings in _bound(keys, values)]
-    return [_Choice(bindings, choice.labels) for choice in choices for bindings in _replaced(choice.bindings, fixed)]
-
-
-def _labelled(name: str, choices: Mapping[str, Mapping[str, Any]], fixed: Mapping[str, Any]) -> list[_Choice]:
-    """The choices of an axis of labels, or those of them that are kept."""
-    if not isinstance(name, str) or "." in name:
+def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
+    """What one axis chooses from."""
+    if not isinstance(values, dict):
+        return [_Choice(bindings, {}) for bindings in _bound(keys, values)]
+    if not isinstance(keys, str) or "." in keys:
         raise UsageError(
-            f"{GRIDS}: {name!r} has a dict, so it must be a name without a dot, whose labels the dict's keys are"
+            f"{GRIDS}: {keys!r} has a dict, so it must be a name without a dot, with labels as the dict's keys"
         )
-    if not choices or not all(isinstance(k, str) and _are_bindings(v) for k, v in choices.items()):
-        raise UsageError(f"{GRIDS}: {name!r} must be {{label: {{binding: value}}}}")
-    kept = fixed.get(name, list(choices))
-    kept = kept if isinstance(kept, list) else [kept]
-    if not set(kept) <= choices.keys():
-        raise UsageError(f"{FIXED}: {name!r} has no label {', '.join(map(repr, sorted(set(kept) - choices.keys())))}")
-    return [_Choice(dict(bindings), {name: label}) for label, bindings in choices.items() if label in kept]
+    if not values or not all(isinstance(k, str) and _are_bindings(v) for k, v in values.items()):
+        raise UsageError(f"{GRIDS}: {keys!r} must be {{label: {{binding: value}}}}")
+    return [_Choice(dict(bindings), {keys: label}) for label, bindings in values.items()]
 
 
 def _bound(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
@@ -172,11 +165,8 @@ def _are_bindings(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and "." in key for key in value)
 
 
-def _replaced(bindings: Mapping[str, Any], fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The bindings with what is fixed in the place of their values; several, where it is a list."""
-    values = [fixed.get(key, [value]) for key, value in bindings.items()]
-    values = [value if isinstance(value, list) else [value] for value in values]
-    return (dict(zip(bindings, cell, strict=True)) for cell in itertools.product(*values))
+def _replaced(bindings: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: fixed.get(key, value) for key, value in bindings.items()}
 
 
 def _run_id(choices: Sequence[_Choice], config: Config) -> str:

@@ -51,6 +51,13 @@ def lower(
     }
     with jax.set_mesh(mesh):
         train_steps = make_train_steps(
-            model, optimizer, tasks, form, mesh=mesh, num_members=num_members, accumulation=training.accumulation
+            model,
+            optimizer,
+            tasks,
+            form,
+            mesh=mesh,
+            num_members=num_members,
+            accumulation=training.accumulation,
+            curriculum=training.curriculum,
         )
         return train_steps.lower(states, knobs, placed, batch)

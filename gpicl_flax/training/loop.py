@@ -5,8 +5,8 @@ It trains a stack of runs, or a single one as a stack of one. Each member has it
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import gin
@@ -16,23 +16,19 @@ import optax
 
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.records import plateau
-from gpicl_flax.records.json_lines import JsonLines
-from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.curriculum import Curriculum
+from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.run_log import Row, RunLog
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
 from gpicl_flax.training.step import Knobs, Metrics, make_train_steps
-
-Row = dict[str, Any]
-
-_WRITE_SECONDS = 5.0
-_MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 
 
 @gin.configurable
@@ -46,6 +42,8 @@ class Training:
       accumulation: parts that a batch is split into to save memory; the result is that of the whole batch.
       checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch; the last step is always saved.
       keep_checkpoints: newest checkpoints that are kept.
+      curriculum: what of the tasks changes with the step; None, as in the paper: nothing.
+      diagnostics: what is measured along training, and when; None: nothing.
 
     Raises:
       UsageError: a value is out of its range, or the steps do not divide.
@@ -56,10 +54,12 @@ class Training:
     accumulation: int = 1
     checkpoint_period: int = 1000
     keep_checkpoints: int = 2
+    curriculum: Curriculum | None = None
+    diagnostics: Diagnostics | None = None
 
     def __post_init__(self):
-        check_positive_integers(self, *(field.name for field in dataclasses.fields(self) if field.name != "steps"))
-        check_types(self, steps=int)
+        check_positive_integers(self, "steps_per_dispatch", "accumulation", "checkpoint_period", "keep_checkpoints")
+        check_types(self, steps=int, curriculum=(Curriculum, NoneType), diagnostics=(Diagnostics, NoneType))
         if self.steps < 0:
             raise UsageError(f"Training.steps must not be negative, but is {self.steps}")
         for name in ("steps", "checkpoint_period"):
@@ -68,6 +68,12 @@ class Training:
                     f"Training.{name} = {getattr(self, name)} is not a multiple of "
                     f"Training.steps_per_dispatch = {self.steps_per_dispatch}"
                 )
+
+    def is_diagnosed(self, step: int | None) -> bool:
+        """Whether there are diagnostics after the dispatch that ends with `step`; None: of a run that had ended before."""
+        if self.diagnostics is None or step is None:
+            return False
+        return self.diagnostics.is_due(step, self.steps_per_dispatch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Member:
       folder: where it leaves its checkpoints and logs.
       config: text that its checkpoints carry, beside the fingerprint of the data.
       on_row: called with every new row of its metrics.jsonl.
+      on_checkpoint: called with the step and the parameters before the checkpoint of each period, but not that of the
+        last step, is saved.
     """
 
     seed: int
@@ -89,6 +97,7 @@ class Member:
     folder: RunFolder
     config: str
     on_row: Callable[[Row], None] = lambda row: None
+    on_checkpoint: Callable[[int, Any], None] = lambda step, params: None
 
 
 class Trained(NamedTuple):
@@ -132,7 +141,14 @@ def train(
         runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
         states = _starting_states(model, runs, mesh)
         train_steps = make_train_steps(
-            model, optimizer, tasks, form, mesh=mesh, num_members=len(runs), accumulation=training.accumulation
+            model,
+            optimizer,
+            tasks,
+            form,
+            mesh=mesh,
+            num_members=len(runs),
+            accumulation=training.accumulation,
+            curriculum=training.curriculum,
         )
         on_device = placement.on_device(loader.placement, dataset.name, dataset.train)
         placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
@@ -151,6 +167,10 @@ def train(
             process_count=jax.process_count(),
         )
         stack.callback(batches.close)
+        diagnose = None
+        if training.diagnostics:
+            seeds = [member.seed for member in members]
+            diagnose = Diagnose(training.diagnostics, model, tasks, form, dataset.train, placed, seeds=seeds, mesh=mesh)
         if training.steps == 0:
             for index, run in enumerate(runs):
                 if run.is_due(stop):
@@ -159,10 +179,12 @@ def train(
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
             states, metrics = train_steps(states, knobs, placed, batch)
-            _log(runs, running)
-            running = metrics, [run.advance() for run in runs]
+            _log(runs, running, training)
+            running = _Dispatch([run.advance() for run in runs], metrics)
+            if any(map(training.is_diagnosed, running.steps)):
+                running = running._replace(diagnostics=diagnose(states.params))
             if any(run.is_due(stop) for run in runs):
-                running = _log(runs, running)  # a checkpoint never stands for steps that are not in the log
+                running = _log(runs, running, training)  # a checkpoint never stands for steps that are not in the log
                 for index, run in enumerate(runs):
                     if run.is_due(stop):
                         run.save(states, index)
@@ -192,15 +214,29 @@ def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: j
     return stack_states([state or member_state(fresh, index, runs[0].like) for index, state in enumerate(restored)])
 
 
-def _log(runs: Sequence["_MemberRun"], running: tuple[Metrics, list[int | None]] | None) -> None:
-    """Waits for the metrics [steps, S] of a dispatch and logs them for the members that had not ended before it."""
+class _Dispatch(NamedTuple):
+    """What the device is busy with.
+
+    Attributes:
+      steps: for each member the step after it; None: it had ended before.
+      metrics: [steps, S].
+      diagnostics: [S, ...], after it.
+    """
+
+    steps: list[int | None]
+    metrics: Metrics
+    diagnostics: Any = None
+
+
+def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Training) -> None:
+    """Waits for a dispatch and logs it for the members that had not ended before it."""
     if running is None:
         return
-    metrics, steps = running
-    metrics = jax.device_get(metrics)
-    for index, (run, step) in enumerate(zip(runs, steps, strict=True)):
+    metrics, diagnostics = jax.device_get((running.metrics, running.diagnostics))
+    for index, (run, step) in enumerate(zip(runs, running.steps, strict=True)):
         if step is not None and not run.diverged:
-            run.log(step, {name: values[:, index] for name, values in metrics.items()})
+            own = jax.tree.map(lambda x, index=index: x[index], diagnostics) if training.is_diagnosed(step) else None
+            run.log(step, {name: values[:, index] for name, values in metrics.items()}, own)
 
 
 class _MemberRun:
@@ -218,7 +254,7 @@ class _MemberRun:
         self._training = training
         self._meta = {"config": member.config, "data": fingerprint}
         self._saved_at: int | None = None
-        self._log: _RunLog | None = None
+        self._log: RunLog | None = None
 
     def restore(self) -> TrainState | None:
         """The state of the newest checkpoint, or None; after it the member has a step and a log."""
@@ -227,7 +263,7 @@ class _MemberRun:
             state, self.step = self.checkpoints.restore(self.like)
             self._saved_at = self.step
             self._keep_at_the_end(state)
-        self._log = _RunLog(self.member.folder, self.member.tasks.num_classes, self.step, self.member.on_row)
+        self._log = RunLog(self.member.folder, self.member.tasks.num_classes, self.step, self.member.on_row)
         return state
 
     @property
@@ -250,6 +286,9 @@ class _MemberRun:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
+        if self.is_training and self.step % self._training.checkpoint_period == 0:
+            # Before the checkpoint, so that a run that goes on from there has had it.
+            self.member.on_checkpoint(self.step, state.params)
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
@@ -259,57 +298,6 @@ class _MemberRun:
         if not self.is_training:
             self.params = state.params
 
-    def log(self, step: int, metrics: dict[str, np.ndarray]) -> None:
-        """Logs the metrics [steps] of a dispatch, or notes that the run diverged in it."""
-        self.diverged = self._log.add(step, metrics)
-
-
-class _RunLog:
-    """Writes metrics.jsonl and timing.jsonl."""
-
-    def __init__(self, folder: RunFolder, num_classes: int, start_step: int, on_row: Callable[[Row], None]):
-        self._folder = folder
-        self._threshold = plateau.threshold(num_classes)
-        self._on_row = on_row
-        self._metrics, self._timing = JsonLines(folder.metrics), JsonLines(folder.timing)
-        self._written_at = time.time()
-        if self._writes:
-            self._metrics.drop_after(start_step)
-            self._timing.drop_after(start_step)
-
-    @property
-    def _writes(self) -> bool:
-        return jax.process_index() == 0
-
-    def write(self) -> None:
-        """Writes the pending rows."""
-        self._written_at = time.time()
-        if self._writes:
-            self._metrics.flush()
-            self._timing.flush()
-
-    def add(self, step: int, metrics: dict[str, np.ndarray]) -> Diverged | None:
-        """Takes the metrics [steps] of the steps up to `step`; if they are not finite, marks the folder and says so."""
-        finite = np.logical_and.reduce([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE])
-        if not finite.all():
-            index = int(np.argmin(finite))
-            return self._mark_diverged(step - len(finite) + 1 + index, {k: v[index] for k, v in metrics.items()})
-        row: Row = {"step": step}
-        for name, values in sorted(metrics.items()):
-            # An average over time is read at its end, all else is the mean over the dispatch.
-            row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
-        row["plateau"] = row["loss_ema"] >= self._threshold
-        self._metrics.append(row)
-        self._timing.append({"step": step, "time": time.time()})
-        self._on_row(row)
-        if time.time() - self._written_at > _WRITE_SECONDS:
-            self.write()
-        return None
-
-    def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
-        self.write()
-        values = ", ".join(f"{name} {metrics[name]}" for name in _MUST_BE_FINITE)
-        message = f"diverged at step {step:,}: {values}; try a lower learning rate or clipping"
-        if self._writes:
-            self._folder.mark(DIVERGED, message + "\n")
-        return Diverged(message)
+    def log(self, step: int, metrics: dict[str, np.ndarray], diagnostics: dict[str, Any] | None) -> None:
+        """Logs the metrics [steps] of a dispatch and the diagnostics after it, or notes that the run diverged in it."""
+        self.diverged = self._log.add(step, metrics, diagnostics)

@@ -18,6 +18,7 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import optimizers, partitioning
+from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import Placed, projection_bytes
 from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
 
@@ -51,6 +52,7 @@ def make_train_steps(
     mesh: jax.sharding.Mesh,
     num_members: int = 1,
     accumulation: int = 1,
+    curriculum: Curriculum | None = None,
 ) -> Callable[[TrainState, Knobs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """A jitted function that makes as many steps as its batch holds, and donates the states it is given.
 
@@ -58,6 +60,7 @@ def make_train_steps(
       optimizer: of any member; its hyperparameters are read from the states.
       tasks: of any member; its number of tasks and its bias are not used.
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
+      curriculum: what of the tasks changes with the step; None: nothing.
 
     Returns:
       (states, knobs, placed, batch) -> (states, metrics): batch holds the steps as the loader gives them, task_ids
@@ -65,30 +68,33 @@ def make_train_steps(
       differ in is an argument, so that runs that differ in nothing else have the same program, which JAX's compilation
       cache compiles once.
     """
-    optimizer = optimizers.inject(optimizer)
+    optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     per_device = num_members // mesh.shape["member"]
     memory = projection_bytes(mesh) // per_device
 
     def loss_fn(params, data, batch):
-        knobs, placed = data
+        knobs, placed, step = data
         inputs, labels = augmentation.make_sequences(
             keys.tasks(knobs.seed),
             batch["task_ids"],
             placed.examples(batch),
             form,
             num_classes=tasks.num_classes,
-            permute_labels_prob=knobs.permute_labels_prob,
+            permute_labels_prob=curriculum.bias(step, knobs.permute_labels_prob),
             memory=memory,
             num_shards=mesh.shape["data"],
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        labels = curriculum.merge_classes(step, labels, tasks.num_classes)
         losses, correct = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
+        last = curriculum.last_position(step, tasks.sequence_length)
+        counts = None if isinstance(last, int) else (jnp.arange(tasks.sequence_length) <= last)[None]
         metrics = {
-            "loss": losses.mean(),
-            "loss_last": losses[:, -1].mean(),
-            "accuracy": correct.mean(),
+            "loss": losses.mean(where=counts),
+            "loss_last": losses[:, last].mean(),
+            "accuracy": correct.mean(where=counts),
             "accuracy_first": correct[:, 0].mean(),
-            "accuracy_last": correct[:, -1].mean(),
+            "accuracy_last": correct[:, last].mean(),
         }
         return metrics["loss"], metrics
 
@@ -108,7 +114,7 @@ def make_train_steps(
 
     def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics]:
         compute = gradient if accumulation == 1 else accumulated_gradient
-        grads, metrics = compute(state.params, data, batch)
+        grads, metrics = compute(state.params, (*data, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)

@@ -1,6 +1,7 @@
 """The rows of metrics.jsonl for TensorBoard as well, through clu."""
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 from gpicl_flax.errors import UsageError
@@ -25,8 +26,18 @@ class TensorBoard:
         self._writer = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self._writer.write_scalars(row["step"], {name: float(value) for name, value in row.items() if name != "step"})
+        values = {"/".join(map(str, path)): value for path, value in _leaves(row) if path != ("step",)}
+        self._writer.write_scalars(row["step"], values)
 
     def close(self) -> None:
         """Writes what is pending."""
         self._writer.close()
+
+
+def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    """The numbers in nested dicts and lists, with their paths."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, (*path, key))
+    else:
+        yield path, float(value)

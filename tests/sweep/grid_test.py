@@ -104,24 +104,12 @@ def test_an_axis_of_labels_chooses_between_sets_of_bindings(points_of):
     assert [run.optimizer.arguments["b1"] for run in runs] == [0.9, 0.5, 0.9]
 
 
-def test_a_list_that_is_fixed_is_an_axis_of_other_values_and_labels_can_be_chosen(points_of):
-    fixed = "sweep.fixed = {'Run.seed': [5, 6, 7], 'tokens': ['both', 'shifted'], 'Training.checkpoint_period': 10}"
-    points = points_of(f"[{INTERVENTIONS}]\n{fixed}")
-    assert values(points, "Run.seed", "Run.labels") == [
-        (seed, {"tokens": label}) for seed in (5, 6, 7) for label in ("both", "shifted")
-    ]
-    assert {run.training.checkpoint_period for run in listing.resolve_all(points)} == {10}
-    (point,) = points_of("[{('Run.seed', 'Training.steps'): [(1, 10), (2, 10)]}]\nsweep.fixed = {'Run.seed': [4]}")
-    assert (point.overrides["Run.seed"], point.overrides["Training.steps"]) == (4, 10)
-
-
-def test_an_experiment_can_have_a_small_scale_of_its_own(points_of):
-    own = "sweep.scales = {'cpu': {'Run.seed': [0, 1], 'Training.steps': 30}}\nsweep.fixed = {'Run.seed': 9}"
-    for scale, seeds in (("'cpu'", [0, 1]), ("'other'", [9])):
+def test_an_experiment_can_have_grids_of_its_own_for_a_scale(points_of):
+    own = "sweep.scales = {'cpu': [{'Run.seed': [0, 1], 'Training.steps': 30}]}\nsweep.fixed = {'Run.seed': 9}"
+    for scale, expected in (("'cpu'", [(0, 30), (1, 30)]), ("'other'", [(9, None)])):
         points = points_of(f"[{{'Run.seed': [0, 1, 2, 3]}}]\n{own}\nsweep.scale = {scale}")
-        assert [point.overrides["Run.seed"] for point in points] == seeds
-    config = grid.without_sweep(parse(["gin/base.gin"], [*own.split("\n"), "sweep.scale = 'cpu'"]))
-    assert config == parse(["gin/base.gin"], ["Training.steps = 30"])
+        assert values(points, "Run.seed", "Training.steps") == expected
+        assert grid.GRIDS not in points[0].config.bindings and grid.SCALES not in points[0].config.bindings
 
 
 def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
@@ -148,8 +136,6 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'seed': {'a': {'Run': 1}}}]", "'seed' must be"),
         ("[{'seed': {}}]", "'seed' must be"),
         ("[{'seed': {'a': {'Run.seed': 1}}, 'Run.seed': [1]}]", "Run.seed twice"),
-        ("[{'seed': {'a': {'Run.seed': 1}}}]\nsweep.fixed = {'seed': 'b'}", "'seed' has no label 'b'"),
-        ("[{'Run.seed': [1]}]\nsweep.fixed = {'seed': 'b'}", "axis of labels named seed"),
         ("[{'Run.seed': [1]}]\nsweep.scales = ['cpu']", "sweep.scales must be"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),
     ],

@@ -1,0 +1,65 @@
+"""Curricula: tasks that are easier at first. Beyond the paper, whose one intervention on the tasks is a constant bias p."""
+
+import dataclasses
+from collections.abc import Callable
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from gpicl_flax.errors import UsageError
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """What of the training tasks follows a schedule of the step, such as `@optax.linear_schedule()`; None: constant.
+
+    The loss and the accuracies that a run logs are those of the tasks it trains on, so under a curriculum they do not tell
+    when the plateau of the full tasks was left; the loss on unseen tasks of `Diagnostics` does. A meta-test always has the
+    full tasks.
+
+    Attributes:
+      sequence_length: examples of a sequence that count, rounded and kept in 1..T. Those after them are computed and have no
+        weight in the loss, which for a causal model is the same as sequences of that length.
+      num_classes: classes of a task, rounded and kept in 1..C: its labels are taken modulo this number, so that classes
+        are merged at first.
+      permute_labels_prob: p, in the place of TaskDistribution.permute_labels_prob.
+
+    Raises:
+      UsageError: a value is no schedule.
+    """
+
+    sequence_length: Schedule | None = None
+    num_classes: Schedule | None = None
+    permute_labels_prob: Schedule | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not callable(value):
+                raise UsageError(
+                    f"Curriculum.{field.name} must be a schedule, such as @optax.linear_schedule(), not {value!r}"
+                )
+
+    def bias(self, step: jax.Array, otherwise: jax.Array) -> jax.Array:
+        """p at a step."""
+        if self.permute_labels_prob is None:
+            return otherwise
+        return jnp.clip(self.permute_labels_prob(step), 0, 1)
+
+    def merge_classes(self, step: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+        """Labels [B, T] of the step's tasks, from those of the full ones."""
+        if self.num_classes is None:
+            return labels
+        return labels % _whole(self.num_classes(step), num_classes)
+
+    def last_position(self, step: jax.Array, length: int) -> int | jax.Array:
+        """The last of the T = `length` positions that counts."""
+        return length - 1 if self.sequence_length is None else _whole(self.sequence_length(step), length) - 1
+
+
+def _whole(value: jax.Array, largest: int) -> jax.Array:
+    return jnp.clip(jnp.round(value).astype(jnp.int32), 1, largest)
