@@ -171,8 +171,7 @@ def _replaced(bindings: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str
 
 def _run_id(choices: Sequence[_Choice], config: Config) -> str:
     parts = []
-    for choice in choices:
-        # Labels stand for their bindings.
+    for choice in sorted(choices, key=lambda choice: not choice.labels):  # labels first; they stand for their bindings
         for key, value in (choice.labels or choice.bindings).items():
             name = key.rpartition(".")[2]
             text = re.sub(r"[^\w.+-]+", "", str(value).replace(",", "-"))

@@ -94,9 +94,9 @@ def test_an_axis_of_labels_chooses_between_sets_of_bindings(points_of):
     points = points_of(f"[{INTERVENTIONS}]")
     points = [point for point in points if point.overrides["Run.seed"] == 0]
     assert [point.run_id.rpartition("_")[0] for point in points] == [
-        "LSTM_seed=0_tokens=aligned",
-        "LSTM_seed=0_tokens=both",
-        "LSTM_seed=0_tokens=shifted",
+        "tokens=aligned_LSTM_seed=0",
+        "tokens=both_LSTM_seed=0",
+        "tokens=shifted_LSTM_seed=0",
     ]
     runs = listing.resolve_all(points)
     assert [run.labels["tokens"] for run in runs] == ["aligned", "both", "shifted"]
