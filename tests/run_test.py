@@ -94,18 +94,25 @@ def test_a_preempted_and_resumed_run_equals_an_undisturbed_one(config, undisturb
     assert contents(folder) == contents(undisturbed)
 
 
-def test_a_transformer_with_a_schedule_accumulation_and_two_devices_resumes_bit_for_bit(small_bindings, tmp_path):
+def test_a_transformer_with_everything_and_two_devices_resumes_bit_for_bit(small_bindings, tmp_path):
+    """A schedule, accumulation, a curriculum, diagnostics, and meta-tests at checkpoints."""
     config = parse(["gin/quickstart.gin"], [
         *small_bindings, "STEPS = 12", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 4",
         "warmup_cosine_decay_schedule.warmup_steps = 4", "Transformer.model_size = 16", "Transformer.key_size = 8",
-        "MeshShape.data = 2", "Training.accumulation = 2",
+        "MeshShape.data = 2", "Training.accumulation = 2", "Diagnostics.period = 5", "MetaTest.at_checkpoints = True",
+        "Training.curriculum = @Curriculum()", "Curriculum.sequence_length = @short/optax.linear_schedule()",
+        "short/linear_schedule.init_value = 2", "short/linear_schedule.end_value = 6",
+        "short/linear_schedule.transition_steps = 8",
     ])  # fmt: skip
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     start(config, whole)
-    with pytest.raises(Preempted):
-        start(config, parts, sigterm_at(4))
+    for stop in (4, 6):  # at a checkpoint of the period, and between two
+        with pytest.raises(Preempted):
+            start(config, parts, sigterm_at(stop))
     start(config, parts)
     assert contents(parts) == contents(whole)
+    assert [row["step"] for row in json_lines.read(whole.metrics) if "diagnostics" in row] == [6, 10]
+    assert sorted(file.name for file in whole.evaluations.iterdir()) == [f"step_{n:08d}.json" for n in (4, 8, 12)]
 
 
 def test_a_stop_during_the_last_steps_is_obeyed_before_the_meta_test(config, undisturbed, tmp_path):

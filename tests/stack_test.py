@@ -1,5 +1,6 @@
 """Members of a stack are the runs that they would be alone."""
 
+import functools
 import os
 import signal
 
@@ -34,6 +35,12 @@ MEMBERS = (
     ["TaskDistribution.permute_labels_prob = 1.0", "adam.b1 = 0.5"],
     ["adam.eps = 1e-3"],
 )
+DIAGNOSED = [
+    "Training.diagnostics = @Diagnostics()",
+    "Diagnostics.period = 6",
+    "Diagnostics.num_sequences = 8",
+    "MetaTest.at_checkpoints = True",
+]
 FLOATS = {"rtol": 2e-4, "atol": 2e-5}  # products of a stack are summed in another order
 
 
@@ -41,7 +48,7 @@ FLOATS = {"rtol": 2e-4, "atol": 2e-5}  # products of a stack are summed in anoth
 def make_configs(small_bindings):
     def make(model, members=MEMBERS, more=()):
         return [
-            parse([], [*small_bindings, *STEPS, *MODELS[model], "Run.optimizer = @adam()", *more, *member])
+            parse([], [*small_bindings, *STEPS, *DIAGNOSED, *MODELS[model], "Run.optimizer = @adam()", *more, *member])
             for member in members
         ]
 
@@ -69,6 +76,13 @@ def assert_same_run(found, expected):
     assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
     for name in ("loss", "loss_ema", "grad_norm", "param_norm", "loss_last"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected_rows], **FLOATS, err_msg=name)
+    diagnostics, expected_diagnostics = (
+        [r["diagnostics"] for r in log if "diagnostics" in r] for log in (rows, expected_rows)
+    )
+    assert len(diagnostics) == 2
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-4), diagnostics, expected_diagnostics)
+    files, expected_files = (sorted(file.name for file in folder.evaluations.iterdir()) for folder in (found, expected))
+    assert files == expected_files and len(files) == 3
     curves, expected_curves = (folder.latest_evaluation()["curves"] for folder in (found, expected))
     for curve, expected_curve in zip(curves, expected_curves, strict=True):
         np.testing.assert_allclose(curve["loss"], expected_curve["loss"], rtol=1e-3)

@@ -1,0 +1,82 @@
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import LSTM
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.loader import Stream, TrainingBatches
+from gpicl_flax.training import partitioning
+from gpicl_flax.training.curriculum import Curriculum
+from gpicl_flax.training.placement import place
+from gpicl_flax.training.state import init_states
+from gpicl_flax.training.step import Knobs, make_train_steps
+
+TASKS = TaskDistribution(
+    input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0, projection="span"
+)
+
+
+def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None, accumulation=1):
+    """Metrics [steps] of a short training."""
+    model, optimizer, form = LSTM(hidden_size=16), optax.sgd(0.3), tasks.projection_form((9,))
+    mesh = partitioning.MeshShape(data=1).build()
+    with jax.set_mesh(mesh):
+        state = init_states(model, [optimizer], tasks, seeds=[0], mesh=mesh)
+        train_steps = make_train_steps(
+            model, optimizer, tasks, form, mesh=mesh, curriculum=curriculum, accumulation=accumulation
+        )
+        placed = place(mesh, dataset, dataset.train, form, normalize=True)
+        batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
+        batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
+        knobs = Knobs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))
+        _, metrics = train_steps(state, knobs, placed, partitioning.shard_stacked_batches(mesh, batch))
+        return {name: values[:, 0] for name, values in jax.device_get(metrics).items()}
+
+
+def assert_equal(found, expected, rtol=1e-4):
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_short_sequences_are_trained_on_as_if_there_were_no_more(toy_dataset, accumulation):
+    short = metrics_of(toy_dataset, dataclasses.replace(TASKS, sequence_length=3), batch_tasks=TASKS)
+    masked = metrics_of(toy_dataset, curriculum=Curriculum(sequence_length=lambda step: 3.4), accumulation=accumulation)
+    assert_equal(masked, short)
+
+
+def test_the_length_follows_the_schedule_from_one_to_all(toy_dataset):
+    lengths = Curriculum(sequence_length=optax.linear_schedule(-5, 7, 12))
+    assert [int(lengths.last_position(step, 6)) + 1 for step in range(0, 20)] == [1] * 7 + [2, 3, 4, 5] + [6] * 9
+    switched = metrics_of(
+        toy_dataset, curriculum=Curriculum(sequence_length=optax.piecewise_constant_schedule(3, {2: 2.0}))
+    )
+    whole, short = (metrics_of(toy_dataset, curriculum=Curriculum(sequence_length=lambda s, n=n: n)) for n in (6, 3))
+    assert_equal(whole, metrics_of(toy_dataset))
+    np.testing.assert_allclose(switched["loss"][:2], short["loss"][:2], rtol=1e-5)
+    assert abs(switched["loss"][2] - whole["loss"][2]) > 1e-4  # the parameters are other ones by now
+
+
+def test_classes_are_merged_and_become_all(toy_dataset):
+    labels = np.arange(10)[None]
+    merged = Curriculum(num_classes=optax.linear_schedule(1, 13, 12))
+    for step, classes in ((0, 1), (2, 3), (9, 10), (50, 10)):
+        np.testing.assert_array_equal(merged.merge_classes(step, labels, 10), labels % classes)
+    one = metrics_of(toy_dataset, curriculum=Curriculum(num_classes=lambda step: 1), steps=30)
+    assert one["accuracy"][-1] == 1.0 and one["loss"][-1] < 0.1
+
+
+def test_the_bias_takes_the_place_of_the_tasks_own(toy_dataset):
+    biased = metrics_of(toy_dataset, dataclasses.replace(TASKS, permute_labels_prob=0.2))
+    scheduled = metrics_of(toy_dataset, curriculum=Curriculum(permute_labels_prob=lambda step: 0.2))
+    assert_equal(scheduled, biased, rtol=1e-6)
+    assert (scheduled["loss"] != metrics_of(toy_dataset)["loss"]).any()
+
+
+def test_what_is_no_schedule_is_refused():
+    with pytest.raises(UsageError, match="Curriculum.num_classes must be a schedule.*not 3"):
+        Curriculum(num_classes=3)

@@ -1,0 +1,126 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import LSTM, DeltaNet, Transformer
+from gpicl_flax.tasks import keys
+from gpicl_flax.tasks.augmentation import make_sequences
+from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
+from gpicl_flax.tasks.loader import draw_example_indices
+from gpicl_flax.training.comparisons import attention_mass, matching_score
+from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
+from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.placement import place
+from gpicl_flax.training.state import init_states
+
+# Trained with a bias on few tasks; diagnosed on unseen ones that permute all labels.
+TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
+FORM = TASKS.projection_form((9,))
+MODELS = {
+    "transformer": Transformer(num_layers=12, num_heads=2, key_size=8, model_size=16),
+    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, chunk_size=4),
+    "lstm": LSTM(hidden_size=16),
+}
+
+
+def diagnose(model, dataset, *, seeds=(5,), data=1, gather=False, num_sequences=8):
+    """The diagnostics [S, ...] of fresh parameters, and these."""
+    mesh = MeshShape(data=data).build(len(seeds))
+    with jax.set_mesh(mesh):
+        params = init_states(model, [optax.sgd(0.1)] * len(seeds), TASKS, seeds=seeds, mesh=mesh).params
+        placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
+        settings = Diagnostics(num_sequences=num_sequences)
+        call = Diagnose(settings, model, TASKS, FORM, dataset.train, placed, seeds=list(seeds), mesh=mesh)
+        return jax.device_get((call(params), params))
+
+
+def unseen_sequences(dataset, seed, count):
+    """Inputs and labels of the first unseen tasks, made from training examples."""
+    indices = draw_example_indices(np.random.default_rng(seed), count, 6, len(dataset.train))
+    mesh = MeshShape(data=1).build()
+    placed = place(mesh, dataset, dataset.train, FORM, normalize=True)
+    ids = np.uint32(FIRST_UNSEEN_ID) + np.arange(count, dtype=np.uint32)
+    examples = placed.examples({"example_indices": indices})
+    return make_sequences(keys.tasks(seed), ids, examples, FORM, num_classes=10, permute_labels_prob=1.0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_gradients_and_comparisons_are_those_on_unseen_tasks(name, toy_dataset):
+    model = MODELS[name]
+    found, params = diagnose(model, toy_dataset)
+    found, params = jax.tree.map(lambda x: x[0], (found, params))
+    inputs, labels = unseen_sequences(toy_dataset, 5, 8)
+
+    def loss(params):
+        logits = model.apply({"params": params}, inputs, labels)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    assert found["unseen_loss"] == pytest.approx(value, rel=1e-4)
+    logits = jax.jit(model.apply)({"params": params}, inputs, labels)
+    assert found["unseen_accuracy_last"] == (logits[:, -1].argmax(axis=-1) == labels[:, -1]).mean()
+    assert np.linalg.norm(list(found["grad_norms"].values())) == pytest.approx(optax.tree.norm(gradient), rel=1e-3)
+    part = "gates_recurrent" if name == "lstm" else "block_0/query"
+    own = gradient["gates_recurrent"] if name == "lstm" else gradient["block_0"]["query"]
+    assert found["grad_norms"][part] == pytest.approx(optax.tree.norm(own), rel=1e-3)
+    if name == "lstm":
+        assert found.keys() == {"unseen_loss", "unseen_accuracy_last", "grad_norms"}
+    else:
+        blocks = intermediates(model, params, inputs, labels)
+        scores = [matching_score(block["query"], block["key"], inputs) for block in blocks]
+        np.testing.assert_allclose(found["matching_score"], scores, atol=1e-4)  # also layers 10 and 11 in their place
+        assert ("same_class_attention" in found) == (name == "transformer")
+    if name == "transformer":
+        masses = [attention_mass(block["query"], block["key"], labels) for block in blocks]
+        np.testing.assert_allclose(found["same_class_attention"], [m.same_class for m in masses], atol=1e-4)
+        np.testing.assert_allclose(found["previous_token_attention"], [m.previous_token for m in masses], atol=1e-4)
+        assert found["same_class_uniform"] == pytest.approx(masses[0].same_class_uniform)
+
+
+def intermediates(model, params, inputs, labels):
+    """Queries and keys of every block, taken from the layers that make them."""
+    _, state = jax.jit(
+        lambda params: model.apply(
+            {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key")
+        )
+    )(params)
+    blocks = [state["intermediates"][f"block_{layer}"] for layer in range(model.num_layers)]
+    blocks = [{name: block[name]["__call__"][0] for name in ("query", "key")} for block in blocks]
+    if isinstance(model, DeltaNet):  # which compares them at length 1
+        blocks = jax.tree.map(lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True), blocks)
+    return blocks
+
+
+def test_members_devices_and_the_place_of_the_examples_change_nothing(toy_dataset):
+    model = MODELS["delta_net"]
+    alone = [jax.tree.map(lambda x: x[0], diagnose(model, toy_dataset, seeds=(seed,))[0]) for seed in (5, 6)]
+    for settings in ({"seeds": (5, 6)}, {"seeds": (5, 6), "data": 4, "gather": True}):
+        together, _ = diagnose(model, toy_dataset, **settings)
+        for index, expected in enumerate(alone):
+            own = jax.tree.map(lambda x, index=index: x[index], together)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), own, expected)
+
+
+def test_sequences_are_rounded_up_to_what_the_mesh_divides(toy_dataset):
+    found, _ = diagnose(MODELS["lstm"], toy_dataset, data=8, num_sequences=3)
+    expected, _ = diagnose(MODELS["lstm"], toy_dataset, num_sequences=8)
+    np.testing.assert_allclose(found["unseen_loss"], expected["unseen_loss"], rtol=1e-5)
+
+
+def test_diagnostics_come_with_the_dispatch_that_reaches_the_period():
+    settings = Diagnostics(period=25)
+    assert [step for step in range(10, 101, 10) if settings.is_due(step, 10)] == [30, 50, 80, 100]
+    assert [step for step in range(50, 201, 50) if settings.is_due(step, 50)] == [50, 100, 150, 200]
+    with pytest.raises(UsageError, match="period must be a positive integer"):
+        Diagnostics(period=0)
+
+
+def test_training_and_initialisation_do_not_keep_what_is_compared(toy_dataset):
+    model = MODELS["delta_net"]
+    inputs, labels = np.zeros((1, 6, 9), np.float32), np.zeros((1, 6), np.int32)
+    variables = nn.unbox(jax.jit(model.init)(jax.random.key(0), inputs, labels))
+    assert variables.keys() == {"params"}
+    assert not isinstance(jax.jit(model.apply)(variables, inputs, labels), tuple)
