@@ -82,7 +82,7 @@ def meta_test(
     curves = []
     for dataset in datasets:
         test = dataset.test
-        on_device = placement.on_device(where, dataset.name, test)
+        on_device = placement.on_device(where, test)
         placed = placement.place(mesh, dataset, test if on_device else None, form, normalize=tasks.normalize)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(

@@ -150,7 +150,8 @@ def train(
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        on_device = placement.on_device(loader.placement, dataset.name, dataset.train)
+        on_device = placement.on_device(loader.placement, dataset.train)
+        placement.log(dataset.name, dataset.train, on_device)
         placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
         knobs = Knobs(
             np.array([member.seed for member in members], np.uint32),

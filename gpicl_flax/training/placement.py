@@ -44,19 +44,18 @@ class Placed(NamedTuple):
         return Examples(self.coordinates((inputs.astype(jnp.float32) - self.offset) / self.scale), labels)
 
 
-def on_device(setting: str, name: str, split: Split) -> bool:
-    """Whether a split of base dataset `name` goes to the devices, under a `Loader.placement`; logs where it goes."""
+def on_device(setting: str, split: Split) -> bool:
+    """Whether a split of a base dataset goes to the devices, under a `Loader.placement`."""
     here = setting == "device" or setting == "auto" and split.nbytes * _SHARE <= free_device_memory()
     if jax.process_count() > 1:  # all of them run the same program
         here = bool(multihost_utils.broadcast_one_to_all(here))
-    logger.info(
-        "base dataset %r: %s examples (%.1f MB) %s",
-        name,
-        f"{len(split):,}",
-        split.nbytes / 1e6,
-        "in device memory" if here else "gathered by the host",
-    )
     return here
+
+
+def log(name: str, split: Split, here: bool) -> None:
+    """Logs where a split of base dataset `name` goes."""
+    where = "in device memory" if here else "gathered by the host"
+    logger.info("base dataset %r: %s examples (%.1f MB) %s", name, f"{len(split):,}", split.nbytes / 1e6, where)
 
 
 def free_device_memory() -> int:

@@ -11,7 +11,7 @@ from gpicl_flax.tasks.augmentation import make_sequences
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import draw_example_indices
 from gpicl_flax.training.comparisons import attention_mass, matching_score
-from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
+from gpicl_flax.training.diagnostics import Diagnose, Diagnostics, _compare
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.placement import place
 from gpicl_flax.training.state import init_states
@@ -20,8 +20,8 @@ from gpicl_flax.training.state import init_states
 TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
 FORM = TASKS.projection_form((9,))
 MODELS = {
-    "transformer": Transformer(num_layers=12, num_heads=2, key_size=8, model_size=16),
-    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, chunk_size=4),
+    "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
+    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, form="recurrent"),
     "lstm": LSTM(hidden_size=16),
 }
 
@@ -55,53 +55,66 @@ def test_loss_gradients_and_comparisons_are_those_on_unseen_tasks(name, toy_data
     inputs, labels = unseen_sequences(toy_dataset, 5, 8)
 
     def loss(params):
-        logits = model.apply({"params": params}, inputs, labels)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        logits, kept = model.apply(
+            {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key")
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (logits, kept.get("intermediates", {}))
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    (value, (logits, kept)), gradient = jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(params))
     assert found["unseen_loss"] == pytest.approx(value, rel=1e-4)
-    logits = jax.jit(model.apply)({"params": params}, inputs, labels)
     assert found["unseen_accuracy_last"] == (logits[:, -1].argmax(axis=-1) == labels[:, -1]).mean()
-    assert np.linalg.norm(list(found["grad_norms"].values())) == pytest.approx(optax.tree.norm(gradient), rel=1e-3)
-    part = "gates_recurrent" if name == "lstm" else "block_0/query"
-    own = gradient["gates_recurrent"] if name == "lstm" else gradient["block_0"]["query"]
-    assert found["grad_norms"][part] == pytest.approx(optax.tree.norm(own), rel=1e-3)
+
+    def norm(tree):
+        return np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(tree)))
+
+    assert np.linalg.norm(list(found["grad_norms"].values())) == pytest.approx(norm(gradient), rel=1e-3)
     if name == "lstm":
+        assert found["grad_norms"]["gates_recurrent"] == pytest.approx(norm(gradient["gates_recurrent"]), rel=1e-3)
         assert found.keys() == {"unseen_loss", "unseen_accuracy_last", "grad_norms"}
-    else:
-        blocks = intermediates(model, params, inputs, labels)
-        scores = [matching_score(block["query"], block["key"], inputs) for block in blocks]
-        np.testing.assert_allclose(found["matching_score"], scores, atol=1e-4)  # also layers 10 and 11 in their place
-        assert ("same_class_attention" in found) == (name == "transformer")
+        return
+    assert found["grad_norms"]["block_0/query"] == pytest.approx(norm(gradient["block_0"]["query"]), rel=1e-3)
+    blocks = [
+        {part: kept[f"block_{layer}"][part]["__call__"][0] for part in ("query", "key")}
+        for layer in range(model.num_layers)
+    ]
+    if name == "delta_net":  # which compares them at length 1
+        blocks = jax.tree.map(lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True), blocks)
+    scores = [matching_score(block["query"], block["key"], inputs) for block in blocks]
+    np.testing.assert_allclose(found["matching_score"], scores, atol=1e-4)
+    assert ("same_class_attention" in found) == (name == "transformer")
     if name == "transformer":
         masses = [attention_mass(block["query"], block["key"], labels) for block in blocks]
         np.testing.assert_allclose(found["same_class_attention"], [m.same_class for m in masses], atol=1e-4)
         np.testing.assert_allclose(found["previous_token_attention"], [m.previous_token for m in masses], atol=1e-4)
-        assert found["same_class_uniform"] == pytest.approx(masses[0].same_class_uniform)
-
-
-def intermediates(model, params, inputs, labels):
-    """Queries and keys of every block, taken from the layers that make them."""
-    _, state = jax.jit(
-        lambda params: model.apply(
-            {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key")
-        )
-    )(params)
-    blocks = [state["intermediates"][f"block_{layer}"] for layer in range(model.num_layers)]
-    blocks = [{name: block[name]["__call__"][0] for name in ("query", "key")} for block in blocks]
-    if isinstance(model, DeltaNet):  # which compares them at length 1
-        blocks = jax.tree.map(lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True), blocks)
-    return blocks
+        assert found["same_class_uniform"] == pytest.approx(float(masses[0].same_class_uniform))
 
 
 def test_members_devices_and_the_place_of_the_examples_change_nothing(toy_dataset):
-    model = MODELS["delta_net"]
+    model = MODELS["lstm"]
     alone = [jax.tree.map(lambda x: x[0], diagnose(model, toy_dataset, seeds=(seed,))[0]) for seed in (5, 6)]
     for settings in ({"seeds": (5, 6)}, {"seeds": (5, 6), "data": 4, "gather": True}):
         together, _ = diagnose(model, toy_dataset, **settings)
         for index, expected in enumerate(alone):
             own = jax.tree.map(lambda x, index=index: x[index], together)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), own, expected)
+
+
+def test_layers_are_in_the_order_of_their_numbers():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2, 5, 4)).astype(np.float32)
+    previous = np.pad(inputs, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    noise = rng.normal(size=(12, 2, 5, 1, 4)).astype(np.float32)
+    shown = {
+        f"block_{layer}": {
+            "memory": {"query": inputs[:, :, None], "key": previous[:, :, None] + 0.1 * layer * noise[layer]}
+        }
+        for layer in (10, 0, 2, 11, 1)
+    }
+    scores = np.ravel(_compare(shown, inputs, np.zeros((2, 5), np.int32))["matching_score"])
+    expected = [matching_score(*shown[f"block_{layer}"]["memory"].values(), inputs)[0] for layer in (0, 1, 2, 10, 11)]
+    np.testing.assert_allclose(scores, expected)
+    assert len(np.unique(expected)) == 5
 
 
 def test_sequences_are_rounded_up_to_what_the_mesh_divides(toy_dataset):

@@ -21,7 +21,8 @@ FORM = ProjectionForm("span", (9,), (9,))
 def test_auto_takes_a_quarter_of_the_free_memory_and_says_what_it_did(setting, free, expected, monkeypatch, caplog):
     monkeypatch.setattr(placement, "free_device_memory", lambda: free)
     with caplog.at_level(logging.INFO):
-        assert placement.on_device(setting, "toy", SPLIT) == expected
+        assert placement.on_device(setting, SPLIT) == expected
+        placement.log("toy", SPLIT, expected)
     (record,) = caplog.records
     where = "in device memory" if expected else "gathered by the host"
     assert record.getMessage() == f"base dataset 'toy': 100 examples (0.0 MB) {where}"
