@@ -14,12 +14,18 @@ from gpicl_flax.training.preemption import StopRequest
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
 TWO_STEPS = ["Training.steps = 2", "Training.steps_per_dispatch = 1", "Training.checkpoint_period = 2"]
-NUM_POINTS = {"gin/state_size.gin": (7 + 7 + 6 + 6 + 4 + 5 + 1) * 8, "gin/sgd.gin": 3 * 9 * 4}
+# Of one seed, which is all that the tests look at where seeds are an axis.
+NUM_POINTS = {
+    "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1,
+    "gin/sgd.gin": 3 * 9 * 4,
+    "gin/plateau.gin": 13 * 3 * 2 * 4,
+}
+NUM_SEEDS = {"gin/state_size.gin": 8, "gin/plateau.gin": 5}
 
 
 def configs(path, bindings=()):
     """The configurations that a file describes: one, or a sweep's points."""
-    config = parse([path], bindings)
+    config = parse([path], [*bindings, *(["SEEDS = [0]"] if path in NUM_SEEDS else [])])
     if grid.GRIDS in config.bindings:
         return [point.config for point in grid.points(config)]
     return [config]
@@ -31,6 +37,11 @@ def test_every_point_resolves(path):
     assert len(found) == NUM_POINTS.get(path, 1)
     for config in found:
         config.resolve(Run)
+
+
+@pytest.mark.parametrize("path", NUM_SEEDS)
+def test_seeds_are_an_axis(path):
+    assert len(grid.points(parse([path]))) == NUM_POINTS[path] * NUM_SEEDS[path]
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -52,8 +63,18 @@ def test_the_cpu_scale_fits_every_file(path):
     points = grid.points(config) if grid.GRIDS in config.bindings else []
     runs = listing.resolve_all(points) or [grid.without_sweep(config).resolve(Run)[0]]
     assert {run.tasks.base_dataset for run in runs} == {"digits"}
-    assert max(run.training.steps * run.tasks.task_batch_size for run in runs) <= 200 * 16
-    assert sum(run.training.steps > 0 for run in runs) <= 36
+    assert sum(run.training.steps > 0 for run in runs) <= 40
+    # Half an hour of a small Transformer on two cores.
+    examples = [run.training.steps * run.tasks.task_batch_size * run.tasks.sequence_length for run in runs]
+    assert sum(examples) < 7e7
+
+
+def test_the_laptop_scale_runs_the_papers_setting_for_long():
+    points = grid.points(parse(["gin/plateau.gin", "gin/scale/laptop.gin"]))
+    runs = listing.resolve_all(points)
+    steps = {(run.labels["intervention"], run.labels["dataset"]): run.training.steps for run in runs}
+    assert steps["paper", "digits"] >= 30 * 90 and steps["paper", "mnist_14x14"] >= 30 * 190
+    assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(("name", "features"), [("14x14x1", 196), ("28x28x1", 784), ("32x32x3", 3072)])
