@@ -1,0 +1,147 @@
+"""A report of a sweep or of one run: every figure that its runs allow, their numbers, and a page that shows them."""
+
+import io
+from collections.abc import Iterator
+
+import matplotlib
+import pandas as pd
+from etils import epath
+
+from gpicl_flax.analysis import (
+    cost,
+    diagnostics,
+    learning_curve,
+    page,
+    phase_diagram,
+    phases,
+    plateau_lengths,
+    study,
+    survival_curves,
+)
+from gpicl_flax.analysis.chart import Chart
+from gpicl_flax.analysis.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, RULES
+from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.analysis.study import Study
+from gpicl_flax.records.run_folder import DIVERGED, DONE
+
+# What is drawn of a sweep, in the order of the page; `after_drop` is taken by those that compare runs after their drop.
+_CHARTS = (
+    lambda of, after_drop: survival_curves.draw(of, BY_TRAINING_LOSS),
+    lambda of, after_drop: survival_curves.draw(of, BY_UNSEEN_TASKS),
+    lambda of, after_drop: plateau_lengths.draw(of, BY_TRAINING_LOSS),
+    lambda of, after_drop: plateau_lengths.draw(of, BY_UNSEEN_TASKS),
+    cost.draw,
+    lambda of, after_drop: phase_diagram.draw(of),
+)
+
+
+def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
+    """Writes a report of the runs in `workdir` into the folder `out` and returns the path of its page, index.html.
+
+    Beside it: each figure as PNG and SVG, what it shows as CSV, and runs.csv and evaluations.csv with all runs.
+
+    Args:
+      workdir: folder of a sweep, or of one run.
+      out: None: the folder report in `workdir`. Files of the same names are replaced.
+      after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the longest run.
+
+    Raises:
+      UsageError: there is no run.
+    """
+    of = study.load(workdir)
+    out = epath.Path(out) if out is not None else epath.Path(workdir) / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    single = len(of.runs) == 1
+    sections = []
+    for chart in _charts_of_a_run(of.runs[0]) if single else _charts_of_a_sweep(of, after_drop):
+        _save(chart, out)
+        sections.append(page.chart_section(chart))
+    (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
+    (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
+    if not single:
+        sections = [*_tables(of), *sections]
+    sections = [_overview(of), *sections]
+    gaps = [f"{run.run_id}: {'; '.join(run.gaps)}" for run in of.runs if run.gaps]
+    if gaps:
+        sections.append(page.list_section("What runs do not have", gaps))
+    name = of.runs[0].run_id if single else epath.Path(workdir).name
+    index = out / "index.html"
+    index.write_text(page.render(f"Report of {name}", sections))
+    return index
+
+
+def _charts_of_a_sweep(of: Study, after_drop: int | None) -> Iterator[Chart]:
+    for draw in _CHARTS:
+        yield draw(of, after_drop)
+    told = set(of.table["run_id"][of.table["panel"].notna() & of.table["intervention"].notna()])
+    diagnosed = {run.run_id: run for run in of.runs if run.diagnostics and run.run_id in told}
+    if not diagnosed:
+        yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
+    of_runs = of.table[of.table["run_id"].isin(diagnosed)].sort_values("seed", kind="stable")
+    for run_id in of_runs.drop_duplicates(["panel", "intervention"]).sort_values(["panel", "intervention"])["run_id"]:
+        yield diagnostics.draw(diagnosed[run_id])
+
+
+def _charts_of_a_run(run: OneRun) -> Iterator[Chart]:
+    yield learning_curve.chart(run)
+    yield diagnostics.draw(run)
+
+
+def _save(chart: Chart, out: epath.Path) -> None:
+    if chart.numbers is not None:
+        (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
+    for ending in ("png", "svg") if chart.figure is not None else ():
+        buffer = io.BytesIO()
+        # The same runs give the same files.
+        with matplotlib.rc_context({"svg.hashsalt": chart.name}):
+            chart.figure.savefig(buffer, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+        (out / f"{chart.name}.{ending}").write_bytes(buffer.getvalue())
+
+
+def _overview(of: Study) -> str:
+    ended = of.table["ended"]
+    counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
+    text = f"{len(of.runs)} run{'s' if len(of.runs) > 1 else ''}: "
+    text += ", ".join(f"{count} {words}" for words, count in counts.items() if count) + "."
+    return (
+        f'<p>{text} All runs: <a href="runs.csv">runs.csv</a>, all their evaluations: '
+        '<a href="evaluations.csv">evaluations.csv</a>.</p>'
+    )
+
+
+def _tables(of: Study) -> Iterator[str]:
+    """The medians and speed-ups by each rule that runs tell, and how runs ended."""
+    for rule in RULES:
+        numbers = plateau_lengths.numbers(of, rule)
+        if not numbers.empty:
+            yield page.table_section(
+                f"Medians and speed-ups, by {rule.words}",
+                _in_words(numbers),
+                "Median length of the plateau in training steps, and how many times shorter it is than that of "
+                f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched for. "
+                "p: log-rank test against that baseline, not corrected for the number of comparisons. One run has neither "
+                "interval nor p.",
+            )
+    ends = of.table.assign(phase=phases.phases(of.table).fillna("unknown"))
+    ends = ends.groupby(["panel", "intervention"], sort=False)["phase"].value_counts().unstack(fill_value=0)
+    if not ends.empty:
+        order = [phase for phase in (*phases.PHASES, "unknown") if phase in ends]
+        yield page.table_section(
+            "Phases",
+            ends[order].reset_index().rename(columns={"panel": "setting"}),
+            f"How many runs of each kind stand on their plateau, overfit their tasks, or generalize: gain at least "
+            f"{phases.GAIN_CUT:g} of accuracy within a sequence of an unseen task.",
+        )
+
+
+def _in_words(numbers: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "setting": numbers["panel"],
+            "intervention": numbers["intervention"],
+            "left": [f"{left} of {runs}" for left, runs in zip(numbers["left"], numbers["runs"], strict=True)],
+            "median [95% interval]": numbers.apply(plateau_lengths.median_in_words, axis=1),
+            "speed-up [95% interval]": numbers.apply(plateau_lengths.speed_up_in_words, axis=1),
+            "p": [f"{p:.2g}" if pd.notna(p) else "" for p in numbers["p_value"]],
+        }
+    )
