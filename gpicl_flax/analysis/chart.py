@@ -54,8 +54,9 @@ def log_steps(axes: Axes, low: float, high: float) -> None:
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis, or the powers alone where it is long."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis; the powers alone where it is long, more if short."""
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -59,7 +59,9 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
 
 def rule_of(study: Study) -> Rule:
     """By which loss the drop is told: that on unseen tasks where all runs tell it, or else that of training."""
-    return BY_UNSEEN_TASKS if len(BY_UNSEEN_TASKS.known(study.table)) == len(study.table) else BY_TRAINING_LOSS
+    by_unseen_tasks = BY_UNSEEN_TASKS.known(study.table)
+    told = BY_TRAINING_LOSS.known(study.table).index
+    return BY_UNSEEN_TASKS if len(by_unseen_tasks) and told.isin(by_unseen_tasks.index).all() else BY_TRAINING_LOSS
 
 
 def steps_after_drop(study: Study) -> int:
@@ -120,7 +122,7 @@ def _draw_group(axes: Axes, place: int, values: np.ndarray, look: dict, handles:
     if not len(values):
         return
     height, colour = place + look["shift"], look["color"]
-    axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=2.5, alpha=0.45, markeredgewidth=0)
+    axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=3.5, alpha=0.4, markeredgewidth=0)
     mean = values.mean()
     if len(values) > 1:
         margin = scipy.stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values)

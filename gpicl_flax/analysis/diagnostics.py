@@ -1,24 +1,24 @@
 """The mechanics of one run over its steps: losses, what its heads compare and attend to, gradients by part."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
 
 from gpicl_flax.analysis.chart import BLACK, COLOURS, DASHES, Chart
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.records import plateau
 
-_ATTENTION = {
-    "matching_score": "matching score\nof queries and keys",
+_HEADS = {
+    "matching_score": "matching score of\nqueries and keys",
     "same_class_attention": "attention on\nexamples of the class",
     "previous_token_attention": "attention on the\nprevious token",
 }
-_WIDTHS = (1.6, 1.0, 0.6)
+_PARTS = (*COLOURS, BLACK, "0.6")
 
 
 def draw(run: OneRun) -> Chart:
@@ -27,39 +27,47 @@ def draw(run: OneRun) -> Chart:
     if not run.diagnostics:
         return Chart(name, title, f"{run.run_id} has no diagnostics.")
     table = numbers(run)
-    panels: list[tuple[Callable, str]] = [(_draw_losses, "loss")]
-    panels += [(_draw_heads, kind) for kind in _ATTENTION if (table["quantity"] == kind).any()]
-    if (table["quantity"] == "grad_norms").any():
-        panels.append((_draw_gradients, "grad_norms"))
-    heights = [1.3 if kind in ("loss", "grad_norms") else 1 for _, kind in panels]
-    figure = Figure(figsize=(9.5, 1.75 * sum(heights) + 0.7), layout="constrained")
-    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    heads = [kind for kind in _HEADS if (table["quantity"] == kind).any()]
+    gradients = table[table["quantity"] == "grad_norms"]
+    blocks = list(dict.fromkeys(map(_block, gradients["part"])))
+    heights = [1.4] + [1.0] * (len(heads) + len(blocks))
+    figure = Figure(figsize=(9.5, 1.6 * sum(heights) + 0.5), layout="constrained")
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    _draw_losses(grid[0], run, table)
+    for axes, kind in zip(grid[1:], heads, strict=False):
+        _draw_heads(axes, kind, table)
+    for axes, block in zip(grid[1 + len(heads) :], blocks, strict=True):
+        in_blocks = gradients["part"].map(_block) != ""
+        parts = gradients["part"][in_blocks if block else ~in_blocks].map(_part).unique().tolist()
+        _draw_gradients(axes, block, gradients[gradients["part"].map(_block) == block], parts)
+        axes.sharey(grid[1 + len(heads)])
     drops = _drops(run, table)
-    for axes, (draw_panel, kind) in zip(grid, panels, strict=True):
-        draw_panel(axes, run, table[table["quantity"] == kind])
+    for axes in grid:
         for (rule, step), dash in zip(drops.items(), ("--", ":"), strict=False):
             axes.axvline(step, color=BLACK, linestyle=dash, linewidth=1, zorder=1, label=f"plateau left, by {rule}")
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
-        if kind == "loss":
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize="small")
+    _legend(grid[0], grid[0].get_legend_handles_labels()[0])
     grid[-1].set_xlabel("training step")
+    grid[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.align_ylabels()
     return Chart(name, title, _caption(drops), figure, table)
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
     """What was diagnosed, a row a number: step, quantity, part (a head as 'layer 1, head 2', or a part of the model), value."""
-    rows = []
-    for step, values in run.diagnostics.items():
-        for quantity, value in values.items():
-            rows += [(step, quantity, part, number) for part, number in _parts(value)]
+    rows = [
+        (step, quantity, part, number)
+        for step, values in run.diagnostics.items()
+        for quantity, value in values.items()
+        for part, number in _flat(value)
+    ]
     table = pd.DataFrame(rows, columns=["step", "quantity", "part", "value"])
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
     return table
 
 
-def _parts(value) -> list[tuple[str, float]]:
+def _flat(value) -> list[tuple[str, float]]:
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, list):
@@ -83,88 +91,70 @@ def _drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
     return {rule: step for rule, step in left.items() if step is not None}
 
 
-def _draw_losses(axes: Axes, run: OneRun, _: pd.DataFrame) -> None:
-    metrics, unseen = run.metrics, numbers(run).query("quantity == 'unseen_loss'")
-    axes.plot(metrics.index, metrics["loss"], color=COLOURS[5], alpha=0.5, linewidth=0.8)
-    axes.plot(metrics.index, metrics["loss_ema"], color=COLOURS[0], label="training (average)")
-    axes.plot(unseen["step"], unseen["value"], ".-", color=COLOURS[1], markersize=3, label="unseen tasks")
+def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
+    metrics, unseen = run.metrics, table[table["quantity"] == "unseen_loss"]
+    axes.plot(metrics.index, metrics["loss"], color=COLOURS[5], alpha=0.5, linewidth=0.8, label="training")
+    axes.plot(metrics.index, metrics["loss_ema"], color=COLOURS[0], label="training, average")
+    axes.plot(unseen["step"], unseen["value"], color=COLOURS[1], label="unseen tasks")
     if isinstance(run.facts.get("num_classes"), int):
-        axes.axhline(math.log(run.facts["num_classes"]), color="0.5", linestyle=":", label="chance")
+        axes.axhline(math.log(run.facts["num_classes"]), color="0.5", linestyle="-.", label="chance")
     axes.set_ylabel("cross entropy\n(nats)")
 
 
-def _draw_heads(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
-    layers = list(dict.fromkeys(part.partition(",")[0] for part in table["part"]))
-    for part, values in table.groupby("part", sort=False):
-        layer, _, head = part.partition(", head ")
-        place = layers.index(layer)
-        axes.plot(
-            values["step"],
-            values["value"],
-            color=COLOURS[place % len(COLOURS)],
-            linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
-            linewidth=1,
-            alpha=0.8,
-            label=f"{layer}, head {head}",
-        )
-    kind = table["quantity"].iloc[0]
-    handles = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i // len(COLOURS) % len(DASHES)], label=layer)
-        for i, layer in enumerate(layers)
-    ]
-    if kind == "same_class_attention":
-        uniform = [values.get("same_class_uniform") for values in run.diagnostics.values()]
-        uniform = [value for value in uniform if isinstance(value, int | float)]
-        if uniform:
-            handles.append(axes.axhline(np.mean(uniform), color="0.3", linestyle=":", label="uniform attention"))
-    axes.set_ylabel(_ATTENTION[kind])
+def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
+    """A line a head, coloured by layer."""
+    rows, handles = table[table["quantity"] == kind], {}
+    for part, values in rows.groupby("part", sort=False):
+        layer = part.partition(",")[0]
+        handles.setdefault(layer, Line2D([], [], label=layer, **_look(len(handles), COLOURS)))
+        look = _look(list(handles).index(layer), COLOURS)
+        axes.plot(values["step"], values["value"], linewidth=1, alpha=0.8, label=part, **look)
+    uniform = table[table["quantity"] == f"{kind.removesuffix('_attention')}_uniform"]["value"].mean()
+    if not math.isnan(uniform):
+        handles["uniform"] = axes.axhline(uniform, color="0.2", linestyle=":", label="uniform attention")
+    axes.set_ylabel(_HEADS[kind])
     axes.set_ylim(-0.03, 1.03)
-    columns = 1 if len(handles) < 7 else 2
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.05), frameon=False, fontsize="small", ncols=columns
-    )
+    _legend(axes, list(handles.values()))
 
 
-def _draw_gradients(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
-    names = list(dict.fromkeys(table["part"]))
-    blocks = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
-    parts = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
-    blocks = [block for block in blocks if block]
-    for name, values in table.groupby("part", sort=False):
-        block, _, part = name.rpartition("/")
-        axes.plot(
-            values["step"],
-            values["value"],
-            color=(*COLOURS, BLACK, "0.55")[parts.index(part) % (len(COLOURS) + 2)],
-            linestyle=DASHES[blocks.index(block) % len(DASHES)] if block else "-",
-            linewidth=_WIDTHS[blocks.index(block) // len(DASHES) % len(_WIDTHS)] if block else _WIDTHS[0],
-            label=name,
-        )
-    colours = (*COLOURS, BLACK, "0.55")
-    handles = [Line2D([], [], color=colours[i % len(colours)], label=part) for i, part in enumerate(parts)]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=DASHES[i % len(DASHES)], label=block.replace("_", " "))
-        for i, block in enumerate(blocks)
-        if len(blocks) > 1
-    ]
+def _draw_gradients(axes: Axes, block: str, rows: pd.DataFrame, parts: list[str]) -> None:
+    """A line a part of the block, each with the look that it has in all blocks."""
+    for name, values in rows.groupby("part", sort=False):
+        part = _part(name)
+        look = _look(parts.index(part), _PARTS)
+        axes.plot(values["step"], values["value"], linewidth=1.2, label=part.replace("_", " "), **look)
     axes.set_yscale("log")
-    axes.set_ylabel("gradient norm\n(log scale)")
+    axes.set_ylabel(f"gradient norm\n{block.replace('_', ' ') or 'other parts'} (log)")
+    _legend(axes, axes.get_lines())
+
+
+def _block(name: str) -> str:
+    """'block_0' of 'block_0/query'; nothing of a part that is in no block."""
+    return name.rpartition("/")[0].partition("/")[0]
+
+
+def _part(name: str) -> str:
+    """'query' of 'block_0/query'."""
+    return name.partition("/")[2] or name
+
+
+def _look(index: int, colours: Sequence[str]) -> dict:
+    return {"color": colours[index % len(colours)], "linestyle": DASHES[index // len(colours) % len(DASHES)]}
+
+
+def _legend(axes: Axes, handles: list[Line2D]) -> None:
+    """A legend on the right of the axes, no higher than they are."""
+    columns = -(-len(handles) // 7)
     axes.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.05),
-        frameon=False,
-        fontsize="small",
-        ncols=1 if len(handles) < 8 else 2,
+        handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small", ncols=columns
     )
 
 
 def _caption(drops: dict[str, int]) -> str:
-    marks = "; ".join(f"by {rule} at step {step:,}" for rule, step in drops.items())
+    marks = " and ".join(f"by its {rule} at step {step:,}" for rule, step in drops.items())
     return (
-        "One run over its training steps. The vertical lines mark where it left its plateau: "
-        + (marks or "it has not")
-        + ". Scores and attention are between 0 and 1, a line a head, coloured by layer; the dotted line is the attention that "
-        "examples of the same class would get if all got the same. Gradient norms are of the diagnostics' batch, by the part "
-        "of the model."
+        f"One run over its training steps. It has {f'left its plateau {marks}' if marks else 'not left its plateau'}. Losses "
+        "on unseen tasks, scores, attention and gradient norms are of one fixed batch of unseen tasks. Scores and attention "
+        "are between 0 and 1, a line a head, coloured by layer; the dotted level is what examples of the same class would get "
+        "if all examples got the same. Gradient norms are of the parts of the model, a panel a block."
     )

@@ -11,9 +11,14 @@ from gpicl_flax.analysis.one_run import OneRun
 NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high")
 
 
-def table(runs: Sequence[OneRun]) -> pd.DataFrame:
-    """A row for each run, evaluated step and curve: run_id, step, base_dataset, tasks ('seen' or 'unseen') and `NUMBERS`."""
-    rows = [
+def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `rows_of` as a table, which has its columns also without rows."""
+    return pd.DataFrame(rows, columns=["run_id", "step", "base_dataset", "tasks", *NUMBERS])
+
+
+def rows_of(run: OneRun) -> list[dict[str, Any]]:
+    """A row for each step and curve: run_id, step, base_dataset, tasks ('seen' or 'unseen') and `NUMBERS`."""
+    return [
         {
             "run_id": run.run_id,
             "step": evaluation["step"],
@@ -21,11 +26,9 @@ def table(runs: Sequence[OneRun]) -> pd.DataFrame:
             "tasks": curve["tasks"],
         }
         | numbers(curve)
-        for run in runs
         for evaluation in run.evaluations
         for curve in evaluation["curves"]
     ]
-    return pd.DataFrame(rows, columns=["run_id", "step", "base_dataset", "tasks", *NUMBERS])
 
 
 def numbers(curve: dict[str, Any]) -> dict[str, float]:

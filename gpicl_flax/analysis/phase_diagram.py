@@ -22,31 +22,17 @@ _LOOKS = {
 
 
 def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.DataFrame:
-    """A row for each run that tells its phase: panel (less what stands for the number of tasks), intervention, run_id,
-    num_tasks (inf: unbounded), gain (unseen last minus first accuracy; may be missing), phase."""
-    table = study.table
-    result = pd.DataFrame(
-        {
-            "panel": groups.panels(table, without=_axes_of_tasks(table)),
-            "intervention": table["intervention"],
-            "run_id": table["run_id"],
-            "num_tasks": table["num_tasks"].astype(float),
-            "gain": table.apply(runs.of_its_own_dataset, axis=1, number="unseen_gain").astype(float),
-            "phase": phases(table, loss_cut=loss_cut, gain_cut=gain_cut),
-        }
+    """A row for each run that tells its phase.
+
+    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a run on
+    its plateau may not tell), phase.
+    """
+    table = study.table[["setting", "intervention", "run_id"]].assign(
+        num_tasks=study.table["num_tasks"].astype(float),
+        gain=study.table.apply(runs.of_its_own_dataset, axis=1, number="unseen_gain").astype(float),
+        phase=phases(study.table, loss_cut=loss_cut, gain_cut=gain_cut),
     )
-    return result.dropna(subset=["panel", "intervention", "num_tasks", "phase"]).reset_index(drop=True)
-
-
-def _axes_of_tasks(table: pd.DataFrame) -> list[str]:
-    """The axes of labels that are names for the numbers of tasks, one for one."""
-    return [
-        name
-        for name in table.columns
-        if name.startswith("label_")
-        and table[name].nunique() == table["num_tasks"].nunique() > 1
-        and len(table[[name, "num_tasks"]].drop_duplicates()) == table["num_tasks"].nunique()
-    ]
+    return table.dropna(subset=["setting", "intervention", "num_tasks", "phase"]).reset_index(drop=True)
 
 
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
@@ -58,11 +44,11 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
             "all runs have the same number of tasks" if len(table) else "no run tells its number of tasks and its phase"
         )
         return Chart(name, title, f"Not drawn: {why}.", numbers=table)
-    panels = list(table.groupby("panel"))
+    panels = list(table.groupby("setting"))
     interventions = [x for x in study.interventions if x in set(table["intervention"])]
     places = places_of(table["num_tasks"])
     heights = [3.0, 0.27 * len(interventions) + 0.3]
-    width = max(3.6, 0.42 * len(places) + 1) * len(panels) + 3.4
+    width = max(3.4, 0.34 * len(places) + 1) * len(panels) + 3.4
     figure = Figure(figsize=(width, sum(heights) + 0.9), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False, height_ratios=heights, sharex="col", sharey="row")
     styles = chart.line_styles(study.interventions, BASELINE)
@@ -95,12 +81,12 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
 
 
 def places_of(num_tasks: pd.Series) -> dict[float, float]:
-    """Where each number of tasks is on the horizontal axis: at its binary logarithm; unbounded a step and a half after."""
+    """Where each number of tasks is on the horizontal axis: at its binary logarithm; unbounded two steps after."""
     finite = sorted(value for value in num_tasks.unique() if math.isfinite(value))
     places = {value: math.log2(value) for value in finite}
     steps = np.diff(list(places.values()))
     if np.isinf(num_tasks).any():
-        places[math.inf] = max(places.values(), default=0) + 1.5 * (np.median(steps) if len(steps) else 1)
+        places[math.inf] = max(places.values(), default=0) + 2 * (np.median(steps) if len(steps) else 1)
     return places
 
 
@@ -126,5 +112,3 @@ def _name_numbers(axes: Axes, places: dict[float, float]) -> None:
     texts = ["unbounded" if math.isinf(x) else groups.number(x).replace("2^", "$2^{") for x in shown]
     texts = [text + "}$" if text.startswith("$") else text for text in texts]
     axes.set_xticks([places[value] for value in shown], texts)
-    if math.inf in places:
-        axes.get_xticklabels()[-1].set_rotation(25)

@@ -10,7 +10,7 @@ GAIN_CUT = 0.2
 
 
 def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.Series:
-    """The phase of each run of a `runs.table`; missing where the run does not tell.
+    """The phase of each run of a table of runs; missing where the run does not tell.
 
     Plateau: the average of the training loss was never under `loss_cut`. Otherwise Generalize, if on unseen tasks of the base
     dataset trained on the accuracy at the last position of the last evaluation is at least `gain_cut` above that at the

@@ -83,17 +83,20 @@ def _spread(runs: pd.DataFrame) -> np.ndarray:
 
 
 def _draw_interval(axes: Axes, row: int, value: float, low: float, high: float, budget: float, edge: float) -> None:
-    """A bar at the median, hollow where it is only a bound, and a line over its interval, with an arrow where that is open."""
+    """A bar at the median, a diamond at the budget where it is beyond; its interval, dotted to an arrow where it is open."""
     is_bound = math.isinf(value)
     at = budget if is_bound else value
     start = min(low, at) if math.isfinite(low) else at
-    if not math.isnan(high) or is_bound:
-        end = high if math.isfinite(high) else edge / 1.08
-        axes.plot([start, end], [row, row], "-", color=BLACK, linewidth=1.1, solid_capstyle="butt", zorder=1.8)
-        if not math.isfinite(high):
-            axes.plot(end, row, ">", color=BLACK, markersize=5, zorder=1.8)
-    face = "white" if is_bound else BLACK
-    axes.plot(at, row, "D", color=BLACK, markerfacecolor=face, markersize=5.5, zorder=3)
+    if math.isfinite(high):
+        axes.plot([start, high], [row, row], "-", color=BLACK, linewidth=1.2, zorder=1.8)
+    elif not math.isnan(high) or is_bound:
+        axes.plot([start, at], [row, row], "-", color=BLACK, linewidth=1.2, zorder=1.8)
+        axes.plot([at, edge / 1.08], [row, row], ":", color="0.5", linewidth=1.2, zorder=1.8)
+        axes.plot(edge / 1.08, row, ">", color="0.5", markersize=4, zorder=1.8)
+    if is_bound:
+        axes.plot(at, row, "D", color=BLACK, markerfacecolor="white", markersize=5.5, zorder=3)
+    else:
+        axes.plot(at, row, "|", color=BLACK, markersize=15, markeredgewidth=2.2, zorder=1.9)
 
 
 def _ratio_limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -134,14 +137,20 @@ def in_words(row: pd.Series) -> str:
         return ""
     if row["bound"] == "unknown":
         return "not known"
-    return f"{row['bound']} {row['speed_up']:.2g}x".strip()
+    return f"{row['bound']} {_times(row['speed_up'])}x".strip()
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def median_in_words(row: pd.Series) -> str:
-    """The median of a row of `numbers` with its interval: '1,200 [900, > 5,000]', '> 5,000'."""
+    """The median of a row of `numbers` with its interval: '1,200 [900, 4,000]', '> 5,000', '1,200 [900, unbounded]'."""
 
     def words(steps: float) -> str:
-        return f"{steps:,.0f}" if math.isfinite(steps) else f"> {row['budget']:,.0f}"
+        if math.isfinite(steps):
+            return f"{steps:,.0f}"
+        return "unbounded" if row["left"] == row["runs"] else f"> {row['budget']:,.0f}"
 
     interval = "" if math.isnan(row["low"]) else f" [{words(row['low'])}, {words(row['high'])}]"
     return words(row["median"]) + interval
@@ -151,8 +160,8 @@ def speed_up_in_words(row: pd.Series) -> str:
     """The speed-up of a row of `numbers` with its interval: 'at least 2.1x [1.5, unbounded]'."""
     if pd.isna(row["bound"]) or math.isnan(row["speed_up_low"]):
         return in_words(row)
-    high = f"{row['speed_up_high']:.2g}" if math.isfinite(row["speed_up_high"]) else "unbounded"
-    return f"{in_words(row)} [{row['speed_up_low']:.2g}, {high}]"
+    high = _times(row["speed_up_high"]) if math.isfinite(row["speed_up_high"]) else "unbounded"
+    return f"{in_words(row)} [{_times(row['speed_up_low'])}, {high}]"
 
 
 def _caption(rule: Rule, compares: bool) -> str:
@@ -164,7 +173,7 @@ def _caption(rule: Rule, compares: bool) -> str:
     )
     return (
         f"Left: each dot is a run at the length of its plateau, told by its {rule.words}; a hollow triangle is a run that "
-        "ended, or stands now, on it. The diamond is the Kaplan-Meier median, hollow where fewer than half have left, with "
-        "the 95% log-log interval; an arrow means that the runs set it no upper end. A single run has no interval."
+        "ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half have left, with "
+        "the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has no interval."
         + right
     )

@@ -1,5 +1,6 @@
 """A report of a sweep or of one run: every figure that its runs allow, their numbers, and a page that shows them."""
 
+import dataclasses
 import io
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from gpicl_flax.analysis import (
     cost,
     diagnostics,
     learning_curve,
+    one_run,
     page,
     phase_diagram,
     phases,
@@ -19,19 +21,18 @@ from gpicl_flax.analysis import (
     survival_curves,
 )
 from gpicl_flax.analysis.chart import Chart
-from gpicl_flax.analysis.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, RULES
+from gpicl_flax.analysis.groups import BASELINE, RULES
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
-from gpicl_flax.records.run_folder import DIVERGED, DONE
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
-# What is drawn of a sweep, in the order of the page; `after_drop` is taken by those that compare runs after their drop.
+# What is drawn of a sweep, in the order of the page: a function of a study and of `after_drop`, and of what a figure holds how
+# many at most. A function returns a `Chart`.
 _CHARTS = (
-    lambda of, after_drop: survival_curves.draw(of, BY_TRAINING_LOSS),
-    lambda of, after_drop: survival_curves.draw(of, BY_UNSEEN_TASKS),
-    lambda of, after_drop: plateau_lengths.draw(of, BY_TRAINING_LOSS),
-    lambda of, after_drop: plateau_lengths.draw(of, BY_UNSEEN_TASKS),
-    cost.draw,
-    lambda of, after_drop: phase_diagram.draw(of),
+    *((lambda of, _, rule=rule: survival_curves.draw(of, rule), "panel", 4) for rule in RULES),
+    *((lambda of, _, rule=rule: plateau_lengths.draw(of, rule), "panel", 4) for rule in RULES),
+    (cost.draw, "panel", 4),
+    (lambda of, _: phase_diagram.draw(of), "setting", 3),
 )
 
 
@@ -51,35 +52,39 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     of = study.load(workdir)
     out = epath.Path(out) if out is not None else epath.Path(workdir) / "report"
     out.mkdir(parents=True, exist_ok=True)
-    single = len(of.runs) == 1
-    sections = []
-    for chart in _charts_of_a_run(of.runs[0]) if single else _charts_of_a_sweep(of, after_drop):
-        _save(chart, out)
-        sections.append(page.chart_section(chart))
+    single = len(of.folders) == 1
     (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
+    sections = [_overview(of)]
     if not single:
-        sections = [*_tables(of), *sections]
-    sections = [_overview(of), *sections]
-    gaps = [f"{run.run_id}: {'; '.join(run.gaps)}" for run in of.runs if run.gaps]
-    if gaps:
-        sections.append(page.list_section("What runs do not have", gaps))
-    name = of.runs[0].run_id if single else epath.Path(workdir).name
+        sections += _tables(of)
+    for chart in _charts_of_a_run(one_run.read(of.folders[0])) if single else _charts_of_a_sweep(of, after_drop):
+        _save(chart, out)
+        sections.append(page.chart_section(chart))
+    gaps = of.table[of.table["gaps"] != ""]
+    if len(gaps):
+        lines = [f"{run_id}: {text}" for run_id, text in zip(gaps["run_id"], gaps["gaps"], strict=True)]
+        sections.append(page.list_section("What runs do not have", lines))
     index = out / "index.html"
-    index.write_text(page.render(f"Report of {name}", sections))
+    index.write_text(page.render(f"Report of {RunFolder(workdir).path.name}", sections))
     return index
 
 
 def _charts_of_a_sweep(of: Study, after_drop: int | None) -> Iterator[Chart]:
-    for draw in _CHARTS:
-        yield draw(of, after_drop)
-    told = set(of.table["run_id"][of.table["panel"].notna() & of.table["intervention"].notna()])
-    diagnosed = {run.run_id: run for run in of.runs if run.diagnostics and run.run_id in told}
-    if not diagnosed:
+    for draw, column, most in _CHARTS:
+        parts = of.parts(column, most)
+        for number, part in enumerate(parts, 1):
+            chart = draw(part, after_drop)
+            if len(parts) > 1:
+                title = f"{chart.title} ({number} of {len(parts)})"
+                chart = dataclasses.replace(chart, name=f"{chart.name}_{number}", title=title)
+            yield chart
+    diagnosed = of.table[of.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
+    if diagnosed.empty:
         yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
-    of_runs = of.table[of.table["run_id"].isin(diagnosed)].sort_values("seed", kind="stable")
-    for run_id in of_runs.drop_duplicates(["panel", "intervention"]).sort_values(["panel", "intervention"])["run_id"]:
-        yield diagnostics.draw(diagnosed[run_id])
+    one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
+    for index in sorted(one_each.index, key=lambda index: of.interventions.index(of.table["intervention"][index])):
+        yield diagnostics.draw(one_run.read(of.folders[index]))
 
 
 def _charts_of_a_run(run: OneRun) -> Iterator[Chart]:
@@ -101,11 +106,12 @@ def _save(chart: Chart, out: epath.Path) -> None:
 def _overview(of: Study) -> str:
     ended = of.table["ended"]
     counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
-    text = f"{len(of.runs)} run{'s' if len(of.runs) > 1 else ''}: "
+    text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
     text += ", ".join(f"{count} {words}" for words, count in counts.items() if count) + "."
     return (
         f'<p>{text} All runs: <a href="runs.csv">runs.csv</a>, all their evaluations: '
-        '<a href="evaluations.csv">evaluations.csv</a>.</p>'
+        '<a href="evaluations.csv">evaluations.csv</a>. Diagnostics are shown of one run an intervention; <code>gpicl report '
+        "RUN_FOLDER</code> draws those of any run.</p>"
     )
 
 

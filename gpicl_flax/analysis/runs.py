@@ -1,5 +1,6 @@
 """The runs of a folder as one table."""
 
+import concurrent.futures
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +18,12 @@ _FACTS = (
     "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
     "permute_labels_prob", "steps", "seed",
 )  # fmt: skip
+_READERS = 8
 
 
 def load(workdir: epath.PathLike) -> pd.DataFrame:
-    """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `table` and `find`."""
-    return table([one_run.read(folder) for folder in find(workdir)])
+    """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `find` and `read_all`."""
+    return read_all(find(workdir))[0]
 
 
 def find(workdir: epath.PathLike) -> list[RunFolder]:
@@ -48,10 +50,10 @@ def _is_run(folder: RunFolder) -> bool:
     return any(path.exists() for path in (folder.config, folder.facts, folder.metrics))
 
 
-def table(runs: Sequence[OneRun]) -> pd.DataFrame:
-    """A row a run; what a run does not tell is missing there.
+def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reads runs, and keeps no more of them than a row each, and an `evaluations.table`.
 
-    Columns:
+    What a run does not tell is missing in its row. The columns of the rows:
       run_id, folder, ended ('DONE' or 'DIVERGED'), gaps (what is missing or damaged, as text);
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
       label_<axis>: what the axes of a sweep call the run;
@@ -62,8 +64,15 @@ def table(runs: Sequence[OneRun]) -> pd.DataFrame:
       evaluated_at: the step of the last evaluation, and for each of its curves `evaluations.NUMBERS`, in columns such as
         unseen_last_low[digits].
     """
-    result = pd.DataFrame([_row(run) for run in runs])
-    return result.astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
+        rows, evaluated = zip(*readers.map(_read, folders), strict=True)
+    table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
+    return table, evaluations.table([row for rows in evaluated for row in rows])
+
+
+def _read(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    run = one_run.read(folder)
+    return _row(run), evaluations.rows_of(run)
 
 
 def of_its_own_dataset(row: pd.Series, number: str) -> float:

@@ -91,3 +91,9 @@ def make_run():
 def make_curve():
     """`curve`."""
     return curve
+
+
+@pytest.fixture
+def make_row():
+    """`metrics_row`, with diagnostics every 20 steps."""
+    return lambda step, left_at: metrics_row(step, left_at, None, 20)
