@@ -144,7 +144,10 @@ def _caption(study: Study, table: pd.DataFrame, wait: int) -> str:
     if after["steps_after_drop"].notna().any():
         text += f" (these come up to {int(after['steps_after_drop'].max()):,} steps after)"
     text += f". The vertical lines are the means of '{BASELINE}'."
-    for words, rows in (("at the common total", table[table["at"] == TOTAL]), ("that long after the drop", after)):
+    for words, rows in (
+        ("at the common total", table[table["at"] == TOTAL]),
+        ("that long after a drop, or without a drop", after),
+    ):
         missing = rows[rows["step"].isna()]["run_id"].tolist()
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""

@@ -31,16 +31,17 @@ def draw(run: OneRun) -> Chart:
     gradients = table[table["quantity"] == "grad_norms"]
     blocks = list(dict.fromkeys(map(_block, gradients["part"])))
     heights = [1.4] + [1.0] * (len(heads) + len(blocks))
-    figure = Figure(figsize=(9.5, 1.6 * sum(heights) + 0.5), layout="constrained")
+    figure = Figure(figsize=(9.5, 1.75 * sum(heights) + 0.5), layout="constrained")
     grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
     _draw_losses(grid[0], run, table)
     for axes, kind in zip(grid[1:], heads, strict=False):
         _draw_heads(axes, kind, table)
     for axes, block in zip(grid[1 + len(heads) :], blocks, strict=True):
+        if axes is not grid[1 + len(heads)]:
+            axes.sharey(grid[1 + len(heads)])
         in_blocks = gradients["part"].map(_block) != ""
         parts = gradients["part"][in_blocks if block else ~in_blocks].map(_part).unique().tolist()
         _draw_gradients(axes, block, gradients[gradients["part"].map(_block) == block], parts)
-        axes.sharey(grid[1 + len(heads)])
     drops = _drops(run, table)
     for axes in grid:
         for (rule, step), dash in zip(drops.items(), ("--", ":"), strict=False):
@@ -55,7 +56,7 @@ def draw(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
-    """What was diagnosed, a row a number: step, quantity, part (a head as 'layer 1, head 2', or a part of the model), value."""
+    """What was diagnosed, a row a number: step, quantity, part (a head as 'layer 0, head 1', or a part of the model), value."""
     rows = [
         (step, quantity, part, number)
         for step, values in run.diagnostics.items()
@@ -71,7 +72,7 @@ def _flat(value) -> list[tuple[str, float]]:
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, list):
-        heads = [(layer, head, x) for layer, row in enumerate(value, 1) for head, x in enumerate(row, 1)]
+        heads = [(layer, head, x) for layer, row in enumerate(value) for head, x in enumerate(row)]
         return [(f"layer {layer}, head {head}", x) for layer, head, x in heads]
     return [("", value)]
 

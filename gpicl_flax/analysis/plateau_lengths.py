@@ -158,7 +158,7 @@ def median_in_words(row: pd.Series) -> str:
 
 def speed_up_in_words(row: pd.Series) -> str:
     """The speed-up of a row of `numbers` with its interval: 'at least 2.1x [1.5, unbounded]'."""
-    if pd.isna(row["bound"]) or math.isnan(row["speed_up_low"]):
+    if pd.isna(row["bound"]) or row["bound"] == "unknown" or math.isnan(row["speed_up_low"]):
         return in_words(row)
     high = _times(row["speed_up_high"]) if math.isfinite(row["speed_up_high"]) else "unbounded"
     return f"{in_words(row)} [{_times(row['speed_up_low'])}, {high}]"

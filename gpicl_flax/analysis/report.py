@@ -21,7 +21,7 @@ from gpicl_flax.analysis import (
     survival_curves,
 )
 from gpicl_flax.analysis.chart import Chart
-from gpicl_flax.analysis.groups import BASELINE, RULES
+from gpicl_flax.analysis.groups import BASELINE, RULES, by_panel
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
@@ -50,7 +50,7 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
       UsageError: there is no run.
     """
     of = study.load(workdir)
-    out = epath.Path(out) if out is not None else epath.Path(workdir) / "report"
+    out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
     out.mkdir(parents=True, exist_ok=True)
     single = len(of.folders) == 1
     (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
@@ -108,10 +108,11 @@ def _overview(of: Study) -> str:
     counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
     text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
     text += ", ".join(f"{count} {words}" for words, count in counts.items() if count) + "."
+    more = " Diagnostics are of one run an intervention; <code>gpicl report RUN_FOLDER</code> draws those of any run."
+    more = more if len(ended) > 1 else ""
     return (
-        f'<p>{text} All runs: <a href="runs.csv">runs.csv</a>, all their evaluations: '
-        '<a href="evaluations.csv">evaluations.csv</a>. Diagnostics are shown of one run an intervention; <code>gpicl report '
-        "RUN_FOLDER</code> draws those of any run.</p>"
+        f'<p>{text} Their numbers: <a href="runs.csv">runs.csv</a>; those of all evaluations: '
+        f'<a href="evaluations.csv">evaluations.csv</a>.{more}</p>'
     )
 
 
@@ -129,12 +130,13 @@ def _tables(of: Study) -> Iterator[str]:
                 "interval nor p.",
             )
     ends = of.table.assign(phase=phases.phases(of.table).fillna("unknown"))
-    ends = ends.groupby(["panel", "intervention"], sort=False)["phase"].value_counts().unstack(fill_value=0)
+    ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
     if not ends.empty:
-        order = [phase for phase in (*phases.PHASES, "unknown") if phase in ends]
+        rows = [(panel, x) for panel, _ in by_panel(of.table) for x in of.interventions if (panel, x) in ends.index]
+        columns = [phase for phase in (*phases.PHASES, "unknown") if phase in ends]
         yield page.table_section(
             "Phases",
-            ends[order].reset_index().rename(columns={"panel": "setting"}),
+            ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
             f"How many runs of each kind stand on their plateau, overfit their tasks, or generalize: gain at least "
             f"{phases.GAIN_CUT:g} of accuracy within a sequence of an unseen task.",
         )

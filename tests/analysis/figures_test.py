@@ -127,13 +127,13 @@ def test_the_figure_of_costs_shows_the_means_and_the_paper(costs):
         line.get_xdata()[0] for line in lines(datasets) if len(set(line.get_xdata())) == 1 and line.get_ydata()[-1] == 1
     ]
     assert 0.25 in papers
-    assert "that long after the drop: matched_never." in chart.caption
+    assert "without a drop: matched_never." in chart.caption
     assert "up to 40 steps after" in chart.caption
 
 
 def test_a_late_drop_leaves_a_run_without_a_comparison(costs):
     chart = cost.draw(costs, after_drop=50)
-    assert "that long after the drop: matched_never, paper." in chart.caption
+    assert "without a drop: matched_never, paper." in chart.caption
 
 
 def test_unfinished_runs_do_not_move_the_common_total(make_run, make_curve, tmp_path):
@@ -171,13 +171,14 @@ def test_diagnostics_of_a_run(make_run, tmp_path):
         assert marks == {"plateau left, by training loss": 50, "plateau left, by loss on unseen tasks": 80}
         assert axes.get_xlim() == loss.get_xlim()
     heads = {line.get_label(): line for line in matching.get_lines()}
-    assert heads["layer 2, head 1"].get_ydata().tolist() == [0.5] * 5
-    assert heads["layer 1, head 1"].get_color() == heads["layer 1, head 2"].get_color() == COLOURS[0]
-    assert heads["layer 2, head 1"].get_color() == COLOURS[1]
+    assert heads["layer 1, head 0"].get_ydata().tolist() == [0.5] * 5
+    assert heads["layer 0, head 0"].get_color() == heads["layer 0, head 1"].get_color() == COLOURS[0]
+    assert heads["layer 1, head 0"].get_color() == COLOURS[1]
     assert [line.get_ydata()[0] for line in lines(same_class, label="uniform attention")] == [0.1]
     assert not lines(previous, label="uniform attention")
     assert lines(blocks, label="query")[0].get_ydata()[0] == 0.2 and blocks.get_yscale() == "log"
     assert lines(others, label="embedding")[0].get_ydata()[0] == 0.1
+    assert blocks.get_ylim() == others.get_ylim() and others.get_ylim()[0] < 0.1 < 0.2 < others.get_ylim()[1]
 
 
 def _order(axes):
