@@ -21,7 +21,7 @@ _LOOKS = {
     TOTAL: {"marker": "o", "color": COLOURS[0], "shift": -0.17, "line": "-"},
     AFTER_DROP: {"marker": "D", "color": COLOURS[1], "shift": 0.17, "line": "--"},
 }
-_TESTS = {"unseen_tasks": "unseen tasks", "unseen_datasets": "unseen tasks of unseen datasets"}
+_TESTS = {"unseen_tasks": "unseen tasks", "unseen_datasets": "unseen datasets"}
 
 
 def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
@@ -136,7 +136,8 @@ def _caption(study: Study, table: pd.DataFrame, wait: int) -> str:
     totals = sorted({f"{int(step):,}" for step in table[table["at"] == TOTAL]["step"].dropna()})
     after = table[table["at"] == AFTER_DROP]
     text = (
-        "Accuracy at the last position of sequences of unseen tasks: means over runs with Student's 95% intervals, runs as "
+        "Accuracy at the last position of sequences of unseen tasks, made from the base dataset trained on or from the others "
+        "(the mean over these): means over runs with Student's 95% intervals, runs as "
         f"dots. Circles: after the same total of steps ({' or '.join(totals) or 'none'}), however long the plateau was. "
         f"Diamonds: at each run's first evaluation at least {wait:,} steps after it left its plateau, told by its "
         f"{rule_of(study).words}"

@@ -81,12 +81,12 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
 
 
 def places_of(num_tasks: pd.Series) -> dict[float, float]:
-    """Where each number of tasks is on the horizontal axis: at its binary logarithm; unbounded two steps after."""
-    finite = sorted(value for value in num_tasks.unique() if math.isfinite(value))
-    places = {value: math.log2(value) for value in finite}
-    steps = np.diff(list(places.values()))
+    """Where each number of tasks is on the horizontal axis: at its binary logarithm; unbounded after all others."""
+    places = {value: math.log2(value) for value in sorted(num_tasks.unique()) if math.isfinite(value)}
     if np.isinf(num_tasks).any():
-        places[math.inf] = max(places.values(), default=0) + 2 * (np.median(steps) if len(steps) else 1)
+        first, last = min(places.values(), default=0), max(places.values(), default=0)
+        gap = 1.2 * (last - first) / max(len(places) - 1, 1)
+        places[math.inf] = last + max(gap, (last - first) / 6, 1)
     return places
 
 
