@@ -1,6 +1,7 @@
 """The page of a report: its figures, captions and tables as static HTML."""
 
 import html
+import urllib.parse
 from collections.abc import Sequence
 
 import pandas as pd
@@ -29,7 +30,7 @@ def render(title: str, sections: Sequence[str]) -> str:
 
 def chart_section(chart: Chart) -> str:
     """A figure with its caption and links to its files, or why there is none."""
-    name, caption = html.escape(chart.name), html.escape(chart.caption)
+    name, caption = urllib.parse.quote(chart.name), html.escape(chart.caption)
     links = [f'<a href="{name}.csv">CSV</a>'] if chart.numbers is not None else []
     body = f'<p class="note">{caption}</p>'
     if chart.figure is not None:

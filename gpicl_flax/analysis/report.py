@@ -26,8 +26,8 @@ from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
-# What is drawn of a sweep, in the order of the page: a function of a study and of `after_drop`, and of what a figure holds how
-# many at most. A function returns a `Chart`.
+# What is drawn of a sweep, in the order of the page: a function from a study and `after_drop` to a `Chart`, and how many of
+# which column's values one figure holds at most; where there are more, there are several figures.
 _CHARTS = (
     *((lambda of, _, rule=rule: survival_curves.draw(of, rule), "panel", 4) for rule in RULES),
     *((lambda of, _, rule=rule: plateau_lengths.draw(of, rule), "panel", 4) for rule in RULES),
