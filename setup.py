@@ -39,6 +39,7 @@ setuptools.setup(
         "numpy",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "pandas>=3.0",
         "psutil",
         "pillow",  # tensorflow-datasets decodes images with it
         "scikit-learn",

@@ -99,6 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
     sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
 
+    report = _add(
+        commands,
+        "report",
+        _report,
+        "draw what the runs of a sweep show: plateaus, speed-ups, phases, diagnostics",
+        "Draws every figure that the runs in a folder allow, also while they train: how long plateaus last and by how "
+        "much interventions shorten them, what that costs, phases, diagnostics. Writes PNG, SVG, CSV and a page that shows "
+        "them, index.html.",
+    )
+    report.add_argument("workdir", metavar="WORKDIR", help="folder of a sweep, or one run folder, local or gs://")
+    report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: WORKDIR/report)")
+    report.add_argument(
+        "--after_drop",
+        type=_positive,
+        metavar="N",
+        help="compare runs N steps after they left their plateau (default: a quarter of the steps of the longest run)",
+    )
+
     listing = _add(
         commands,
         "models",
@@ -234,6 +252,12 @@ def _sweep(arguments: argparse.Namespace) -> None:
             else:
                 sizes = stacking.at_most(1 if arguments.stack == "off" else arguments.stack)
             runner.run_all(points, runs, arguments.workdir, stop, stack_sizes=sizes, make_progress=_progress, say=_say)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.analysis import report
+
+    print(report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop))
 
 
 def _models(arguments: argparse.Namespace) -> None:

@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(gin_file, tmp_path, capsys):
 )
 def test_help_names_every_command(arguments):
     result = subprocess.run([sys.executable, *arguments, "--help"], capture_output=True, text=True, check=True)
-    assert all(command in result.stdout for command in ("train", "evaluate", "sweep", "Exit codes"))
+    assert all(command in result.stdout for command in ("train", "evaluate", "sweep", "report", "Exit codes"))
 
 
 def test_an_unknown_command_is_wrong_usage():

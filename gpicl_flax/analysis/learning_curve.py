@@ -3,20 +3,18 @@
 import math
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from gpicl_flax.analysis.chart import COLOURS, Chart
+from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = {"seen": "--", "unseen": "-"}
+_DRAWN_FROM = {"model", "steps", "num_classes", "base_dataset"}
 
 
 def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
@@ -29,7 +27,8 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
         panels, title = 2, f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}"
     else:
         title = f"{facts['model']}, not meta-trained"
-    figure, axes = plt.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)
     _draw_accuracy(axes[0, 0], evaluation, facts["num_classes"])
     if facts["steps"]:
         _draw_loss(axes[0, 1], json_lines.read(folder.metrics), facts["num_classes"])
@@ -42,7 +41,23 @@ def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path)
     figure = draw(folder, evaluation)
     with path.open("wb") as file:
         figure.savefig(file, dpi=150)
-    plt.close(figure)
+
+
+def chart(run: OneRun) -> Chart:
+    """The picture of a run and its last meta-test, for a report."""
+    name, title = "learning_curve", f"Learning curve of {run.run_id}"
+    if not _DRAWN_FROM <= run.facts.keys():
+        return Chart(name, title, f"Not drawn: {run.folder.facts.name} does not say what the run is.")
+    try:
+        figure = draw(run.folder, run.evaluations[-1] if run.evaluations else None)
+    except UsageError as error:
+        return Chart(name, title, f"Not drawn: {error}")
+    caption = (
+        "Left: accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals"
+        + (f", after step {run.evaluations[-1]['step']:,}" if run.evaluations else "; there is no evaluation yet")
+        + ". Right: the training loss and its average, by which the plateau is told."
+    )
+    return Chart(name, title, caption, figure)
 
 
 def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
@@ -51,9 +66,9 @@ def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
         if curve["base_dataset"] not in datasets:
             datasets.append(curve["base_dataset"])
         # One base dataset: colours tell seen from unseen tasks; several: colours tell them, line styles the tasks.
-        colour = _COLOURS[datasets.index(curve["base_dataset"]) % len(_COLOURS)]
+        colour = COLOURS[datasets.index(curve["base_dataset"]) % len(COLOURS)]
         if len({c["base_dataset"] for c in evaluation["curves"]}) == 1:
-            colour = _COLOURS[curve["tasks"] == "unseen"]
+            colour = COLOURS[curve["tasks"] == "unseen"]
         seen = np.arange(len(curve["accuracy"]))
         axes.plot(
             seen,
@@ -72,12 +87,12 @@ def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
 
 def _draw_loss(axes, rows, num_classes: int) -> None:
     steps, emas = [row["step"] for row in rows], [row["loss_ema"] for row in rows]
-    axes.plot(steps, [row["loss"] for row in rows], color=_COLOURS[5], alpha=0.6, label="training loss")
-    axes.plot(steps, emas, color=_COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
+    axes.plot(steps, [row["loss"] for row in rows], color=COLOURS[5], alpha=0.6, label="training loss")
+    axes.plot(steps, emas, color=COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
     axes.axhline(math.log(num_classes), color="0.5", linestyle=":", label=f"chance, ln {num_classes}")
     left = plateau.left_at(steps, emas, num_classes)
     if left is not None:
-        axes.axvline(left, color=_COLOURS[1], linestyle="--", label=f"plateau left by step {left:,}")
+        axes.axvline(left, color=COLOURS[1], linestyle="--", label=f"plateau left by step {left:,}")
     axes.set(xlabel="training step", ylabel="cross entropy (nats)")
     axes.set_title("leaving the plateau" if left is not None else "still on the plateau", fontsize="medium")
     axes.legend(frameon=False)

@@ -1,13 +1,19 @@
 """The loss plateau: one definition, used while a run trains and when it is analysed.
 
-A run is on its plateau until the exponential moving average of its training loss falls under a threshold a little
-below chance, ln C. Until EMA_STEPS steps have been made, the average is the plain mean of the losses so far, so it does
-not depend on a start value. The paper shows plateaus (Fig 7, 8) without defining their length; these values are ours.
+By its training loss, a run is on its plateau until the exponential moving average of that loss falls under a threshold a
+little below chance, ln C. Until EMA_STEPS steps have been made, the average is the plain mean of the losses so far, so it
+does not depend on a start value. The paper shows plateaus (Fig 7, 8) without defining their length; these values are ours.
+
+By unseen tasks, it is on its plateau until the mean of its last UNSEEN_MEASUREMENTS losses on a fixed batch of unseen tasks
+falls under the same threshold. Tasks that a run memorises bring down the first loss and not the second, and what changes
+the tasks of training changes only the first.
 """
 
 import math
+from collections.abc import Sequence
 
 EMA_STEPS = 200  # time constant of the average, in training steps
+UNSEEN_MEASUREMENTS = 3  # at the start: as many as there are
 MARGIN = math.log(10) - 2.2  # below chance; for 10 classes the threshold is 2.2
 
 
@@ -16,7 +22,20 @@ def threshold(num_classes: int) -> float:
     return math.log(num_classes) - MARGIN
 
 
-def left_at(steps: list[int], emas: list[float], num_classes: int) -> int | None:
+def left_at(steps: Sequence[int], emas: Sequence[float], num_classes: int) -> int | None:
     """The first logged step whose average is under the threshold, or None if the run ends on its plateau."""
     cut = threshold(num_classes)
     return next((step for step, ema in zip(steps, emas, strict=True) if ema < cut), None)
+
+
+def left_by_unseen_tasks_at(steps: Sequence[int], losses: Sequence[float], num_classes: int) -> int | None:
+    """The first step at which the mean of the last losses on unseen tasks is under the threshold, or None.
+
+    Measurements that are not finite are passed over.
+    """
+    finite = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
+    means = []
+    for index in range(len(finite)):
+        last = [loss for _, loss in finite[max(0, index + 1 - UNSEEN_MEASUREMENTS) : index + 1]]
+        means.append(sum(last) / len(last))
+    return left_at([step for step, _ in finite], means, num_classes)

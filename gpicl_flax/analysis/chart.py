@@ -1,0 +1,71 @@
+"""A figure of a report with what belongs to it, and the look that figures share."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; its black is the baseline's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BLACK = "#000000"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A figure, or why there is none.
+
+    Attributes:
+      name: of its files, without their ending.
+      title: a heading.
+      caption: a paragraph that says what is shown and how it was computed; where there is no figure, why.
+      figure: or None.
+      numbers: what the figure shows, as a table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure | None = None
+    numbers: pd.DataFrame | None = None
+
+
+def line_styles(interventions: Sequence[str], baseline: str) -> dict[str, dict]:
+    """A colour and a dash for each; the baseline is black. Those after the sixth repeat colours with other dashes."""
+    others = [name for name in interventions if name != baseline]
+    styles = {
+        name: {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+        }
+        for index, name in enumerate(others)
+    }
+    return styles | {baseline: {"color": BLACK, "linestyle": "-"}}
+
+
+def log_steps(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic horizontal axis of steps from `low` to `high`, with numbers in full."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    plain_ticks(axes, low, high)
+
+
+def plain_ticks(axes: Axes, low: float, high: float) -> None:
+    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis; the powers alone where it is long, more if short."""
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name on the vertical axis, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+    axes.tick_params(axis="y", length=0)
+    for row in range(0, len(names), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=0)

@@ -1,0 +1,114 @@
+"""Which runs are repetitions of each other, which interventions are compared, and in which panel of a figure."""
+
+import dataclasses
+import math
+
+import pandas as pd
+
+from gpicl_flax.analysis import survival
+from gpicl_flax.analysis.survival import Lengths
+
+BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How the length of a plateau is told: its columns in a table of runs, and its name in words."""
+
+    name: str
+    steps: str
+    left: str
+    words: str
+
+    def known(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The runs whose plateau has a length."""
+        return table[table[self.steps].notna() & table[self.left].notna()]
+
+    def lengths(self, table: pd.DataFrame) -> Lengths:
+        """The lengths of the plateaus of runs that all have one."""
+        return Lengths(table[self.steps].to_numpy(float), table[self.left].to_numpy(bool))
+
+
+BY_TRAINING_LOSS = Rule("training", "plateau_steps", "plateau_left", "training loss")
+BY_UNSEEN_TASKS = Rule("unseen", "unseen_plateau_steps", "unseen_plateau_left", "loss on unseen tasks")
+RULES = (BY_UNSEEN_TASKS, BY_TRAINING_LOSS)  # the first also compares runs that train on other tasks
+
+
+def grouped(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with three more columns, which are missing for runs whose facts are.
+
+    intervention: the label of that axis; for runs without it the model, with its number of parameters where there are several.
+    setting: base dataset, size of the model and what other axes of labels there are, as far as they vary, and the bias where
+      it varies among runs that are the same otherwise; all but the number of tasks.
+    panel: in which interventions are compared: the setting, and the number of tasks where that varies among runs that are
+      the same otherwise. Runs of one panel and intervention differ in their seeds.
+    """
+    table = table.copy()
+    table["intervention"] = _interventions(table)
+    table["setting"] = _settings(table)
+    table["setting"] = _divided(table, "setting", "permute_labels_prob", "p = {}")
+    table["panel"] = table["setting"]
+    table["panel"] = _divided(table, "panel", "num_tasks", "{} tasks")
+    return table
+
+
+def _settings(table: pd.DataFrame) -> pd.Series:
+    titles = _label(table, "dataset").fillna(table["base_dataset"])
+    for name in table.columns:
+        if not name.startswith("label_") or name in ("label_dataset", "label_intervention", "label_seed"):
+            continue
+        if table[name].nunique() > 1 and not _names_tasks(table, name):
+            axis = "" if name == "label_model" else f"{name.removeprefix('label_')} "
+            titles = titles + (", " + axis + table[name]).fillna("")
+    return titles
+
+
+def _names_tasks(table: pd.DataFrame, name: str) -> bool:
+    """Whether the labels in a column are names for the numbers of tasks, one for one."""
+    pairs = table[[name, "num_tasks"]].drop_duplicates()
+    return len(pairs) == pairs[name].nunique() == pairs["num_tasks"].nunique()
+
+
+def _divided(table: pd.DataFrame, column: str, fact: str, text: str) -> pd.Series:
+    """The column, with the fact added where it varies within an intervention."""
+    if not (table.groupby([column, "intervention"])[fact].nunique() > 1).any():
+        return table[column]
+    return table[column] + ", " + table[fact].map(lambda value: text.format(number(value)), na_action="ignore")
+
+
+def _interventions(table: pd.DataFrame) -> pd.Series:
+    models = table["model"].astype(object)
+    sizes = table.groupby("model")["parameters"].transform("nunique")
+    several = (sizes > 1) & table["parameters"].notna()
+    models[several] = models[several] + table.loc[several, "parameters"].map(lambda n: f", {int(n):,} parameters")
+    return _label(table, "intervention").fillna(models)
+
+
+def _label(table: pd.DataFrame, axis: str) -> pd.Series:
+    return table.get(f"label_{axis}", pd.Series(None, index=table.index, dtype=object)).astype(object)
+
+
+def number(value: float) -> str:
+    """A number of tasks or a probability in few characters: 2^13, 1,000, 0.1, unbounded."""
+    if math.isinf(value):
+        return "unbounded"
+    if value >= 16 and math.log2(value).is_integer():
+        return f"2^{int(math.log2(value))}"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+def in_order(table: pd.DataFrame) -> list[str]:
+    """The interventions of a grouped table: the baseline, then the others from the shortest plateau to the longest."""
+    rule = next((rule for rule in RULES if len(rule.known(table))), BY_TRAINING_LOSS)
+    keys = {}
+    for name, runs in table.groupby("intervention"):
+        known = rule.known(runs)
+        median = survival.median(rule.lengths(known)).steps if len(known) else math.inf
+        keys[name] = (name != BASELINE, median, known[rule.steps].mean() if len(known) else math.inf, name)
+    return sorted(keys, key=keys.get)
+
+
+def by_panel(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The panels of a grouped table, each with its runs, ordered by setting and number of tasks."""
+    panels = table.groupby("panel")
+    return sorted(panels, key=lambda item: (item[1]["setting"].iloc[0], item[1]["num_tasks"].min(), item[0]))

@@ -1,0 +1,130 @@
+"""Reads one run folder in whatever state it is: half finished, diverged or damaged."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pandas as pd
+from etils import epath
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class OneRun:
+    """What a run folder holds, as far as it can be read.
+
+    Attributes:
+      folder: where it was read.
+      ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
+      facts: run.json; empty where it cannot be read.
+      metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
+      diagnostics: what was diagnosed, by step, in the order of the steps.
+      evaluations: the run's own meta-tests, in the order of their steps.
+      gaps: what is missing or damaged, a phrase each.
+    """
+
+    folder: RunFolder
+    ended: str | None
+    facts: dict[str, Any]
+    metrics: pd.DataFrame
+    diagnostics: dict[int, dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    gaps: list[str]
+
+    @property
+    def run_id(self) -> str:
+        """The name of the folder."""
+        return self.folder.path.name
+
+
+def read(folder: RunFolder) -> OneRun:
+    """Reads a run folder; what cannot be read becomes a gap."""
+    gaps: list[str] = []
+    names = {path.name for path in folder.path.iterdir()}
+    facts = _read_facts(folder, gaps)
+    rows = _read_rows(folder.metrics, gaps) if folder.metrics.name in names else {}
+    if not rows and facts.get("steps") != 0:
+        gaps.append("no metrics")
+    diagnostics = {step: row.pop("diagnostics") for step, row in rows.items() if "diagnostics" in row}
+    metrics = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=_columns(rows))
+    evaluations = _read_evaluations(folder.evaluations, gaps) if folder.evaluations.name in names else []
+    if not evaluations:
+        gaps.append("no evaluation")
+    return OneRun(
+        folder,
+        next((marker for marker in (DONE, DIVERGED) if marker in names), None),
+        facts,
+        metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
+        {step: values for step, values in diagnostics.items() if isinstance(values, dict)},
+        evaluations,
+        gaps,
+    )
+
+
+def _read_facts(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
+    try:
+        facts = read_json(folder.facts)
+    except UsageError:
+        facts = None
+    if not isinstance(facts, dict):
+        gaps.append(f"{folder.facts.name} is missing or damaged")
+        return {}
+    return facts
+
+
+def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
+    """The rows of a log by step.
+
+    A row of no later a step than the one before it comes from a run that was resumed there: what an earlier life of the run
+    logged from that step on does not count. The last line may be half written.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    damaged = 0
+    for line in path.read_bytes().decode(errors="replace").split("\n")[:-1]:
+        try:
+            row = json.loads(line)
+            step = row.pop("step")
+        except (ValueError, AttributeError, KeyError, TypeError):
+            damaged += 1
+            continue
+        if not isinstance(step, int):
+            damaged += 1
+            continue
+        while rows and next(reversed(rows)) >= step:
+            rows.popitem()
+        rows[step] = row
+    if damaged:
+        gaps.append(f"{damaged} damaged line{'s' if damaged > 1 else ''} in {path.name}")
+    return rows
+
+
+def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:
+    """The names of all numbers of the rows; the two losses also where no row has them."""
+    return list(dict.fromkeys(["loss", "loss_ema", *(name for row in rows.values() for name in row)]))
+
+
+def _read_evaluations(path: epath.Path, gaps: list[str]) -> list[dict[str, Any]]:
+    evaluations = []
+    for file in sorted(path.glob("step_????????.json")):
+        try:
+            evaluation = read_json(file)
+        except UsageError:
+            evaluation = None
+        if _is_evaluation(evaluation):
+            evaluations.append(evaluation)
+        else:
+            gaps.append(f"{file.name} is damaged")
+    return evaluations
+
+
+def _is_evaluation(value: Any) -> bool:
+    try:
+        return isinstance(value["step"], int) and all(
+            curve["accuracy"][-1] + curve["accuracy_low"][-1] + curve["accuracy_high"][-1] >= 0
+            and {"base_dataset", "tasks"} <= curve.keys()
+            for curve in value["curves"]
+        )
+    except (TypeError, KeyError, IndexError, AttributeError):
+        return False

@@ -1,0 +1,52 @@
+"""The page of a report: its figures, captions and tables as static HTML."""
+
+import html
+import urllib.parse
+from collections.abc import Sequence
+
+import pandas as pd
+
+from gpicl_flax.analysis.chart import Chart
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+img { max-width: 100%; height: auto; }
+figure { margin: 0 0 1rem; }
+figcaption, .note { color: #444; }
+table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.2rem 0.7rem; text-align: left; white-space: nowrap; }
+"""
+
+
+def render(title: str, sections: Sequence[str]) -> str:
+    """A page of sections that are HTML already."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def chart_section(chart: Chart) -> str:
+    """A figure with its caption and links to its files, or why there is none."""
+    name, caption = urllib.parse.quote(chart.name), html.escape(chart.caption)
+    links = [f'<a href="{name}.csv">CSV</a>'] if chart.numbers is not None else []
+    body = f'<p class="note">{caption}</p>'
+    if chart.figure is not None:
+        links = [f'<a href="{name}.{ending}">{ending.upper()}</a>' for ending in ("png", "svg")] + links
+        picture = f'<a href="{name}.svg"><img src="{name}.png" alt="{html.escape(chart.title)}"></a>'
+        body = f"<figure>{picture}\n<figcaption>{caption}</figcaption></figure>"
+    return f"<h2>{html.escape(chart.title)}</h2>\n{body}\n<p>{' '.join(links)}</p>"
+
+
+def table_section(title: str, table: pd.DataFrame, note: str) -> str:
+    """A table under a heading, with a paragraph about it."""
+    shown = table.to_html(index=False, border=0, na_rep="", justify="left")
+    return f'<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{shown}'
+
+
+def list_section(title: str, items: Sequence[str]) -> str:
+    """Lines under a heading."""
+    lines = "\n".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return f"<h2>{html.escape(title)}</h2>\n<ul>\n{lines}\n</ul>"

@@ -1,0 +1,37 @@
+"""The phases that a run can end in, as in the paper: it stands on its plateau, overfits its tasks, or generalizes."""
+
+import pandas as pd
+
+from gpicl_flax.analysis import runs
+from gpicl_flax.records import plateau
+
+PLATEAU, OVERFIT, GENERALIZE = PHASES = ("Plateau", "Overfit", "Generalize")
+GAIN_CUT = 0.2
+
+
+def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.Series:
+    """The phase of each run of a table of runs; missing where the run does not tell.
+
+    Plateau: the average of the training loss was never under `loss_cut`. Otherwise Generalize, if on unseen tasks of the base
+    dataset trained on the accuracy at the last position of the last evaluation is at least `gain_cut` above that at the
+    first, or else Overfit.
+
+    Args:
+      table: the runs.
+      loss_cut: in nats; None: the threshold of the plateau, 2.2 for 10 classes.
+      gain_cut: a difference of accuracies.
+    """
+    return table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut).astype(object)
+
+
+def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | None:
+    if loss_cut is None and pd.notna(run["num_classes"]):
+        loss_cut = plateau.threshold(int(run["num_classes"]))
+    gain = runs.of_its_own_dataset(run, "unseen_gain")
+    if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
+        return None
+    if run["lowest_loss_ema"] >= loss_cut:
+        return PLATEAU
+    if pd.isna(gain):
+        return None
+    return GENERALIZE if gain >= gain_cut else OVERFIT

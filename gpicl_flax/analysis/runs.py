@@ -1,0 +1,112 @@
+"""The runs of a folder as one table."""
+
+import concurrent.futures
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from etils import epath
+
+from gpicl_flax.analysis import evaluations, one_run
+from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records import plateau
+from gpicl_flax.records.run_folder import RunFolder
+
+_FACTS = (
+    "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
+    "permute_labels_prob", "steps", "seed",
+)  # fmt: skip
+_READERS = 8
+
+
+def load(workdir: epath.PathLike) -> pd.DataFrame:
+    """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `find` and `read_all`."""
+    return read_all(find(workdir))[0]
+
+
+def find(workdir: epath.PathLike) -> list[RunFolder]:
+    """The run folders in `workdir`, or `workdir` itself if it is one, in the order of their names.
+
+    A folder with config.gin, run.json or metrics.jsonl is a run's; others, such as a report, are not.
+
+    Raises:
+      UsageError: there is none.
+    """
+    folder = RunFolder(workdir)
+    if not folder.path.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    if _is_run(folder):
+        return [folder]
+    children = [path for path in folder.path.iterdir() if not path.name.startswith(".") and path.is_dir()]
+    found = [child for child in map(RunFolder, sorted(children, key=lambda path: path.name)) if _is_run(child)]
+    if not found:
+        raise UsageError(f"there is no run in {folder}: no folder with run.json or metrics.jsonl")
+    return found
+
+
+def _is_run(folder: RunFolder) -> bool:
+    return any(path.exists() for path in (folder.config, folder.facts, folder.metrics))
+
+
+def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reads runs, and keeps no more of them than a row each, and an `evaluations.table`.
+
+    What a run does not tell is missing in its row. The columns of the rows:
+      run_id, folder, ended ('DONE' or 'DIVERGED'), gaps (what is missing or damaged, as text);
+      model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
+      label_<axis>: what the axes of a sweep call the run;
+      last_step: of the log; lowest_loss_ema, in nats;
+      plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
+        length is censored: it is the last step;
+      unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics;
+      evaluated_at: the step of the last evaluation, and for each of its curves `evaluations.NUMBERS`, in columns such as
+        unseen_last_low[digits].
+    """
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
+        rows, evaluated = zip(*readers.map(_read, folders), strict=True)
+    table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
+    return table, evaluations.table([row for rows in evaluated for row in rows])
+
+
+def _read(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    run = one_run.read(folder)
+    return _row(run), evaluations.rows_of(run)
+
+
+def of_its_own_dataset(row: pd.Series, number: str) -> float:
+    """For a row of the table, a number of the last evaluation, unseen_gain say, on the base dataset trained on."""
+    return row.get(f"{number}[{row['base_dataset']}]", math.nan)
+
+
+def _row(run: OneRun) -> dict[str, Any]:
+    facts, metrics = run.facts, run.metrics
+    row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "gaps": "; ".join(run.gaps)}
+    row |= {name: facts.get(name) for name in _FACTS}
+    row["num_tasks"] = math.nan if "num_tasks" not in facts else facts["num_tasks"] or math.inf
+    base_dataset = facts.get("base_dataset")
+    row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
+    labels = facts.get("labels")
+    row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
+    row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": metrics["loss_ema"].min()}
+    classes = facts.get("num_classes")
+    ema = metrics["loss_ema"]
+    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.left_at, classes)
+    losses = {step: values.get("unseen_loss") for step, values in run.diagnostics.items()}
+    losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
+    rule = plateau.left_by_unseen_tasks_at
+    row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
+    row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
+    for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
+        numbers = evaluations.numbers(curve)
+        row |= {f"{curve['tasks']}_{name}[{curve['base_dataset']}]": value for name, value in numbers.items()}
+    return row
+
+
+def _duration(name: str, steps: list[int], losses: list[float], rule, num_classes: Any) -> dict[str, Any]:
+    """The length of a plateau, and whether it was left rather than cut off by the end of the log."""
+    known = bool(steps) and isinstance(num_classes, int)
+    left = rule(steps, losses, num_classes) if known else None
+    length = (steps[-1] if left is None else left) if known else math.nan
+    return {f"{name}_steps": length, f"{name}_left": left is not None if known else None}

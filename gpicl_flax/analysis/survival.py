@@ -1,0 +1,178 @@
+"""How long plateaus last, where some runs end on theirs: Kaplan-Meier curves, medians, speed-ups.
+
+A run that was still on its plateau at its last step is censored there: its plateau is longer than that. So is one that
+diverged on its plateau, though why it ended has to do with the plateau; curves with many of these are to be read with care.
+
+What few runs cannot tell is not told. Of one run there are a length and a ratio, no interval and no p value. Of five, the
+interval of a median mostly has no upper end, even if all have left: by chance alone, all five are under the median once in
+32 times.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import scipy.stats
+
+CONFIDENCE = 0.95
+_RESAMPLES = 2_000
+_ROUNDING = 1e-9  # of shares, as floating point numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """The lengths of the plateaus of a group of runs.
+
+    Attributes:
+      steps: [n], one or more.
+      left: [n], whether the plateau was left then; if not, the run ended on it.
+    """
+
+    steps: np.ndarray
+    left: np.ndarray
+
+    @property
+    def budget(self) -> float:
+        """How long the group was watched: the longest of its steps."""
+        return float(self.steps.max())
+
+    def _censored_data(self) -> scipy.stats.CensoredData:
+        return scipy.stats.CensoredData.right_censored(self.steps, ~self.left)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The share of runs still on their plateau, by the Kaplan-Meier estimator: a step function.
+
+    Attributes:
+      steps: [m], where runs left or ended, in ascending order.
+      share: [m], from that step on until the next; it is 1 before the first.
+      low: [m], with `high` the 95% log-log interval; NaN before the first run has left, after the last has, and of one run.
+      high: [m].
+    """
+
+    steps: np.ndarray
+    share: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Median:
+    """The median length of the plateaus of a group, in steps.
+
+    Attributes:
+      steps: the first step by which half of the runs have left; inf: longer than the budget.
+      low: with `high` the 95% interval: where the curve's log-log interval crosses a half. inf: beyond the budget; NaN: no
+        interval, of one run or where none has left.
+      high: see `low`.
+      budget: the longest that any of the runs was watched.
+      runs: how many.
+      left: how many of them left.
+    """
+
+    steps: float
+    low: float
+    high: float
+    budget: float
+    runs: int
+    left: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedUp:
+    """How many times shorter the median plateau of a group is than that of a baseline.
+
+    Attributes:
+      ratio: median of the baseline / median of the group; where one of them is beyond its budget, the bound that the budget
+        gives; NaN where both are.
+      bound: '' for a ratio, 'at least' where the baseline is beyond its budget, 'at most' where the group is, 'unknown' where
+        both are.
+      low: with `high` the 95% bootstrap interval over runs: the quantiles of the ratio over draws of runs with replacement.
+        A draw without a median counts as its bound at the one end and as unbounded (0 or inf) at the other. NaN if one of
+        them has one run.
+      high: see `low`.
+      p_value: of the log-rank test that both leave alike, two-sided; NaN if one of them has one run or no run has left.
+    """
+
+    ratio: float
+    bound: str
+    low: float
+    high: float
+    p_value: float
+
+
+def curve(lengths: Lengths) -> Curve:
+    """The Kaplan-Meier curve of a group."""
+    survival = scipy.stats.ecdf(lengths._censored_data()).sf
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
+        interval = survival.confidence_interval(CONFIDENCE, method="log-log")
+    return Curve(survival.quantiles, survival.probabilities, interval.low.probabilities, interval.high.probabilities)
+
+
+def median(lengths: Lengths) -> Median:
+    """The median length with its interval."""
+    estimate, runs, left = curve(lengths), len(lengths.steps), int(lengths.left.sum())
+    low = high = math.nan
+    if runs > 1 and left:
+        # Where all have left, the interval is undefined; its lower end is 0 there.
+        low = _first(estimate.steps, (estimate.low <= 0.5) | (estimate.share < _ROUNDING))
+        high = _first(estimate.steps, estimate.high <= 0.5)
+    steps = _first(estimate.steps, estimate.share <= 0.5 + _ROUNDING)
+    return Median(steps, low, high, lengths.budget, runs, left)
+
+
+def _first(steps: np.ndarray, holds: np.ndarray) -> float:
+    return float(steps[np.argmax(holds)]) if holds.any() else math.inf
+
+
+def speed_up(baseline: Lengths, group: Lengths, seed: int = 0) -> SpeedUp:
+    """Compares the median plateau of a group with a baseline's; `seed` is of the bootstrap."""
+    (low,), (high,) = _bounds(baseline.steps[None], baseline.left[None], group.steps[None], group.left[None])
+    bound = {(False, False): "", (False, True): "at least", (True, False): "at most", (True, True): "unknown"}[
+        bool(low == 0), bool(math.isinf(high))
+    ]
+    ratio = {"": low, "at least": low, "at most": high, "unknown": math.nan}[bound]
+    if min(len(baseline.steps), len(group.steps)) == 1:
+        return SpeedUp(float(ratio), bound, math.nan, math.nan, math.nan)
+    # scipy.stats.bootstrap interpolates between ratios, and these may be infinite.
+    rng, drawn = np.random.default_rng(seed), []
+    for lengths in (baseline, group):
+        rows = rng.integers(len(lengths.steps), size=(_RESAMPLES, len(lengths.steps)))
+        drawn += [lengths.steps[rows], lengths.left[rows]]
+    lows, highs = _bounds(*drawn)
+    tail = (1 - CONFIDENCE) / 2
+    return SpeedUp(
+        float(ratio),
+        bound,
+        float(np.quantile(lows, tail, method="lower")),
+        float(np.quantile(highs, 1 - tail, method="higher")),
+        _log_rank(baseline, group),
+    )
+
+
+def _bounds(steps, left, group_steps, group_left) -> tuple[np.ndarray, np.ndarray]:
+    """Between which numbers the ratio of medians lies, for R baselines [R, n] and groups [R, m]: two arrays [R]."""
+    baseline, group = _medians(steps, left), _medians(group_steps, group_left)
+    low = np.where(np.isinf(baseline), steps.max(axis=-1), baseline) / group
+    high = baseline / np.where(np.isinf(group), group_steps.max(axis=-1), group)
+    return low, high
+
+
+def _medians(steps: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """The Kaplan-Meier medians of R groups of n runs, [R, n] -> [R]: those of `median`, for a bootstrap's many groups."""
+    order = np.lexsort((~left, steps), axis=-1)  # those that end at a step were still there when others left at it
+    steps, left = np.take_along_axis(steps, order, axis=-1), np.take_along_axis(left, order, axis=-1)
+    share = np.cumprod(1 - left / np.arange(left.shape[-1], 0, -1), axis=-1)
+    half = share <= 0.5 + _ROUNDING
+    first = np.take_along_axis(steps, half.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    return np.where(half.any(axis=-1), first, math.inf)
+
+
+def _log_rank(baseline: Lengths, group: Lengths) -> float:
+    if not (baseline.left.any() or group.left.any()):
+        return math.nan
+    with np.errstate(invalid="ignore", divide="ignore"):  # where all leave at one step there is nothing to compare
+        return float(scipy.stats.logrank(baseline._censored_data(), group._censored_data()).pvalue)

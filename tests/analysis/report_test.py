@@ -1,0 +1,103 @@
+"""`gpicl report` as a user meets it."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from gpicl_flax import cli
+
+
+@pytest.fixture
+def sweep(make_run, make_curve, tmp_path):
+    """Eight runs: two interventions, two numbers of tasks, two seeds; one of them diverged, one is damaged."""
+    curves = [make_curve("seen"), make_curve("unseen", last=0.6), make_curve("unseen", "other", last=0.4)]
+    for intervention, left_at in (("paper", None), ("matched", 30)):
+        for num_tasks in (64, None):
+            for seed in (0, 1):
+                make_run(
+                    tmp_path / "sweep" / f"{intervention}_{num_tasks}_{seed}",
+                    left_at=left_at,
+                    unseen_left_at=left_at and 60,
+                    labels={"intervention": intervention, "dataset": "digits"},
+                    num_tasks=num_tasks,
+                    seed=seed,
+                    evaluations={50: curves, 100: curves},
+                    ended="DIVERGED" if (intervention, num_tasks, seed) == ("paper", None, 1) else "DONE",
+                )
+    (tmp_path / "sweep" / "matched_None_1" / "run.json").write_text("{")
+    return tmp_path / "sweep"
+
+
+def links(page):
+    return set(re.findall(r'(?:href|src)="([^"]+)"', page))
+
+
+def test_a_sweep_has_a_page_with_every_figure(sweep, capsys):
+    assert cli.main(["report", str(sweep)]) == 0
+    out = sweep / "report"
+    assert capsys.readouterr().out == f"{out / 'index.html'}\n"
+    page = (out / "index.html").read_text()
+    assert all((out / link).stat().st_size for link in links(page))
+    stems = {
+        "survival_training",
+        "survival_unseen",
+        "plateau_length_training",
+        "plateau_length_unseen",
+        "cost",
+        "phases",
+    }
+    stems |= {"diagnostics_paper_64_0", "diagnostics_matched_64_0"}
+    assert {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg", "csv")} <= links(page)
+    assert "8 runs: 7 done, 1 diverged." in page
+    assert "matched_None_1: run.json is missing or damaged" in page
+    assert "at least" in page and "<script" not in page
+    runs = pd.read_csv(out / "runs.csv").set_index("run_id")
+    assert (
+        len(runs) == 8
+        and runs.loc["matched_64_0", "phase"] == "Generalize"
+        and runs.loc["paper_64_0", "phase"] == "Plateau"
+    )
+
+
+def test_one_run_has_its_learning_curve_and_diagnostics(make_run, tmp_path):
+    make_run(tmp_path / "run", ended=None)
+    assert cli.main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert {"learning_curve.png", "diagnostics_run.png"} <= links(page) and "1 run: 1 not ended." in page
+    assert not (tmp_path / "run" / "report").exists()
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert (
+        cli.main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    )  # the same run, the same report
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+
+def test_what_is_missing_is_said(make_run, tmp_path):
+    folder = make_run(tmp_path / "a", diagnostics_period=None, evaluations={}, left_at=None)
+    make_run(tmp_path / "b", diagnostics_period=None, evaluations={}, left_at=None)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    for words in ("No run has diagnostics", "No run has an evaluation", "by loss on unseen tasks", "a: no evaluation"):
+        assert words in page
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report" / "index.html").read_text() == page  # a report is no run
+    folder.facts.unlink()
+    assert cli.main(["report", str(folder.path)]) == 0
+    page = (folder.path / "report" / "index.html").read_text()
+    assert "run.json does not say what the run is" in page and "a has no diagnostics" in page
+
+
+@pytest.mark.parametrize("name", ["", "none"])
+def test_no_run_is_one_line_and_exit_2(tmp_path, capsys, name):
+    (tmp_path / "report").mkdir()
+    assert cli.main(["report", str(tmp_path / name)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.strip().startswith("gpicl: error: there is no") and captured.err.strip().count("\n") == 0
+    assert captured.out == ""
+
+
+def test_steps_after_the_drop_must_be_positive(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["report", str(tmp_path), "--after_drop", "0"])
+    assert "must be a positive integer" in capsys.readouterr().err

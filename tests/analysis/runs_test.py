@@ -1,0 +1,64 @@
+import math
+
+import pytest
+
+from gpicl_flax.analysis import evaluations, runs
+
+
+def test_the_table_has_a_row_a_run_in_the_order_of_their_names(make_run, tmp_path):
+    make_run(tmp_path / "b", labels={"intervention": "matched", "model": "small"}, num_tasks=64, seed=1)
+    make_run(tmp_path / "a", ended=None, left_at=None)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "runs.csv").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    table = runs.load(tmp_path)
+    assert table["run_id"].tolist() == ["a", "b"]
+    assert table["ended"].isna().tolist() == [True, False] and table["ended"][1] == "DONE"
+    assert table["num_tasks"].tolist() == [math.inf, 64]
+    assert table["label_model"].tolist()[1] == "small" and table["label_model"].isna().tolist() == [True, False]
+    assert table["seed"].tolist() == [0, 1] and table["base_dataset"].tolist() == ["digits", "digits"]
+
+
+def test_a_run_folder_is_a_table_of_one_run(make_run, tmp_path):
+    folder = make_run(tmp_path / "run")
+    assert runs.load(folder.path)["run_id"].tolist() == ["run"]
+
+
+def test_plateaus_are_observed_or_censored_by_both_rules(make_run, tmp_path):
+    make_run(tmp_path / "both", left_at=50, unseen_left_at=80)
+    make_run(tmp_path / "memorised", left_at=30, unseen_left_at=None)
+    make_run(tmp_path / "neither", left_at=None, steps=70)
+    make_run(tmp_path / "silent", left_at=None, diagnostics_period=None)
+    table = runs.load(tmp_path).set_index("run_id")
+    assert table["plateau_steps"].to_dict() == {"both": 50, "memorised": 30, "neither": 70, "silent": 100}
+    assert table["plateau_left"].tolist() == [True, True, False, False]
+    assert table["unseen_plateau_steps"].iloc[:3].tolist() == [80, 100, 60]
+    assert math.isnan(table["unseen_plateau_steps"]["silent"])
+    assert table["unseen_plateau_left"].isna().tolist() == [False, False, False, True]
+    assert table["unseen_plateau_left"].iloc[:3].tolist() == [True, False, False]
+
+
+def test_the_last_evaluation_is_in_columns_by_base_dataset(make_run, make_curve, tmp_path):
+    curves = [make_curve("seen"), make_curve("unseen", last=0.6), make_curve("unseen", "other", last=0.3)]
+    make_run(tmp_path / "run", evaluations={50: [make_curve("unseen", last=0.2)], 100: curves})
+    row = runs.load(tmp_path).iloc[0]
+    assert row["evaluated_at"] == 100
+    assert row["unseen_last[digits]"] == 0.6 and row["unseen_last[other]"] == 0.3 and row["seen_last[digits]"] == 0.7
+    assert row["unseen_last_low[digits]"] == pytest.approx(0.55)
+    assert row["unseen_gain[other]"] == pytest.approx(0.2)
+    assert runs.of_its_own_dataset(row, "unseen_gain") == pytest.approx(0.5)
+    table = runs.read_all(runs.find(tmp_path))[1]
+    assert table["step"].tolist() == [50, 100, 100, 100] and table["last"].tolist() == [0.2, 0.7, 0.6, 0.3]
+
+
+def test_the_interval_of_a_gain_is_newcombes():
+    # Newcombe (1998), example (a): 56/70 against 48/80, by the method without continuity correction: 0.0524 to 0.3339.
+    curve = {
+        "accuracy": [48 / 80, 56 / 70],
+        "accuracy_low": [0.4904, 0.6922],
+        "accuracy_high": [0.7003, 0.8771],
+    }
+    numbers = evaluations.numbers(curve)
+    assert numbers["gain"] == pytest.approx(0.2)
+    assert numbers["gain_low"] == pytest.approx(0.0524, abs=1e-3)
+    assert numbers["gain_high"] == pytest.approx(0.3339, abs=1e-3)
