@@ -44,7 +44,8 @@ def test_seeds_are_an_axis(path):
     assert len(grid.points(parse([path]))) == NUM_POINTS[path] * NUM_SEEDS[path]
 
 
-@pytest.mark.parametrize("path", FILES)
+# The models of base.gin and quickstart.gin take steps elsewhere.
+@pytest.mark.parametrize("path", sorted(set(FILES) - {"gin/base.gin", "gin/quickstart.gin"}))
 def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
     smallest = {}
     for config in configs(path, small_bindings + TWO_STEPS):
