@@ -27,7 +27,8 @@ class Transformer(InContextModel):
       max_length: T_max, the number of learned positions.
       matching_gain: if set, start from the matching initialisation (see `matching`) with this gain; needs the
         'aligned' token layout. None, as in the paper, leaves it off.
-      matching_heads: heads of the first block that start matched.
+      matching_heads: heads of a matched block that start matched.
+      matching_layers: the first so many blocks start matched.
     """
 
     num_layers: int = 4
@@ -38,19 +39,22 @@ class Transformer(InContextModel):
     max_length: int = 100
     matching_gain: float | None = None
     matching_heads: int = 1
+    matching_layers: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
         check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
-            check_positive_integers(self, "matching_heads")
+            check_positive_integers(self, "matching_heads", "matching_layers")
             if self.token_layout != "aligned":
                 raise UsageError("Transformer.matching_gain needs Transformer.token_layout = 'aligned'")
             if self.matching_heads > min(self.num_heads, self.model_size // 2):
                 raise UsageError(
                     f"Transformer.matching_heads must be at most min(num_heads, model_size // 2), not {self.matching_heads}"
                 )
+            if self.matching_layers > self.num_layers:
+                raise UsageError(f"Transformer.matching_layers must be at most num_layers, not {self.matching_layers}")
 
     @property
     def max_sequence_length(self) -> int:
@@ -86,8 +90,8 @@ class Transformer(InContextModel):
                 key_size=self.key_size,
                 mlp_ratio=self.mlp_ratio,
                 kernel_init=scaled,
-                query_init=query_init if layer == 0 else scaled,
-                key_init=key_init if layer == 0 else scaled,
+                query_init=query_init if layer < self.matching_layers else scaled,
+                key_init=key_init if layer < self.matching_layers else scaled,
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(x)

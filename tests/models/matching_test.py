@@ -23,6 +23,50 @@ def first_attention(model, inputs, labels):
     ), variables["params"]
 
 
+def logits_of_the_first_head(model, params, inputs, labels):
+    """q_t . k_i / sqrt(key size), [B, T, T], in float64."""
+    _, captured = model.apply(
+        {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key")
+    )
+    query, key = (
+        np.asarray(captured["intermediates"]["block_0"][name]["__call__"][0][:, :, 0], np.float64)
+        for name in ("query", "key")
+    )
+    return np.einsum("btk,bik->bti", query, key) / query.shape[-1] ** 0.5
+
+
+def test_at_step_0_the_first_head_s_logits_are_scaled_inner_products_of_projected_inputs():
+    gain, key_size, model_size = 1.5, 20, 32
+    model = Transformer(
+        num_heads=2,
+        key_size=key_size,
+        model_size=model_size,
+        num_classes=C,
+        token_layout="aligned",
+        matching_gain=gain,
+    )
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T))
+    params = nn.unbox(model.init(jax.random.key(0), inputs, labels))["params"]
+
+    half = model_size // 2
+    e = np.asarray(params["embedding"]["kernel"][:X, :half], np.float64)
+    present = inputs.astype(np.float64) @ e  # E x_t
+    past = np.zeros_like(present)
+    past[:, 1:] = present[:, :-1]  # E x_{t-1}
+    token = np.concatenate([present, past], axis=-1)
+    mean, scale = token.mean(-1, keepdims=True), np.sqrt(token.var(-1, keepdims=True) + 1e-5)
+    expected = np.einsum("btd,bid->bti", (present - mean) / scale, (past - mean) / scale) * gain**2 / key_size**0.5
+
+    kernel = params["embedding"]["kernel"].at[2 * X :].set(0)
+    inputs_alone = params | {"embedding": params["embedding"] | {"kernel": kernel}, "positions": 0 * params["positions"]}
+    exact = logits_of_the_first_head(model, inputs_alone, inputs, labels)
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-5)
+    # Positions and labels, which are small, change them little.
+    logits = logits_of_the_first_head(model, params, inputs, labels)
+    assert np.corrcoef(logits[:, :, 1:].ravel(), expected[:, :, 1:].ravel())[0, 1] > 0.95
+
+
 @pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
 def test_matched_heads_compare_x_t_with_every_previous_input(heads, matched, key_size):
     gain, model_size = 2.0, 32
@@ -72,6 +116,19 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched()
         )
     for block, name in (("block_0", "value"), ("block_1", "query"), ("block_1", "key")):
         np.testing.assert_array_equal(matched[block][name]["kernel"], plain[block][name]["kernel"])
+
+
+@pytest.mark.parametrize("matched", [1, 2, 3])
+def test_the_first_so_many_blocks_start_matched(matched):
+    sizes = {"num_layers": 3, "num_heads": 2, "key_size": 4, "model_size": 16, "token_layout": "aligned"}
+    model = Transformer(**sizes, matching_gain=2.0, matching_layers=matched)
+    params = nn.unbox(model.init(jax.random.key(0), np.zeros((1, 2, X), np.float32), np.zeros((1, 2), np.int32)))[
+        "params"
+    ]
+    for layer in range(3):
+        query, key = (params[f"block_{layer}"][name]["kernel"][:, 0] for name in ("query", "key"))
+        is_matched = np.array_equal(query, 2 * np.eye(16, 4)) and np.array_equal(key, 2 * np.eye(16, 4, k=-8))
+        assert is_matched == (layer < matched)
 
 
 def test_matched_heads_prefer_the_input_that_looks_alike():
