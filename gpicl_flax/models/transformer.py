@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.errors import check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers, matching
 from gpicl_flax.models.sequence_model import InContextModel, StateSize
+
+_OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
 
 
 @gin.configurable
@@ -46,15 +48,7 @@ class Transformer(InContextModel):
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
         check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
-            check_positive_integers(self, "matching_heads", "matching_layers")
-            if self.token_layout != "aligned":
-                raise UsageError("Transformer.matching_gain needs Transformer.token_layout = 'aligned'")
-            if self.matching_heads > min(self.num_heads, self.model_size // 2):
-                raise UsageError(
-                    f"Transformer.matching_heads must be at most min(num_heads, model_size // 2), not {self.matching_heads}"
-                )
-            if self.matching_layers > self.num_layers:
-                raise UsageError(f"Transformer.matching_layers must be at most num_layers, not {self.matching_layers}")
+            matching.check(self, "matching_gain")
 
     @property
     def max_sequence_length(self) -> int:
@@ -72,7 +66,7 @@ class Transformer(InContextModel):
         query_init = key_init = scaled
         if self.matching_gain is not None:
             embedding_init = matching.embedding(embedding_init, inputs.shape[-1])
-            heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size)
+            heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size, _OTHER_SCALE)
             query_init, key_init = heads.query(scaled), heads.key(scaled)
 
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
