@@ -9,10 +9,11 @@ from flax import linen as nn
 from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.models import delta_rule, initializers, layers
+from gpicl_flax.models import delta_rule, initializers, layers, matching
 from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
 
 FORMS = ("chunked", "recurrent")
+_SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # of the spreads below
 
 
 @gin.configurable
@@ -31,6 +32,9 @@ class DeltaNet(InContextModel):
       gated: whether heads forget, at a rate that depends on the token; if not, it is DeltaNet (Yang et al., 2024).
       form: 'chunked': parallel within chunks; 'recurrent': step by step. The same function.
       chunk_size: positions of a chunk.
+      matching_heads: heads of a matched block that start from the matching initialisation (see `matching`), with little
+        forgetting; needs the 'aligned' token layout. 0 leaves it off.
+      matching_layers: the first so many blocks start matched.
     """
 
     num_layers: int = 4
@@ -41,11 +45,15 @@ class DeltaNet(InContextModel):
     gated: bool = True
     form: str = "chunked"
     chunk_size: int = 16
+    matching_heads: int = 0
+    matching_layers: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "chunk_size")
         check_types(self, gated=bool)
+        if self.matching_heads != 0:
+            matching.check(self, "matching_heads")
         if self.form not in FORMS:
             raise UsageError(f"DeltaNet.form must be one of {', '.join(FORMS)}, not {self.form!r}")
 
@@ -56,7 +64,12 @@ class DeltaNet(InContextModel):
     @nn.compact
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype)(
+        embedding_init = None
+        if self.matching_heads:
+            # Labels as large as E x: the read of a matched head is normalised, and with the usual small rows its part
+            # that tells labels apart drowns.
+            embedding_init = matching.embedding(nn.initializers.normal(1.0), inputs.shape[-1])
+        x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
             self.tokens(inputs, labels)
         )
         for layer in range(self.num_layers):
@@ -67,6 +80,7 @@ class DeltaNet(InContextModel):
                 gated=self.gated,
                 chunk_size=self.chunk_size if self.form == "chunked" else None,
                 kernel_init=initializers.scaled_by_depth(self.num_layers),
+                matched_heads=self.matching_heads if layer < self.matching_layers else 0,
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(x)
@@ -74,7 +88,10 @@ class DeltaNet(InContextModel):
 
 
 class Block(nn.Module):
-    """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step."""
+    """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step.
+
+    The first `matched_heads` heads start matched.
+    """
 
     num_heads: int
     key_size: int
@@ -82,6 +99,7 @@ class Block(nn.Module):
     gated: bool
     chunk_size: int | None
     kernel_init: Initializer
+    matched_heads: int
     dtype: str
 
     @nn.compact
@@ -89,12 +107,15 @@ class Block(nn.Module):
         init = self.kernel_init
         y = layers.layer_norm("delta_norm", dtype=self.dtype)(x)
 
-        def heads(name):  # [B, T, heads, key size]
+        def heads(name, init=init):  # [B, T, heads, key size]
             features = (self.num_heads, self.key_size)
             return layers.linear(features, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
 
         # The state and what writes it stay float32: it is a sum over the whole sequence.
-        query, key, value = (heads(name).astype(jnp.float32) for name in ("query", "key", "value"))
+        # As queries and keys are normalised, neither a gain nor the scale of the others matters.
+        start = matching.MatchedHeads(1.0, self.matched_heads, self.key_size, other_scale=1.0)
+        inits = ("query", start.query(init)), ("key", start.key(init)), ("value", init)
+        query, key, value = (heads(name, init).astype(jnp.float32) for name, init in inits)
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
         query, key = _normalized(query), _normalized(key)
@@ -113,10 +134,15 @@ class Block(nn.Module):
         return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype)
 
     def _log_decay(self, y: jax.Array) -> jax.Array:
-        """ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias), both initially spread as in Mamba-2."""
+        """ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias), both initially spread as in Mamba-2.
+
+        A matched head starts with the slowest of them, about 0.15% a position, and so holds the whole context.
+        """
         partitioned = nn.with_logical_partitioning
-        log_rate = self.param("log_decay_rate", partitioned(_log_uniform_rate, ("heads",)), (self.num_heads,))
-        bias = self.param("decay_bias", partitioned(_softplus_inverse_of_log_uniform, ("heads",)), (self.num_heads,))
+        rate_init = matching.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
+        bias_init = matching.first_heads(_softplus_inverse_of_log_uniform, self.matched_heads, _SLOWEST_BIAS)
+        log_rate = self.param("log_decay_rate", partitioned(rate_init, ("heads",)), (self.num_heads,))
+        bias = self.param("decay_bias", partitioned(bias_init, ("heads",)), (self.num_heads,))
         step = layers.linear(self.num_heads, ("embed", "heads"), "decay", dtype="float32", use_bias=False)(y)
         return -jnp.exp(log_rate) * nn.softplus(step + bias)
 

@@ -20,10 +20,11 @@ def linear(
     *,
     dtype: str,
     init: Initializer | None = None,
+    bias_init: Initializer = nn.initializers.zeros,
     num_input_axes: int = 1,
     use_bias: bool = True,
 ) -> Callable[[jax.Array], jax.Array]:
-    """A linear layer over the last axes with a bias that starts at zero.
+    """A linear layer over the last axes with a bias, which starts at zero unless `bias_init` says otherwise.
 
     Args:
       features: output dimensions.
@@ -35,6 +36,7 @@ def linear(
         num_input_axes=num_input_axes,
         names=names,
         kernel_init=init or initializers.fan_in_truncated_normal(),
+        bias_init=bias_init,
         dtype=dtype,
         use_bias=use_bias,
         name=name,
@@ -53,6 +55,7 @@ class Linear(nn.Module):
     num_input_axes: int
     names: tuple[str | None, ...]
     kernel_init: Initializer
+    bias_init: Initializer
     dtype: str
     use_bias: bool
 
@@ -68,14 +71,14 @@ class Linear(nn.Module):
         y = x.reshape(-1, matrix[0]).astype(self.dtype) @ kernel.reshape(matrix).astype(self.dtype)
         if self.use_bias:
             names = self.names[self.num_input_axes :]
-            bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, names), self.features)
+            bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, names), self.features)
             y = y + bias.reshape(-1).astype(self.dtype)
         return y.reshape(*batch, *self.features)
 
 
-def logits(x: jax.Array, num_classes: int, *, name: str = "logits") -> jax.Array:
+def logits(x: jax.Array, num_classes: int, *, name: str = "logits", init: Initializer | None = None) -> jax.Array:
     """The read-out x [..., d] -> logits [..., C], in float32 whatever comes in."""
-    return linear(num_classes, ("embed", "classes"), name, dtype="float32")(x.astype(jnp.float32))
+    return linear(num_classes, ("embed", "classes"), name, dtype="float32", init=init)(x.astype(jnp.float32))
 
 
 def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
@@ -97,7 +100,18 @@ def mlp_block(x: jax.Array, *, ratio: int, init: Initializer, dtype: str) -> jax
     return x + linear(model_size, ("mlp", "embed"), "mlp_output", dtype=dtype, init=init)(y)
 
 
-def input_mlp(x: jax.Array, hidden_size: int, *, dtype: str) -> jax.Array:
-    """linear-relu-linear-relu, h wide, which the authors put before their recurrent cells: x [..., d] -> [..., h]."""
-    x = nn.relu(linear(hidden_size, ("token", "mlp"), "mlp_0", dtype=dtype)(x))
-    return nn.relu(linear(hidden_size, ("mlp", "hidden"), "mlp_1", dtype=dtype)(x))
+def input_mlp(
+    x: jax.Array,
+    hidden_size: int,
+    *,
+    dtype: str,
+    inits: tuple[Initializer | None, Initializer | None] = (None, None),
+    bias_init: Initializer = nn.initializers.zeros,
+) -> jax.Array:
+    """linear-relu-linear-relu, h wide, which the authors put before their recurrent cells: x [..., d] -> [..., h].
+
+    `inits` are those of the two kernels, `bias_init` is the first layer's.
+    """
+    first, second = inits
+    x = nn.relu(linear(hidden_size, ("token", "mlp"), "mlp_0", dtype=dtype, init=first, bias_init=bias_init)(x))
+    return nn.relu(linear(hidden_size, ("mlp", "hidden"), "mlp_1", dtype=dtype, init=second)(x))

@@ -1,9 +1,10 @@
-"""The matching initialisation: a Transformer whose first attention compares x_t with every past input from step 0.
+"""The matching initialisation: a Transformer or DeltaNet whose first block compares x_t with every past input from step 0.
 
 Not in the paper. With aligned tokens, token i holds x_{i-1} and its label. The input layer writes E x_t into the first
 half of the model dimensions and E x_{t-1}, with the same random E, into the second half. A matched head of the first
-block queries with the first half and has its keys in the second, so its attention logits are, after the layer norm,
-gain^2 (E x_t) . (E x_{i-1}) / sqrt(key size): it attends to the labels of examples that look like the present one.
+block queries with the first half and has its keys in the second. In a Transformer its attention logits are so, after
+the layer norm, gain^2 (E x_t) . (E x_{i-1}) / sqrt(key size): it attends to the labels of examples that look like the
+present one. In a DeltaNet it writes the label under the key of its own example, and reads with the present one.
 """
 
 import dataclasses
@@ -12,7 +13,22 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
-_OTHER_SCALE = 0.1  # of the query and key weights that do not match
+from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.models.sequence_model import InContextModel
+
+
+def check(model: InContextModel, switch: str) -> None:
+    """Raises UsageError unless a model of blocks with heads, whose attribute `switch` asks for it, can start matched."""
+    name = type(model).__name__
+    check_positive_integers(model, "matching_heads", "matching_layers")
+    if model.token_layout != "aligned":
+        raise UsageError(f"{name}.{switch} needs {name}.token_layout = 'aligned'")
+    if model.matching_heads > min(model.num_heads, model.model_size // 2):
+        raise UsageError(
+            f"{name}.matching_heads must be at most min(num_heads, model_size // 2), not {model.matching_heads}"
+        )
+    if model.matching_layers > model.num_layers:
+        raise UsageError(f"{name}.matching_layers must be at most num_layers, not {model.matching_layers}")
 
 
 def embedding(base: Initializer, num_features: int) -> Initializer:
@@ -37,15 +53,17 @@ class MatchedHeads:
       gain: the factor on queries and on keys.
       num_heads: matched heads.
       key_size: of every head.
+      other_scale: of the weights that do not match, over those of `base`.
     """
 
     gain: float
     num_heads: int
     key_size: int
+    other_scale: float
 
     def query(self, base: Initializer) -> Initializer:
         """Of the query weights [model size, heads * key size]: gain x identity from the first half."""
-        return self._init(base, second_half=False, spare_scale=_OTHER_SCALE)
+        return self._init(base, second_half=False, spare_scale=1.0)
 
     def key(self, base: Initializer) -> Initializer:
         """Of the key weights [model size, heads * key size]: gain x identity from the second half."""
@@ -56,14 +74,23 @@ class MatchedHeads:
     def _init(self, base: Initializer, *, second_half: bool, spare_scale: float) -> Initializer:
         def init(key, shape, dtype=jnp.float32):
             half = shape[0] // 2
-            size = min(self.key_size, half // self.num_heads)
-            kernel = _OTHER_SCALE * base(key, shape, dtype)
+            kernel = self.other_scale * base(key, shape, dtype)
             for head in range(self.num_heads):
+                size = min(self.key_size, half // self.num_heads)
                 column = head * self.key_size
                 row = half * second_half + head * size
-                spare = kernel[:, column + size : column + self.key_size] * (spare_scale / _OTHER_SCALE)
+                spare = kernel[:, column + size : column + self.key_size] * spare_scale
                 matched = jnp.zeros((shape[0], size), dtype).at[row : row + size].set(self.gain * jnp.eye(size))
                 kernel = kernel.at[:, column : column + self.key_size].set(jnp.concatenate([matched, spare], axis=1))
             return kernel
 
         return init
+
+
+def first_heads(base: Initializer, num_heads: int, value: float) -> Initializer:
+    """Of one number for each head: `value` for the first `num_heads`, the others as in `base`."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return base(key, shape, dtype).at[:num_heads].set(value)
+
+    return init

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import check_positive_integers
-from gpicl_flax.models import initializers, layers
+from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.models import initializers, layers, outer_product_matching
 from gpicl_flax.models.recurrence import recur, sigmoid
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
 
 
 @gin.configurable
@@ -18,14 +18,26 @@ class OuterProductLSTM(InContextModel):
     Attributes:
       size: s; every head has a cell of s x s numbers. Also, as in the authors' code, the width of the MLP.
       num_heads: m.
+      matching_heads: heads that start from the matching initialisation (see `outer_product_matching`); needs the
+        'aligned' token layout. 0 leaves it off.
     """
 
     size: int = 32
     num_heads: int = 1
+    matching_heads: int = 0
 
     def __post_init__(self):
         super().__post_init__()
         check_positive_integers(self, "size", "num_heads")
+        if self.matching_heads != 0:
+            check_positive_integers(self, "matching_heads")
+            if self.token_layout != "aligned":
+                raise UsageError("OuterProductLSTM.matching_heads needs OuterProductLSTM.token_layout = 'aligned'")
+            if self.matching_heads > self.num_heads:
+                raise UsageError(
+                    f"OuterProductLSTM.matching_heads must be at most num_heads, not {self.matching_heads}"
+                )
+            self._matched_cell(num_features=1)
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         cells = self.num_heads * self.size**2
@@ -35,19 +47,53 @@ class OuterProductLSTM(InContextModel):
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
         size, heads = self.size, self.num_heads
-        x = layers.input_mlp(self.tokens(inputs, labels), size, dtype=self.dtype)
-        init = initializers.fan_in_truncated_normal(size + heads * size)
-        gates = layers.linear(heads * 8 * size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
+        inits = self._inits(inputs.shape[-1])
+        x = layers.input_mlp(
+            self.tokens(inputs, labels), size, dtype=self.dtype, inits=inits.mlp, bias_init=inits.mlp_bias
+        )
+        gates = layers.linear(
+            heads * 8 * size,
+            ("hidden", "gates"),
+            "gates_input",
+            dtype=self.dtype,
+            init=inits.gates,
+            bias_init=inits.gates_bias,
+        )(x)
+        # Of what is compared, the part that comes from the inputs; the rest is known only within the recurrence.
+        shown = gates.reshape(*gates.shape[:2], heads, 8, size)
+        show_comparison(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
         gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(
-            "gates_recurrent", nn.with_logical_partitioning(init, ("hidden", "gates")), (heads * size, heads * 8 * size)
+            "gates_recurrent",
+            nn.with_logical_partitioning(inits.recurrent, ("hidden", "gates")),
+            (heads * size, heads * 8 * size),
         )
-        key_scale = nn.softplus(self.param("key_scale", nn.initializers.zeros, ()))
+        key_scale = nn.softplus(self.param("key_scale", inits.key_scale, ()))
         cell = jnp.zeros((len(inputs), heads, size, size), gates.dtype)
         # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
         key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(inputs), 1, 1, 1))
         hidden = recur(_cell, key_scale, kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden.swapaxes(0, 1), self.num_classes)
+        return layers.logits(hidden.swapaxes(0, 1), self.num_classes, init=inits.logits)
+
+    def _inits(self, num_features: int) -> outer_product_matching.Inits:
+        """Of the parameters for X = num_features: the paper's, or matched."""
+        zeros, linear = nn.initializers.zeros, initializers.fan_in_truncated_normal()
+        gates = initializers.fan_in_truncated_normal(self.size + self.num_heads * self.size)
+        paper = outer_product_matching.Inits(
+            mlp=(linear, linear),
+            mlp_bias=zeros,
+            gates=gates,
+            gates_bias=zeros,
+            recurrent=gates,
+            key_scale=zeros,
+            logits=linear,
+        )
+        return self._matched_cell(num_features).inits(paper) if self.matching_heads else paper
+
+    def _matched_cell(self, num_features: int) -> outer_product_matching.MatchedCell:
+        return outer_product_matching.MatchedCell(
+            num_features, self.num_classes, self.size, self.num_heads, self.matching_heads
+        )
 
 
 def _cell(key_scale: jax.Array, gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.errors import check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers, matching
 from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
+
+_OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
 
 
 @gin.configurable
@@ -27,7 +29,8 @@ class Transformer(InContextModel):
       max_length: T_max, the number of learned positions.
       matching_gain: if set, start from the matching initialisation (see `matching`) with this gain; needs the
         'aligned' token layout. None, as in the paper, leaves it off.
-      matching_heads: heads of the first block that start matched.
+      matching_heads: heads of a matched block that start matched.
+      matching_layers: the first so many blocks start matched.
     """
 
     num_layers: int = 4
@@ -38,19 +41,14 @@ class Transformer(InContextModel):
     max_length: int = 100
     matching_gain: float | None = None
     matching_heads: int = 1
+    matching_layers: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
         check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
-            check_positive_integers(self, "matching_heads")
-            if self.token_layout != "aligned":
-                raise UsageError("Transformer.matching_gain needs Transformer.token_layout = 'aligned'")
-            if self.matching_heads > min(self.num_heads, self.model_size // 2):
-                raise UsageError(
-                    f"Transformer.matching_heads must be at most min(num_heads, model_size // 2), not {self.matching_heads}"
-                )
+            matching.check(self, "matching_gain")
 
     @property
     def max_sequence_length(self) -> int:
@@ -68,7 +66,7 @@ class Transformer(InContextModel):
         query_init = key_init = scaled
         if self.matching_gain is not None:
             embedding_init = matching.embedding(embedding_init, inputs.shape[-1])
-            heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size)
+            heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size, _OTHER_SCALE)
             query_init, key_init = heads.query(scaled), heads.key(scaled)
 
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
@@ -86,8 +84,8 @@ class Transformer(InContextModel):
                 key_size=self.key_size,
                 mlp_ratio=self.mlp_ratio,
                 kernel_init=scaled,
-                query_init=query_init if layer == 0 else scaled,
-                key_init=key_init if layer == 0 else scaled,
+                query_init=query_init if layer < self.matching_layers else scaled,
+                key_init=key_init if layer < self.matching_layers else scaled,
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(x)

@@ -180,6 +180,10 @@ def test_state_size():
         ({"chunk_size": 0}, "DeltaNet.chunk_size must be a positive integer"),
         ({"gated": 1}, "DeltaNet.gated must be of type bool"),
         ({"token_layout": "reversed"}, "DeltaNet.token_layout"),
+        ({"matching_heads": 1}, "DeltaNet.matching_heads needs DeltaNet.token_layout = 'aligned'"),
+        ({"matching_heads": -1, "token_layout": "aligned"}, "DeltaNet.matching_heads must be a positive integer"),
+        ({"matching_heads": 9, "token_layout": "aligned"}, "DeltaNet.matching_heads must be at most"),
+        ({"matching_heads": 1, "matching_layers": 5, "token_layout": "aligned"}, "matching_layers must be at most"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, words):

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from gpicl_flax.models import Transformer
+from gpicl_flax.models import DeltaNet, Transformer
 
 B, T, X, C = 2, 6, 9, 4
+BLOCKS = {"num_layers": 3, "num_heads": 2, "key_size": 4, "model_size": 16, "token_layout": "aligned"}
 
 
 def first_attention(model, inputs, labels):
@@ -21,6 +22,101 @@ def first_attention(model, inputs, labels):
     return *(
         np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key", "attention_norm")
     ), variables["params"]
+
+
+def queries_and_keys(model, params, inputs, labels):
+    """Of the first block, each [B, T, heads, key size], in float64."""
+    _, captured = model.apply(
+        {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name in ("query", "key")
+    )
+    block = captured["intermediates"]["block_0"]
+    return tuple(np.asarray(block[name]["__call__"][0], np.float64) for name in ("query", "key"))
+
+
+def normed_inputs(params, inputs):
+    """norm(E x_t | E x_{t-1}) at initialisation, as its two halves [B, T, model size / 2], in float64."""
+    kernel = np.asarray(params["embedding"]["kernel"], np.float64)
+    present = inputs.astype(np.float64) @ kernel[:X, : kernel.shape[1] // 2]
+    past = np.zeros_like(present)
+    past[:, 1:] = present[:, :-1]
+    token = np.concatenate([present, past], axis=-1)
+    mean, deviation = token.mean(-1, keepdims=True), np.sqrt(token.var(-1, keepdims=True) + 1e-5)
+    return (present - mean) / deviation, (past - mean) / deviation
+
+
+def without_labels(params):
+    """The parameters with zeros for what the input layer writes of labels."""
+    kernel = params["embedding"]["kernel"].at[2 * X :].set(0)
+    return params | {"embedding": params["embedding"] | {"kernel": kernel}}
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T))
+
+
+def test_at_step_0_the_first_head_s_logits_are_scaled_inner_products_of_projected_inputs(data):
+    gain, key_size, model_size = 1.5, 20, 32
+    model = Transformer(
+        num_layers=1,
+        num_heads=2,
+        key_size=key_size,
+        model_size=model_size,
+        num_classes=C,
+        token_layout="aligned",
+        matching_gain=gain,
+    )
+    params = nn.unbox(model.init(jax.random.key(0), *data))["params"]
+
+    def logits(params):
+        query, key = queries_and_keys(model, params, *data)
+        return np.einsum("btk,bik->bti", query[:, :, 0], key[:, :, 0]) / key_size**0.5
+
+    present, past = normed_inputs(params, data[0])
+    expected = gain**2 * np.einsum("btd,bid->bti", present, past) / key_size**0.5
+    inputs_alone = without_labels(params) | {"positions": 0 * params["positions"]}
+    np.testing.assert_allclose(logits(inputs_alone), expected, rtol=1e-4, atol=1e-5)
+    # Positions and labels, which are small, change them little.
+    assert np.corrcoef(logits(params)[:, :, 1:].ravel(), expected[:, :, 1:].ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(("matched", "key_size"), [(1, 12), (2, 4), (3, 12)])
+def test_delta_net_at_step_0_writes_under_the_previous_input_and_reads_with_the_present_one(data, matched, key_size):
+    sizes = {"num_layers": 1, "num_heads": 3, "key_size": key_size, "model_size": 16, "num_classes": C}
+    plain, model = (
+        DeltaNet(**sizes, token_layout="aligned", matching_heads=heads, chunk_size=T) for heads in (0, matched)
+    )
+    plain, params = (nn.unbox(model.init(jax.random.key(0), *data))["params"] for model in (plain, model))
+    query, key = queries_and_keys(model, without_labels(params), *data)
+    present, past = normed_inputs(params, data[0])
+    size = min(key_size, 8 // matched)
+    for head in range(matched):
+        dimensions = np.arange(head * size, (head + 1) * size)
+        np.testing.assert_allclose(query[:, :, head, :size], present[..., dimensions], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(key[:, :, head, :size], past[..., dimensions], rtol=1e-4, atol=1e-5)
+    assert not np.any(key[:, :, :matched, size:])
+
+    block, plain = params["block_0"], plain["block_0"]
+    at_zero = np.exp(block["log_decay_rate"]) * np.log1p(np.exp(block["decay_bias"]))  # forgotten at a zero token
+    np.testing.assert_allclose(at_zero[:matched], 1e-3, rtol=1e-3)
+    for name in ("log_decay_rate", "decay_bias"):
+        np.testing.assert_array_equal(block[name][matched:], plain[name][matched:])
+    for name in ("query", "key"):
+        np.testing.assert_array_equal(block[name]["kernel"][:, matched:], plain[name]["kernel"][:, matched:])
+    for name in ("value", "strength", "decay", "gate", "delta_output"):
+        np.testing.assert_array_equal(block[name]["kernel"], plain[name]["kernel"])
+
+
+def test_gradients_reach_every_head_s_queries_and_keys(data, quick_jit):
+    model = DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, token_layout="aligned", matching_heads=2)
+    params = nn.unbox(model.init(jax.random.key(0), *data))["params"]
+    weights = np.random.default_rng(0).normal(size=(B, T, 10))
+    gradients = quick_jit(jax.grad(lambda p: (model.apply({"params": p}, *data) * weights).sum()))(params)["block_0"]
+    for name in ("query", "key", "value"):
+        assert np.abs(gradients[name]["kernel"]).max(axis=0)[:, :4].min() > 1e-6, name
+    for name in ("log_decay_rate", "decay_bias"):
+        assert np.abs(gradients[name]).min() > 1e-9, name
 
 
 @pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
@@ -72,6 +168,20 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched()
         )
     for block, name in (("block_0", "value"), ("block_1", "query"), ("block_1", "key")):
         np.testing.assert_array_equal(matched[block][name]["kernel"], plain[block][name]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Transformer(matching_gain=1.0, **BLOCKS), DeltaNet(matching_heads=1, **BLOCKS)],
+    ids=["transformer", "delta_net"],
+)
+@pytest.mark.parametrize("matched", [1, 2])
+def test_the_first_so_many_blocks_start_matched(data, model, matched):
+    params = nn.unbox(model.clone(matching_layers=matched).init(jax.random.key(0), *data))["params"]
+    for layer in range(3):
+        query, key = (params[f"block_{layer}"][name]["kernel"][:, 0] for name in ("query", "key"))
+        is_matched = np.array_equal(query, np.eye(16, 4)) and np.array_equal(key, np.eye(16, 4, k=-8))
+        assert is_matched == (layer < matched)
 
 
 def test_matched_heads_prefer_the_input_that_looks_alike():

@@ -15,16 +15,24 @@ _TRANSFORMER = {"num_layers": 2, "num_heads": 2, "key_size": 4, "model_size": 12
 _DELTA_NET = {**_TRANSFORMER, "chunk_size": 3}
 MODELS = {
     "transformer": Transformer(**_TRANSFORMER),
-    "aligned_transformer": Transformer(**_TRANSFORMER, token_layout="aligned", matching_gain=2.0),
+    "aligned_transformer": Transformer(**_TRANSFORMER, token_layout="aligned"),
+    "matched_transformer": Transformer(**_TRANSFORMER, token_layout="aligned", matching_gain=2.0, matching_layers=2),
     "lstm": LSTM(hidden_size=6, num_classes=C),
     "aligned_lstm": LSTM(hidden_size=6, num_classes=C, token_layout="aligned"),
     "outer_product_lstm": OuterProductLSTM(size=6, num_heads=2, num_classes=C),
+    "aligned_outer_product_lstm": OuterProductLSTM(size=6, num_heads=2, num_classes=C, token_layout="aligned"),
+    "matched_outer_product_lstm": OuterProductLSTM(size=13, num_classes=C, token_layout="aligned", matching_heads=1),
     "vsml": VSML(hidden_size=4, num_classes=C),
     "deep_vsml": VSML(num_layers=3, layer_size=3, hidden_size=4, num_classes=C),
     "aligned_deep_vsml": VSML(num_layers=2, layer_size=3, hidden_size=4, num_classes=C, token_layout="aligned"),
     "vsml_without_symmetries": VSMLWithoutSymmetries(grid_size=2, hidden_size=4, num_classes=C),
+    "aligned_vsml_without_symmetries": VSMLWithoutSymmetries(
+        grid_size=2, hidden_size=4, num_classes=C, token_layout="aligned"
+    ),
     "delta_net": DeltaNet(**_DELTA_NET),
     "recurrent_delta_net": DeltaNet(**_DELTA_NET, form="recurrent"),
+    "aligned_delta_net": DeltaNet(**_DELTA_NET, token_layout="aligned"),
+    "matched_delta_net": DeltaNet(**_DELTA_NET, token_layout="aligned", matching_heads=1, matching_layers=2),
     "mlp": MLP(hidden_size=6, num_classes=C),
     "online_sgd": OnlineSGD(hidden_sizes=(6,), num_classes=C, inner_optimizer=optax.sgd(0.1)),
     "online_adam": OnlineSGD(num_classes=C, inner_optimizer=optax.adam(0.1, eps=0.1)),

@@ -114,6 +114,8 @@ def test_initial_weights_have_the_authors_scales(quick_jit):
         ({"num_heads": 0}, "num_heads must be a positive integer"),
         ({"matching_gain": 2.0}, "needs .*aligned"),
         ({"matching_gain": 2.0, "token_layout": "aligned", "matching_heads": 9}, "matching_heads"),
+        ({"matching_gain": 2.0, "token_layout": "aligned", "matching_layers": 5}, "matching_layers must be at most"),
+        ({"matching_gain": 2.0, "token_layout": "aligned", "matching_layers": 0}, "matching_layers must be a positive"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, words):
