@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test             run the tests"
-	@echo "make test-slow        run the long checks: the quickstart with five seeds"
+	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"

@@ -115,6 +115,7 @@ def test_debians_fashion_mnist_is_listed_where_it_is(tmp_path, store, monkeypatc
     assert "importable" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dataset_listing.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_debians_fashion_mnist_is_imported_pixel_for_pixel(store):
     from gpicl_flax.tasks import files
