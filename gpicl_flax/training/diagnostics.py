@@ -38,7 +38,8 @@ class Diagnostics:
 
     Attributes:
       period: steps between two of them; they come at the end of a dispatch.
-      num_sequences: of unseen tasks, for one of them; rounded up to what the mesh divides.
+      num_sequences: of unseen tasks, for one of them; rounded up to what the mesh divides, and never more than a training
+        step has in memory at once.
     """
 
     period: int = 100
@@ -57,6 +58,7 @@ class Diagnose:
 
     Args:
       seeds: of the members.
+      accumulation: parts that a training step splits its batch into.
       train: the training split, where batches bring their examples; None: `placed` has them.
     """
 
@@ -70,9 +72,11 @@ class Diagnose:
         placed: Placed,
         *,
         seeds: list[int],
+        accumulation: int,
         mesh: jax.sharding.Mesh,
     ):
-        count = -(-settings.num_sequences // mesh.shape["data"]) * mesh.shape["data"]
+        count = min(settings.num_sequences, tasks.task_batch_size // accumulation)
+        count = -(-count // mesh.shape["data"]) * mesh.shape["data"]
         size = count, tasks.sequence_length, len(train), train.group_size
         indices = [loader.draw_example_indices(np.random.default_rng(seed), *size) for seed in seeds]
         batch = {

@@ -171,7 +171,17 @@ def train(
         diagnose = None
         if training.diagnostics:
             seeds = [member.seed for member in members]
-            diagnose = Diagnose(training.diagnostics, model, tasks, form, dataset.train, placed, seeds=seeds, mesh=mesh)
+            diagnose = Diagnose(
+                training.diagnostics,
+                model,
+                tasks,
+                form,
+                dataset.train,
+                placed,
+                seeds=seeds,
+                accumulation=training.accumulation,
+                mesh=mesh,
+            )
         if training.steps == 0:
             for index, run in enumerate(runs):
                 if run.is_due(stop):

@@ -26,14 +26,16 @@ MODELS = {
 }
 
 
-def diagnose(model, dataset, *, seeds=(5,), data=1, gather=False, num_sequences=8):
+def diagnose(model, dataset, *, seeds=(5,), data=1, gather=False, num_sequences=8, accumulation=1):
     """The diagnostics [S, ...] of fresh parameters, and these."""
     mesh = MeshShape(data=data).build(len(seeds))
     with jax.set_mesh(mesh):
         params = init_states(model, [optax.sgd(0.1)] * len(seeds), TASKS, seeds=seeds, mesh=mesh).params
         placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
         settings = Diagnostics(num_sequences=num_sequences)
-        call = Diagnose(settings, model, TASKS, FORM, dataset.train, placed, seeds=list(seeds), mesh=mesh)
+        data = dataset.train, placed
+        more = {"seeds": list(seeds), "accumulation": accumulation, "mesh": mesh}
+        call = Diagnose(settings, model, TASKS, FORM, *data, **more)
         return jax.device_get((call(params), params))
 
 
@@ -117,8 +119,9 @@ def test_layers_are_in_the_order_of_their_numbers():
     assert len(np.unique(expected)) == 5
 
 
-def test_sequences_are_rounded_up_to_what_the_mesh_divides(toy_dataset):
-    found, _ = diagnose(MODELS["lstm"], toy_dataset, data=8, num_sequences=3)
+@pytest.mark.parametrize("settings", [{"data": 8, "num_sequences": 3}, {"num_sequences": 100, "accumulation": 2}])
+def test_sequences_are_what_the_mesh_divides_and_a_step_has_in_memory(settings, toy_dataset):
+    found, _ = diagnose(MODELS["lstm"], toy_dataset, **settings)
     expected, _ = diagnose(MODELS["lstm"], toy_dataset, num_sequences=8)
     np.testing.assert_allclose(found["unseen_loss"], expected["unseen_loss"], rtol=1e-5)
 
