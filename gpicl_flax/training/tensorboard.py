@@ -26,18 +26,21 @@ class TensorBoard:
         self._writer = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
 
     def __call__(self, row: dict[str, Any]) -> None:
-        values = {"/".join(map(str, path)): value for path, value in _leaves(row) if path != ("step",)}
-        self._writer.write_scalars(row["step"], values)
+        self._writer.write_scalars(row["step"], dict(scalars(row)))
 
     def close(self) -> None:
         """Writes what is pending."""
         self._writer.close()
 
 
-def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float]]:
-    """The numbers in nested dicts and lists, with their paths."""
-    if isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(part, (*path, key))
-    else:
-        yield path, float(value)
+def scalars(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a row but its step, those in nested dicts and lists under a path."""
+
+    def walk(value, path):
+        if isinstance(value, dict | list):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from walk(part, [*path, str(key)])
+        else:
+            yield "/".join(path), float(value)
+
+    return walk({name: value for name, value in row.items() if name != "step"}, [])

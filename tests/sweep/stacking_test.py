@@ -28,6 +28,10 @@ def test_points_that_differ_in_numbers_share_a_stack(plan):
     assert [len(stack) for stack in plan(grids)] == [32]
     weight_decay = "[{'Run.optimizer': @adamw(), 'adamw.weight_decay': [0.0, 1e-4]}]"
     assert [len(stack) for stack in plan(weight_decay)] == [2]
+    labelled = (
+        "[{'change': {'none': {}, 'eps': {'adam.eps': 1e-5}, 'p': {'TaskDistribution.permute_labels_prob': 1.0}}}]"
+    )
+    assert [len(stack) for stack in plan(labelled)] == [3]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, Start, execute
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.tensorboard import scalars
 
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Training.steps = 4", "Training.steps_per_dispatch = 2",
          "Training.checkpoint_period = 4", "Run.tensorboard = True"]  # fmt: skip
@@ -17,6 +18,16 @@ def test_without_the_extra_it_is_refused(small_bindings, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="tensorflow and tensorboard.*extra `tensorboard`"):
         parse([], [*small_bindings, *MODEL]).resolve(Run)
+
+
+def test_what_is_nested_has_a_path():
+    row = {"step": 3, "loss": 2.0, "diagnostics": {"matching_score": [[0.5, 0.25]], "grad_norms": {"block_0/key": 1.0}}}
+    assert dict(scalars(row)) == {
+        "loss": 2.0,
+        "diagnostics/matching_score/0/0": 0.5,
+        "diagnostics/matching_score/0/1": 0.25,
+        "diagnostics/grad_norms/block_0/key": 1.0,
+    }
 
 
 def test_tensorboard_gets_the_rows_of_metrics_jsonl(small_bindings, tmp_path):
