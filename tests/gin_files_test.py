@@ -78,6 +78,14 @@ def test_the_laptop_scale_runs_the_papers_setting_for_long():
     assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("path", ["gin/base.gin", "gin/state_size.gin", "gin/sgd.gin", "gin/maml.gin"])
+def test_what_the_paper_does_not_have_is_off_in_its_presets(path):
+    for config in configs(path):
+        run, _ = config.resolve(Run)
+        assert getattr(run.model, "token_layout", "shifted") == "shifted" and run.training.curriculum is None
+        assert getattr(run.model, "matching_gain", None) is None and getattr(run.model, "matching_heads", 0) in (0, 1)
+
+
 @pytest.mark.parametrize(("name", "features"), [("14x14x1", 196), ("28x28x1", 784), ("32x32x3", 3072)])
 def test_input_presets_set_the_shape_that_they_are_named_after(name, features):
     run, _ = parse(["gin/base.gin", f"gin/inputs/{name}.gin"]).resolve(Run)
