@@ -166,8 +166,9 @@ def speed_up_in_words(row: pd.Series) -> str:
 
 def _caption(rule: Rule, compares: bool) -> str:
     right = (
-        f" Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs. Where the "
-        f"median of '{BASELINE}' is beyond its budget, the ratio is a lower bound ('at least', hollow, arrow)."
+        f" Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs where both "
+        f"have five or more. Where the median of '{BASELINE}' is beyond its budget, the ratio is a lower bound ('at least', "
+        "hollow, arrow)."
         if compares
         else f" There is no speed-up, as no setting has an intervention called '{BASELINE}' beside another."
     )

@@ -126,8 +126,9 @@ def _tables(of: Study) -> Iterator[str]:
                 _in_words(numbers),
                 "Median length of the plateau in training steps, and how many times shorter it is than that of "
                 f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched for. "
-                "p: log-rank test against that baseline, not corrected for the number of comparisons. One run has neither "
-                "interval nor p.",
+                "p: permutation test of the log-rank statistic against that baseline, not corrected for the number of "
+                "comparisons; 0.1 is the least that three runs against three can have. One run has neither interval nor p, "
+                "and fewer than five have no interval of a speed-up.",
             )
     ends = of.table.assign(phase=phases.phases(of.table).fillna("unknown"))
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
