@@ -13,12 +13,13 @@ BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the length of a plateau is told: its columns in a table of runs, and its name in words."""
+    """How the length of a plateau is told: its columns in a table of runs, its name in words, and what to beware of."""
 
     name: str
     steps: str
     left: str
     words: str
+    caveat: str = ""
 
     def known(self, table: pd.DataFrame) -> pd.DataFrame:
         """The runs whose plateau has a length."""
@@ -29,7 +30,14 @@ class Rule:
         return Lengths(table[self.steps].to_numpy(float), table[self.left].to_numpy(bool))
 
 
-BY_TRAINING_LOSS = Rule("training", "plateau_steps", "plateau_left", "training loss")
+BY_TRAINING_LOSS = Rule(
+    "training",
+    "plateau_steps",
+    "plateau_left",
+    "training loss",
+    " That loss also falls without any learning-to-learn where a bias or a curriculum makes the training tasks easier, or "
+    "where they are memorised; interventions that do this can be compared by the loss on unseen tasks only.",
+)
 BY_UNSEEN_TASKS = Rule("unseen", "unseen_plateau_steps", "unseen_plateau_left", "loss on unseen tasks")
 RULES = (BY_UNSEEN_TASKS, BY_TRAINING_LOSS)  # the first also compares runs that train on other tasks
 

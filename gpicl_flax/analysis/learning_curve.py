@@ -55,7 +55,7 @@ def chart(run: OneRun) -> Chart:
     caption = (
         "Left: accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals"
         + (f", after step {run.evaluations[-1]['step']:,}" if run.evaluations else "; there is no evaluation yet")
-        + ". Right: the training loss and its average, by which the plateau is told."
+        + (". Right: the training loss and its average, by which the plateau is told." if run.facts["steps"] else ".")
     )
     return Chart(name, title, caption, figure)
 

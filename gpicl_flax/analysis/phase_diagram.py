@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from gpicl_flax.analysis import chart, groups, runs
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.groups import BASELINE
-from gpicl_flax.analysis.phases import GAIN_CUT, GENERALIZE, OVERFIT, PHASES, PLATEAU, phases
+from gpicl_flax.analysis.phases import CAVEAT, GAIN_CUT, GENERALIZE, OVERFIT, PHASES, PLATEAU, phases
 from gpicl_flax.analysis.study import Study
 
 _LOOKS = {
@@ -72,7 +72,8 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
     caption = (
         "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in their "
         f"seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} nats; "
-        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither. An unbounded number of tasks comes last."
+        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither. An unbounded number of tasks comes last. "
+        + CAVEAT
     )
     left_out = len(study.table) - len(table)
     if left_out:

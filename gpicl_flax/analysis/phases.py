@@ -7,6 +7,10 @@ from gpicl_flax.records import plateau
 
 PLATEAU, OVERFIT, GENERALIZE = PHASES = ("Plateau", "Overfit", "Generalize")
 GAIN_CUT = 0.2
+CAVEAT = (
+    "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell without "
+    "that gain."
+)
 
 
 def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.Series:

@@ -177,4 +177,5 @@ def _caption(rule: Rule, compares: bool) -> str:
         "ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half have left, with "
         "the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has no interval."
         + right
+        + rule.caveat
     )

@@ -128,7 +128,7 @@ def _tables(of: Study) -> Iterator[str]:
                 f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched for. "
                 "p: permutation test of the log-rank statistic against that baseline, not corrected for the number of "
                 "comparisons; 0.1 is the least that three runs against three can have. One run has neither interval nor p, "
-                "and fewer than five have no interval of a speed-up.",
+                "and fewer than five have no interval of a speed-up." + rule.caveat,
             )
     ends = of.table.assign(phase=phases.phases(of.table).fillna("unknown"))
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
@@ -138,8 +138,8 @@ def _tables(of: Study) -> Iterator[str]:
         yield page.table_section(
             "Phases",
             ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
-            f"How many runs of each kind stand on their plateau, overfit their tasks, or generalize: gain at least "
-            f"{phases.GAIN_CUT:g} of accuracy within a sequence of an unseen task.",
+            f"How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at least "
+            f"{phases.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. {phases.CAVEAT}",
         )
 
 

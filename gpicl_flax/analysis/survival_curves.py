@@ -77,6 +77,7 @@ def _caption(rule: Rule, study: Study, known: pd.DataFrame) -> str:
         f"{rule.words}; a vertical tick marks a run that ended, or stands now, on its plateau, whose length is only known to be "
         f"longer. In a panel of several curves each is shifted up or down by up to 0.015, so that they do not cover each "
         f"other. Panels of up to {_BANDS} curves show 95% log-log intervals; the numbers have them for all."
+        + rule.caveat
         + (
             f" {left_out} of {len(study.table)} runs do not tell the length of their plateau and are left out."
             if left_out

@@ -48,6 +48,12 @@ def test_survival_by_unseen_tasks_has_its_own_steps(plateaus):
     assert matched.get_xdata()[1:].tolist() == [60]
 
 
+def test_figures_by_training_loss_say_what_it_cannot_compare(plateaus):
+    for draw in (survival_curves.draw, plateau_lengths.draw):
+        assert "curriculum" in draw(plateaus, BY_TRAINING_LOSS).caption
+        assert "curriculum" not in draw(plateaus, BY_UNSEEN_TASKS).caption
+
+
 def test_medians_and_speed_ups(plateaus):
     chart = plateau_lengths.draw(plateaus, BY_TRAINING_LOSS)
     left, right = chart.figure.axes
