@@ -76,7 +76,7 @@ class Config:
             except (TypeError, ValueError) as error:
                 raise UsageError(one_line(error)) from error
             operative = gin.operative_config_str()
-        unused = self.bindings.keys() - _read(operative).bindings.keys()
+        unused = self.bindings.keys() - read(operative).bindings.keys()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
         return value, operative
@@ -93,7 +93,7 @@ def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
     """
     files = [_find(path) for path in gin_files]
     with _gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True)):
-        return _read(gin.config_str())
+        return read(gin.config_str())
 
 
 def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
@@ -104,7 +104,7 @@ def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
         gin.finalize()
 
     with _gin(parse_all):
-        return _read(gin.config_str())
+        return read(gin.config_str())
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -149,8 +149,13 @@ class _Delegate(config_parser.ParserDelegate):
         return _Macro(macro_name)
 
 
-def _read(text: str) -> Config:
-    """The configuration in a text that gin printed."""
+def read(text: str) -> Config:
+    """The configuration in a text that gin or `Config.text` wrote; gin's globals, and what it imports, stay out of it.
+
+    Raises:
+      UsageError: a macro has no value of its own, or is never used.
+      SyntaxError: it is no gin file.
+    """
     macros, bindings, imports = {}, {}, []
     for statement in config_parser.ConfigParser(text, _Delegate()):
         if isinstance(statement, config_parser.ImportStatement):

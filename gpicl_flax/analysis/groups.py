@@ -10,6 +10,11 @@ from gpicl_flax.analysis.survival import Lengths
 
 BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 
+# Bindings that make no setting: what repetitions differ in, what has a place of its own, and what changes no result.
+_NO_SETTING = (
+    "Run.seed", "Run.labels", "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob", "Loader.", "MeshShape.",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -46,17 +51,21 @@ def grouped(table: pd.DataFrame) -> pd.DataFrame:
     """A table of runs with three more columns, which are missing for runs whose facts are.
 
     intervention: the label of that axis; for runs without it the model, with its number of parameters where there are several.
-    setting: base dataset, size of the model and what other axes of labels there are, as far as they vary, and the bias where
-      it varies among runs that are the same otherwise; all but the number of tasks.
+    setting: base dataset, size of the model and what other axes of labels there are, as far as they vary, and the bias and
+      any other binding that varies among runs that are the same otherwise; all but the number of tasks.
     panel: in which interventions are compared: the setting, and the number of tasks where that varies among runs that are
       the same otherwise. Runs of one panel and intervention differ in their seeds.
     """
     table = table.copy()
     table["intervention"] = _interventions(table)
     table["setting"] = _settings(table)
-    table["setting"] = _divided(table, "setting", "permute_labels_prob", "p = {}")
+    table["setting"] = _divided(table, "setting", "p = " + _numbers(table["permute_labels_prob"]))
+    for name in table.columns:
+        if name.startswith("binding_") and not name.removeprefix("binding_").startswith(_NO_SETTING):
+            values = name.rpartition(".")[2] + " = " + table[name].fillna("default")
+            table["setting"] = _divided(table, "setting", values)
     table["panel"] = table["setting"]
-    table["panel"] = _divided(table, "panel", "num_tasks", "{} tasks")
+    table["panel"] = _divided(table, "panel", _numbers(table["num_tasks"]) + " tasks")
     return table
 
 
@@ -77,11 +86,15 @@ def _names_tasks(table: pd.DataFrame, name: str) -> bool:
     return len(pairs) == pairs[name].nunique() == pairs["num_tasks"].nunique()
 
 
-def _divided(table: pd.DataFrame, column: str, fact: str, text: str) -> pd.Series:
-    """The column, with the fact added where it varies within an intervention."""
-    if not (table.groupby([column, "intervention"])[fact].nunique() > 1).any():
+def _divided(table: pd.DataFrame, column: str, facts: pd.Series) -> pd.Series:
+    """The column, with the facts, as text, added where they vary within an intervention."""
+    if not (facts.groupby([table[column], table["intervention"]]).nunique() > 1).any():
         return table[column]
-    return table[column] + ", " + table[fact].map(lambda value: text.format(number(value)), na_action="ignore")
+    return table[column] + ", " + facts
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    return values.map(number, na_action="ignore").astype(object)
 
 
 def _interventions(table: pd.DataFrame) -> pd.Series:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from etils import epath
 
+from gpicl_flax import config
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json
 
@@ -19,6 +20,7 @@ class OneRun:
       folder: where it was read.
       ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
       facts: run.json; empty where it cannot be read.
+      bindings: of config.gin, their values as text; empty where it cannot be read.
       metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
       diagnostics: what was diagnosed, by step, in the order of the steps.
       evaluations: the run's own meta-tests, in the order of their steps.
@@ -28,6 +30,7 @@ class OneRun:
     folder: RunFolder
     ended: str | None
     facts: dict[str, Any]
+    bindings: dict[str, str]
     metrics: pd.DataFrame
     diagnostics: dict[int, dict[str, Any]]
     evaluations: list[dict[str, Any]]
@@ -44,6 +47,7 @@ def read(folder: RunFolder) -> OneRun:
     gaps: list[str] = []
     names = {path.name for path in folder.path.iterdir()}
     facts = _read_facts(folder, gaps)
+    bindings = _read_bindings(folder.config, gaps) if folder.config.name in names else {}
     rows = _read_rows(folder.metrics, gaps) if folder.metrics.name in names else {}
     if not rows and facts.get("steps") != 0:
         gaps.append("no metrics")
@@ -56,6 +60,7 @@ def read(folder: RunFolder) -> OneRun:
         folder,
         next((marker for marker in (DONE, DIVERGED) if marker in names), None),
         facts,
+        bindings,
         metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
         {step: values for step, values in diagnostics.items() if isinstance(values, dict)},
         evaluations,
@@ -72,6 +77,14 @@ def _read_facts(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
         gaps.append(f"{folder.facts.name} is missing or damaged")
         return {}
     return facts
+
+
+def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
+    try:
+        return {name: str(value) for name, value in config.read(path.read_text()).bindings.items()}
+    except (UsageError, SyntaxError):
+        gaps.append(f"{path.name} is damaged")
+        return {}
 
 
 def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:

@@ -57,6 +57,7 @@ def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
       run_id, folder, ended ('DONE' or 'DIVERGED'), gaps (what is missing or damaged, as text);
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
       label_<axis>: what the axes of a sweep call the run;
+      binding_<name>: of config.gin, as text;
       last_step: of the log; lowest_loss_ema, in nats;
       plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
         length is censored: it is the last step;
@@ -89,6 +90,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
     labels = facts.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
+    row |= {f"binding_{name}": value for name, value in run.bindings.items()}
     row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": metrics["loss_ema"].min()}
     classes = facts.get("num_classes")
     ema = metrics["loss_ema"]

@@ -42,6 +42,7 @@ def write_run(
     ended: str | None = DONE,
     diagnostics_period: int | None = 20,
     evaluations: dict[int, list[dict]] | None = None,
+    config: str | None = None,
     **facts,
 ) -> RunFolder:
     """A run that logs every 10 steps; its average loss is 2.25 until the step `left_at`, and 1.5 from then on.
@@ -57,6 +58,8 @@ def write_run(
         "steps": steps, "seed": 0, "base_dataset": {"name": "digits"},
     }  # fmt: skip
     write_json(folder.facts, known | facts)
+    if config is not None:
+        folder.config.write_text(config)
     log = JsonLines(folder.metrics)
     for step in range(10, steps + 1, 10):
         log.append(metrics_row(step, left_at, unseen_left_at, diagnostics_period))

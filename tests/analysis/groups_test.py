@@ -61,6 +61,25 @@ def test_labels_that_name_numbers_of_tasks_do_not_divide_settings(grouped):
     assert table["panel"].tolist() == ["digits, 100 tasks", "digits, 1,000 tasks"]
 
 
+def test_bindings_divide_settings_where_runs_would_pass_for_repetitions(grouped):
+    def run(seed, *more):
+        return {"config": "\n".join([f"Run.seed = {seed}", "Run.model = @LSTM()", *more]), "seed": seed}
+
+    slow, fast = (f"adam.learning_rate = {rate}" for rate in (1e-3, 3e-3))
+    table = grouped(run(0, slow), run(1, slow), run(0, fast), run(0))
+    settings = ["digits, learning_rate = 0.001"] * 2 + [
+        "digits, learning_rate = 0.003",
+        "digits, learning_rate = default",
+    ]
+    assert table["setting"].tolist() == table["panel"].tolist() == settings
+
+
+def test_bindings_of_an_intervention_do_not_divide_settings(grouped):
+    paper = labelled(intervention="paper") | {"config": "Run.seed = 0"}
+    other = labelled(intervention="other") | {"config": "Run.seed = 0\nadam.eps_root = 0.0"}
+    assert grouped(paper, other)["panel"].tolist() == ["digits", "digits"]
+
+
 def test_a_run_without_facts_is_in_no_group(grouped, make_run, tmp_path):
     make_run(tmp_path / "damaged").facts.unlink()
     table = grouped(labelled(intervention="paper"))
