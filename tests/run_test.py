@@ -106,9 +106,10 @@ def test_a_transformer_with_everything_and_two_devices_resumes_bit_for_bit(small
     ])  # fmt: skip
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     start(config, whole)
-    for stop in (4, 6):  # at a checkpoint of the period, and between two
+    for stop, evaluated in ((4, 0), (6, 1)):  # at a checkpoint of the period, which is saved first, and between two
         with pytest.raises(Preempted):
             start(config, parts, sigterm_at(stop))
+        assert len(list(parts.evaluations.glob("*"))) == evaluated
     start(config, parts)
     assert contents(parts) == contents(whole)
     assert [row["step"] for row in json_lines.read(whole.metrics) if "diagnostics" in row] == [6, 10]

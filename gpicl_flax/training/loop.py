@@ -87,8 +87,8 @@ class Member:
       folder: where it leaves its checkpoints and logs.
       config: text that its checkpoints carry, beside the fingerprint of the data.
       on_row: called with every new row of its metrics.jsonl.
-      on_checkpoint: called with the step and the parameters before the checkpoint of each period, but not that of the
-        last step, is saved.
+      on_checkpoint: called with the step and the parameters after the checkpoint of each period, but not that of the
+        last step, is saved; again where the run goes on from one, in case that it did not come to it.
     """
 
     seed: int
@@ -185,7 +185,7 @@ def train(
         if training.steps == 0:
             for index, run in enumerate(runs):
                 if run.is_due(stop):
-                    run.save(states, index)
+                    run.save(states, index, stop)
         running = None
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
@@ -198,7 +198,7 @@ def train(
                 running = _log(runs, running, training)  # a checkpoint never stands for steps that are not in the log
                 for index, run in enumerate(runs):
                     if run.is_due(stop):
-                        run.save(states, index)
+                        run.save(states, index, stop)
             if stop.requested and any(run.is_training for run in runs):
                 for run in runs:
                     run.checkpoints.wait()
@@ -274,6 +274,7 @@ class _MemberRun:
             state, self.step = self.checkpoints.restore(self.like)
             self._saved_at = self.step
             self._keep_at_the_end(state)
+            self._on_checkpoint(state)
         self._log = RunLog(self.member.folder, self.member.tasks.num_classes, self.step, self.member.on_row)
         return state
 
@@ -293,16 +294,19 @@ class _MemberRun:
         due = not self.is_training or stop.requested or self.step and self.step % self._training.checkpoint_period == 0
         return bool(due) and not self.diverged and self._saved_at != self.step
 
-    def save(self, states: TrainState, index: int) -> None:
+    def save(self, states: TrainState, index: int, stop: StopRequest) -> None:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
-        if self.is_training and self.step % self._training.checkpoint_period == 0:
-            # Before the checkpoint, so that a run that goes on from there has had it.
-            self.member.on_checkpoint(self.step, state.params)
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
+        if not stop.requested:  # who is told to stop may have seconds
+            self._on_checkpoint(state)
+
+    def _on_checkpoint(self, state: TrainState) -> None:
+        if self.is_training and self.step % self._training.checkpoint_period == 0:
+            self.member.on_checkpoint(self.step, state.params)
 
     def _keep_at_the_end(self, state: TrainState) -> None:
         # The member's place in the stack goes on changing until all members have ended.
