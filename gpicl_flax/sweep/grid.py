@@ -13,7 +13,7 @@ dict chooses between sets of bindings, each with a label, which the run keeps (`
 `sweep.fixed`, a dict of bindings, wins over the grids: points that differ in nothing else become one. That is how a
 file of gin/scale/ shrinks any sweep; a file without grids takes it as plain bindings. An experiment that wants to be shrunk
 otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these take the place of
-`sweep.grids`, and nothing is fixed.
+`sweep.grids`, and nothing is fixed. A scale with neither is an error, as nothing would be shrunk.
 """
 
 import dataclasses
@@ -74,7 +74,8 @@ def points(config: Config) -> list[Point]:
     Raises:
       UsageError: there is no grid, it has a wrong form, or two points are the same.
     """
-    grids, fixed = _grids(config), _fixed(config)
+    grids, fixed = _scaled_grids(config), _fixed(config)
+    grids = config.bindings.get(GRIDS) if grids is None else grids
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
     base = without_sweep(config)
@@ -97,29 +98,28 @@ def without_sweep(config: Config) -> Config:
     """The configuration of a single run: less the grids, and with the fixed bindings in their place.
 
     Raises:
-      UsageError: sweep.fixed is not a dict of bindings.
+      UsageError: sweep.fixed is not a dict of bindings, or there is nothing for the chosen scale.
     """
     return config.without(GRIDS, FIXED, SCALE, SCALES).override(_fixed(config))
 
 
-def _grids(config: Config) -> Any:
-    """The grids of the chosen scale."""
-    return _scales(config).get(config.bindings.get(SCALE), config.bindings.get(GRIDS))
-
-
 def _fixed(config: Config) -> dict[str, Any]:
     """What wins over the grids."""
-    fixed = {} if config.bindings.get(SCALE) in _scales(config) else config.bindings.get(FIXED, {})
+    fixed = config.bindings.get(FIXED, {}) if _scaled_grids(config) is None else {}
     if not isinstance(fixed, dict) or not _are_bindings(fixed):
         raise UsageError(f"{FIXED} must be {{binding: value}}")
     return fixed
 
 
-def _scales(config: Config) -> dict[str, Any]:
-    scales = config.bindings.get(SCALES, {})
+def _scaled_grids(config: Config) -> Any:
+    """The grids that are there for the chosen scale, or None."""
+    scale, scales = config.bindings.get(SCALE), config.bindings.get(SCALES, {})
     if not isinstance(scales, dict):
         raise UsageError(f"{SCALES} must be {{scale: grids}}")
-    return scales
+    if scale is not None and scale not in list(scales) and FIXED not in config.bindings:
+        only = f", only of {', '.join(scales)}" if scales else ""
+        raise UsageError(f"{SCALE} = {scale!r}: there are no grids of that scale{only}")
+    return scales.get(scale)
 
 
 def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:

@@ -112,6 +112,11 @@ def test_an_experiment_can_have_grids_of_its_own_for_a_scale(points_of):
         assert grid.GRIDS not in points[0].config.bindings and grid.SCALES not in points[0].config.bindings
 
 
+def test_a_run_of_a_scale_that_shrinks_nothing_is_refused():
+    with pytest.raises(UsageError, match="no grids of that scale"):
+        grid.without_sweep(parse(["gin/base.gin", "gin/scale/laptop.gin"]))
+
+
 def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
     (point,) = points_of("[{'Run.seed': [4]}]")
     assert grid.GRIDS not in point.config.bindings
@@ -137,6 +142,8 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'seed': {}}]", "'seed' must be"),
         ("[{'seed': {'a': {'Run.seed': 1}}, 'Run.seed': [1]}]", "Run.seed twice"),
         ("[{'Run.seed': [1]}]\nsweep.scales = ['cpu']", "sweep.scales must be"),
+        ("[{'Run.seed': [1]}]\nsweep.scales = {'cpu': [{'Run.seed': 1}]}\nsweep.scale = 'lap'", "'lap': .*only of cpu"),
+        ("[{'Run.seed': [1]}]\nsweep.scale = 'laptop'", "no grids of that scale"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),
     ],
 )
