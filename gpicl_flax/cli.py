@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--after_drop",
         type=_positive,
         metavar="N",
-        help="compare runs N steps after they left their plateau (default: a quarter of the steps of the longest run)",
+        help="compare runs N steps after they left their plateau (default: a quarter of those of the shortest intervention)",
     )
 
     listing = _add(

@@ -11,6 +11,7 @@ from gpicl_flax.analysis import chart
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, Rule, by_panel
 from gpicl_flax.analysis.study import Study
+from gpicl_flax.records.run_folder import DONE
 
 _CONFIDENCE = 0.95
 _SHARE = 4  # without a number, accuracies are compared a quarter of all steps after the drop
@@ -32,7 +33,7 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
     such an evaluation has a row without numbers.
 
     The two ways are, in the column `at`:
-      total: at the last step at which half of the runs of the panel have been evaluated, or more.
+      total: at the last step that the interventions of the panel have in common (see `_common_step`).
       after the drop: at the first evaluation at least `after_drop` steps after the run has left its plateau, by `rule_of`.
     """
     rule = rule_of(study)
@@ -40,8 +41,7 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
     after_drop = steps_after_drop(study) if after_drop is None else after_drop
     rows = []
     for panel, runs in by_panel(study.table):
-        steps = accuracies[accuracies["run_id"].isin(runs["run_id"])].groupby("step").size()
-        total = steps[steps >= len(runs) / 2].index.max()
+        total = _common_step(runs, accuracies)
         for _, run in runs.iterrows():
             own = accuracies[accuracies["run_id"] == run["run_id"]].set_index("step").sort_index()
             has_left = pd.notna(run[rule.left]) and bool(run[rule.left])
@@ -57,6 +57,19 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _common_step(runs: pd.DataFrame, accuracies: pd.DataFrame) -> float:
+    """The last step after which half of the runs of every intervention have been evaluated, or more; NaN: there is none.
+
+    Runs that are not done do not count, unless none is, nor do interventions without an evaluation.
+    """
+    done = runs[runs["ended"] == DONE]
+    done = done if len(done) else runs
+    evaluated = accuracies.merge(done[["run_id", "intervention"]], on="run_id")
+    evaluated = evaluated.groupby(["step", "intervention"]).size().unstack(fill_value=0)
+    by_all = (evaluated >= done["intervention"].value_counts()[evaluated.columns] / 2).all(axis=1)
+    return by_all.index[by_all].max()
+
+
 def rule_of(study: Study) -> Rule:
     """By which loss the drop is told: that on unseen tasks where all runs tell it, or else that of training."""
     by_unseen_tasks = BY_UNSEEN_TASKS.known(study.table)
@@ -65,8 +78,10 @@ def rule_of(study: Study) -> Rule:
 
 
 def steps_after_drop(study: Study) -> int:
-    """How long after the drop runs are compared where nobody says it: a quarter of the steps of the longest run."""
-    return int(study.table["last_step"].max()) // _SHARE
+    """How long after the drop runs are compared where nobody says it: a quarter of the steps of the
+    intervention whose runs are shortest, by their settings, so that these can be compared as well."""
+    longest = study.table.groupby("intervention")["steps"].max()
+    return int(longest.min()) // _SHARE if longest.notna().any() else 0
 
 
 def _accuracies(study: Study) -> pd.DataFrame:

@@ -44,7 +44,8 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     Args:
       workdir: folder of a sweep, or of one run.
       out: None: the folder report in `workdir`. Files of the same names are replaced.
-      after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the longest run.
+      after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the
+        shortest intervention.
 
     Raises:
       UsageError: there is no run.

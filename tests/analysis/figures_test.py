@@ -151,6 +151,30 @@ def test_unfinished_runs_do_not_move_the_common_total(make_run, make_curve, tmp_
     assert table[["a", "b"]].tolist() == [100, 100] and math.isnan(table["c"])
 
 
+def test_interventions_with_fewer_steps_set_the_common_total(make_run, make_curve, tmp_path):
+    for name, last, ended in (
+        ("paper", 100, "DONE"),
+        ("matched", 50, "DONE"),
+        ("begun", 20, None),
+        ("untested", 0, None),
+    ):
+        for seed in range(1 if name == "matched" else 3):
+            evaluations = {step: [make_curve("unseen")] for step in range(10, last + 1, 10)}
+            options = {"steps": 100, "ended": ended, "evaluations": evaluations, "labels": {"intervention": name}}
+            make_run(tmp_path / f"{name}{seed}", seed=seed, **options)
+    table = cost.numbers(study.load(tmp_path)).query("at == 'total'").set_index("run_id")["step"]
+    assert set(table.dropna()) == {50}
+    assert sorted(table.dropna().index) == ["matched0", "paper0", "paper1", "paper2"]
+
+
+def test_runs_are_compared_so_long_after_the_drop_as_the_shortest_intervention_can_be(make_run, tmp_path):
+    for name, steps in (("paper", 1000), ("longer_paper", 2000), ("matched", 120)):
+        make_run(tmp_path / name, steps=steps, labels={"intervention": name.rpartition("_")[2]})
+    assert cost.steps_after_drop(study.load(tmp_path)) == 30
+    make_run(tmp_path / "matched").facts.unlink()
+    assert cost.steps_after_drop(study.load(tmp_path)) == 500
+
+
 def test_phases_against_the_number_of_tasks(make_run, make_curve, tmp_path):
     for num_tasks, left_at, last in ((16, 50, 0.15), (256, None, 0.1), (4096, 50, 0.6), (None, 50, 0.7)):
         evaluations = {100: [make_curve("unseen", last=last)]}
