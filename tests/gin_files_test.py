@@ -13,7 +13,12 @@ from gpicl_flax.training.preemption import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
-TWO_STEPS = ["Training.steps = 2", "Training.steps_per_dispatch = 1", "Training.checkpoint_period = 2"]
+TWO_STEPS = [
+    "Training.steps = 2",
+    "Training.steps_per_dispatch = 1",
+    "Training.checkpoint_period = 2",
+    "Diagnostics.period = 2",
+]
 # Of one seed, which is all that the tests look at where seeds are an axis.
 NUM_POINTS = {
     "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1,
@@ -54,7 +59,8 @@ def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
         folder = RunFolder(tmp_path / str(number))
         execute(Start(config, folder), StopRequest())
         steps = config.resolve(Run)[0].training.steps
-        assert [row["step"] for row in json_lines.read(folder.metrics)] == [1, 2][:steps]
+        rows = json_lines.read(folder.metrics)
+        assert [(row["step"], "diagnostics" in row) for row in rows] == [(1, False), (2, True)][:steps]
         assert folder.ended == "DONE"
 
 
