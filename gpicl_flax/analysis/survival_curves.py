@@ -9,6 +9,7 @@ from gpicl_flax.analysis import chart, survival
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import BASELINE, Rule, by_panel
 from gpicl_flax.analysis.study import Study
+from gpicl_flax.records.run_folder import DIVERGED
 
 _COLUMNS = 2
 _BANDS = 3  # up to so many curves in a panel have their intervals drawn
@@ -72,11 +73,18 @@ def _draw_curve(
 
 def _caption(rule: Rule, study: Study, known: pd.DataFrame) -> str:
     left_out = len(study.table) - len(known)
+    diverged = int((~known[rule.left].astype(bool) & (known["ended"] == DIVERGED)).sum())
     return (
         f"Kaplan-Meier curves over runs that differ in their seeds. A curve falls where a run leaves its plateau, told by its "
         f"{rule.words}; a vertical tick marks a run that ended, or stands now, on its plateau, whose length is only known to be "
         f"longer. In a panel of several curves each is shifted up or down by up to 0.015, so that they do not cover each "
         f"other. Panels of up to {_BANDS} curves show 95% log-log intervals; the numbers have them for all."
+        + (
+            f" {diverged} of the runs that ended on it diverged there: as that may well have to do with the plateau, read their "
+            "curves with care."
+            if diverged
+            else ""
+        )
         + rule.caveat
         + (
             f" {left_out} of {len(study.table)} runs do not tell the length of their plateau and are left out."

@@ -51,6 +51,7 @@ def test_a_sweep_has_a_page_with_every_figure(sweep, capsys):
     assert {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg", "csv")} <= links(page)
     assert "8 runs: 7 done, 1 diverged." in page
     assert "matched_None_1: run.json is missing or damaged" in page
+    assert "1 of the runs that ended on it diverged there" in page
     assert "at least" in page and "<script" not in page
     runs = pd.read_csv(out / "runs.csv").set_index("run_id")
     assert (
