@@ -1,11 +1,10 @@
-import dataclasses
-
 import pytest
 
 from gpicl_flax.config import differences, parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
 from gpicl_flax.run import Run
+from gpicl_flax.training.diagnostics import Diagnostics
 
 
 @pytest.fixture
@@ -38,7 +37,8 @@ def test_base_gin_and_no_gin_are_both_the_papers_setting():
     from_file, _ = parse(["gin/base.gin"]).resolve(Run)
     assert from_file.model == Transformer() == Run().model
     assert (from_file.tasks, from_file.meta_test) == (Run().tasks, Run().meta_test)
-    assert dataclasses.replace(from_file.training, diagnostics=None) == Run().training  # they change nothing
+    assert from_file.training.diagnostics == Diagnostics()  # they change nothing, and can be turned off
+    assert parse(["gin/base.gin"], ["Training.diagnostics = None"]).resolve(Run)[0].training == Run().training
 
 
 def test_macros_are_replaced_by_their_values(gin_file):
