@@ -1,5 +1,6 @@
 """The results of one run as text."""
 
+import math
 from typing import Any
 
 from gpicl_flax import text_table
@@ -25,16 +26,23 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
 
 
 def plateau_sentence(folder: RunFolder) -> str:
-    """When the run left its plateau, by the rule of `records.plateau`."""
+    """When the run left its plateau, by the rules of `records.plateau`."""
     facts, rows = folder.read_facts(), json_lines.read(folder.metrics)
     if not facts["steps"]:
         return "Not meta-trained: a run of 0 steps."
     num_classes = facts["num_classes"]
     step = plateau.left_at([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
-    rule = f"average loss under {plateau.threshold(num_classes):.2f}"
     if step is None:
-        return f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps ({rule})."
-    return f"The plateau was left by step {step:,} ({rule})."
+        sentence = f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps"
+    else:
+        sentence = f"The plateau was left by step {step:,}"
+    sentence += f" (average loss under {plateau.threshold(num_classes):.2f})"
+    losses = {row["step"]: row["diagnostics"]["unseen_loss"] for row in rows if "diagnostics" in row}
+    losses = {step: math.nan if loss is None else loss for step, loss in losses.items()}
+    if losses:  # which alone tells what the run has learned if it trains on biased tasks, or on easier ones at first
+        step = plateau.left_by_unseen_tasks_at(list(losses), list(losses.values()), num_classes)
+        sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
+    return sentence + "."
 
 
 def _name(curve) -> str:

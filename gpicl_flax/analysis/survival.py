@@ -175,9 +175,15 @@ def _medians(steps: np.ndarray, left: np.ndarray) -> np.ndarray:
     return np.where(half.any(axis=-1), first, math.inf)
 
 
+def _until(lengths: Lengths, budget: float) -> Lengths:
+    """The lengths as if all runs had ended there."""
+    return Lengths(np.minimum(lengths.steps, budget), lengths.left & (lengths.steps <= budget))
+
+
 def _log_rank(baseline: Lengths, group: Lengths, rng: np.random.Generator) -> float:
     """The p value of `SpeedUp`; scipy.stats.logrank takes its statistic for normal, which it is not of a few runs."""
-    runs = len(baseline.steps)
+    watched, runs = min(baseline.budget, group.budget), len(baseline.steps)
+    baseline, group = _until(baseline, watched), _until(group, watched)  # what is permuted must have been watched alike
     steps, left = (np.concatenate(pair) for pair in ((baseline.steps, group.steps), (baseline.left, group.left)))
     # The statistic is a sum over the runs of a group: of those that left, less those expected to while each was there.
     at, leave = np.unique(steps[left], return_counts=True)

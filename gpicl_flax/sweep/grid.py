@@ -21,6 +21,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import gin
@@ -81,6 +82,12 @@ def points(config: Config) -> list[Point]:
     base = without_sweep(config)
     found = {}
     for choices in itertools.chain.from_iterable(map(_product, grids)):
+        for choice in choices:
+            if choice.labels and choice.bindings.keys() & fixed.keys():
+                raise UsageError(
+                    f"{FIXED} would undo what {' '.join(choice.labels.values())!r} stands for "
+                    f"({', '.join(sorted(choice.bindings.keys() & fixed.keys()))}); give the sweep grids of this scale ({SCALES})"
+                )
         choices = [choice._replace(bindings=_replaced(choice.bindings, fixed)) for choice in choices]
         overrides = {key: value for choice in choices for key, value in choice.bindings.items()}
         labels = {name: label for choice in choices for name, label in choice.labels.items()}
@@ -116,7 +123,9 @@ def _scaled_grids(config: Config) -> Any:
     scale, scales = config.bindings.get(SCALE), config.bindings.get(SCALES, {})
     if not isinstance(scales, dict):
         raise UsageError(f"{SCALES} must be {{scale: grids}}")
-    if scale is not None and scale not in list(scales) and FIXED not in config.bindings:
+    if not isinstance(scale, str | NoneType):
+        raise UsageError(f"{SCALE} must be the name of a scale, not {scale!r}")
+    if scale is not None and scale not in scales and FIXED not in config.bindings:
         only = f", only of {', '.join(scales)}" if scales else ""
         raise UsageError(f"{SCALE} = {scale!r}: there are no grids of that scale{only}")
     return scales.get(scale)

@@ -139,7 +139,7 @@ def _parts(grads) -> dict[str, list[jax.Array]]:
 
 def _compare(compared, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """What the layers that show their queries and keys compare, [layers, heads]."""
-    arrays = traverse_util.flatten_dict(compared)
+    arrays = {path: array.astype(jnp.float32) for path, array in traverse_util.flatten_dict(compared).items()}
     layers = sorted(
         {path[:-1] for path in arrays}, key=lambda path: [int(n) for n in re.findall(r"\d+", "/".join(path))]
     )

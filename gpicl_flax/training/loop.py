@@ -169,7 +169,7 @@ def train(
         )
         stack.callback(batches.close)
         diagnose = None
-        if training.diagnostics:
+        if training.diagnostics and training.steps:
             seeds = [member.seed for member in members]
             diagnose = Diagnose(
                 training.diagnostics,

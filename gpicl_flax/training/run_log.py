@@ -57,7 +57,9 @@ class RunLog:
             row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
         row["plateau"] = row["loss_ema"] >= self._threshold
         if diagnostics is not None:
-            row["diagnostics"] = jax.tree.map(lambda x: np.asarray(x, np.float64).tolist(), diagnostics)
+            # JSON has no name for what is not finite.
+            numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), diagnostics)
+            row["diagnostics"] = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)

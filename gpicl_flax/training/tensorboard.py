@@ -40,7 +40,7 @@ def scalars(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
         if isinstance(value, dict | list):
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 yield from walk(part, [*path, str(key)])
-        else:
+        elif value is not None:  # what was not finite
             yield "/".join(path), float(value)
 
     return walk({name: value for name, value in row.items() if name != "step"}, [])

@@ -66,6 +66,13 @@ def test_a_speed_up_is_the_ratio_of_medians_with_an_interval():
     assert survival.speed_up(baseline, group) == result
 
 
+def test_groups_that_were_watched_for_other_times_are_compared_over_the_shorter():
+    """Nobody leaves after what both were watched for: which group was watched longer must not count."""
+    group = lengths(90, 100, 110, 100, -200)
+    same = survival.speed_up(lengths(*[-200] * 5), group).p_value
+    assert survival.speed_up(lengths(*[-5000] * 5), group).p_value == same == pytest.approx(2 * 6 / 252, abs=0.02)
+
+
 def test_a_censored_baseline_gives_a_lower_bound():
     result = survival.speed_up(lengths(-1000, -1000, -1000, -1000, -1000), lengths(90, 100, 110, 100, 100))
     assert (result.ratio, result.bound) == (10, "at least")

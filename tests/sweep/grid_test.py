@@ -142,6 +142,8 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'seed': {}}]", "'seed' must be"),
         ("[{'seed': {'a': {'Run.seed': 1}}, 'Run.seed': [1]}]", "Run.seed twice"),
         ("[{'Run.seed': [1]}]\nsweep.scales = ['cpu']", "sweep.scales must be"),
+        ("[{'Run.seed': [1]}]\nsweep.scale = ['cpu']", "sweep.scale must be the name"),
+        ("[{'seed': {'one': {'Run.seed': 1}}}]\nsweep.fixed = {'Run.seed': 2}", "would undo what 'one' .*Run.seed"),
         ("[{'Run.seed': [1]}]\nsweep.scales = {'cpu': [{'Run.seed': 1}]}\nsweep.scale = 'lap'", "'lap': .*only of cpu"),
         ("[{'Run.seed': [1]}]\nsweep.scale = 'laptop'", "no grids of that scale"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),

@@ -21,7 +21,11 @@ def test_without_the_extra_it_is_refused(small_bindings, monkeypatch):
 
 
 def test_what_is_nested_has_a_path():
-    row = {"step": 3, "loss": 2.0, "diagnostics": {"matching_score": [[0.5, 0.25]], "grad_norms": {"block_0/key": 1.0}}}
+    row = {
+        "step": 3,
+        "loss": 2.0,
+        "diagnostics": {"matching_score": [[0.5, 0.25, None]], "grad_norms": {"block_0/key": 1.0}},
+    }
     assert dict(scalars(row)) == {
         "loss": 2.0,
         "diagnostics/matching_score/0/0": 0.5,
