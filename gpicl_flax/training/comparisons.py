@@ -31,7 +31,8 @@ def matching_score(query: jax.Array, key: jax.Array, inputs: jax.Array) -> jax.A
     """How well products of queries and keys follow products of inputs, in [0, 1].
 
     It is the correlation of q_t . k_i with x_t . x_{i-1}, both less their mean over the examples i = 1..t (which attention
-    does not see), pooled over positions and sequences; 0 where it is negative.
+    does not see), pooled over positions and sequences; 0 where it is negative. A head that looks away from similar inputs so
+    has none; its `same_class` attention is under the uniform one.
     """
     logits = jnp.einsum("btnk,bsnk->nbts", query, key)[..., 1:]
     products = jnp.einsum("btx,bsx->bts", inputs, inputs)[..., :-1]
