@@ -12,6 +12,7 @@ from gpicl_flax.analysis import (
     cost,
     diagnostics,
     learning_curve,
+    matching_growth,
     one_run,
     page,
     phase_diagram,
@@ -33,6 +34,7 @@ _CHARTS = (
     *((lambda of, _, rule=rule: plateau_lengths.draw(of, rule), "panel", 4) for rule in RULES),
     (cost.draw, "panel", 4),
     (lambda of, _: phase_diagram.draw(of), "setting", 3),
+    (lambda of, _: matching_growth.draw(of), "panel", 3),
 )
 
 

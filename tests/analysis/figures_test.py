@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from gpicl_flax.analysis import cost, diagnostics, one_run, phase_diagram, plateau_lengths, study, survival_curves
+from gpicl_flax.analysis import (
+    cost,
+    diagnostics,
+    matching_growth,
+    one_run,
+    phase_diagram,
+    plateau_lengths,
+    study,
+    survival_curves,
+)
 from gpicl_flax.analysis.chart import BLACK, COLOURS
 from gpicl_flax.analysis.groups import BY_TRAINING_LOSS, BY_UNSEEN_TASKS
 
@@ -215,6 +224,28 @@ def test_diagnostics_of_a_run(make_run, tmp_path):
 def _order(axes):
     names = ["entropy", "matching", "examples of the class", "previous", "block 0", "other parts"]
     return next(index for index, name in enumerate(names) if name in axes.get_ylabel())
+
+
+def test_what_heads_compare_while_runs_stand(plateaus):
+    chart = matching_growth.draw(plateaus)
+    score, ratio = chart.figure.axes
+    for axes, expected in ((score, 0.75), (ratio, 7.5)):  # attention of a tenth would be uniform
+        drawn = [line for line in axes.get_lines() if line.get_marker() != "o"]
+        assert [line.get_color() for line in drawn] == [BLACK] * 3 + [COLOURS[0]] * 3
+        for line in drawn:
+            assert line.get_xdata().tolist() == [20, 40, 60, 80, 100]
+            np.testing.assert_allclose(line.get_ydata(), expected)
+        # Only runs that left have a circle, by the loss on unseen tasks.
+        circles = lines(axes, marker="o")
+        assert [line.get_xdata()[0] for line in circles] == [60] * 3
+        np.testing.assert_allclose([line.get_ydata()[0] for line in circles], expected)
+
+
+def test_a_head_that_looks_away_from_its_class_is_the_farthest_where_it_is():
+    values = {"same_class_uniform": 0.1, "same_class_attention": [[0.02, 0.3], [0.1, None]]}
+    assert matching_growth._ratio(values) == pytest.approx(0.2)
+    assert np.isnan(matching_growth._ratio({"matching_score": [[0.1]]}))
+    assert matching_growth._highest([[0.1, None], [0.3, 0.2]]) == 0.3
 
 
 def test_a_model_without_attention_has_fewer_panels(make_run, tmp_path):

@@ -46,6 +46,7 @@ def test_a_sweep_has_a_page_with_every_figure(sweep, capsys):
         "plateau_length_unseen",
         "cost",
         "phases",
+        "matching_growth",
     }
     stems |= {"diagnostics_paper_64_0", "diagnostics_matched_64_0"}
     assert {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg", "csv")} <= links(page)
