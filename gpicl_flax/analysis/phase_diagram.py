@@ -72,7 +72,7 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
     caption = (
         "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in their "
         f"seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} nats; "
-        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither. An unbounded number of tasks comes last. "
+        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An unbounded number of tasks comes last. "
         + CAVEAT
     )
     left_out = len(study.table) - len(table)

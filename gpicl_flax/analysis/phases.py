@@ -1,5 +1,7 @@
 """The phases that a run can end in, as in the paper: it stands on its plateau, overfits its tasks, or generalizes."""
 
+import math
+
 import pandas as pd
 
 from gpicl_flax.analysis import runs
@@ -18,7 +20,8 @@ def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: floa
 
     Plateau: the average of the training loss was never under `loss_cut`. Otherwise Generalize, if on unseen tasks of the base
     dataset trained on the accuracy at the last position of the last evaluation is at least `gain_cut` above that at the
-    first, or else Overfit.
+    first, or else Overfit; but where the number of tasks is unbounded there is nothing to overfit, and a loss that fell for
+    another reason, such as a curriculum that starts with few classes, is no departure: Plateau.
 
     Args:
       table: the runs.
@@ -38,4 +41,6 @@ def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | Non
         return PLATEAU
     if pd.isna(gain):
         return None
-    return GENERALIZE if gain >= gain_cut else OVERFIT
+    if gain >= gain_cut:
+        return GENERALIZE
+    return PLATEAU if math.isinf(run["num_tasks"]) else OVERFIT
