@@ -57,9 +57,9 @@ class Diagnose:
     """Called with the parameters [S, ...] of a stack: its members' diagnostics, arrays [S, ...].
 
     Args:
+      train: the training split; the batch brings its examples where `placed` does not have them.
       seeds: of the members.
       accumulation: parts that a training step splits its batch into.
-      train: the training split, where batches bring their examples; None: `placed` has them.
     """
 
     def __init__(
