@@ -103,8 +103,14 @@ _ended() {
   if ((SECONDS - STARTED[shard] > 60)); then DEATHS[shard]=0; fi
   PHASE[shard]=new
   case $code in
-    0) PHASE[shard]=finished && say "$NAME-$shard: done" ;;
-    2) ANY_USAGE_ERROR=yes && _give_up "$shard" "wrong usage (exit code 2)" ;;
+    0)
+      PHASE[shard]=finished
+      say "$NAME-$shard: done"
+      ;;
+    2)
+      ANY_USAGE_ERROR=yes
+      _give_up "$shard" "wrong usage (exit code 2)"
+      ;;
     42) say "$NAME-$shard: preempted after saving; starting again" ;;
     unknown) say "$NAME-$shard: the adopted process has ended; starting again to see how" ;;
     *)

@@ -27,8 +27,8 @@ upload_package() {
     run "$python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$BUILD" "$BUILD/source" \
       || failure "the package could not be built; --package takes a pip requirement instead"
   fi
-  copy_file "$wheel" "$WHEEL" && copy_file "$ROOT/constraints.txt" "$CONSTRAINTS" \
-    || failure "the package could not be copied to $WORKDIR"
+  copy_file "$wheel" "$WHEEL" || failure "the package could not be copied to $WORKDIR"
+  copy_file "$ROOT/constraints.txt" "$CONSTRAINTS" || failure "the versions could not be copied to $WORKDIR"
 }
 
 _sources_digest() {

@@ -111,8 +111,12 @@ _advance() {
       PHASE[shard]=exists
       say "$(slice_id "$shard"): there already, $SLICE_STATE"
       ;;
-    exists:NONE) _lost "$shard" "is gone" && PHASE[shard]=new ;;
-    exists:SUSPENDED | exists:FAILED) _lost "$shard" "is $SLICE_STATE" && _delete "$shard" "to make it anew" ;;
+    exists:NONE)
+      if _lost "$shard" "is gone"; then PHASE[shard]=new; fi
+      ;;
+    exists:SUSPENDED | exists:FAILED)
+      if _lost "$shard" "is $SLICE_STATE"; then _delete "$shard" "to make it anew"; fi
+      ;;
     *) _watch "$shard" ;;
   esac
 }
@@ -154,7 +158,7 @@ _lost() {
   if [[ -n ${ACTIVE_AT[shard]} ]] && ((SECONDS - ACTIVE_AT[shard] > LONG_LIFE)); then LOSSES[shard]=0; fi
   LOSSES[shard]=$((LOSSES[shard] + 1))
   if ((LOSSES[shard] > MAX_RESTARTS)); then
-    _fail "$shard" "$2, for the ${LOSSES[shard]}. time in a row; --max_restarts $MAX_RESTARTS"
+    _fail "$shard" "$2; lost ${LOSSES[shard]} times in a row (--max_restarts $MAX_RESTARTS)"
     return 1
   fi
   say "$(slice_id "$shard"): $2; trying again (${LOSSES[shard]} of at most $MAX_RESTARTS times in a row)"

@@ -88,7 +88,8 @@ check_workdir() {
   if [[ $WORKDIR == *[[:cntrl:]]* ]]; then usage_error "--workdir must be one line"; fi
   if is_remote "$WORKDIR"; then
     [[ $ENGINE != local ]] || usage_error "--workdir must be a folder of this machine with --engine local, not '$WORKDIR'"
-    [[ $WORKDIR =~ ^gs://[a-z0-9][-a-z0-9._]+/[^*?\[\]#]+$ ]] \
+    local pattern='^gs://[a-z0-9][-a-z0-9._]*/[^][*?#]+$' # gcloud takes the others for wildcards
+    [[ $WORKDIR =~ $pattern ]] \
       || usage_error "--workdir must be gs://BUCKET/FOLDER, without * ? [ ] and #, not '$WORKDIR'"
   elif [[ $WORKDIR != /* ]]; then
     WORKDIR=$PWD/$WORKDIR
