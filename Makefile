@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics clean
+.PHONY: help install quickstart test test-slow test-launch benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
+	@echo "make test-launch      run the checks with real processes: launch scripts, hosts that train together, the TPU compiler"
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"
@@ -36,6 +37,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-launch: install
+	$(BIN)/python -m pytest -m launch
 
 benchmark: install
 	$(BIN)/python benchmarks/step.py --out runs/benchmark

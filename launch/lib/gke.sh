@@ -39,7 +39,7 @@ gke_options() {
 
 # Sets MISSING: shards without a JobSet, or with one that failed or was of another payload and has ended.
 _look_at_jobsets() {
-  local shard id state digest
+  local shard id state digest ended=()
   MISSING=()
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do
     id=$(slice_id "$shard")
@@ -54,12 +54,12 @@ _look_at_jobsets() {
         if [[ $digest == "$DIGEST" ]]; then
           say "$id: done already"
         else
-          _delete_jobset "$id" "it was of other arguments or another image"
+          ended+=("$id")
           MISSING+=("$shard")
         fi
         ;;
       Failed)
-        _delete_jobset "$id" "it failed"
+        ended+=("$id")
         MISSING+=("$shard")
         ;;
       *)
@@ -68,6 +68,10 @@ _look_at_jobsets() {
         say "$id: there already, not ended yet"
         ;;
     esac
+  done
+  for id in "${ended[@]}"; do
+    say "$id: deleting, it failed or was of other arguments"
+    _kubectl delete jobset "$id" --ignore-not-found --wait=true || failure "$id could not be deleted: $KUBECTL_ERROR"
   done
 }
 
@@ -81,11 +85,6 @@ _submit() {
     _kubectl apply -f "$path" || failure "$(slice_id "$1") could not be submitted: $KUBECTL_ERROR"
     say "$(slice_id "$1"): submitted, $path"
   fi
-}
-
-_delete_jobset() {
-  say "$1: deleting, $2"
-  _kubectl delete jobset "$1" --ignore-not-found --wait=true || failure "$1 could not be deleted: $KUBECTL_ERROR"
 }
 
 # The same with xpk. It counts restarts after 42 as well, so it is given many.

@@ -12,6 +12,7 @@ run_local() {
   _choose_gpicl
   if [[ -n $DRY_RUN ]]; then
     printf '# A worker for each shard, started again until it ends with 0 or 2, or too often with another code\n'
+    show_command mkdir -p "$WORKDIR/.launch"
     for ((shard = 1; shard <= NUM_SLICES; shard++)); do
       _worker_command "$shard"
       printf 'JAX_PLATFORMS=%s %s >> %s 2>&1 &\n' "${JAX_PLATFORMS:-cpu}" "$(show_command "${WORKER_COMMAND[@]}")" \

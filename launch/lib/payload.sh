@@ -52,7 +52,9 @@ _add_gin_file() {
   fi
   [[ $given != *$'\n'* ]] || usage_error "a gin file's name must be one line"
   GIN_PATHS+=("$given")
-  if _is_shipped "$path"; then
+  if [[ $ENGINE == local ]]; then
+    return 0 # nothing has to travel
+  elif _is_shipped "$path"; then
     ARGUMENTS+=(--gin_file "${path#"$ROOT/"}")
   elif [[ $given == /* || /$given/ == */../* ]]; then
     _embed "$path" "given/$(basename "$given")"
@@ -90,7 +92,8 @@ _embed() {
     elif [[ ! -f $ROOT/$included ]]; then
       usage_error "$path includes '$included', which is neither here nor among the files that come with gpicl"
     fi
-  done < <(sed -nE "s/^[[:space:]]*include[[:space:]]+['\"]([^'\"]+)['\"].*/\1/p" "$path")
+  done < <(sed -nE -e "s/^[[:space:]]*include[[:space:]]+'([^']+)'.*/\1/p" \
+    -e 's/^[[:space:]]*include[[:space:]]+"([^"]+)".*/\1/p' "$path")
 }
 
 _scales() {

@@ -6,7 +6,7 @@ readonly ERRORS_IN_A_ROW=30 # of asking for one slice's state, before giving up
 readonly LONG_LIFE=1800     # seconds; a slice that lived so long does not count as lost at once
 
 # Of each shard: PHASE is new, exists, deleting, finished or failed; the others are what was seen last.
-declare -a STATE LOSSES ERRORS CREATED_AT ACTIVE_AT DELETED_AT
+declare -a RESULT STATE LOSSES ERRORS CREATED_AT ACTIVE_AT DELETED_AT
 
 run_queued_resources() {
   local shard
@@ -17,6 +17,8 @@ run_queued_resources() {
   trap '_interrupted 130' INT
   trap '_interrupted 143' TERM HUP
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do _look_at_first "$shard"; done
+  trap _say_what_is_left EXIT
+  for ((shard = 1; shard <= NUM_SLICES; shard++)); do _settle "$shard"; done
   if any_phase new; then upload_package && write_startup_scripts; fi
   while true; do
     for ((shard = 1; shard <= NUM_SLICES; shard++)); do _advance "$shard"; done
@@ -44,34 +46,40 @@ _show_queued_resources() {
   done
 }
 
-# What an earlier call has left: a result of the same payload counts, any other is removed; a slice is adopted.
+# Reads what an earlier call has left, into RESULT and STATE; a slice that does something else is an error.
 _look_at_first() {
-  local shard=$1 result='' try
-  PHASE[shard]=new STATE[shard]='' LOSSES[shard]=0 ERRORS[shard]=0 CREATED_AT[shard]=$SECONDS ACTIVE_AT[shard]=''
-  result=$(read_file "$(marker_path "$shard")") || result=''
+  local shard=$1 try
+  PHASE[shard]=new LOSSES[shard]=0 ERRORS[shard]=0 CREATED_AT[shard]=$SECONDS ACTIVE_AT[shard]=''
+  RESULT[shard]=$(read_file "$(marker_path "$shard")") || RESULT[shard]=''
   for ((try = 1; ; try++)); do
     if describe_slice "$shard"; then break; fi
     ((try < 5)) || failure "gcloud does not say whether $(slice_id "$shard") exists: $GCLOUD_ERROR"
     pause "$POLL_SECONDS"
   done
-  if _is_ours "$result" && [[ $(value_of exit_code "$result") == 0 ]]; then
-    PHASE[shard]=finished
-    say "$(slice_id "$shard"): done already ($(marker_path "$shard"); remove it to run again)"
-    if [[ $SLICE_STATE != NONE && -z $KEEP ]]; then _delete "$shard" "it is not needed any more"; fi
+  STATE[shard]=$SLICE_STATE
+  if [[ $SLICE_STATE != NONE ]] && ! _is_done "${RESULT[shard]}"; then _check_submission "$shard"; fi
+}
+
+# A result of the same payload counts, any other is removed; a slice is adopted.
+_settle() {
+  local shard=$1 id
+  id=$(slice_id "$shard")
+  if _is_done "${RESULT[shard]}"; then
+    say "$id: done already ($(marker_path "$shard"); remove it to run again)"
+    if [[ ${STATE[shard]} != NONE && -z $KEEP ]]; then _delete "$shard" "it is not needed any more"; fi
     PHASE[shard]=finished
     return 0
   fi
-  if [[ $SLICE_STATE != NONE ]]; then
-    _check_submission "$shard"
+  if [[ ${STATE[shard]} != NONE ]]; then
     PHASE[shard]=exists
-    say "$(slice_id "$shard"): there already, $SLICE_STATE"
+    say "$id: there already, ${STATE[shard]}"
+    # A slice that left a result has ended, and waits for nothing.
+    if _is_ours "${RESULT[shard]}"; then _delete "$shard" "its last try failed"; fi
   fi
-  if [[ -n $result ]]; then
-    # A slice that left it has ended, and waits for nothing.
-    if [[ ${PHASE[shard]} == exists ]] && _is_ours "$result"; then _delete "$shard" "its last try failed"; fi
-    remove_file "$(marker_path "$shard")" > /dev/null 2>&1 || true
-  fi
+  if [[ -n ${RESULT[shard]} ]]; then remove_file "$(marker_path "$shard")" > /dev/null 2>&1 || true; fi
 }
+
+_is_done() { _is_ours "$1" && [[ $(value_of exit_code "$1") == 0 ]]; }
 
 _is_ours() { [[ -n $1 && $(value_of digest "$1") == "$DIGEST" ]]; }
 
@@ -205,6 +213,16 @@ _delete() {
   delete_slice "$1" || true
 }
 
+# However this ends: slices cost money.
+_say_what_is_left() {
+  local shard
+  for shard in "${!PHASE[@]}"; do
+    if is_one_of "${PHASE[shard]}" exists && [[ -z $KEEP ]]; then
+      warn "$(slice_id "$shard") is left; launch/delete.sh --name $NAME --project $PROJECT --zone $ZONE deletes it"
+    fi
+  done
+}
+
 # Ctrl-C: what exists is deleted.
 _interrupted() {
   local shard
@@ -216,7 +234,7 @@ _interrupted() {
         say "$(slice_id "$shard"): kept (--keep); launch/delete.sh --name $NAME deletes it"
       else
         say "$(slice_id "$shard"): deleting"
-        delete_slice "$shard" || true
+        if delete_slice "$shard"; then PHASE[shard]=deleting; fi
       fi
     fi
   done
