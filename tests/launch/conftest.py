@@ -70,7 +70,7 @@ class Cloud:
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         process = self.start(script, *arguments, **environment)
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=240)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
@@ -102,5 +102,14 @@ def on_slices() -> list[str]:
     """Options of a quick sweep on fake slices, with the fake gpicl."""
     return [
         *("--project", "my-project", "--zone", "us-west4-a", "--accelerator_type", "v5litepod-16", "--name", "sweep"),
-        *("--workdir", "gs://bucket/study", "--package", "preinstalled", "--poll_seconds", "0.1", "--restart_seconds", "0"),
+        *(
+            "--workdir",
+            "gs://bucket/study",
+            "--package",
+            "preinstalled",
+            "--poll_seconds",
+            "0.1",
+            "--restart_seconds",
+            "0",
+        ),
     ]

@@ -21,7 +21,12 @@ def normalised(text: str, cloud) -> str:
     text = re.sub(rf"({re.escape(str(ROOT))}/\.venv/bin/python|python3)(?= -m pip)", "PYTHON", text)
     text = text.replace(f"gpicl_flax-{gpicl_flax.__version__}-", "gpicl_flax-VERSION-")
     text = re.sub(r"\b[0-9a-f]{16}\b", "DIGEST", text)
-    for folder, name in ((cloud.folder / "home", "HOME"), (cloud.here, "HERE"), (cloud.folder, "FOLDER"), (ROOT, "CHECKOUT")):
+    for folder, name in (
+        (cloud.folder / "home", "HOME"),
+        (cloud.here, "HERE"),
+        (cloud.folder, "FOLDER"),
+        (ROOT, "CHECKOUT"),
+    ):
         text = text.replace(str(folder), name)
     return text
 
@@ -31,7 +36,11 @@ def normalised(text: str, cloud) -> str:
     [
         ("queued_resources", "tpu_sweep.sh", ["gin/state_size.gin", *PLACE, "--num_slices", "2"]),
         ("train", "tpu_train.sh", ["gin/quickstart.gin", *PLACE, "--package", "gpicl_flax[tpu]==1.0"]),
-        ("gke", "tpu_sweep.sh", ["gin/state_size.gin", *PLACE, "--engine", "gke", "--image", "gcr.io/my-project/gpicl:1"]),
+        (
+            "gke",
+            "tpu_sweep.sh",
+            ["gin/state_size.gin", *PLACE, "--engine", "gke", "--image", "gcr.io/my-project/gpicl:1"],
+        ),
         ("local", "tpu_sweep.sh", ["gin/state_size.gin", "--engine", "local", "--scale", "cpu", "--num_slices", "2"]),
         ("delete", "delete.sh", ["state-size", "--project", "my-project", "--zone", "us-west4-a"]),
     ],

@@ -15,7 +15,9 @@ OPTIONS = [
 # for a list; a set for an enumeration; a type; a pattern. jobset.x-k8s.io/v1alpha2 (of JobSet 0.6 and newer) and
 # kueue.x-k8s.io/v1beta2 (of Kueue 0.15 and newer), batch/v1 and v1 of Kubernetes 1.31.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
-LABELS = {re.compile(r"([-a-z0-9.]+/)?[-A-Za-z0-9_.]{1,63}"): re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")}
+LABELS = {
+    re.compile(r"([-a-z0-9.]+/)?[-A-Za-z0-9_.]{1,63}"): re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+}
 META = {"name!": NAME, "namespace": NAME, "labels": LABELS, "annotations": {re.compile(".+"): str}}
 POD = {
     "restartPolicy!": {"Never"},  # podFailurePolicy needs it
@@ -68,7 +70,13 @@ JOBSET = {
                     "name": re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?"),
                     "action!": {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"},
                     "onJobFailureReasons": [
-                        {"BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "MaxFailedIndexesExceeded", "PodFailurePolicy"}
+                        {
+                            "BackoffLimitExceeded",
+                            "DeadlineExceeded",
+                            "FailedIndexes",
+                            "MaxFailedIndexesExceeded",
+                            "PodFailurePolicy",
+                        }
                     ],
                 }
             ],
@@ -108,7 +116,9 @@ def check(value, facts, where="manifest"):
         required = {key[:-1] for key in facts if isinstance(key, str) and key.endswith("!")}
         assert required <= value.keys(), f"{where} lacks {required - value.keys()}"
         for key, part in value.items():
-            fitting = [f for k, f in facts.items() if (k.fullmatch(key) if isinstance(k, re.Pattern) else k.rstrip("!") == key)]
+            fitting = [
+                f for k, f in facts.items() if (k.fullmatch(key) if isinstance(k, re.Pattern) else k.rstrip("!") == key)
+            ]
             assert fitting, f"{where} has no field {key}"
             check(part, fitting[0], f"{where}.{key}")
     elif isinstance(facts, list):
@@ -161,9 +171,19 @@ def verbs(cloud):
         ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4),
     ],
 )
-def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(cloud, accelerator_type, accelerator, topology, hosts, chips):
+def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(
+    cloud, accelerator_type, accelerator, topology, hosts, chips
+):
     (cloud.here / "own.gin").write_text("include 'gin/base.gin'\n")
-    more = ["--accelerator_type", accelerator_type, "--spot", "--service_account", "trainer", "--coordinator_port", "8476"]
+    more = [
+        "--accelerator_type",
+        accelerator_type,
+        "--spot",
+        "--service_account",
+        "trainer",
+        "--coordinator_port",
+        "8476",
+    ]
     result = cloud.run("tpu_sweep.sh", "own.gin", *OPTIONS, *more, "--num_slices", "2", "--name", "s" * 40)
     assert result.returncode == 0, result.stderr
     for shard in (1, 2):
@@ -193,7 +213,11 @@ def test_the_check_of_manifests_finds_mistakes(cloud):
     assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
     good = applied(cloud, "jobset", "sweep-1")
     check_jobset(good)
-    for old, new in [('"Indexed"', '"indexed"'), ('"podFailurePolicy"', '"podFailPolicy"'), ('"status": "True"', '"status": true')]:
+    for old, new in [
+        ('"Indexed"', '"indexed"'),
+        ('"podFailurePolicy"', '"podFailPolicy"'),
+        ('"status": "True"', '"status": true'),
+    ]:
         assert old in json.dumps(good)
         with pytest.raises((AssertionError, KeyError)):
             check_jobset(json.loads(json.dumps(good).replace(old, new)))
@@ -208,7 +232,11 @@ def test_42_and_disruptions_cost_no_restart_2_ends_and_the_rest_restarts(cloud):
     assert [rule["action"] for rule in others] == ["Ignore", "Ignore"]  # a new pod within the same Job
     assert others[0]["onExitCodes"]["values"] == [42] and others[1]["onPodConditions"][0]["type"] == "DisruptionTarget"
     policy = spec["failurePolicy"]
-    assert policy["rules"][0] == {"name": "wrongUsage", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    assert policy["rules"][0] == {
+        "name": "wrongUsage",
+        "action": "FailJobSet",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+    }
     assert (job["backoffLimit"], policy["maxRestarts"], policy["restartStrategy"]) == (0, 3, "BlockingRecreate")
 
 

@@ -85,7 +85,9 @@ def test_a_second_call_adopts_live_workers(cloud):
     second = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", "2")
     wait_for(lambda: starts(cloud, "2/2") == 2)
     assert starts(cloud, "1/2") == 1
-    assert f"process {pids['1/2']}" in cloud.run("status.sh", "--name", "sweep", *OPTIONS[1:3], "--workdir", "runs").stdout
+    assert (
+        f"process {pids['1/2']}" in cloud.run("status.sh", "--name", "sweep", *OPTIONS[1:3], "--workdir", "runs").stdout
+    )
     os.kill(pids["1/2"], signal.SIGTERM)
     out, err = second.communicate(timeout=30)
     assert second.returncode == 0, err

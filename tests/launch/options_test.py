@@ -34,7 +34,10 @@ SLICES = ["gin/sgd.gin", *PLACE, "--workdir", "gs://bucket/study", "--package", 
         ([*SLICES, "--scale", "tiny"], ["--scale tiny", "cpu, laptop"]),
         ([*SLICES, "--stack", "many"], ["--stack must be auto, off or a positive integer"]),
         ([*SLICES, "--engine", "gke"], ["--image is needed"]),
-        (["gin/sgd.gin", "--engine", "local", "--package", "gpicl_flax==1"], ["--package 'gpicl_flax==1' is for slices"]),
+        (
+            ["gin/sgd.gin", "--engine", "local", "--package", "gpicl_flax==1"],
+            ["--package 'gpicl_flax==1' is for slices"],
+        ),
     ],
 )
 def test_wrong_usage(cloud, arguments, words):
@@ -93,7 +96,9 @@ def test_without_gcloud_it_says_what_to_install(cloud):
 def test_help_teaches(cloud, script):
     result = cloud.run(script, "--help")
     assert result.returncode == 0 and result.stderr == ""
-    assert all(word in result.stdout for word in ("usage: launch/", "--project", "--engine", "Environment:", "Exit codes:"))
+    assert all(
+        word in result.stdout for word in ("usage: launch/", "--project", "--engine", "Environment:", "Exit codes:")
+    )
 
 
 def test_names_of_gin_files_become_names_of_slices(cloud):

@@ -32,7 +32,9 @@ def gin_files(cloud):
     folder = cloud.here / "my $(touch pwned) 'gins'"
     folder.mkdir()
     (folder / "part.gin").write_text("A = '$(touch pwned)'\n")
-    (folder / "top.gin").write_text(f"include 'gin/base.gin'\ninclude \"{folder.name}/part.gin\"\nB = '`touch pwned`'\n")
+    (folder / "top.gin").write_text(
+        f"include 'gin/base.gin'\ninclude \"{folder.name}/part.gin\"\nB = '`touch pwned`'\n"
+    )
     return [f"{folder.name}/top.gin", f"{folder.name}/part.gin"]
 
 
@@ -50,7 +52,16 @@ def test_on_a_slice(cloud, on_slices, gin_files, nothing_is_run):
 
 
 def test_here(cloud, gin_files, nothing_is_run):
-    options = ["--engine", "local", "--workdir", "my 'runs' $(touch pwned)", "--package", "preinstalled", "--name", "sweep"]
+    options = [
+        "--engine",
+        "local",
+        "--workdir",
+        "my 'runs' $(touch pwned)",
+        "--package",
+        "preinstalled",
+        "--name",
+        "sweep",
+    ]
     result = cloud.run("tpu_sweep.sh", gin_files[0], *options, "--poll_seconds", "0.05", *GIVEN, *ONLY)
     assert result.returncode == 0, result.stderr
     workdir = str(cloud.here / "my 'runs' $(touch pwned)")

@@ -252,7 +252,9 @@ def storage(argv):
         partial.rename(target)  # objects appear whole
     elif verb in ("cat", "rm"):
         if not local(paths[0]).exists():
-            raise SystemExit(f"ERROR: (gcloud.storage.{verb}) The following URLs matched no objects or files:\n{paths[0]}")
+            raise SystemExit(
+                f"ERROR: (gcloud.storage.{verb}) The following URLs matched no objects or files:\n{paths[0]}"
+            )
         if verb == "cat":
             sys.stdout.write(local(paths[0]).read_text())
         else:

@@ -37,7 +37,9 @@ def main(argv):
     elif verb in ("get", "delete"):
         if "-l" in rest:
             label = rest[rest.index("-l") + 1]
-            paths = [p for kind in rest[0].split(",") for p in sorted(FOLDER.glob(f"{kind}-*.json")) if matches(p, label)]
+            paths = [
+                p for kind in rest[0].split(",") for p in sorted(FOLDER.glob(f"{kind}-*.json")) if matches(p, label)
+            ]
         else:
             paths = [FOLDER / f"{rest[0]}-{rest[1]}.json"]
         for path in paths:
