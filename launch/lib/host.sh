@@ -114,17 +114,17 @@ run_once() {
   if [[ ${arguments[0]} == sweep ]]; then arguments+=(--shard "$SHARD/$NUM_SHARDS"); fi
   (cd "$FOLDER/files" && exec "$GPICL" "${arguments[@]}" 9>&-) &
   CHILD=$!
-  while true; do # a signal to this script ends `wait`, not gpicl
-    CODE=0
+  while true; do
+    INTERRUPTED='' CODE=0
     wait "$CHILD" || CODE=$?
-    kill -0 "$CHILD" 2> /dev/null || break
+    [[ -n $INTERRUPTED ]] || break # by a signal to this script: not the exit code of gpicl
   done
   CHILD=''
 }
 
 # The machine goes away: gpicl saves and exits with 42, and the next boot goes on.
 stop() {
-  STOPPED=yes
+  STOPPED=yes INTERRUPTED=yes
   if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi
 }
 

@@ -10,6 +10,7 @@ json_string() {
   text=${text//$'\r'/\\r}
   text=${text//$'\t'/\\t}
   for ((i = 1; i < 32; i++)); do
+    [[ $text == *[[:cntrl:]]* ]] || break
     printf -v code '\\x%02x' "$i"
     printf -v character '%b' "$code"
     printf -v code '\\u%04x' "$i"

@@ -108,7 +108,7 @@ def on_slices() -> list[str]:
             "--package",
             "preinstalled",
             "--poll_seconds",
-            "0.1",
+            "0.03",
             "--restart_seconds",
             "0",
         ),

@@ -163,12 +163,12 @@ def verbs(cloud):
 @pytest.mark.parametrize(
     ("accelerator_type", "accelerator", "topology", "hosts", "chips"),
     [
-        ("v5litepod-1", "tpu-v5-lite-podslice", "1x1", 1, 1),
-        ("v5litepod-8", "tpu-v5-lite-podslice", "2x4", 1, 8),
+        pytest.param("v5litepod-1", "tpu-v5-lite-podslice", "1x1", 1, 1, marks=pytest.mark.launch),
+        pytest.param("v5litepod-8", "tpu-v5-lite-podslice", "2x4", 1, 8, marks=pytest.mark.launch),
         ("v5litepod-16", "tpu-v5-lite-podslice", "4x4", 4, 4),
         ("v6e-256", "tpu-v6e-slice", "16x16", 64, 4),
         ("v4-16", "tpu-v4-podslice", "2x2x2", 2, 4),
-        ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4),
+        pytest.param("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4, marks=pytest.mark.launch),
     ],
 )
 def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(

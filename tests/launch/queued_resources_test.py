@@ -63,7 +63,7 @@ def test_a_slice_that_never_comes_is_given_up_and_deleted(cloud, on_slices):
     assert not any("ssh" in call for call in cloud.calls("gcloud")) and cloud.calls("gpicl") == []
 
 
-@pytest.mark.parametrize("state", ["SUSPENDED", "FAILED", "NONE"])
+@pytest.mark.parametrize("state", ["SUSPENDED", "NONE", pytest.param("FAILED", marks=pytest.mark.launch)])
 def test_a_slice_that_is_lost_is_made_anew(cloud, on_slices, state):
     cloud.script("gcloud", states={"sweep-1": [["WAITING_FOR_RESOURCES", state], ["PROVISIONING", "ACTIVE"]]})
     result = sweep(cloud, on_slices)
@@ -152,7 +152,9 @@ def test_a_request_beyond_the_quota_is_tried_again(cloud, on_slices):
     assert cloud.verbs("create") == ["sweep-1"] * 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.launch)]
+)
 def test_ctrl_c_deletes_all_slices_and_the_next_call_goes_on(cloud, on_slices, number, code):
     cloud.script("gpicl", **{"1/2": ["hang", 0], "2/2": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--num_slices", "2")

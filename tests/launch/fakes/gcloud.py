@@ -40,36 +40,45 @@ def main(argv):
     with open(FOLDER / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fail_if_scripted(script, verb)
-        options = parser(verb).parse_args(rest)
+        options = Options(verb, rest)
         return globals()[verb](options, script)
 
 
-def parser(verb):
+class Options:
     """The options that the real command has and the launch scripts use; like it, it ends with 2 on any other."""
-    import argparse
 
-    result = argparse.ArgumentParser(prog=f"gcloud.compute.tpus.queued-resources.{verb}", allow_abbrev=False)
-    if verb != "list":
-        result.add_argument("id")
-    result.add_argument("--project", required=True)
-    result.add_argument("--zone", required=True)
-    if verb == "create":
-        for name in ("node-id", "accelerator-type", "runtime-version", "metadata-from-file"):
-            result.add_argument(f"--{name}", required=True)
-        for name in ("scopes", "network", "subnetwork", "service-account"):
-            result.add_argument(f"--{name}")
-        result.add_argument("--spot", action="store_true")
-    if verb in ("create", "delete"):
-        result.add_argument("--quiet", action="store_true")
-        result.add_argument("--async", action="store_true")
-    if verb == "delete":
-        result.add_argument("--force", action="store_true", required=True)
-    if verb in ("describe", "list"):
-        result.add_argument("--format", required=True)
-    if verb == "ssh":
-        result.add_argument("--worker", required=True)
-        result.add_argument("--command", required=True)
-    return result
+    NEEDED = {"project", "zone"}
+    MORE = {
+        "create": {
+            "node-id",
+            "accelerator-type",
+            "runtime-version",
+            "metadata-from-file",
+            "scopes",
+            "network",
+            "subnetwork",
+        }
+        | {"service-account", "spot", "quiet", "async"},
+        "describe": {"format"},
+        "delete": {"force", "quiet", "async"},
+        "list": {"format"},
+        "ssh": {"worker", "command"},
+    }
+    FLAGS = {"spot", "quiet", "async", "force"}
+
+    def __init__(self, verb, argv):
+        if verb != "list":
+            self.id, *argv = argv
+        given = set()
+        for word in argv:
+            name, equals, value = word.removeprefix("--").partition("=")
+            known = word.startswith("--") and name in self.NEEDED | self.MORE[verb]
+            if not known or bool(equals) == (name in self.FLAGS) or (equals and not value):
+                print(f"ERROR: (gcloud.compute.tpus.queued-resources.{verb}) argument {word}: wrong", file=sys.stderr)
+                raise SystemExit(2)
+            given.add(name)
+            setattr(self, name.replace("-", "_"), value)
+        assert given >= self.NEEDED, f"{verb} without {self.NEEDED - given}"
 
 
 def fail_if_scripted(script, verb):
