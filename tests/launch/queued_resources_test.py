@@ -24,7 +24,7 @@ def wait_for(condition, seconds=30):
 def test_every_shard_gets_a_slice_that_is_deleted_when_it_has_ended(cloud, on_slices):
     result = sweep(cloud, on_slices, "--num_slices", "2", "--spot")
     assert result.returncode == 0, result.stderr
-    assert cloud.verbs("create") == cloud.verbs("delete") == ["sweep-1", "sweep-2"] and not cloud.slices
+    assert cloud.verbs("create") == sorted(cloud.verbs("delete")) == ["sweep-1", "sweep-2"] and not cloud.slices
     assert [call["shard"] for call in sorted(cloud.calls("gpicl"), key=lambda call: call["shard"])] == ["1/2", "2/2"]
     create = next(call for call in cloud.calls("gcloud") if "create" in call)
     assert "--node-id=sweep-1" in create and "--spot" in create and "--runtime-version=v2-alpha-tpuv5-lite" in create
