@@ -10,6 +10,7 @@ declare -a RESULT STATE LOSSES ERRORS CREATED_AT ACTIVE_AT DELETED_AT
 
 run_queued_resources() {
   local shard
+  PREPARED=''
   if [[ -n $DRY_RUN ]]; then
     _show_queued_resources
     return 0
@@ -19,7 +20,6 @@ run_queued_resources() {
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do _look_at_first "$shard"; done
   trap _say_what_is_left EXIT
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do _settle "$shard"; done
-  if any_phase new; then upload_package && write_startup_scripts; fi
   while true; do
     for ((shard = 1; shard <= NUM_SLICES; shard++)); do _advance "$shard"; done
     any_phase new exists deleting || break
@@ -133,6 +133,11 @@ _is_waiting() { is_one_of "${STATE[$1]}" CREATING ACCEPTED WAITING_FOR_RESOURCES
 
 _create() {
   local shard=$1
+  if [[ -z $PREPARED ]]; then
+    upload_package
+    write_startup_scripts
+    PREPARED=yes
+  fi
   printf 'digest=%s\n' "$DIGEST" > "$STATE_FOLDER/$(slice_id "$shard").submitted"
   copy_file "$STATE_FOLDER/$(slice_id "$shard").submitted" "$(submission_path "$shard")" > /dev/null 2>&1 \
     || { _fail "$shard" "cannot write to $WORKDIR" && return 0; }

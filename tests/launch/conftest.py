@@ -77,6 +77,17 @@ class Cloud:
             pytest.fail(f"{script} did not end:\n{out}\n{err}")
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def stop(self, process: subprocess.Popen, number: int) -> str:
+        """Sends a signal, once more where bash has lost it (it can lose a SIGINT that comes while it forks)."""
+        for patience in (8, 20):
+            process.send_signal(number)
+            try:
+                return process.communicate(timeout=patience)[0]
+            except subprocess.TimeoutExpired:
+                continue
+        process.kill()
+        return pytest.fail(f"did not end: {process.communicate()}")
+
     def clean_up(self) -> None:
         """Ends the sessions of hosts that a test has left."""
         sessions = self.folder / "gcloud" / "sessions"

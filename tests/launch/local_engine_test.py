@@ -65,8 +65,7 @@ def test_ctrl_c_waits_until_the_workers_have_saved(cloud, number, code):
     cloud.script("gpicl", **{"1/2": ["hang"], "2/2": ["hang"]})
     process = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", "2")
     wait_for(lambda: len(cloud.calls("gpicl")) == 2)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out = cloud.stop(process, number)
     assert process.returncode == code
     assert out.count("stopped (exit code 42)") == 2 and len(cloud.calls("gpicl")) == 2
     assert not any(is_running(call["pid"]) for call in cloud.calls("gpicl"))

@@ -159,8 +159,7 @@ def test_ctrl_c_deletes_all_slices_and_the_next_call_goes_on(cloud, on_slices, n
     cloud.script("gpicl", **{"1/2": ["hang", 0], "2/2": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--num_slices", "2")
     wait_for(lambda: len(cloud.calls("gpicl")) == 2)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out = cloud.stop(process, number)
     assert process.returncode == code and not cloud.slices and "interrupted" in out
     assert sweep(cloud, on_slices, "--num_slices", "2").returncode == 0
     assert len(cloud.calls("gpicl")) == 4
@@ -170,8 +169,7 @@ def test_kept_slices_are_adopted_by_the_next_call(cloud, on_slices):
     cloud.script("gpicl", **{"1/1": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--keep")
     wait_for(lambda: cloud.calls("gpicl"))
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out = cloud.stop(process, signal.SIGINT)
     assert process.returncode == 130 and cloud.slices == {"sweep-1"} and "kept" in out
     # Other arguments are not taken for the same.
     other = sweep(cloud, on_slices, "--gin_bindings", "Training.steps = 7")
