@@ -141,13 +141,16 @@ _create() {
   printf 'digest=%s\n' "$DIGEST" > "$STATE_FOLDER/$(slice_id "$shard").submitted"
   copy_file "$STATE_FOLDER/$(slice_id "$shard").submitted" "$(submission_path "$shard")" > /dev/null 2>&1 \
     || { _fail "$shard" "cannot write to $WORKDIR" && return 0; }
+  PHASE[shard]=exists # from here on Ctrl-C has to delete it
   create_slice "$shard"
   CREATED_AT[shard]=$SECONDS ACTIVE_AT[shard]='' STATE[shard]=''
   case $CREATED in
-    created) PHASE[shard]=exists && say "$(slice_id "$shard"): requested" ;;
-    adopted) PHASE[shard]=exists && say "$(slice_id "$shard"): there already" ;;
+    created) say "$(slice_id "$shard"): requested" ;;
+    adopted) say "$(slice_id "$shard"): there already" ;;
     refused) _fail "$shard" "$GCLOUD_ERROR" ;;
-    later) _lost "$shard" "could not be requested ($GCLOUD_ERROR)" || true ;;
+    later)
+      if _lost "$shard" "could not be requested ($GCLOUD_ERROR)"; then PHASE[shard]=new; fi
+      ;;
   esac
 }
 

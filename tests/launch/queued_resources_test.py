@@ -165,6 +165,14 @@ def test_ctrl_c_deletes_all_slices_and_the_next_call_goes_on(cloud, on_slices, n
     assert len(cloud.calls("gpicl")) == 4
 
 
+def test_ctrl_c_during_a_request_leaves_no_slice(cloud, on_slices):
+    cloud.script("gcloud", seconds_of_create=0.5)
+    process = cloud.start("tpu_sweep.sh", GIN, *on_slices)
+    wait_for(lambda: cloud.verbs("create"))
+    cloud.stop(process, signal.SIGINT)
+    assert process.returncode == 130 and cloud.verbs("delete") == ["sweep-1"] and not cloud.slices
+
+
 def test_kept_slices_are_adopted_by_the_next_call(cloud, on_slices):
     cloud.script("gpicl", **{"1/1": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--keep")

@@ -4,7 +4,7 @@ $FAKE_GCLOUD is its folder. script.json there says what happens:
   states: id -> a list for each time the resource is created, of the states that it shows, one a look; the last one stays.
     'STATE?' waits in the state before until the file preempt-ID appears, then takes it away. REBOOT starts the hosts anew.
   errors: verb (create, describe, delete, list, ssh) -> a list of texts for stderr, one a call; null lets the call through.
-  hosts: how many hosts a slice has.
+  hosts: how many hosts a slice has. seconds_of_create: how long a request takes.
 calls.jsonl is the log of all calls, buckets/ is gs://, hosts/ID.N/ holds what the hosts of the N-th creation keep on disk.
 """
 
@@ -120,6 +120,7 @@ def create(options, script):
     path = FOLDER / f"creations-{options.id}"
     number = int(path.read_text()) if path.exists() else 0
     path.write_text(str(number + 1))
+    time.sleep(script.get("seconds_of_create", 0))
     states = script.get("states", {}).get(options.id, [["WAITING_FOR_RESOURCES", "ACTIVE"]])
     kept = FOLDER / f"startup-{options.id}.{number}.sh"
     shutil.copy(startup, kept)
