@@ -81,6 +81,11 @@ class Program:
         self.times: dict[str, int] = {}
         self._count(entry, 1)
 
+    @property
+    def num_loops(self) -> int:
+        """Loops that a call of the program gets to."""
+        return sum(i.operation == "while" for name in self.times for i in self.computations[name].values())
+
     def _count(self, name: str, times: int) -> None:
         self.times[name] = self.times.get(name, 0) + times
         for instruction in self.computations[name].values():
