@@ -44,10 +44,14 @@ class Slice:
         """Bytes that a program can have on each device."""
         return self.chip.usable_hbm_bytes // self.chip.devices
 
+    @property
+    def num_chips(self) -> int:
+        """Chips of the slice."""
+        return len(self.devices) // self.chip.devices
+
     def __str__(self) -> str:
-        num_chips = len(self.devices) // self.chip.devices
-        devices = f", {len(self.devices)} devices" if len(self.devices) != num_chips else ""
-        return f"{self.topology} ({self.chip.accelerator_type(num_chips)}: {num_chips} chips{devices})"
+        devices = f", {len(self.devices)} devices" if self.chip.devices > 1 else ""
+        return f"{self.topology} ({self.chip.accelerator_type(self.num_chips)}: {self.num_chips} chip(s){devices})"
 
 
 @dataclasses.dataclass(frozen=True)

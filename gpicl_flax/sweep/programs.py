@@ -11,6 +11,7 @@ from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.tasks import input_space
 from gpicl_flax.tasks.dataset_listing import PAPER
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.tasks.sources import NUM_DIGITS_TEST
 from gpicl_flax.training import ahead
 
@@ -53,6 +54,11 @@ class Program:
         return self.runs[0]
 
     @property
+    def parts(self) -> tuple[tuple[Point, ...], tuple[Run, ...]]:
+        """Its points and their settings."""
+        return self.points, self.runs
+
+    @property
     def name(self) -> str:
         """What the points have in common of what varies in the sweep, or else the model."""
         first, *others = (point.names for point in self.points)
@@ -74,8 +80,12 @@ def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
 
 def _key(point: Point, run: Run) -> tuple:
     elsewhere = [k for k in point.config.bindings if k.startswith(_ELSEWHERE) or k in _ELSEWHERE_EXACTLY]
-    stored_shape, number = _stored(run)
-    return stacking.shape(point.config.without(*elsewhere), run), run.tasks.projection_form(stored_shape), number
+    return stacking.shape(point.config.without(*elsewhere), run), projection_form(run), _stored(run)[1]
+
+
+def projection_form(run: Run) -> ProjectionForm:
+    """How the projections of a run are drawn."""
+    return run.tasks.projection_form(_stored(run)[0])
 
 
 def trace(
@@ -99,7 +109,7 @@ def trace(
             run.model,
             run.optimizer,
             run.tasks,
-            run.tasks.projection_form(stored_shape),
+            projection_form(run),
             run.training,
             mesh=mesh,
             num_members=num_members,

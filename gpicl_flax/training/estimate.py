@@ -39,6 +39,22 @@ def _flops(jaxpr) -> int:
     return total
 
 
+def loop_turns(jaxpr: ClosedJaxpr) -> int:
+    """How often its loops turn, those inside of others every time; one that is unrolled by n, an n-th as often."""
+    return _turns(jaxpr.jaxpr)
+
+
+def _turns(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = sum(map(_turns, _parts(equation)))
+        if equation.primitive.name == "scan":
+            length, unroll = equation.params["length"], equation.params["unroll"]
+            inner = -(-length // unroll) + length * inner
+        total += inner
+    return total
+
+
 def peak_bytes(jaxpr: ClosedJaxpr) -> int:
     """Memory of the inputs and of what is alive at once between them and the outputs, in the order of the jaxpr.
 
