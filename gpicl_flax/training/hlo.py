@@ -61,6 +61,9 @@ class Program:
     Attributes:
       computations: by their names, their instructions by theirs.
       times: how often a call of the program runs each computation. A loop of unknown length counts once.
+
+    Raises:
+      ValueError: the text is that of no program.
     """
 
     def __init__(self, text: str):
@@ -78,6 +81,8 @@ class Program:
                 operands = tuple(re.findall(r"%[\w.-]+", rest.partition(")")[0]))
                 instruction = Instruction(own, arrays(type_), operation, operands, rest, bool(root))
                 self.computations[name][own] = instruction
+        if entry is None:
+            raise ValueError("no program: it has no entry")
         self.times: dict[str, int] = {}
         self._count(entry, 1)
 
@@ -96,12 +101,13 @@ class Program:
 
     def _turns(self, loop: Instruction) -> int:
         """Of a loop that counts up to a constant, as those of `jax.lax.scan` do."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+        if known:  # not on TPU
+            return int(known[1])
         condition = self.computations[re.search(r"condition=(%[\w.-]+)", loop.rest)[1]].values()
-        limits = [
-            int(match[1]) for i in condition if i.operation == "constant" and (match := re.match(r"(\d+)\)", i.rest))
-        ]
+        limits = [i.rest.partition(")")[0] for i in condition if i.operation == "constant"]
         counts = any("direction=LT" in i.rest for i in condition)
-        return limits[0] if counts and len(limits) == 1 else 1
+        return int(limits[0]) if counts and len(limits) == 1 and limits[0].isdecimal() else 1
 
     def executed(self) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
         """Instructions that are not inside of another one, each with its computation and how often it is run."""

@@ -46,6 +46,7 @@ def described_devices(topology: str) -> list:
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": chip.accelerator_type(num_chips),
         "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process holds a TPU here, so that several can compile
     }
     jax.config.update("jax_platforms", "cpu")
     # Left alone, libtpu describes each core of a v4, which on a TPU work as one.
