@@ -4,11 +4,12 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
 from gpicl_flax import text_table
-from gpicl_flax.errors import UsageError, first_line
+from gpicl_flax.errors import UsageError
 from gpicl_flax.run import Run
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.sweep.programs import Program, programs, trace
@@ -146,12 +147,7 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
     except jax.errors.JaxRuntimeError as error:
         seconds = time.perf_counter() - start
         cost = Cost(program.num_members, mesh, compile_seconds=seconds)
-        memory = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT]?)\b", str(error).partition("HBM")[2])
-        if "RESOURCE_EXHAUSTED" in str(error) and len(memory) >= 2:
-            needed, limit = (round(float(number) * _UNITS[unit]) for number, unit in memory[:2])
-            problem = f"does not fit: {needed / GIB:.2f} of {limit / GIB:.2f} GiB"
-            return dataclasses.replace(cost, hbm_bytes=needed, hbm_limit=limit, problem=problem)
-        return dataclasses.replace(cost, problem=f"does not compile: {first_line(error)}")
+        return dataclasses.replace(cost, **_refusal(str(error)))
     seconds = time.perf_counter() - start
     text, memory, counted = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
     read = hlo.Program(text)
@@ -177,6 +173,16 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
         max(flops / on.chip.peak_flops, traffic / on.chip.hbm_bandwidth) * on.chip.devices,
         seconds,
     )
+
+
+def _refusal(error: str) -> dict[str, Any]:
+    """What an error of the compiler says: the memory that a program needs and that there is, and the problem in words."""
+    memory = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT]?)\b", error.partition("HBM")[2])
+    if "RESOURCE_EXHAUSTED" not in error or len(memory) < 2:
+        return {"problem": f"does not compile: {error.strip().splitlines()[0]}"}
+    needed, limit = (round(float(number) * _UNITS[unit]) for number, unit in memory[:2])
+    problem = f"does not fit: {needed / GIB:.2f} of {limit / GIB:.2f} GiB"
+    return {"hbm_bytes": needed, "hbm_limit": limit, "problem": problem}
 
 
 def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
