@@ -34,7 +34,7 @@ def add(commands, add_gin) -> None:
         metavar="CHIP:AxBxC",
         help="the slice: v5e:4x4x1 (16 chips), v4:2x2x2 (8 chips), v5p, v6e, tpu7x",
     )
-    parser.add_argument("--point", metavar="PATTERN", help="only points whose run id matches, such as 'LSTM*seed=0*'")
+    parser.add_argument("--point", metavar="PATTERN", help="only points whose run id matches, such as '*LSTM_seed=0*'")
     parser.add_argument(
         "--stack",
         type=int,

@@ -56,7 +56,7 @@ def aot():
 GRIDS = """[{'Run.model': @Transformer(), 'Transformer.num_layers': 1, 'Transformer.model_size': 64,
              'Run.seed': [0, 1], 'Run.optimizer': @adam(), 'adam.learning_rate': [1e-3, 1e-2]},
             {'Run.model': @LSTM(), 'LSTM.hidden_size': 16, 'TaskDistribution.task_batch_size': [8, 6]},
-            {'Run.model': @MLP(), 'MLP.hidden_size': 60_000}]"""
+            {'Run.model': @MLP(), ('MLP.hidden_size', 'MeshShape.model'): [(60_000, 1), (8, 3)]}]"""
 
 
 @pytest.mark.launch
@@ -69,8 +69,8 @@ def test_every_program_of_a_sweep_is_compiled_once_and_says_what_it_takes_or_why
     ]
     options = [option for binding in bindings for option in ("--gin_bindings", binding)]
     text = aot("--gin_file", "gin/inputs/14x14x1.gin", *options, "--topology", "v5e:2x2x1", "--json")
-    transformer, lstm, odd, large = map(json.loads, text.splitlines())
-    assert [len(row["points"]) for row in (transformer, lstm, odd, large)] == [4, 1, 1, 1]
+    transformer, lstm, odd, large, gap = map(json.loads, text.splitlines())
+    assert [len(row["points"]) for row in (transformer, lstm, odd, large, gap)] == [4, 1, 1, 1, 1]
     for row in (transformer, lstm):
         assert row["problem"] is None and row["mesh"] == {"data": 4}
         assert 0 < row["hbm_bytes"] < row["hbm_limit"] == chips.chip("v5e").usable_hbm_bytes
@@ -78,6 +78,7 @@ def test_every_program_of_a_sweep_is_compiled_once_and_says_what_it_takes_or_why
         assert min(row["flops"], row["traffic"], row["seconds"], row["compile_seconds"]) > 0
     assert lstm["counted_flops"] and not transformer["counted_flops"]
     assert "task_batch_size = 6 is not divisible by the mesh: 4 device(s)" in odd["problem"]
+    assert "JAX makes no mesh of 3 of the 4 devices" in gap["problem"]
     assert large["problem"].startswith("does not fit: ") and large["hbm_bytes"] > large["hbm_limit"]
 
 

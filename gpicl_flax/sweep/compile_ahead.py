@@ -202,7 +202,7 @@ def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
     )
     rows = [header]
     for program, cost in results:
-        mesh = "x".join(f"{axis}={size}" for axis, size in cost.mesh.items()) or "-"
+        mesh = ",".join(f"{axis}={size}" for axis, size in cost.mesh.items()) or "-"
         row = (program.name, f"{len(program.points):,}", str(cost.num_members), mesh)
         if cost.problem:
             rows.append((*row, "", "", *_memory(cost), "", f"{cost.compile_seconds:.1f}", cost.problem))

@@ -60,9 +60,10 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What the points have in common of what varies in the sweep, or else the model."""
+        """What the points have in common of what varies in the sweep, the model first, or else the model alone."""
         first, *others = (point.names for point in self.points)
-        return " ".join(n for n in first if all(n in o for o in others)) or type(self.run.model).__name__
+        common = [name for name in first if all(name in other for other in others)]
+        return " ".join(sorted(common, key=lambda name: "=" in name)) or type(self.run.model).__name__
 
     def __add__(self, other: "Program") -> "Program":
         return Program(self.points + other.points, self.runs + other.runs)

@@ -57,12 +57,18 @@ class MeshShape:
         member = math.gcd(num_members, available // (data * self.model)) if processes == 1 else 1
         data = available // (member * self.model) if self.data == -1 else data
         shape = (member, data, self.model)
-        return jax.make_mesh(
-            shape,
-            ("member", "data", "model"),
-            axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
-            devices=devices[: math.prod(shape)],
-        )
+        try:
+            return jax.make_mesh(
+                shape,
+                ("member", "data", "model"),
+                axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
+                devices=devices[: math.prod(shape)],
+            )
+        except (AssertionError, NotImplementedError, ValueError) as error:  # of chips that lie in no rectangle, say
+            raise UsageError(
+                f"MeshShape.data = {self.data} and MeshShape.model = {self.model}: JAX makes no mesh of {math.prod(shape)} of "
+                f"the {available} devices; choose numbers that divide them"
+            ) from error
 
 
 def state_shardings(mesh: jax.sharding.Mesh, abstract_state):

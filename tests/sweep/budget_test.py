@@ -34,7 +34,7 @@ def test_flops_of_an_mlp_are_those_of_its_products_forward_and_backward(resolve)
     # Backward, each layer makes the gradient of its weights and, but for the first, that of its inputs.
     assert row.step_flops == 2 * B * T * (3 * sum(layers) - layers[0] + projection)
     assert row.flops == row.step_flops * 100 * 3
-    assert (row.steps, len(row.points), row.turns, row.name) == (100, 3, 0, "hidden_size=32 MLP steps=100")
+    assert (row.steps, len(row.points), row.turns, row.name) == (100, 3, 0, "MLP hidden_size=32 steps=100")
 
 
 def test_flops_of_an_lstm_hold_those_of_all_positions(resolve):
@@ -76,7 +76,7 @@ def test_a_run_that_is_too_large_for_a_device_is_marked(resolve):
     assert small.fits and not large.fits
     text = budget.as_table(points, runs)
     assert "1 points (!) may not fit one device" in text
-    assert [line.split()[0:2] for line in text.splitlines() if "!  " in line] == [["hidden_size=60000", "MLP"]]
+    assert [line.split()[0:2] for line in text.splitlines() if "!  " in line] == [["MLP", "hidden_size=60000"]]
 
 
 def test_the_table_has_totals_and_says_what_it_is(resolve):

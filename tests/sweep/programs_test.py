@@ -28,8 +28,8 @@ def test_other_widths_optimisers_batches_and_models_are_other_programs(of):
                 {'Run.model': @MLP(), 'TaskDistribution.task_batch_size': [8, 16]},
                 {'Run.optimizer': [@adam(), @sgd()]}]"""
     assert of(grids) == [
-        ("hidden_size=4 LSTM", 2),
-        ("hidden_size=8 LSTM", 2),
+        ("LSTM hidden_size=4", 2),
+        ("LSTM hidden_size=8", 2),
         ("MLP task_batch_size=8", 1),
         ("MLP task_batch_size=16", 1),
         ("optimizer=adam", 1),
