@@ -1,6 +1,7 @@
 """What the points of a sweep cost on a TPU slice, by its compiler: nothing runs, and no TPU is needed."""
 
 import dataclasses
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from gpicl_flax.sweep.programs import Program, programs, trace
 from gpicl_flax.training import collectives, estimate, hlo, topology
 from gpicl_flax.training.chips import GIB, Chip
 from gpicl_flax.training.hbm_traffic import hbm_bytes
+
+logger = logging.getLogger(__name__)
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -107,7 +110,10 @@ def compile_all(
     """
     jax.config.update("jax_enable_compilation_cache", False)  # it would show no time of the compiler
     waiting: dict[str, tuple[Program, _Lowered | Cost]] = {}
-    for program in programs(points, runs):
+    found = programs(points, runs)
+    if found:
+        logger.info("tracing %s programs, then compiling them for %s", f"{len(found):,}", on)
+    for program in found:
         num_members = min(stack, len(program.points))
         try:
             lowered = _lower(program.run, on, num_members)

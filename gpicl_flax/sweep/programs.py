@@ -60,10 +60,16 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What the points have in common of what varies in the sweep, the model first, or else the model alone."""
+        """What the points have in common of what varies in the sweep, the model first, and the labels that they do not have in
+        common; or else the model alone."""
         first, *others = (point.names for point in self.points)
         common = [name for name in first if all(name in other for other in others)]
-        return " ".join(sorted(common, key=lambda name: "=" in name)) or type(self.run.model).__name__
+        common.sort(key=lambda name: "=" in name)
+        for label in self.run.labels:
+            values = list(dict.fromkeys(run.labels[label] for run in self.runs if label in run.labels))
+            if len(values) > 1:
+                common.append(f"{label}={'|'.join(values)}")
+        return " ".join(common) or type(self.run.model).__name__
 
     def __add__(self, other: "Program") -> "Program":
         return Program(self.points + other.points, self.runs + other.runs)

@@ -19,7 +19,7 @@ EXHAUSTED = (
 
 
 def program(name, count, steps=1000):
-    run = types.SimpleNamespace(training=types.SimpleNamespace(steps=steps))
+    run = types.SimpleNamespace(training=types.SimpleNamespace(steps=steps), labels={})
     points = tuple(Point(f"{name}_seed={i}", {}, None, (name, f"seed={i}")) for i in range(count))
     return Program(points, (run,) * count)
 

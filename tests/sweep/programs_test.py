@@ -37,6 +37,12 @@ def test_other_widths_optimisers_batches_and_models_are_other_programs(of):
     ]
 
 
+def test_labels_that_share_a_program_are_all_named(of):
+    grids = """[{'change': {'none': {}, 'eps': {'adam.eps': 1e-5}, 'wide': {'Transformer.model_size': 64}},
+                 'Run.optimizer': @adam(), 'Run.seed': [0, 1]}]"""
+    assert of(grids) == [("optimizer=adam change=eps|none", 4), ("change=wide optimizer=adam", 2)]
+
+
 def test_runs_of_no_steps_have_no_program(of):
     assert of("[{'Run.model': @OnlineSGD(), 'Training.steps': 0}, {'Run.model': @MLP()}]") == [("MLP", 1)]
 
