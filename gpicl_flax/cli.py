@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, dataset_commands
+from gpicl_flax import cache, compile_commands, dataset_commands
 from gpicl_flax.errors import GpiclError, UsageError
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         help="examples of a sequence (default %(default)s)",
     )
 
+    compile_commands.add(commands, _add_gin)
     dataset_commands.add(commands)
     return parser
 

@@ -118,10 +118,10 @@ class Run:
         """The model's number of parameters and both state sizes."""
         return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
-    def check_devices(self, num_members: int = 1) -> jax.sharding.Mesh:
-        """The mesh for a stack of so many runs; raises UsageError if it does not fit the devices, or batch or parameters do
-        not divide over it."""
-        mesh = self.mesh.build(num_members)
+    def check_devices(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+        """The mesh for a stack of so many runs, on other devices than those here if they are given; raises UsageError if it
+        does not fit the devices, or batch or parameters do not divide over it."""
+        mesh = self.mesh.build(num_members, devices)
         parts = mesh.shape["data"] * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
@@ -129,7 +129,7 @@ class Run:
                 f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
             )
         abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
-        if self.matmul_precision is not None:
+        if self.matmul_precision is not None and devices is None:
             self._check_precision()
         return mesh
 

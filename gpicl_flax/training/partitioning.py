@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import gin
 import jax
@@ -35,31 +36,39 @@ class MeshShape:
     def __post_init__(self):
         check_types(self, data=int, model=int)
 
-    def build(self, num_members: int = 1) -> jax.sharding.Mesh:
+    def build(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
 
         Args:
           num_members: runs of a stack.
+          devices: those that there are; None: of this machine or slice.
 
         Raises:
           UsageError: the shape does not fit the devices that there are.
         """
-        available = jax.device_count()
+        devices = jax.devices() if devices is None else devices
+        available, processes = len(devices), len({device.process_index for device in devices})
         data = 1 if self.data == -1 else self.data
         if data < 1 or self.model < 1 or data * self.model > available:
             raise UsageError(
                 f"MeshShape.data = {self.data} and MeshShape.model = {self.model} do not fit {available} device(s)"
             )
         # A process reads the sequences of its own devices, and those of every member.
-        member = math.gcd(num_members, available // (data * self.model)) if jax.process_count() == 1 else 1
+        member = math.gcd(num_members, available // (data * self.model)) if processes == 1 else 1
         data = available // (member * self.model) if self.data == -1 else data
         shape = (member, data, self.model)
-        return jax.make_mesh(
-            shape,
-            ("member", "data", "model"),
-            axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
-            devices=jax.devices()[: math.prod(shape)],
-        )
+        try:
+            return jax.make_mesh(
+                shape,
+                ("member", "data", "model"),
+                axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
+                devices=devices[: math.prod(shape)],
+            )
+        except (AssertionError, NotImplementedError, ValueError) as error:  # of chips that lie in no rectangle, say
+            raise UsageError(
+                f"MeshShape.data = {self.data} and MeshShape.model = {self.model}: JAX makes no mesh of {math.prod(shape)} of "
+                f"the {available} devices; choose numbers that divide them"
+            ) from error
 
 
 def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
