@@ -16,7 +16,7 @@ from etils import epath
 
 import gpicl_flax
 import gpicl_flax.baselines  # gin knows them by their import
-from gpicl_flax import models
+from gpicl_flax import claims, models
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
@@ -171,16 +171,30 @@ def execute(start: Start, stop: StopRequest) -> None:
     Raises:
       UsageError: the settings, the data or the folder do not fit; nothing has been written.
       Preempted, Diverged: see `train`.
+      GpiclError: another process trains it.
     """
-    (diverged,) = execute_stack([start], stop)
-    if diverged:
-        raise diverged
+    while True:
+        try:
+            (diverged,) = execute_stack([start], stop)
+        except claims.Taken:
+            check_folder(start.config, start.folder)
+            if start.folder.ended:
+                return
+            claims.refuse_while_alive(start.folder, stop)
+            continue
+        if diverged:
+            raise diverged
+        return
 
 
 def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged | None]:
     """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
 
     The runs differ in what `train` allows members to differ in (see `sweep.stacking`).
+
+    Raises:
+      claims.Taken: others train some of them, or they have ended; nothing has been written.
+      UsageError, Preempted: see `execute`.
     """
     resolved = [start.config.resolve(Run) for start in starts]
     runs = [run for run, _ in resolved]
@@ -191,6 +205,23 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
+    with claims.hold(folders) as check_claims:
+        return _execute_held(starts, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
+
+
+def _execute_held(
+    starts: Sequence[Start],
+    resolved: Sequence[tuple[Run, str]],
+    dataset: BaseDataset,
+    test_datasets: list[BaseDataset],
+    form: ProjectionForm,
+    mesh: jax.sharding.Mesh,
+    check_claims: Callable[[], None],
+    stop: StopRequest,
+) -> list[Diverged | None]:
+    """`execute_stack`, once this process alone has the folders."""
+    runs = [run for run, _ in resolved]
+    run, folders = runs[0], [start.folder for start in starts]
     for folder in folders:
         if folder.checkpoints.exists():
             with Checkpoints(folder.checkpoints) as checkpoints:
@@ -205,6 +236,7 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
         members, meta_tests = [], []
         for start, each in zip(starts, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
+            on_row = claims.also_checked(check_claims, on_row)
             member = Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row)
             meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, start.folder))
             if each.meta_test.at_checkpoints:
