@@ -38,16 +38,21 @@ def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[lis
     Returns:
       For each stack the indices of its points.
     """
-    groups: dict[str, list[int]] = {}
-    for index, (point, run) in enumerate(zip(points, runs, strict=True)):
-        groups.setdefault(shape(point.config, run) if run.training.steps else point.run_id, []).append(index)
     stacks = []
-    for group in groups.values():
+    for group in groups(points, runs):
         start = 0
         for size in sizes(runs[group[0]], len(group)) if len(group) > 1 else [1]:
             stacks.append(group[start : start + size])
             start += size
     return sorted(stacks)
+
+
+def groups(points: Sequence[Point], runs: Sequence[Run]) -> list[list[int]]:
+    """The indices of points that could share a stack, in the order of their first."""
+    found: dict[str, list[int]] = {}
+    for index, (point, run) in enumerate(zip(points, runs, strict=True)):
+        found.setdefault(shape(point.config, run) if run.training.steps else point.run_id, []).append(index)
+    return list(found.values())
 
 
 def shape(config: Config, run: Run) -> str:
