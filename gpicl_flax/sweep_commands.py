@@ -73,15 +73,13 @@ def add(commands) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.config import parse
-    from gpicl_flax.sweep import grid, selection
-
     _check(arguments)
+    from gpicl_flax.config import parse
+    from gpicl_flax.sweep import grid, listing, selection  # listing brings everything that gin files name
+
     points = selection.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)
-    from gpicl_flax.sweep import listing
-
     runs = listing.resolve_all(points)
     if arguments.shard is not None:
         share = selection.shard(points, runs, *arguments.shard)

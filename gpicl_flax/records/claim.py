@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 
 import fsspec
 import psutil
@@ -48,6 +49,7 @@ class Holder:
       time: of its last sign of life (unix time).
       state: running, or released.
       why: released: done, diverged, preempted, "failed: text", or "" if it did nothing.
+      token: a random text, which tells this claim from any other.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Holder:
     time: float
     state: str = RUNNING
     why: str = ""
+    token: str = ""
 
     def __str__(self) -> str:
         return f"host {self.host}, process {self.pid}"
@@ -152,7 +155,9 @@ def take(folder: RunFolder) -> Claim | Holder:
         now = time.time()
         number = newest.number + 1 if newest else 1
         me = Holder(number, socket.gethostname(), process.pid, process.create_time(), now, now)
-        if not files.create(me):
+        me = dataclasses.replace(me, token=uuid.uuid4().hex)
+        # A request that was sent twice, since its answer was lost, finds what it created.
+        if not files.create(me) and files.newest() != me:
             continue
         # Who was slow may have created a number that had been used and removed.
         if files.numbers()[-1] != number:

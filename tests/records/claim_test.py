@@ -216,3 +216,10 @@ def test_where_there_are_objects_and_no_files_it_is_the_same():
 class _Url(str):
     def __truediv__(self, name):
         return _Url(f"{self}/{name}")
+
+
+def test_a_request_that_was_sent_twice_finds_its_own_claim(folder, monkeypatch):
+    create = claim._Files.create
+    monkeypatch.setattr(claim._Files, "create", lambda self, me: create(self, me) and create(self, me))
+    with claim.take(folder) as own:
+        assert own.number == 1

@@ -193,6 +193,8 @@ def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, 
     alone_output = alone.communicate(timeout=300)[0]
     assert [worker.returncode for worker in (*workers, alone)] == [0, 0, 0], [*outputs, alone_output]
     assert any("left to host" in output for output in outputs)
+    status = subprocess.run([*command, str(tmp_path / "two"), "--status"], capture_output=True, text=True, check=True)
+    assert status.stdout.endswith("4 points: 4 done\n")
     names = {path.name for path in (tmp_path / "alone").iterdir()}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names and len(names) == 4
     for name in names:

@@ -1,0 +1,76 @@
+"""The claims of a stack, and who may not be disturbed."""
+
+import time
+
+import pytest
+
+from gpicl_flax import claims
+from gpicl_flax.errors import GpiclError, Preempted
+from gpicl_flax.records import claim
+from gpicl_flax.records.run_folder import DONE, RunFolder, write_json
+from gpicl_flax.training.preemption import StopRequest
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return [RunFolder(tmp_path / name) for name in "abc"]
+
+
+def other_holds(folder, **fields):
+    values = {
+        "host": "tpu-7",
+        "pid": 12,
+        "started": 0.0,
+        "since": 0.0,
+        "time": time.time(),
+        "state": "running",
+        "why": "",
+    }
+    write_json(folder.path / ".claim" / "00000001.json", values | fields)
+
+
+def test_a_stack_is_held_as_a_whole(folders):
+    with claims.hold(folders) as check:
+        check()
+        assert all(claim.newest(folder).holds for folder in folders)
+    assert [claim.newest(folder).why for folder in folders] == ["done"] * 3
+
+
+def test_or_not_at_all(folders):
+    other_holds(folders[1])
+    folders[2].mark(DONE)
+    with pytest.raises(claims.Taken) as caught, claims.hold(folders):
+        raise AssertionError("nothing may be written now")
+    assert set(caught.value.by) == {1, 2} and caught.value.by[2] is None
+    assert str(caught.value.by[1]) == "host tpu-7, process 12"
+    assert [claim.newest(folder).holds for folder in folders] == [False, True, False]
+    assert claim.newest(folders[0]).why == ""
+
+
+def test_of_another_host_a_sign_of_life_is_waited_for(folders):
+    folder, stop, waited = folders[0], StopRequest(), []
+    other_holds(folder, time=time.time() - 30)
+
+    def sleep(seconds):
+        waited.append(seconds)
+        if len(waited) == 4:
+            other_holds(folder)
+
+    with pytest.raises(GpiclError, match=r"is being trained by host tpu-7 \(process 12\)"):
+        claims.refuse_while_alive(folder, stop, sleep)
+    assert len(waited) == 4
+
+
+def test_and_when_none_comes_the_run_is_to_be_had(folders):
+    folder, stop = folders[0], StopRequest()
+    other_holds(folder, time=time.time() - 89.8)
+    claims.refuse_while_alive(folder, stop, lambda seconds: time.sleep(0.05))
+    with claims.hold([folder]):
+        assert claim.newest(folder).number == 2
+
+
+def test_who_waits_for_it_stops_when_told_to(folders):
+    stop = StopRequest()
+    other_holds(folders[0])
+    with pytest.raises(Preempted):
+        claims.refuse_while_alive(folders[0], stop, lambda seconds: setattr(stop, "requested", True))
