@@ -46,8 +46,8 @@ def lower(
     placed = Placed(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     rows = (training.steps_per_dispatch, num_members, tasks.task_batch_size)
     batch = {
-        "task_ids": shape(jnp.uint32, rows, None, "member", "data"),
-        "example_indices": shape(jnp.int32, (*rows, tasks.sequence_length), None, "member", "data"),
+        "task_ids": shape(jnp.uint32, rows, None, "member", partitioning.BATCH),
+        "example_indices": shape(jnp.int32, (*rows, tasks.sequence_length), None, "member", partitioning.BATCH),
     }
     with jax.set_mesh(mesh):
         train_steps = make_train_steps(
