@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics clean
+.PHONY: help install quickstart test test-slow test-launch libtpu aot benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
+	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
+	@echo "make aot ARGS='--gin_file gin/state_size.gin --topology v5e:4x4x1'  what programs cost on a TPU slice; needs no TPU"
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"
@@ -37,13 +39,24 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+test-launch: libtpu
+	$(BIN)/python -m pytest -m launch
+
+aot: libtpu
+	PYTHONPATH=build/libtpu $(BIN)/gpicl aot $(ARGS)
+
+# The TPU compiler, beside the environment: inside it, JAX would look for a TPU at every start.
+libtpu: build/libtpu/.installed
+
+build/libtpu/.installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--constraint constraints.txt --target build/libtpu libtpu
+	@touch $@
+
 benchmark: install
 	$(BIN)/python benchmarks/step.py --out runs/benchmark
 
-benchmark-tpu: install
-	@# Beside the environment: inside it, JAX would look for a TPU at every start.
-	test -d build/libtpu/libtpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--constraint constraints.txt --target build/libtpu libtpu
+benchmark-tpu: libtpu
 	PYTHONPATH=build/libtpu $(BIN)/python benchmarks/tpu.py
 
 benchmark-models: install

@@ -13,11 +13,7 @@ flops a sequence.
 """
 
 import argparse
-import collections
 import dataclasses
-import importlib.util
-import os
-import re
 import sys
 from unittest import mock
 
@@ -25,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpicl_flax import models
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel, recurrence
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training import ahead, optimizers, partitioning
+from gpicl_flax.training import ahead, collectives, hlo, optimizers, partitioning, topology
 from gpicl_flax.training.loop import Training
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of
 from gpicl_flax.training.step import sequence_losses
@@ -39,10 +35,6 @@ from gpicl_flax.training.step import sequence_losses
 INPUT_SHAPE, STORED_SHAPE = (32, 32, 3), (28, 28, 1)
 ALONE = "model alone"
 NUM_TASKS = {"dense": 2**25, "span": 2**25, "gram": None}
-CHIP = {"v5e": "v5litepod"}  # as Cloud TPU calls it
-COLLECTIVE = re.compile(
-    r" = (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(.*?channel_id=(\d+)"
-)
 COLUMNS = (("model", 22), ("mesh", 6), ("row", 11), ("Gflops", 8), ("ratio", 5), ("MB", 7), ("temp MB", 7))
 
 
@@ -65,8 +57,10 @@ def cases(devices: np.ndarray) -> list[Case]:
     """What is compiled for a slice of these devices, an even number."""
 
     def mesh(*shape: int) -> Mesh:
-        names = ("member", "data", "model")
-        return Mesh(devices.reshape(shape), names, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        member, data, model = shape
+        names = ("member", "data", "fsdp", "model")
+        grid = devices.reshape(member, data, 1, model)
+        return Mesh(grid, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))
 
     n, small = devices.size, models.Transformer(model_size=64, num_heads=2)
     return [
@@ -108,7 +102,7 @@ def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTr
             state = jax.tree.map(
                 lambda x, s: jax.ShapeDtypeStruct((*rows, *x.shape), x.dtype, sharding=s), state, shardings
             )
-        sharding = NamedSharding(case.mesh, PartitionSpec(*spec, "data"))
+        sharding = NamedSharding(case.mesh, PartitionSpec(*spec, partitioning.BATCH))
         shape = *rows, tasks.task_batch_size, tasks.sequence_length
         inputs = jax.ShapeDtypeStruct((*shape, tasks.num_features), jnp.float32, sharding=sharding)
         labels = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
@@ -125,35 +119,9 @@ def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled
     return counted.cost_analysis(), compiled
 
 
-def collectives(text: str) -> str:
-    """The collectives of an optimised program, with the largest array that each kind of them gives."""
-    bodies = set(re.findall(r" while\(.*?body=(%[\w.\-]+)", text))
-    seen, found, computation = set(), collections.defaultdict(list), None
-    for line in text.splitlines():
-        if line.endswith("{"):
-            computation = line.split(" ")[0]
-        match = COLLECTIVE.search(line)
-        # A fused collective is repeated for each of its phases.
-        if match and match[3] not in seen:
-            seen.add(match[3])
-            arrays = re.findall(r"\w+\[[\d,]*\]", match[1])
-            found[match[2], computation in bodies].append(max(arrays, key=_size))
-    parts = (
-        f"{len(largest)} {kind}{' in a loop' if loop else ''} (to {max(largest, key=_size)})"
-        for (kind, loop), largest in found.items()
-    )
-    return "; ".join(parts) or "none"
-
-
-def _size(array: str) -> int:
-    """Of an array as HLO writes it, such as f32[256,10]."""
-    bits, dimensions = re.fullmatch(r"[a-z]*(\d*)\w*\[([\d,]*)\]", array).groups()
-    return int(bits or 8) * int(np.prod([int(n) for n in dimensions.split(",") if n]))
-
-
 def show(case: Case) -> None:
     """Prints the rows of a case, each as soon as it is compiled."""
-    mesh, alone = "x".join(map(str, case.mesh.devices.shape)), None
+    mesh, alone = "x".join(str(case.mesh.shape[name]) for name in ("member", "data", "model")), None
     for form in (ALONE, *case.forms):
         cost, compiled = counts(case, form)
         alone = alone or cost["flops"]
@@ -163,7 +131,8 @@ def show(case: Case) -> None:
             f"{cost['bytes accessed'] / 1e6:,.0f}",
             f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f}",
         )
-        print(_line((case.name, mesh, form), numbers), collectives(compiled.as_text()), sep="  ", flush=True)
+        said = collectives.summary(collectives.collectives(hlo.Program(compiled.as_text())))
+        print(_line((case.name, mesh, form), numbers), said, sep="  ", flush=True)
 
 
 def _line(words, numbers) -> str:
@@ -172,28 +141,15 @@ def _line(words, numbers) -> str:
     return "  ".join(cells)
 
 
-def slice_devices(topology: str) -> np.ndarray:
-    """The devices of a slice that is not here."""
-    chip, shape = topology.split(":")
-    num_chips = int(np.prod([int(n) for n in shape.split("x")]))
-    # What libtpu would otherwise ask the machine it runs on.
-    os.environ |= {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": f"{CHIP.get(chip, chip)}-{num_chips}",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
-    jax.config.update("jax_platforms", "cpu")
-    return np.array(topologies.get_topology_desc(topology, platform="tpu").devices)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--topology", default="v5e:4x4x1", help="the slice (default %(default)s)")
     arguments = parser.parse_args()
-    if importlib.util.find_spec("libtpu") is None:
-        print("The TPU compiler is missing; install it with: pip install -c constraints.txt libtpu", file=sys.stderr)
-        sys.exit(2)
-    devices = slice_devices(arguments.topology)
+    try:
+        devices = np.array(topology.described_devices(arguments.topology))
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     print(f"jax {jax.__version__}, {devices.size} x {devices[0].device_kind} ({arguments.topology})")
     print(_line([name for name, _ in COLUMNS[:3]], [name for name, _ in COLUMNS[3:]]), "collectives", sep="  ")
     for case in cases(devices):

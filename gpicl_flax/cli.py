@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, dataset_commands, hosts
+from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, sweep_commands
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
         "stopped, with exactly the data it would have seen; a finished run is only shown.",
     )
-    _add_gin(train, required=True)
+    console.add_gin(train, required=True)
     train.add_argument("--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing")
 
     evaluate = _add(
@@ -93,27 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
 
-    sweep = _add(
-        commands,
-        "sweep",
-        _sweep,
-        "list or run the points of a grid",
-        "Expands `sweep.grids` of a gin file into points and runs them here, stack after stack, each point in "
-        "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped.",
-    )
-    _add_gin(sweep, required=True)
-    sweep.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
-    sweep.add_argument(
-        "--stack",
-        type=_stack_size,
-        default="auto",
-        metavar="auto|N|off",
-        help="train points that differ in seed, learning rate and other numbers together, as stacks of at most N; auto "
-        "(default): as many as fit an accelerator's memory, and none on CPU; results are those of single runs, up to "
-        "rounding",
-    )
-    sweep.add_argument("--list", action="store_true", help="print the points as a table and run nothing")
-    sweep.add_argument("--json", action="store_true", help="print the points as JSON lines and run nothing")
+    sweep_commands.add(commands)
 
     report = _add(
         commands,
@@ -128,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: WORKDIR/report)")
     report.add_argument(
         "--after_drop",
-        type=_positive,
+        type=console.positive,
         metavar="N",
         help="compare runs N steps after they left their plateau (default: a quarter of those of the shortest intervention)",
     )
@@ -142,16 +122,21 @@ def _parser() -> argparse.ArgumentParser:
         "counts it and as every number that the next prediction can depend on.",
     )
     listing.add_argument(
-        "--inputs", type=_positive, default=196, metavar="X", help="input features; 14x14x1 has %(default)s (default)"
+        "--inputs",
+        type=console.positive,
+        default=196,
+        metavar="X",
+        help="input features; 14x14x1 has %(default)s (default)",
     )
     listing.add_argument(
         "--sequence_length",
-        type=_positive,
+        type=console.positive,
         default=100,
         metavar="T",
         help="examples of a sequence (default %(default)s)",
     )
 
+    compile_commands.add(commands, console.add_gin)
     dataset_commands.add(commands)
     return parser
 
@@ -177,41 +162,10 @@ def _log_to_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
-    return int(text)
-
-
-def _stack_size(text: str) -> str | int:
-    if text in ("auto", "off"):
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be auto, off or a positive integer, not {text!r}")
-    return int(text)
-
-
 def _add(commands, name: str, command: Callable, summary: str, description: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(command=command)
     return parser
-
-
-def _add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        required=required,
-        metavar="FILE",
-        help="gin file, here or among those that come with gpicl (gin/quickstart.gin); repeat it, later ones win",
-    )
-    parser.add_argument(
-        "--gin_bindings",
-        action="append",
-        default=[],
-        metavar="'NAME = VALUE'",
-        help="one more binding, such as 'Run.seed = 1'; repeat it; wins over the files",
-    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -230,10 +184,10 @@ def _train(arguments: argparse.Namespace) -> None:
     folder = RunFolder(arguments.workdir)
     check_folder(config, folder)
     if folder.ended:
-        _say(f"{folder} is done already; its results:")
+        console.say(f"{folder} is done already; its results:")
     else:
         with StopRequest() as stop:
-            execute(Start(config, folder, _progress(run.training.steps)), stop)
+            execute(Start(config, folder, console.progress(run.training.steps)), stop)
     _show(folder)
 
 
@@ -251,28 +205,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     _show(folder, evaluate(folder, tuple(bindings)))
 
 
-def _sweep(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.config import parse
-    from gpicl_flax.sweep import grid, listing, runner, stacking
-    from gpicl_flax.training.preemption import StopRequest
-
-    points = grid.points(parse(arguments.gin_file, arguments.gin_bindings))
-    runs = listing.resolve_all(points)
-    if arguments.json:
-        print(listing.as_json(points, runs))
-    elif arguments.list:
-        print(listing.as_table(points, runs))
-    elif arguments.workdir is None:
-        raise UsageError("--workdir is needed to run a sweep (or --list to see it)")
-    else:
-        with StopRequest() as stop:
-            if arguments.stack == "auto":
-                sizes = stacking.largest
-            else:
-                sizes = stacking.at_most(1 if arguments.stack == "off" else arguments.stack)
-            runner.run_all(points, runs, arguments.workdir, stop, stack_sizes=sizes, make_progress=_progress, say=_say)
-
-
 def _report(arguments: argparse.Namespace) -> None:
     from gpicl_flax.analysis import report
 
@@ -283,21 +215,6 @@ def _models(arguments: argparse.Namespace) -> None:
     from gpicl_flax import catalogue
 
     print(catalogue.as_table(arguments.inputs, arguments.sequence_length))
-
-
-def _progress(total_steps: int, num_members: int = 1):
-    if not hosts.is_first():
-        return lambda row, member=0: None
-    from gpicl_flax.progress import ProgressLine
-
-    return ProgressLine(total_steps, num_members)
-
-
-def _say(text: str) -> None:
-    if not hosts.is_first():
-        return
-    with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
-        print(text, flush=True)
 
 
 def _show(folder, evaluation=None) -> None:

@@ -16,7 +16,7 @@ from etils import epath
 
 import gpicl_flax
 import gpicl_flax.baselines  # gin knows them by their import
-from gpicl_flax import hosts, models
+from gpicl_flax import claims, hosts, models
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
@@ -123,10 +123,10 @@ class Run:
         """The model's number of parameters and both state sizes."""
         return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
-    def check_devices(self, num_members: int = 1) -> jax.sharding.Mesh:
-        """The mesh for a stack of so many runs; raises UsageError if it does not fit the devices, or batch or parameters do
-        not divide over it."""
-        mesh = self.mesh.build(num_members)
+    def check_devices(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+        """The mesh for a stack of so many runs, on other devices than those here if they are given; raises UsageError if it
+        does not fit the devices, or batch or parameters do not divide over it."""
+        mesh = self.mesh.build(num_members, devices)
         parts = partitioning.batch_shards(mesh) * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
@@ -134,7 +134,7 @@ class Run:
                 f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x Training.accumulation = {self.training.accumulation}"
             )
         abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
-        if self.matmul_precision is not None:
+        if self.matmul_precision is not None and devices is None:
             self._check_precision()
         return mesh
 
@@ -176,16 +176,30 @@ def execute(start: Start, stop: StopRequest) -> None:
     Raises:
       UsageError: the settings, the data or the folder do not fit; nothing has been written.
       Preempted, Diverged: see `train`.
+      GpiclError: another process trains it.
     """
-    (diverged,) = execute_stack([start], stop)
-    if diverged:
-        raise diverged
+    while True:
+        try:
+            (diverged,) = execute_stack([start], stop)
+        except claims.Taken:
+            check_folder(start.config, start.folder)
+            if start.folder.ended:
+                return
+            claims.refuse_while_alive(start.folder, stop)
+            continue
+        if diverged:
+            raise diverged
+        return
 
 
 def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged | None]:
     """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
 
     The runs differ in what `train` allows members to differ in (see `sweep.stacking`).
+
+    Raises:
+      claims.Taken: others train some of them, or they have ended; nothing has been written.
+      UsageError, Preempted: see `execute`.
     """
     resolved = [start.config.resolve(Run) for start in starts]
     runs = [run for run, _ in resolved]
@@ -196,6 +210,23 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
+    with claims.hold(folders) as check_claims:
+        return _execute_held(starts, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
+
+
+def _execute_held(
+    starts: Sequence[Start],
+    resolved: Sequence[tuple[Run, str]],
+    dataset: BaseDataset,
+    test_datasets: list[BaseDataset],
+    form: ProjectionForm,
+    mesh: jax.sharding.Mesh,
+    check_claims: Callable[[], None],
+    stop: StopRequest,
+) -> list[Diverged | None]:
+    """`execute_stack`, once this process alone has the folders."""
+    runs = [run for run, _ in resolved]
+    run, folders = runs[0], [start.folder for start in starts]
     for folder in folders:
         if folder.checkpoints.exists():
             with Checkpoints(folder.checkpoints) as checkpoints:
@@ -211,6 +242,7 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
         members, meta_tests = [], []
         for start, each in zip(starts, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
+            on_row = claims.also_checked(check_claims, on_row)
             member = Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row)
             meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, start.folder))
             if each.meta_test.at_checkpoints:

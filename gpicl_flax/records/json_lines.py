@@ -3,10 +3,13 @@
 import json
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import write_atomically
+
+_TAIL_BYTES = 1 << 14
 
 
 class JsonLines:
@@ -52,5 +55,24 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
     lines = path.read_text().split("\n") if path.exists() else [""]
     try:
         return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error})") from error
+
+
+def read_last(path: epath.Path, count: int) -> list[dict[str, Any]]:
+    """The last rows of a log, at most `count`, read from its end; without a last line that its writer did not finish."""
+    fs, name = fsspec.core.url_to_fs(str(path))
+    fs.invalidate_cache()  # the size of a growing file
+    try:
+        size, length = fs.size(name), _TAIL_BYTES
+        while True:
+            start = max(0, size - length)
+            # What lies before the first line end may be a part of a row, unless it is the start of the file.
+            lines = (b"\n" * (start == 0) + fs.cat_file(name, start=start, end=size)).split(b"\n")[1:-1]
+            if len(lines) >= count or start == 0:
+                return [json.loads(line) for line in lines[-count:]]
+            length *= 4
+    except FileNotFoundError:
+        return []
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({error})") from error

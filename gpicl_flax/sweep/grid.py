@@ -17,6 +17,7 @@ otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids un
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import itertools
 import re
@@ -55,11 +56,13 @@ class Point:
         stays the same when the grid grows.
       overrides: the bindings that the grid sets.
       config: the whole configuration.
+      names: the values and labels that vary, as the run id has them.
     """
 
     run_id: str
     overrides: dict[str, Any]
     config: Config
+    names: tuple[str, ...] = ()
 
 
 class _Choice(NamedTuple):
@@ -94,11 +97,29 @@ def points(config: Config) -> list[Point]:
         if labels:
             overrides[LABELS] = labels
         point_config = base.override(overrides)
-        point = Point(_run_id(choices, point_config), overrides, point_config)
+        names = _names(choices)
+        point = Point(_run_id(names, point_config), overrides, point_config, names)
         if point.run_id in found and not fixed:
             raise UsageError(f"{GRIDS}: two points are the same: {point.run_id}")
         found[point.run_id] = point
     return list(found.values())
+
+
+def points_or_run(config: Config, pattern: str | None = None) -> list[Point]:
+    """The points of a sweep, or a single run as one point, less those whose run ids do not match the shell pattern.
+
+    Raises:
+      UsageError: see `points`; or none matches.
+    """
+    if GRIDS in config.bindings:
+        found = points(config)
+    else:
+        single = without_sweep(config)
+        found = [Point(_run_id(("run",), single), {}, single)]
+    matching = [p for p in found if pattern is None or fnmatch.fnmatchcase(p.run_id, pattern)]
+    if not matching:
+        raise UsageError(f"no run id matches {pattern!r}; the first is {found[0].run_id}")
+    return matching
 
 
 def without_sweep(config: Config) -> Config:
@@ -178,12 +199,16 @@ def _replaced(bindings: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str
     return {key: fixed.get(key, value) for key, value in bindings.items()}
 
 
-def _run_id(choices: Sequence[_Choice], config: Config) -> str:
-    parts = []
+def _names(choices: Sequence[_Choice]) -> tuple[str, ...]:
+    names = []
     for choice in sorted(choices, key=lambda choice: not choice.labels):  # labels first; they stand for their bindings
         for key, value in (choice.labels or choice.bindings).items():
             name = key.rpartition(".")[2]
             text = re.sub(r"[^\w.+-]+", "", str(value).replace(",", "-"))
-            parts.append(text if name == "model" else f"{name}={text}")
+            names.append(text if name == "model" else f"{name}={text}")
+    return tuple(names)
+
+
+def _run_id(names: Sequence[str], config: Config) -> str:
     digest = hashlib.sha256(config.text.encode()).hexdigest()[:8]
-    return "_".join([*parts, digest])[-200:]  # file names end at 255 bytes
+    return "_".join([*names, digest])[-200:]  # file names end at 255 bytes

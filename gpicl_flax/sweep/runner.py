@@ -1,10 +1,15 @@
-"""Runs the points of a sweep on this machine, stack after stack."""
+"""Runs the points of a sweep on this machine, stack after stack, beside others that may run the same sweep."""
 
+import time
+import traceback
 from collections.abc import Callable, Sequence
 
+import jax
 from etils import epath
 
-from gpicl_flax.errors import GpiclError, Preempted
+from gpicl_flax.claims import Taken, any_of, decide
+from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
+from gpicl_flax.records import claim
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.run import Run, Start, check_folder, execute_stack
 from gpicl_flax.sweep import stacking
@@ -25,61 +30,171 @@ def run_all(
     stack_sizes: stacking.Sizes | None = None,
     make_progress: MakeProgress = lambda total_steps, num_members: lambda row, member: None,
     say: Callable[[str], None] = print,
+    poll_seconds: float = 5.0,
 ) -> None:
     """Runs every point in workdir/<run_id>, skipping those that are done or have diverged.
+
+    What another process trains is left to it; at the end, this one waits for it and takes over what it leaves unfinished. A
+    point that fails does not stop the others.
 
     Args:
       runs: the resolved settings of the points.
       stop: checked during and between the runs.
       stack_sizes: how many points train together (see `stacking.plan`); None: each is alone.
       say: takes a line of text for each point.
+      poll_seconds: between looks at what others train, while there is nothing else to do.
 
     Raises:
       UsageError: a folder holds something else, or the data or devices do not fit; no point has run then.
       Preempted: told to stop; call again to go on.
-      GpiclError: at the end, if points diverged, now or earlier.
+      GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
-    folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
-    waiting = [index for index, folder in enumerate(folders) if not folder.ended]
-    loaded = set()
-    for index in waiting:
-        run = runs[index]
-        check_folder(points[index].config, folders[index])
-        run.check_devices()
-        for name in (run.tasks.base_dataset, *run.test_names):
-            use = (name, run.tasks.data_dir, run.tasks.input_shape, run.tasks.num_classes, run.tasks.sequence_length)
-            if use not in loaded:
-                loaded.add(use)
-                run.tasks.load(name)
-    for index, folder in enumerate(folders):
-        if folder.ended:
-            say(f"{_name(points, index)}: {folder.ended}")
-    plan = stacking.plan(
-        [points[index] for index in waiting], [runs[index] for index in waiting], stack_sizes or stacking.at_most(1)
-    )
-    for stack in plan:
-        if stop.requested:
-            raise Preempted("stopped between two runs; start it again to go on")
-        _run_stack([waiting[number] for number in stack], points, runs, folders, stop, make_progress, say)
-    diverged = sum(folder.ended == DIVERGED for folder in folders)
-    if diverged:
-        raise GpiclError(f"{diverged} of {len(points)} points diverged; see the DIVERGED files in {workdir}")
+    sweep = _Sweep(points, runs, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say)
+    waiting = sweep.not_ended(range(len(points)))
+    sweep.check(waiting)
+    for index in sorted(set(range(len(points))) - set(waiting)):
+        sweep.say_ended(index)
+    sweep.run(waiting)
+    while sweep.left:
+        free = decide(sweep.free)
+        if free:
+            sweep.run(free)
+        elif any_of(stop.requested):
+            raise Preempted("stopped while others train the last points; start it again to go on")
+        else:
+            time.sleep(poll_seconds)
+    sweep.raise_failures()
 
 
-def _run_stack(indices, points, runs, folders, stop, make_progress: MakeProgress, say) -> None:
-    for index in indices:
-        say(_name(points, index))
-    if len(indices) > 1:
-        say(f"(these {len(indices)} train together, as a stack)")
-    progress = make_progress(runs[indices[0]].training.steps, len(indices))
-    starts = [
-        Start(points[index].config, folders[index], lambda row, member=member: progress(row, member))
-        for member, index in enumerate(indices)
-    ]
-    for index, diverged in zip(indices, execute_stack(starts, stop), strict=True):
+class _Sweep:
+    """The points and what became of them.
+
+    Attributes:
+      left: for each index of a point that another process trains, its process as text.
+      failed: the indices of points that failed.
+    """
+
+    def __init__(self, points, runs, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say):
+        self._points, self._runs, self._workdir = points, runs, workdir
+        self._folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
+        self._stop, self._sizes, self._make_progress, self._say = stop, sizes, make_progress, say
+        self.left: dict[int, str] = {}
+        self.failed: set[int] = set()
+
+    def not_ended(self, indices) -> list[int]:
+        return decide(lambda: [index for index in indices if not self._folders[index].ended])
+
+    def check(self, indices: Sequence[int]) -> None:
+        """Raises UsageError if one of these points cannot run here."""
+        loaded = set()
+        for index in indices:
+            run = self._runs[index]
+            check_folder(self._points[index].config, self._folders[index])
+            run.check_devices()
+            for name in (run.tasks.base_dataset, *run.test_names):
+                use = (
+                    name,
+                    run.tasks.data_dir,
+                    run.tasks.input_shape,
+                    run.tasks.num_classes,
+                    run.tasks.sequence_length,
+                )
+                if use not in loaded:
+                    loaded.add(use)
+                    run.tasks.load(name)
+
+    def say_ended(self, index: int) -> None:
+        self._say(f"{self._name(index)}: {self._folders[index].ended}")
+
+    def free(self) -> list[int]:
+        """What was left to others, and has ended or is to be had."""
+        return [i for i in self.left if self._folders[i].ended or not self._holder(i)]
+
+    def run(self, indices: Sequence[int]) -> None:
+        """Runs these points in stacks; leaves what others train."""
+        for index in indices:
+            self.left.pop(index, None)
+        plan = stacking.plan([self._points[i] for i in indices], [self._runs[i] for i in indices], self._sizes)
+        for stack in plan:
+            if any_of(self._stop.requested):
+                raise Preempted("stopped between two runs; start it again to go on")
+            self._run_stack([indices[number] for number in stack])
+
+    def raise_failures(self) -> None:
+        """Raises GpiclError if there were any."""
+        diverged = decide(lambda: sum(folder.ended == DIVERGED for folder in self._folders))
+        problems = []
+        if self.failed:
+            problems.append(
+                f"{len(self.failed)} of {len(self._points)} points failed; start it again to try them again"
+            )
         if diverged:
-            say(f"{points[index].run_id}: {diverged}" if len(indices) > 1 else str(diverged))
+            problems.append(
+                f"{diverged} of {len(self._points)} points diverged; see the DIVERGED files in {self._workdir}"
+            )
+        if problems:
+            raise GpiclError("; ".join(problems))
 
+    def _run_stack(self, indices: Sequence[int]) -> None:
+        """Runs one stack, less its members that others train or have ended."""
+        while indices := self._to_be_had(indices):
+            try:
+                self._execute(indices)
+                return
+            except Taken:
+                continue
+            except claim.Lost as error:
+                self._say(str(error))
+            except UsageError:
+                if self.not_ended(indices) == indices:  # or else, another process marked one DIVERGED just now
+                    raise
+            except Preempted:
+                raise
+            except Exception as error:
+                if jax.process_count() > 1:  # the other processes may be anywhere
+                    raise
+                if not isinstance(error, GpiclError):
+                    traceback.print_exc()
+                failed = self.not_ended(indices)
+                for index in failed:
+                    self._say(f"{self._points[index].run_id}: failed: {first_line(error)}")
+                self.failed.update(failed)
+                return
 
-def _name(points: Sequence[Point], index: int) -> str:
-    return f"[{index + 1}/{len(points)}] {points[index].run_id}"
+    def _to_be_had(self, indices: Sequence[int]) -> list[int]:
+        """Those of these points that are neither held by others nor ended."""
+
+        def look() -> list[str]:
+            return ["ended" if self._folders[i].ended else self._holder(i) for i in indices]
+
+        had = []
+        for index, holder in zip(indices, decide(look), strict=True):
+            if holder == "ended":
+                self.say_ended(index)
+            elif holder:
+                self._say(f"{self._name(index)}: left to {holder}")
+                self.left[index] = holder
+            else:
+                had.append(index)
+        return had
+
+    def _holder(self, index: int) -> str:
+        newest = claim.newest(self._folders[index])
+        return str(newest) if newest and newest.holds else ""
+
+    def _execute(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            self._say(self._name(index))
+        if len(indices) > 1:
+            self._say(f"(these {len(indices)} train together, as a stack)")
+        progress = self._make_progress(self._runs[indices[0]].training.steps, len(indices))
+        starts = [
+            Start(self._points[index].config, self._folders[index], lambda row, member=member: progress(row, member))
+            for member, index in enumerate(indices)
+        ]
+        for index, diverged in zip(indices, execute_stack(starts, self._stop), strict=True):
+            if diverged:
+                self._say(f"{self._points[index].run_id}: {diverged}" if len(indices) > 1 else str(diverged))
+
+    def _name(self, index: int) -> str:
+        return f"[{index + 1}/{len(self._points)}] {self._points[index].run_id}"

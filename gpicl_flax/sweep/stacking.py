@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gpicl_flax.config import Reference
+from gpicl_flax.config import Config, Reference
 from gpicl_flax.run import Run
 from gpicl_flax.sweep.grid import LABELS, Point
 from gpicl_flax.training import ahead, optimizers
@@ -38,11 +38,8 @@ def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[lis
     Returns:
       For each stack the indices of its points.
     """
-    groups: dict[str, list[int]] = {}
-    for index, (point, run) in enumerate(zip(points, runs, strict=True)):
-        groups.setdefault(_shape(point, run) if run.training.steps else point.run_id, []).append(index)
     stacks = []
-    for group in groups.values():
+    for group in groups(points, runs):
         start = 0
         for size in sizes(runs[group[0]], len(group)) if len(group) > 1 else [1]:
             stacks.append(group[start : start + size])
@@ -50,9 +47,17 @@ def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[lis
     return sorted(stacks)
 
 
-def _shape(point: Point, run: Run) -> str:
+def groups(points: Sequence[Point], runs: Sequence[Run]) -> list[list[int]]:
+    """The indices of points that could share a stack, in the order of their first."""
+    found: dict[str, list[int]] = {}
+    for index, (point, run) in enumerate(zip(points, runs, strict=True)):
+        found.setdefault(shape(point.config, run) if run.training.steps else point.run_id, []).append(index)
+    return list(found.values())
+
+
+def shape(config: Config, run: Run) -> str:
     """What members of a stack have in common, as text."""
-    bindings = point.config.bindings
+    bindings = config.bindings
     own = {LABELS, *(key for key in _OWN if _is_number(bindings.get(key)))}
     scope, _, name = str(bindings.get("Run.optimizer", Reference("@adam()"))).strip("@()").rpartition("/")
     last = name.rpartition(".")[2]  # gin also takes module.name
@@ -60,7 +65,7 @@ def _shape(point: Point, run: Run) -> str:
     if isinstance(run.optimizer, optimizers.Optimizer) and not elsewhere:
         keys = (f"{prefix}{name}.{argument}" for prefix in {"", f"{scope}/"} for argument in _OWN_OF_THE_OPTIMIZER)
         own |= {key for key in keys if _is_number(bindings.get(key))}
-    return f"{optimizers.structure(run.optimizer)}\n{point.config.without(*own).text}"
+    return f"{optimizers.structure(run.optimizer)}\n{config.without(*own).text}"
 
 
 def _is_number(value: object) -> bool:

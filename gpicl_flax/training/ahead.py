@@ -1,4 +1,6 @@
-"""The program of a dispatch, lowered from shapes alone: for its costs, or for devices that are not here."""
+"""The program of a dispatch, from shapes alone: for its costs, or for devices that are not here."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,27 @@ from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import Knobs, make_train_steps
 
 
-def lower(
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The shape of a base dataset's training split.
+
+    Attributes:
+      number: of examples.
+      dtype: uint8 of images, float32 of features.
+      on_device: whether they lie in device memory; if not, the batches bring them.
+    """
+
+    number: int = 60_000
+    dtype: str = "uint8"
+    on_device: bool = True
+
+
+def lower(*arguments, **settings) -> jax.stages.Lowered:
+    """Lowers the training steps that `trace` traces."""
+    return trace(*arguments, **settings).lower()
+
+
+def trace(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
@@ -25,9 +47,14 @@ def lower(
     *,
     mesh: jax.sharding.Mesh,
     num_members: int = 1,
-    num_examples: int = 60_000,
-) -> jax.stages.Lowered:
-    """Lowers the training steps of a stack whose base dataset, of `num_examples` examples, lies on the devices."""
+    examples: Examples | None = None,
+) -> jax.stages.Traced:
+    """Traces the training steps of a stack; by default its base dataset lies on the devices.
+
+    Raises:
+      UsageError: a parameter does not divide over the mesh.
+    """
+    examples = examples or Examples()
 
     def shape(dtype, dimensions, *spec):
         return jax.ShapeDtypeStruct(dimensions, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
@@ -41,14 +68,24 @@ def lower(
     knobs = Knobs(shape(jnp.uint32, (num_members,), "member"), shape(jnp.float32, (num_members,), "member"))
     coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), form.coordinates(form.basis_shape))
     stored = int(np.prod(form.basis_shape))
-    images = jax.ShapeDtypeStruct((num_examples, stored), jnp.uint8, sharding=partitioning.whole_rows(mesh))
-    split = images, shape(jnp.int32, (num_examples,))
-    placed = Placed(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     rows = (training.steps_per_dispatch, num_members, tasks.task_batch_size)
-    batch = {
-        "task_ids": shape(jnp.uint32, rows, None, "member", partitioning.BATCH),
-        "example_indices": shape(jnp.int32, (*rows, tasks.sequence_length), None, "member", partitioning.BATCH),
-    }
+    positions = (*rows, tasks.sequence_length)
+
+    def batch_of(dtype, dimensions):
+        return shape(dtype, dimensions, None, "member", partitioning.BATCH)
+
+    batch = {"task_ids": batch_of(jnp.uint32, rows)}
+    if examples.on_device:
+        images = jax.ShapeDtypeStruct((examples.number, stored), examples.dtype, sharding=partitioning.whole_rows(mesh))
+        split = images, shape(jnp.int32, (examples.number,))
+        batch |= {"example_indices": batch_of(jnp.int32, positions)}
+    else:
+        split = None
+        batch |= {
+            "inputs": batch_of(examples.dtype, (*positions, stored)),
+            "labels": batch_of(jnp.int32, positions),
+        }
+    placed = Placed(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     with jax.set_mesh(mesh):
         train_steps = make_train_steps(
             model,
@@ -60,4 +97,4 @@ def lower(
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        return train_steps.lower(states, knobs, placed, batch)
+        return train_steps.trace(states, knobs, placed, batch)

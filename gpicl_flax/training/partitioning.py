@@ -47,7 +47,7 @@ class MeshShape:
 
         Args:
           num_members: runs of a stack.
-          devices: instead of all that are here.
+          devices: those that there are; None: of this machine or slice.
 
         Raises:
           UsageError: the shape does not fit the devices that there are.
@@ -69,12 +69,17 @@ class MeshShape:
                 f"the mesh {shape} leaves {available - used} of {available} devices out, which several hosts cannot; "
                 "choose another MeshShape"
             )
-        return jax.make_mesh(
-            tuple(shape.values()),
-            tuple(shape),
-            axis_types=(jax.sharding.AxisType.Auto,) * len(shape),  # linen's logical constraints need it
-            devices=devices[:used],
-        )
+        try:
+            return jax.make_mesh(
+                tuple(shape.values()),
+                tuple(shape),
+                axis_types=(jax.sharding.AxisType.Auto,) * len(shape),  # linen's logical constraints need it
+                devices=devices[:used],
+            )
+        except (AssertionError, NotImplementedError, ValueError) as error:  # of chips that lie in no rectangle, say
+            raise UsageError(
+                f"{self}: JAX makes no mesh of {used} of the {available} devices; choose numbers that divide them"
+            ) from error
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:

@@ -17,6 +17,7 @@ from gpicl_flax.training import partitioning
 
 logger = logging.getLogger(__name__)
 
+ON_ACCELERATOR = 2**30  # bytes of projections at once
 _SHARE = 4  # of the free memory, what a split may take on the device; the rest is for the model and its activations
 
 
@@ -70,7 +71,7 @@ def free_device_memory() -> int:
 def projection_bytes(mesh: jax.sharding.Mesh) -> int:
     """What the projections that are made at once may take on each device. On CPU little is faster: fresh memory is not
     free."""
-    return 2**24 if mesh.devices.flat[0].platform == "cpu" else 2**30
+    return 2**24 if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
 
 
 def place(

@@ -1,11 +1,15 @@
 import os
 import signal
+import threading
+import time
 
 import pytest
 
+from gpicl_flax import run as run_module
 from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records import claim, json_lines
+from gpicl_flax.records.run_folder import RunFolder, write_json
 from gpicl_flax.sweep import grid, listing, runner, stacking
 from gpicl_flax.training.preemption import StopRequest
 
@@ -125,3 +129,119 @@ def test_what_a_later_point_needs_is_checked_before_the_first_runs(sweep, tmp_pa
         with pytest.raises(UsageError, match=words):
             run_all(points, runs, tmp_path)
         assert not list(tmp_path.iterdir())
+
+
+def other_holds(folder, **fields):
+    """The claim of a process of another host."""
+    values = {
+        "host": "tpu-7",
+        "pid": 12,
+        "started": 0.0,
+        "since": 0.0,
+        "time": time.time(),
+        "state": "running",
+        "why": "",
+    }
+    write_json(folder.path / ".claim" / "00000001.json", values | fields)
+
+
+def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path):
+    points, runs = sweep("[{'Run.seed': [0, 1, 2]}]")
+    said, began, both = {"a": [], "b": []}, threading.Event(), []
+
+    def work(name):
+        stop = StopRequest()  # not active: signals are for the main thread
+
+        def progress(total_steps, num_members):
+            began.set()
+            return lambda row, member: None
+
+        runner.run_all(points, runs, tmp_path, stop, make_progress=progress, say=said[name].append, poll_seconds=0.05)
+        both.append(name)
+
+    workers = [threading.Thread(target=work, args=(name,)) for name in said]
+    workers[0].start()
+    assert began.wait(60)
+    workers[1].start()
+    for worker in workers:
+        worker.join(60)
+    assert sorted(both) == ["a", "b"]
+    lines = [line for name in said for line in said[name]]
+    began = [line for line in lines if line in {f"[{n + 1}/3] {point.run_id}" for n, point in enumerate(points)}]
+    assert len(began) == len(set(began)) == 3
+    assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
+    assert all(json_lines.read(RunFolder(tmp_path / point.run_id).metrics)[-1]["step"] == 4 for point in points)
+
+
+def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    folders = [RunFolder(tmp_path / point.run_id) for point in points]
+    other_holds(folders[0])
+    said, slept = [], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert [folder.ended for folder in folders] == [None, "DONE"]
+        if len(slept) == 3:
+            other_holds(folders[0], time=time.time() - 100)
+
+    monkeypatch.setattr(runner.time, "sleep", sleep)
+    run_all(points, runs, tmp_path, say=said.append, poll_seconds=7.0)
+    first, second = points[0].run_id, points[1].run_id
+    assert said == [f"[1/2] {first}: left to host tpu-7, process 12", f"[2/2] {second}", f"[1/2] {first}"]
+    assert slept == [7.0] * 3 and folders[0].ended == "DONE"
+    assert claim.newest(folders[0]).number == 2
+
+
+def test_what_another_host_ends_is_not_trained_again(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0]}]")
+    folder, said = RunFolder(tmp_path / points[0].run_id), []
+    other_holds(folder)
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DIVERGED", "diverged at step 3\n"))
+    with pytest.raises(GpiclError, match="1 of 1 points diverged"):
+        run_all(points, runs, tmp_path, say=said.append)
+    assert said[-1].endswith(": DIVERGED") and not folder.metrics.exists()
+
+
+def test_who_waits_for_others_stops_when_told_to(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0]}]")
+    other_holds(RunFolder(tmp_path / points[0].run_id))
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="others train"):
+        run_all(points, runs, tmp_path)
+
+
+def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    said, real = [], run_module.train
+
+    def train(model, members, *rest, **more):
+        if members[0].seed == 0:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\na page of buffers")
+        return real(model, members, *rest, **more)
+
+    monkeypatch.setattr(run_module, "train", train)
+    with pytest.raises(GpiclError, match="1 of 2 points failed") as caught:
+        run_all(points, runs, tmp_path, say=said.append)
+    assert caught.value.exit_code == 1
+    assert f"{points[0].run_id}: failed: RESOURCE_EXHAUSTED: out of memory" in said
+    folders = [RunFolder(tmp_path / point.run_id) for point in points]
+    assert [folder.ended for folder in folders] == [None, "DONE"]
+    assert claim.newest(folders[0]).why == "failed: RESOURCE_EXHAUSTED: out of memory"
+    monkeypatch.setattr(run_module, "train", real)
+    run_all(points, runs, tmp_path)
+    assert [folder.ended for folder in folders] == ["DONE", "DONE"]
+
+
+def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+
+    def fail(starts, stop):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runner, "execute_stack", fail)
+    monkeypatch.setattr(runner, "decide", lambda compute: compute())
+    monkeypatch.setattr(runner, "any_of", lambda flag: flag)
+    monkeypatch.setattr(runner.jax, "process_count", lambda: 2)
+    with pytest.raises(RuntimeError):
+        run_all(points, runs, tmp_path)

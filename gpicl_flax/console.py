@@ -1,0 +1,48 @@
+"""What the commands of `gpicl` share: options, plain lines, the progress line."""
+
+import argparse
+import contextlib
+
+from gpicl_flax import hosts
+
+
+def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds the options for gin files and bindings."""
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=required,
+        metavar="FILE",
+        help="gin file, here or among those that come with gpicl (gin/quickstart.gin); repeat it, later ones win",
+    )
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="one more binding, such as 'Run.seed = 1'; repeat it; wins over the files",
+    )
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a positive integer."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+    return int(text)
+
+
+def progress(total_steps: int, num_members: int = 1):
+    """A progress line for a run, or a stack of runs; of several processes the first shows it."""
+    if not hosts.is_first():
+        return lambda row, member=0: None
+    from gpicl_flax.progress import ProgressLine
+
+    return ProgressLine(total_steps, num_members)
+
+
+def say(text: str) -> None:
+    """Prints a line, if anybody reads; of several processes the first does."""
+    if not hosts.is_first():
+        return
+    with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
+        print(text, flush=True)

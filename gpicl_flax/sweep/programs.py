@@ -1,0 +1,138 @@
+"""The training programs of a sweep, traced without any data: points that differ in numbers alone share one."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+
+from gpicl_flax.run import Run
+from gpicl_flax.sweep import stacking
+from gpicl_flax.sweep.grid import Point
+from gpicl_flax.tasks import input_space
+from gpicl_flax.tasks.dataset_listing import PAPER
+from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.sources import NUM_DIGITS_TEST
+from gpicl_flax.training import ahead
+
+# What is said to users about the base dataset.
+ASSUMPTION = (
+    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as 60,000 "
+    "examples of the input shape."
+)
+# What of a run changes no training program, or is taken account of in another way.
+_ELSEWHERE = ("MetaTest.", "Diagnostics.", "Loader.num_workers")
+_ELSEWHERE_EXACTLY = (
+    "Run.meta_test",
+    "Run.tensorboard",
+    "TaskDistribution.base_dataset",
+    "TaskDistribution.data_dir",
+    "TaskDistribution.num_tasks",
+    "Training.steps",
+    "Training.checkpoint_period",
+    "Training.keep_checkpoints",
+    "Training.diagnostics",
+)
+_OTHER_EXAMPLES = 60_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Points of one training program.
+
+    Attributes:
+      points: at least one; each trains for a number of steps.
+      runs: their settings.
+    """
+
+    points: tuple[Point, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def run(self) -> Run:
+        """The settings of the first point."""
+        return self.runs[0]
+
+    @property
+    def parts(self) -> tuple[tuple[Point, ...], tuple[Run, ...]]:
+        """Its points and their settings."""
+        return self.points, self.runs
+
+    @property
+    def name(self) -> str:
+        """What the points have in common of what varies in the sweep, the model first, and the labels that they do not have in
+        common; or else the model alone."""
+        first, *others = (point.names for point in self.points)
+        common = [name for name in first if all(name in other for other in others)]
+        common.sort(key=lambda name: "=" in name)
+        for label in self.run.labels:
+            values = list(dict.fromkeys(run.labels[label] for run in self.runs if label in run.labels))
+            if len(values) > 1:
+                common.append(f"{label}={'|'.join(values)}")
+        return " ".join(common) or type(self.run.model).__name__
+
+    def __add__(self, other: "Program") -> "Program":
+        return Program(self.points + other.points, self.runs + other.runs)
+
+
+def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
+    """The programs of the points that train, in the order of their first points; that is, of all that have steps to make."""
+    found: dict[tuple, Program] = {}
+    for point, run in zip(points, runs, strict=True):
+        if run.training.steps:
+            program, key = Program((point,), (run,)), _key(point, run)
+            found[key] = found[key] + program if key in found else program
+    return list(found.values())
+
+
+def _key(point: Point, run: Run) -> tuple:
+    elsewhere = [k for k in point.config.bindings if k.startswith(_ELSEWHERE) or k in _ELSEWHERE_EXACTLY]
+    return stacking.shape(point.config.without(*elsewhere), run), projection_form(run), _stored(run)[1]
+
+
+def projection_form(run: Run) -> ProjectionForm:
+    """How the projections of a run are drawn."""
+    return run.tasks.projection_form(_stored(run)[0])
+
+
+def trace(
+    run: Run, mesh: jax.sharding.Mesh, *, num_members: int = 1, free_bytes: int | None = None
+) -> tuple[jax.stages.Traced, int]:
+    """The training program of a run, or of a stack of runs like it, and the steps that a call of it makes.
+
+    Args:
+      free_bytes: memory of a device, which says where the base dataset lies; None: room for any.
+
+    Raises:
+      UsageError: a parameter does not divide over the mesh.
+    """
+    stored_shape, number = _stored(run)
+    dtype = "uint8" if len(run.tasks.input_shape) == 3 else "float32"
+    nbytes = number * (math.prod(stored_shape) * (1 if dtype == "uint8" else 4) + 4)
+    placement = run.loader.placement
+    on_device = placement == "device" or placement == "auto" and (free_bytes is None or nbytes * 4 <= free_bytes)
+    with run.precision():
+        traced = ahead.trace(
+            run.model,
+            run.optimizer,
+            run.tasks,
+            projection_form(run),
+            run.training,
+            mesh=mesh,
+            num_members=num_members,
+            examples=ahead.Examples(number, dtype, on_device),
+        )
+    return traced, run.training.steps_per_dispatch
+
+
+def _stored(run: Run) -> tuple[tuple[int, ...], int]:
+    """The stored shape and the number of training examples of a run's base dataset, known or assumed."""
+    name, input_shape = run.tasks.base_dataset, run.tasks.input_shape
+    if name == "digits":
+        shape, number = (8, 8, 1), 1_797 - NUM_DIGITS_TEST
+    elif name in PAPER:
+        number, _, text = PAPER[name]
+        shape = tuple(map(int, text.split("x")))
+    else:
+        return input_shape, _OTHER_EXAMPLES
+    return input_space.stored_shape(shape, input_shape), number

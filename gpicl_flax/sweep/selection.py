@@ -1,0 +1,35 @@
+"""Which points of a sweep are meant: by a pattern, or as one of several shares."""
+
+import fnmatch
+from collections.abc import Sequence
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.sweep.grid import Point
+
+
+def only(points: Sequence[Point], pattern: str | None) -> list[Point]:
+    """The points whose run id contains what the shell pattern describes; None: all.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if pattern is None:
+        return list(points)
+    found = [point for point in points if fnmatch.fnmatchcase(point.run_id, f"*{pattern}*")]
+    if not found:
+        raise UsageError(f"no run id matches {pattern!r}; the first is {points[0].run_id}")
+    return found
+
+
+def shard(points: Sequence[Point], runs: Sequence, number: int, count: int) -> list[int]:
+    """The indices of the points of one of `count` shares, 1 <= number <= count, in their order.
+
+    Every point is in one share. Points that can train together are in the same, if there are at least as many kinds of them
+    as shares. It depends on the list of points alone, so that machines need not talk about it.
+    """
+    from gpicl_flax.sweep import stacking
+
+    groups = stacking.groups(points, runs)
+    if len(groups) < count:
+        groups = [[index] for index in range(len(points))]
+    return sorted(index for group in groups[number - 1 :: count] for index in group)

@@ -1,0 +1,122 @@
+"""The launch scripts with the real gpicl: what is interrupted ends like what is not."""
+
+import json
+import os
+import pathlib
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpicl_flax.records.run_folder import RunFolder
+
+pytestmark = pytest.mark.launch
+
+SWEEP = """
+include 'gin/base.gin'
+Run.model = @LSTM()
+LSTM.hidden_size = 4
+TaskDistribution.base_dataset = 'digits'
+TaskDistribution.input_shape = (4, 4, 1)
+TaskDistribution.sequence_length = 6
+TaskDistribution.task_batch_size = 8
+MetaTest.num_sequences = 20
+MetaTest.base_datasets = ['digits']
+Training.steps = 2000
+Training.checkpoint_period = 100
+"""
+GRIDS = "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]\n"
+
+
+@pytest.fixture
+def real(cloud, tmp_path_factory):
+    """The fakes, but for gpicl."""
+    cloud.put_on_path("gpicl", f'exec {shlex.quote(sys.executable)} -m gpicl_flax "$@"')
+    cloud.environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    # Programs are compiled once for all tests here.
+    cloud.environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "compiled")
+    (cloud.here / "small.gin").write_text(SWEEP + GRIDS)
+    (cloud.here / "one.gin").write_text(SWEEP)
+    return cloud
+
+
+def runs(workdir: pathlib.Path) -> dict:
+    """What must not depend on where and how often a run was started: its end, metrics and evaluation."""
+    folders = [path.parent for path in workdir.glob("*/run.json")]
+    return {
+        path.name: [
+            RunFolder(path).ended,
+            (path / "metrics.jsonl").read_bytes(),
+            [p.read_bytes() for p in sorted((path / "eval").glob("*.json"))],
+        ]
+        for path in folders
+    }
+
+
+def undisturbed(real) -> dict:
+    workdir = real.folder / "undisturbed"
+    command = [sys.executable, "-m", "gpicl_flax", "sweep", "--gin_file", "small.gin", "--workdir", str(workdir)]
+    subprocess.run(
+        command, cwd=real.here, env=real.environment | {"JAX_PLATFORMS": "cpu"}, check=True, capture_output=True
+    )
+    return runs(workdir)
+
+
+def rows(workdir: pathlib.Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in workdir.glob("*/metrics.jsonl"))
+
+
+def wait_for(condition, process, seconds=240):
+    until = time.time() + seconds
+    while not condition():
+        assert time.time() < until and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def options(workdir) -> list[str]:
+    return [
+        *("--project", "my-project", "--zone", "us-west4-a", "--accelerator_type", "v5litepod-16", "--name", "sweep"),
+        *("--workdir", str(workdir), "--package", "preinstalled", "--poll_seconds", "0.2", "--restart_seconds", "0"),
+    ]
+
+
+def test_a_sweep_on_slices_of_which_one_is_preempted(real):
+    workdir = real.folder / "mounted"
+    real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
+    process = real.start("tpu_sweep.sh", "small.gin", *options(workdir), "--num_slices", "2")
+    wait_for(lambda: rows(workdir) > 0, process)
+    (real.folder / "gcloud/preempt-sweep-1").touch()
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert "sweep-1: is SUSPENDED" in out and "2 of 2 shards done" in out and not real.slices
+    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
+
+
+def test_a_sweep_here_whose_workers_are_killed(real):
+    workdir = real.here / "runs"
+    arguments = ["--engine", "local", "--package", "preinstalled", "--num_slices", "2", "--workdir", "runs"]
+    process = real.start("tpu_sweep.sh", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
+    generator, pid_files, before = random.Random(0), [], 0
+    for _ in range(2):
+        wait_for(lambda before=before: workdir.exists() and rows(workdir) > before, process)
+        pid_files = sorted((workdir / ".launch").glob("sweep-*.pid"))
+        os.kill(int(generator.choice(pid_files).read_text().split()[0]), signal.SIGKILL)
+        before = rows(workdir)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert out.count("killed by signal 9; starting again") == 2
+    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
+
+
+def test_one_run_on_the_two_hosts_of_a_slice(real):
+    workdir = real.folder / "mounted" / "run"
+    real.script("gcloud", hosts=2)
+    result = real.run("tpu_train.sh", "one.gin", *options(workdir), "--gin_bindings", "Training.steps = 400")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert RunFolder(workdir).ended == "DONE"
+    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == 400  # one process writes

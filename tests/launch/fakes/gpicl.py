@@ -1,0 +1,42 @@
+"""A gpicl for tests: notes how it was called, and ends as script.json in $FAKE_GPICL says.
+
+script.json: shard ('1/2', or 'train') -> what each start does; after the last one, 0. A start is an exit code, or
+  hang: run until SIGTERM, then exit with 42;  preempt: have the slice taken away, then hang;  kill: die of SIGKILL.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+FOLDER = pathlib.Path(os.environ["FAKE_GPICL"])
+argv = sys.argv[1:]
+if "--status" in argv or "--list" in argv:
+    print("the table of the runs")
+    sys.exit(0)
+shard = argv[argv.index("--shard") + 1] if "--shard" in argv else "train"
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+with open(FOLDER / "calls.jsonl", "a+") as log:
+    fcntl.flock(log, fcntl.LOCK_EX)
+    log.seek(0)
+    started = sum(json.loads(line)["shard"] == shard for line in log)
+    environment = {key: value for key, value in os.environ.items() if key.startswith(("JAX_", "TPU_"))}
+    call = {"shard": shard, "argv": argv, "pid": os.getpid(), "cwd": os.getcwd(), "environment": environment}
+    call["files"] = {str(p): p.read_text() for p in map(pathlib.Path, argv) if p.suffix == ".gin" and p.is_file()}
+    log.write(json.dumps(call) + "\n")
+steps = json.loads((FOLDER / "script.json").read_text()).get(shard, [])
+step = steps[started] if started < len(steps) else 0
+print(f"start {started} of shard {shard}: {step}", flush=True)
+if step == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if step == "preempt":
+    (pathlib.Path(os.environ["FAKE_GCLOUD"]) / f"preempt-{os.environ['FAKE_RESOURCE']}").touch()
+if step in ("preempt", "hang"):
+    while not told:
+        time.sleep(0.02)
+    step = 42
+sys.exit(step)
