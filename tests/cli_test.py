@@ -1,6 +1,5 @@
 """The command as a user meets it: output, exit codes, one line an error."""
 
-import json
 import subprocess
 import sys
 
@@ -56,36 +55,6 @@ def test_train_then_evaluate(gin_file, tmp_path, capsys):
     refused(capsys, other, "another configuration", "Run.seed")
 
 
-def test_sweep_lists_a_table_and_json(capsys):
-    arguments = ["sweep", "--gin_file", "gin/state_size.gin", "--gin_bindings", "SEEDS = [0]"]
-    assert cli.main([*arguments, "--list"]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert len(table) == 38 and table[-1] == "36 points"
-    assert "parameters" in table[0] and "state (paper)" in table[0] and "state (exact)" in table[0]
-    assert cli.main([*arguments, "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 36 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
-    assert {"run_id", "bindings", "parameters", "state_size_paper", "state_size_exact"} == rows[0].keys()
-    assert rows[0]["bindings"]["Run.model"] == "@LSTM()"
-
-
-def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
-    arguments = ["sweep", "--gin_file", gin_file, *QUICK, "--gin_bindings", "sweep.grids = [{'Run.seed': [0, 1]}]"]
-    refused(capsys, arguments, "--workdir")
-    assert cli.main([*arguments, "--workdir", str(tmp_path / "sweep")]) == 0
-    assert capsys.readouterr().out.count("seed=") == 2
-    assert cli.main([*arguments, "--workdir", str(tmp_path / "stacked"), "--stack", "8"]) == 0
-    out, err = capsys.readouterr()
-    assert "(these 2 train together, as a stack)" in out and "of 2 members off the plateau" in err
-    # Both ways leave the same runs.
-    assert {p.name for p in (tmp_path / "stacked").iterdir()} == {p.name for p in (tmp_path / "sweep").iterdir()}
-    for wrong in ("0", "many", "-1"):
-        with pytest.raises(SystemExit) as caught:
-            cli.main([*arguments, "--stack", wrong])
-        assert caught.value.code == 2
-        assert f"must be auto, off or a positive integer, not '{wrong}'" in capsys.readouterr().err
-
-
 def test_mistakes_are_one_line_and_exit_2(gin_file, tmp_path, capsys):
     workdir = ["--workdir", str(tmp_path / "run")]
     refused(capsys, ["train", "--gin_file", "gin/none.gin", *workdir], "gin/none.gin")
@@ -96,7 +65,6 @@ def test_mistakes_are_one_line_and_exit_2(gin_file, tmp_path, capsys):
         "LSTM.hidden_size",
     )
     refused(capsys, ["train", "--gin_file", "gin/state_size.gin", *workdir], "gpicl sweep")
-    refused(capsys, ["sweep", "--gin_file", gin_file, "--list"], "no sweep")
     refused(capsys, ["evaluate", str(tmp_path)], "not a run folder")
     missing = ["--gin_bindings", "TaskDistribution.base_dataset = 'mist'"]
     refused(capsys, ["train", "--gin_file", gin_file, *missing, *workdir], "unknown base dataset 'mist'")

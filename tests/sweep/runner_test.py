@@ -1,14 +1,18 @@
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from gpicl_flax import claims
 from gpicl_flax import run as run_module
 from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
-from gpicl_flax.records import claim, json_lines
+from gpicl_flax.records import claim
 from gpicl_flax.records.run_folder import RunFolder, write_json
 from gpicl_flax.sweep import grid, listing, runner, stacking
 from gpicl_flax.training.preemption import StopRequest
@@ -145,32 +149,56 @@ def other_holds(folder, **fields):
     write_json(folder.path / ".claim" / "00000001.json", values | fields)
 
 
-def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path):
-    points, runs = sweep("[{'Run.seed': [0, 1, 2]}]")
-    said, began, both = {"a": [], "b": []}, threading.Event(), []
+def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0, 1, 2, 3]}]")
+    trained, said, ended = [], {"a": [], "b": []}, []
+
+    def execute_stack(starts, stop):  # without training: Orbax does not save two runs at once in one process
+        with claims.hold([start.folder for start in starts]):
+            for start in starts:
+                trained.append(start.folder.path.name)
+                time.sleep(0.2)
+                start.folder.mark("DONE")
+        return [None for _ in starts]
 
     def work(name):
         stop = StopRequest()  # not active: signals are for the main thread
+        runner.run_all(points, runs, tmp_path, stop, say=said[name].append, poll_seconds=0.02)
+        ended.append(name)
 
-        def progress(total_steps, num_members):
-            began.set()
-            return lambda row, member: None
-
-        runner.run_all(points, runs, tmp_path, stop, make_progress=progress, say=said[name].append, poll_seconds=0.05)
-        both.append(name)
-
+    monkeypatch.setattr(runner, "execute_stack", execute_stack)
     workers = [threading.Thread(target=work, args=(name,)) for name in said]
-    workers[0].start()
-    assert began.wait(60)
-    workers[1].start()
+    for worker in workers:
+        worker.start()
     for worker in workers:
         worker.join(60)
-    assert sorted(both) == ["a", "b"]
-    lines = [line for name in said for line in said[name]]
-    began = [line for line in lines if line in {f"[{n + 1}/3] {point.run_id}" for n, point in enumerate(points)}]
-    assert len(began) == len(set(began)) == 3
-    assert all(RunFolder(tmp_path / point.run_id).ended == "DONE" for point in points)
-    assert all(json_lines.read(RunFolder(tmp_path / point.run_id).metrics)[-1]["step"] == 4 for point in points)
+    assert sorted(ended) == ["a", "b"]
+    assert sorted(trained) == sorted(point.run_id for point in points)
+    assert any(f"left to host {socket.gethostname()}" in line for lines in said.values() for line in lines)
+
+
+@pytest.mark.launch
+def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, tmp_path):
+    bindings = [*small_bindings, *BINDINGS, "Training.steps = 400", "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]"]
+    (tmp_path / "sweep.gin").write_text("\n".join(["include 'gin/base.gin'", *bindings]))
+    command = [sys.executable, "-m", "gpicl_flax", "sweep", "--gin_file", str(tmp_path / "sweep.gin"), "--workdir"]
+
+    def start(name):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*command, str(tmp_path / name)], **pipes)
+
+    workers = [start("two"), start("two")]
+    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    alone = start("alone")
+    alone_output = alone.communicate(timeout=300)[0]
+    assert [worker.returncode for worker in (*workers, alone)] == [0, 0, 0], [*outputs, alone_output]
+    assert any("left to host" in output for output in outputs)
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names and len(names) == 4
+    for name in names:
+        files = [RunFolder(tmp_path / workers / name).metrics for workers in ("two", "alone")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert claim.newest(RunFolder(tmp_path / "two" / name)).number == 1  # nobody took anything over
 
 
 def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(sweep, tmp_path, monkeypatch):
