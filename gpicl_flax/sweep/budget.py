@@ -148,7 +148,7 @@ def as_table(
         "by position reach less. turns: what a step's loops do one after another. Flops are those of matrix products, forward,",
         "backward and making tasks; meta-tests, diagnostics, start-up and compilation are not counted. Memory: one run on a",
         "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's own account",
-        "(--topology) has been between a fifth and three times of it.",
+        "(--topology) has been between a fifth and three and a half times of it.",
         ASSUMPTION,
         *_remarks(rows, runs),
     ]
