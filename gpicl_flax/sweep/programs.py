@@ -17,8 +17,8 @@ from gpicl_flax.training import ahead
 
 # What is said to users about the base dataset.
 ASSUMPTION = (
-    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as 60,000 "
-    "examples of the input shape."
+    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as\n"
+    "60,000 examples of the input shape."
 )
 # What of a run changes no training program, or is taken account of in another way.
 _ELSEWHERE = ("MetaTest.", "Diagnostics.", "Loader.num_workers")
