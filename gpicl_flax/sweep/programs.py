@@ -53,10 +53,10 @@ class Program:
         """The settings of the first point."""
         return self.runs[0]
 
-    @property
-    def parts(self) -> tuple[tuple[Point, ...], tuple[Run, ...]]:
-        """Its points and their settings."""
-        return self.points, self.runs
+    def of_steps(self, steps: int) -> "Program":
+        """Those of its points that train for so many steps."""
+        kept = [index for index, run in enumerate(self.runs) if run.training.steps == steps]
+        return Program(tuple(self.points[index] for index in kept), tuple(self.runs[index] for index in kept))
 
     @property
     def name(self) -> str:
