@@ -13,7 +13,7 @@ help:
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
-	@echo "make aot ARGS='--gin_file gin/state_size.gin --topology v5e:4x4x1'  what programs cost on a TPU slice; needs no TPU"
+	@echo "make aot ARGS='--gin_file gin/maml.gin --topology v5e:4x4x1'  what the programs of a gin file cost on a TPU slice"
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"

@@ -57,8 +57,10 @@ def cases(devices: np.ndarray) -> list[Case]:
     """What is compiled for a slice of these devices, an even number."""
 
     def mesh(*shape: int) -> Mesh:
-        names = ("member", "data", "model")
-        return Mesh(devices.reshape(shape), names, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        member, data, model = shape
+        names = ("member", "data", "fsdp", "model")
+        grid = devices.reshape(member, data, 1, model)
+        return Mesh(grid, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))
 
     n, small = devices.size, models.Transformer(model_size=64, num_heads=2)
     return [
@@ -100,7 +102,7 @@ def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTr
             state = jax.tree.map(
                 lambda x, s: jax.ShapeDtypeStruct((*rows, *x.shape), x.dtype, sharding=s), state, shardings
             )
-        sharding = NamedSharding(case.mesh, PartitionSpec(*spec, "data"))
+        sharding = NamedSharding(case.mesh, PartitionSpec(*spec, partitioning.BATCH))
         shape = *rows, tasks.task_batch_size, tasks.sequence_length
         inputs = jax.ShapeDtypeStruct((*shape, tasks.num_features), jnp.float32, sharding=sharding)
         labels = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
@@ -119,7 +121,7 @@ def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled
 
 def show(case: Case) -> None:
     """Prints the rows of a case, each as soon as it is compiled."""
-    mesh, alone = "x".join(map(str, case.mesh.devices.shape)), None
+    mesh, alone = "x".join(str(case.mesh.shape[name]) for name in ("member", "data", "model")), None
     for form in (ALONE, *case.forms):
         cost, compiled = counts(case, form)
         alone = alone or cost["flops"]

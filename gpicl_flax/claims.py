@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
+from gpicl_flax import hosts
 from gpicl_flax.errors import GpiclError, Preempted
 from gpicl_flax.records import claim
 from gpicl_flax.records.run_folder import RunFolder
@@ -95,20 +92,12 @@ def refuse_while_alive(folder: RunFolder, stop: StopRequest, sleep: Callable[[fl
 
 def decide(compute: Callable[[], Any]) -> Any:
     """What `compute` returns in the first process, which is plain JSON; all processes call this together."""
-    if jax.process_count() == 1:
-        return compute()
-    data = np.frombuffer(json.dumps(compute() if jax.process_index() == 0 else None).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
-    padded = np.zeros(size, np.uint8)
-    padded[: min(size, data.size)] = data[:size]
-    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode())
+    return json.loads(hosts.share(json.dumps(compute() if hosts.is_first() else None), "what the first host decides"))
 
 
 def any_of(flag: bool) -> bool:
     """Whether it is true in any process; all processes call this together."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+    return bool(hosts.agree(int(flag), "whether to stop"))
 
 
 def also_checked(check: Callable[[], None], on_row: Callable[[Row], None]) -> Callable[[Row], None]:

@@ -4,11 +4,12 @@ import argparse
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, compile_commands, console, dataset_commands, sweep_commands
-from gpicl_flax.errors import GpiclError, UsageError
+from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, sweep_commands
+from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 # Imports inside the subcommands keep `gpicl --help` instant.
 
@@ -19,13 +20,30 @@ def main(argv: list[str] | None = None) -> int:
     cache.keep_compiled_programs()
     try:
         with _log_to_stderr():
-            arguments.command(arguments)
+            exit_code, message = _run(arguments)
+    except Exception as error:
+        traceback.print_exc()
+        hosts.leave(1, first_line(error))
+        raise
+    if message and (exit_code != Preempted.exit_code or hosts.is_first()):
+        print(f"\ngpicl: {message}", file=sys.stderr)
+    if exit_code in (0, Preempted.exit_code):
+        hosts.disconnect()
+    else:
+        hosts.leave(exit_code, message)
+    return exit_code
+
+
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Runs a command; returns its exit code and, unless it is 0, the line that says why."""
+    try:
+        arguments.command(arguments)
+    except Preempted as error:
+        return error.exit_code, str(error)
     except GpiclError as error:
-        print(f"\ngpicl: {'error: ' if error.exit_code != 42 else ''}{error}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code, f"error: {error}"
     except KeyboardInterrupt:
-        print("\ngpicl: interrupted", file=sys.stderr)
-        return 130
+        return 130, "interrupted"
     except BrokenPipeError:  # the reader of a table, `head` say, has seen enough; all else was done before
         sys.stderr.close()
     except (
@@ -35,12 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         FileExistsError,
         ImportError,
     ) as error:  # also of what gs:// needs
-        print(f"\ngpicl: error: {error}", file=sys.stderr)
-        return 2
+        return 2, f"error: {error}"
     except OSError as error:  # a full disk
-        print(f"\ngpicl: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 1, f"error: {error}"
+    return 0, ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """What the package logs, as plain lines; what other packages log as usual."""
+    """What the package logs, as plain lines; what other packages log as usual. Of several processes the first speaks."""
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -135,6 +151,7 @@ def _log_to_stderr() -> Iterator[None]:
 
     logger, handler = logging.getLogger(gpicl_flax.__name__), logging.StreamHandler()
     handler.setFormatter(Formatter())
+    handler.addFilter(lambda record: hosts.is_first() or record.levelno > logging.WARNING)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False  # some libraries give the root logger a handler of their own
@@ -158,6 +175,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.sweep import grid
     from gpicl_flax.training.preemption import StopRequest
 
+    hosts.connect()
     config = parse(arguments.gin_file, arguments.gin_bindings)
     if grid.GRIDS in config.bindings:
         raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({grid.GRIDS}); use `gpicl sweep`")
@@ -166,7 +184,7 @@ def _train(arguments: argparse.Namespace) -> None:
     folder = RunFolder(arguments.workdir)
     check_folder(config, folder)
     if folder.ended:
-        print(f"{folder} is done already; its results:")
+        console.say(f"{folder} is done already; its results:")
     else:
         with StopRequest() as stop:
             execute(Start(config, folder, console.progress(run.training.steps)), stop)
@@ -182,6 +200,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         bindings.append(f"MetaTest.base_datasets = {arguments.base_datasets!r}")
     if arguments.num_sequences is not None:
         bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
+    hosts.connect()
     folder = RunFolder(arguments.folder)
     _show(folder, evaluate(folder, tuple(bindings)))
 
@@ -200,9 +219,7 @@ def _models(arguments: argparse.Namespace) -> None:
 
 def _show(folder, evaluation=None) -> None:
     """Prints the results and draws the picture: of the run, or of an evaluation file with other settings."""
-    import jax
-
-    if jax.process_index() == 0:
+    if hosts.is_first():
         from gpicl_flax.analysis import learning_curve, results
         from gpicl_flax.records.run_folder import read_json
 

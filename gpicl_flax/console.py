@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 
+from gpicl_flax import hosts
+
 
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options for gin files and bindings."""
@@ -30,13 +32,17 @@ def positive(text: str) -> int:
 
 
 def progress(total_steps: int, num_members: int = 1):
-    """A progress line for a run, or a stack of runs."""
+    """A progress line for a run, or a stack of runs; of several processes the first shows it."""
+    if not hosts.is_first():
+        return lambda row, member=0: None
     from gpicl_flax.progress import ProgressLine
 
     return ProgressLine(total_steps, num_members)
 
 
 def say(text: str) -> None:
-    """Prints a line, if anybody reads."""
+    """Prints a line, if anybody reads; of several processes the first does."""
+    if not hosts.is_first():
+        return
     with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
         print(text, flush=True)

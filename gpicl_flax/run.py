@@ -16,7 +16,7 @@ from etils import epath
 
 import gpicl_flax
 import gpicl_flax.baselines  # gin knows them by their import
-from gpicl_flax import claims, models
+from gpicl_flax import claims, hosts, models
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
@@ -25,7 +25,7 @@ from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.training import tensorboard
+from gpicl_flax.training import partitioning, tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Member, Row, Training, train
 from gpicl_flax.training.optimizers import adam
@@ -33,7 +33,12 @@ from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.state import abstract_state, shardings_of
 
-_LOADING = ("Run.loader", *(f"Loader.{field.name}" for field in dataclasses.fields(Loader)))
+# What may change when a run goes on: where its data come from and lie, and what it is laid out on.
+_LAYOUT = (
+    "Run.loader",
+    "Run.mesh",
+    *(f"{c.__name__}.{f.name}" for c in (Loader, MeshShape) for f in dataclasses.fields(c)),
+)
 
 
 @gin.configurable
@@ -122,11 +127,11 @@ class Run:
         """The mesh for a stack of so many runs, on other devices than those here if they are given; raises UsageError if it
         does not fit the devices, or batch or parameters do not divide over it."""
         mesh = self.mesh.build(num_members, devices)
-        parts = mesh.shape["data"] * self.training.accumulation
+        parts = partitioning.batch_shards(mesh) * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
                 f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
-                f"{mesh.shape['data']} device(s) along `data` x Training.accumulation = {self.training.accumulation}"
+                f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x Training.accumulation = {self.training.accumulation}"
             )
         abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
         if self.matmul_precision is not None and devices is None:
@@ -226,7 +231,8 @@ def _execute_held(
         if folder.checkpoints.exists():
             with Checkpoints(folder.checkpoints) as checkpoints:
                 _check_data(folder, checkpoints, dataset)
-    if jax.process_index() == 0:
+    hosts.check_same("\n".join(start.config.text for start in starts), "configuration")
+    if hosts.is_first():
         for start, (each, operative) in zip(starts, resolved, strict=True):
             # The configuration first: it makes it a run folder, to be started again.
             write_atomically(start.folder.config, start.config.text)
@@ -247,17 +253,17 @@ def _execute_held(
         for evaluate_member, folder, own_params, failed in zip(meta_tests, folders, params, diverged, strict=True):
             if failed:
                 continue
-            if stop.requested:
+            if hosts.agree(int(stop.requested), "the end of training"):
                 raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
             evaluate_member(step, own_params)
-            if jax.process_index() == 0:
+            if hosts.is_first():
                 folder.mark(DONE)
     return diverged
 
 
 @contextlib.contextmanager
 def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
-    if not run.tensorboard or jax.process_index() != 0:
+    if not run.tensorboard or not hosts.is_first():
         yield on_row
         return
     with contextlib.closing(tensorboard.TensorBoard(folder)) as writer:
@@ -312,8 +318,7 @@ def _projection_form(run: Run, folder: RunFolder) -> ProjectionForm:
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        # How the data get to the device changes no result, and may change with the machine.
-        changed = differences(*(c.without(*_LOADING) for c in (parse_text(folder.config.read_text()), config)))
+        changed = differences(*(c.without(*_LAYOUT) for c in (parse_text(folder.config.read_text()), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
@@ -359,7 +364,7 @@ def _evaluate(
         mesh=mesh,
         where=run.loader.placement,
     )
-    if jax.process_index() == 0:
+    if hosts.is_first():
         write_json(file, {"step": step, "curves": curves})
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 
-from gpicl_flax import console
+from gpicl_flax import console, hosts
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -77,6 +77,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.sweep import grid, listing, selection  # listing brings everything that gin files name
 
+    if not (arguments.list or arguments.json or arguments.status or arguments.dry_run):
+        hosts.connect()
     points = selection.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)

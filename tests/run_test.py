@@ -347,11 +347,29 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, config):
         evaluate(folder)
 
 
-def test_a_damaged_checkpoint_is_one_line(config, undisturbed):
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(config, undisturbed, caplog):
+    before = contents(undisturbed)
     shutil.rmtree(undisturbed.checkpoints / "30" / "state")
     (undisturbed.path / "DONE").unlink()
-    with pytest.raises(GpiclError, match="checkpoint 30 in .* cannot be read"):
+    rows = []
+    start(config, undisturbed, rows.append)
+    assert "checkpoint 30 in" in caplog.text and "going on from checkpoint 24" in caplog.text
+    assert [row["step"] for row in rows] == [26, 28, 30]
+    assert contents(undisturbed) == before
+
+    for step in ("24", "30"):
+        shutil.rmtree(undisturbed.checkpoints / step / "state")
+    (undisturbed.path / "DONE").unlink()
+    with pytest.raises(GpiclError, match="no checkpoint in .* can be read"):
         start(config, undisturbed)
+
+
+def test_checkpoints_are_saved_by_time_as_well(config, undisturbed, tmp_path):
+    folder = RunFolder(tmp_path / "by_time")
+    seconds = config.override({"Training.checkpoint_seconds": 1e-9, "Training.keep_checkpoints": 20})
+    start(seconds, folder)
+    assert sorted(int(path.name) for path in folder.checkpoints.iterdir()) == list(range(2, 31, 2))
+    assert folder.metrics.read_bytes() == undisturbed.metrics.read_bytes()
 
 
 def test_checkpoints_carry_state_position_and_configuration(config, undisturbed):

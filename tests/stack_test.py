@@ -101,7 +101,7 @@ def test_a_member_is_the_run_that_it_would_be_alone(model, data, make_configs, a
     """With data = 1 each member has a device, with -1 it has two."""
     folders, diverged = run_stack(make_configs(model, more=[f"MeshShape.data = {data}"]), tmp_path)
     assert diverged == [None] * 4
-    assert folders[0].read_facts()["mesh"] == {"member": 4, "data": 1 if data == 1 else 2, "model": 1}
+    assert folders[0].read_facts()["mesh"] == {"member": 4, "data": 1 if data == 1 else 2, "fsdp": 1, "model": 1}
     for found, expected in zip(folders, alone[model], strict=True):
         assert_same_run(found, expected)
         assert (found.config.read_text() == expected.config.read_text()) == (data == 1)
@@ -173,13 +173,14 @@ def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
 @pytest.mark.parametrize(
     ("shape", "members", "mesh"),
     [
-        ({}, 1, (1, 8, 1)),
-        ({}, 8, (8, 1, 1)),
-        ({}, 12, (4, 2, 1)),
-        ({}, 3, (1, 8, 1)),
-        ({"model": 2}, 32, (4, 1, 2)),
-        ({"data": 4}, 6, (2, 4, 1)),
-        ({"data": 1}, 1, (1, 1, 1)),
+        ({}, 1, (1, 8, 1, 1)),
+        ({}, 8, (8, 1, 1, 1)),
+        ({}, 12, (4, 2, 1, 1)),
+        ({}, 3, (1, 8, 1, 1)),
+        ({"model": 2}, 32, (4, 1, 1, 2)),
+        ({"fsdp": 2, "model": 2}, 2, (2, 1, 2, 2)),
+        ({"data": 4}, 6, (2, 4, 1, 1)),
+        ({"data": 1}, 1, (1, 1, 1, 1)),
     ],
 )
 def test_members_lie_on_as_many_devices_as_they_divide_over(shape, members, mesh):

@@ -122,7 +122,7 @@ def _make_evaluate(model: SequenceModel, num_classes: int, form: ProjectionForm,
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
             memory=placement.projection_bytes(mesh),
-            num_shards=mesh.shape["data"],
+            num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
         rngs = {"learner": jax.random.fold_in(keys.learners(seed), start)}
@@ -141,13 +141,13 @@ def _in_batches(
       evaluate: takes the number of a batch's first row, and the batch.
       split: that the examples of a batch are gathered from; None: the program reads them by their indices.
     """
-    num_rows, data = len(rows["task_ids"]), mesh.shape["data"]
-    batch_size = -(-min(batch_size, num_rows) // data) * data
+    num_rows, shards = len(rows["task_ids"]), partitioning.batch_shards(mesh)
+    batch_size = -(-min(batch_size, num_rows) // shards) * shards
     results = []
     for start in range(0, num_rows, batch_size):
         numbers = np.arange(start, start + batch_size)
         numbers = np.where(numbers < num_rows, numbers, start)
-        own = np.split(numbers, jax.process_count())[jax.process_index()]
+        own = numbers[partitioning.own_rows(mesh, batch_size)]
         batch = {name: x[own] for name, x in rows.items()}
         batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch))
         results.append(jax.device_get(evaluate(np.uint32(start), batch)))

@@ -13,6 +13,7 @@ import jax
 from gpicl_flax import text_table
 from gpicl_flax.errors import UsageError
 from gpicl_flax.run import Run
+from gpicl_flax.sweep import compile_ahead
 from gpicl_flax.sweep.compile_ahead import Cost, Slice
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_form, trace
@@ -63,12 +64,13 @@ def budget(
       utilization: share of the chip's peak flops that a step is taken to reach.
 
     Raises:
-      UsageError: the utilization is not in (0, 1].
+      UsageError: the utilization is not in (0, 1], or a batch does not divide into the parts of its accumulation.
     """
     if not 0 < utilization <= 1:
         raise UsageError(f"the utilization must be in (0, 1], not {utilization}")
     counted: dict[str, tuple[Program, _Counts]] = {}
     for program in programs(points, runs):
+        _check_accumulation(program)
         # Of a mesh, every device would do its share: chip-hours are the same.
         mesh = MeshShape(data=1, model=1).build(devices=jax.devices()[:1])
         traced, steps = trace(program.run, mesh, free_bytes=chip.usable_hbm_bytes // chip.devices)
@@ -80,13 +82,21 @@ def budget(
     rows = []
     for program, counts in counted.values():
         for steps in dict.fromkeys(run.training.steps for run in program.runs):
-            of_steps = [run.training.steps == steps for run in program.runs]
-            part = Program(*(tuple(x for x, yes in zip(xs, of_steps, strict=True) if yes) for xs in program.parts))
+            part = program.of_steps(steps)
             hours = counts.flops * steps * len(part.points) / (chip.peak_flops * utilization) / 3600
             ids = tuple(point.run_id for point in part.points)
             fits = counts.memory <= chip.usable_hbm_bytes // chip.devices
             rows.append(Budget(part.name, ids, steps, counts.flops, counts.turns, counts.memory, hours, fits))
     return rows
+
+
+def _check_accumulation(program: Program) -> None:
+    batch, parts = program.run.tasks.task_batch_size, program.run.training.accumulation
+    if batch % parts:
+        raise UsageError(
+            f"{program.points[0].run_id}: TaskDistribution.task_batch_size = {batch} is not divisible by "
+            f"Training.accumulation = {parts}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +158,7 @@ def as_table(
         "by position reach less. turns: what a step's loops do one after another. Flops are those of matrix products, forward,",
         "backward and making tasks; meta-tests, diagnostics, start-up and compilation are not counted. Memory: one run on a",
         "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's own account",
-        "(--topology) has been between a fifth and three times of it.",
+        "(--topology) has been between a fifth and three and a half times of it.",
         ASSUMPTION,
         *_remarks(rows, runs),
     ]
@@ -208,6 +218,14 @@ def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str
             "to each other come on top. Chip-hours: of all chips of the slice, each run or stack having it for itself; meta-tests,",
             "diagnostics, start-up and compilation are not counted. Points that cannot run are not in the sum.",
         ]
+    )
+
+
+def compiled_as_json(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
+    """The same as JSON, an object a line: what `gpicl aot --json` prints, with the chip-hours of the program's points."""
+    return "\n".join(
+        json.dumps(compile_ahead.as_dict(program, cost) | {"chip_hours": compiled_chip_hours(program, cost, on)})
+        for program, cost in results
     )
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from gpicl_flax.training.hbm_traffic import hbm_bytes
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 4  # programs that are compiled side by side: the compiler keeps one core busy, and takes a gigabyte or so
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -72,7 +75,7 @@ class Cost:
       hbm_limit: memory that there is.
       collectives: of one step, in words.
       seconds: that a step takes at least, by the peak flops and the bandwidth of the chip.
-      compile_seconds: that the compiler took.
+      compile_seconds: that the compiler took, others beside it.
       problem: why it cannot run, or None.
     """
 
@@ -123,10 +126,14 @@ def compile_all(
         # Settings can differ in what leaves no trace in the program, such as its initial parameters.
         waiting[key] = (waiting[key][0] + program, lowered) if key in waiting else (program, lowered)
     results = []
-    for number, (program, lowered) in enumerate(waiting.values(), 1):
-        cost = lowered if isinstance(lowered, Cost) else _compile(lowered, on)
-        results.append((program, cost))
-        report(program, cost, number, len(waiting))
+    with futures.ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
+        costs = pool.map(
+            lambda lowered: lowered if isinstance(lowered, Cost) else _compile(lowered, on),
+            [lowered for _, lowered in waiting.values()],
+        )
+        for number, ((program, _), cost) in enumerate(zip(waiting.values(), costs, strict=True), 1):
+            results.append((program, cost))
+            report(program, cost, number, len(waiting))
     return results
 
 

@@ -17,8 +17,8 @@ from gpicl_flax.training import ahead
 
 # What is said to users about the base dataset.
 ASSUMPTION = (
-    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as 60,000 "
-    "examples of the input shape."
+    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as\n"
+    "60,000 examples of the input shape."
 )
 # What of a run changes no training program, or is taken account of in another way.
 _ELSEWHERE = ("MetaTest.", "Diagnostics.", "Loader.num_workers")
@@ -53,10 +53,10 @@ class Program:
         """The settings of the first point."""
         return self.runs[0]
 
-    @property
-    def parts(self) -> tuple[tuple[Point, ...], tuple[Run, ...]]:
-        """Its points and their settings."""
-        return self.points, self.runs
+    def of_steps(self, steps: int) -> "Program":
+        """Those of its points that train for so many steps."""
+        kept = [index for index, run in enumerate(self.runs) if run.training.steps == steps]
+        return Program(tuple(self.points[index] for index in kept), tuple(self.runs[index] for index in kept))
 
     @property
     def name(self) -> str:

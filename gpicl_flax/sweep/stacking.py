@@ -84,7 +84,7 @@ def largest(run: Run, count: int) -> list[int]:
     """
     if jax.local_devices()[0].platform == "cpu":
         return [1] * count
-    devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.model) if jax.process_count() == 1 else 1
+    devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.fsdp * run.mesh.model)
     each = max(1, min(_LARGEST, int(_SHARE * free_device_memory() / _bytes_of_a_member(run))))
     if jax.process_count() > 1:  # all of them plan the same stacks
         each = int(multihost_utils.broadcast_one_to_all(np.int32(each)))
@@ -101,7 +101,8 @@ def largest(run: Run, count: int) -> list[int]:
 
 def _bytes_of_a_member(run: Run) -> int:
     """What the training steps of one run take on a device that it has to itself, by the compiler's account."""
-    mesh = MeshShape(data=1, model=run.mesh.model).build()
+    here = [device for device in jax.devices() if device.process_index == jax.process_index()]
+    mesh = MeshShape(data=1, fsdp=run.mesh.fsdp, model=run.mesh.model).build(devices=here)
     form = run.tasks.projection_form(run.tasks.input_shape)
     memory = ahead.lower(run.model, run.optimizer, run.tasks, form, run.training, mesh=mesh).compile().memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -64,7 +64,7 @@ class Stream(NamedTuple):
 class TrainingBatches(Iterator[Batch]):
     """Endless batches of `steps_per_batch` training steps of a stack of runs; to be closed.
 
-    A batch holds task_ids [steps_per_batch, S, B / process_count] uint32 and, of as many rows, either example_indices
+    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either example_indices
     [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's types.
 
     Args:
@@ -72,6 +72,8 @@ class TrainingBatches(Iterator[Batch]):
       split: the examples that are drawn from.
       gather: give the examples instead of their indices.
       num_workers: processes that draw; 0: a thread of this one.
+      own_members, own_rows: the indices, in order, of the streams and of the sequences of each that this process keeps;
+        None: all.
     """
 
     def __init__(
@@ -82,11 +84,11 @@ class TrainingBatches(Iterator[Batch]):
         gather: bool = False,
         steps_per_batch: int = 1,
         num_workers: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
+        own_members: np.ndarray | None = None,
+        own_rows: np.ndarray | None = None,
     ):
-        rows = streams[0].tasks.task_batch_size // process_count
-        own = slice(process_index * rows, (process_index + 1) * rows)
+        own = slice(None) if own_rows is None else own_rows
+        streams = streams if own_members is None else [streams[index] for index in own_members]
         self._shared = tempfile.TemporaryDirectory(prefix="gpicl_flax_") if gather and num_workers else None
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
@@ -135,7 +137,7 @@ class _Draw:
     split: Split | None  # to gather from
     num_examples: int
     group_size: int | None
-    own: slice
+    own: slice | np.ndarray
 
     def __call__(self, step: int, rng: np.random.Generator) -> Batch:
         task_ids = self.tasks.training_task_ids(step, rng)

@@ -72,7 +72,7 @@ def trace(
     positions = (*rows, tasks.sequence_length)
 
     def batch_of(dtype, dimensions):
-        return shape(dtype, dimensions, None, "member", "data")
+        return shape(dtype, dimensions, None, "member", partitioning.BATCH)
 
     batch = {"task_ids": batch_of(jnp.uint32, rows)}
     if examples.on_device:

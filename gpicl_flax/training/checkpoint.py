@@ -1,5 +1,12 @@
 """Checkpoints of a run, through Orbax: the state, the loader's position and what it belongs to, saved asynchronously."""
 
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,8 +14,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from gpicl_flax import hosts
 from gpicl_flax.errors import GpiclError, first_line
 from gpicl_flax.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -17,13 +27,23 @@ class Checkpoints:
     Args:
       folder: where the checkpoints are.
       keep: newest checkpoints that are kept; None: only read, which leaves a run that is being trained alone.
+      alone: only this of several processes reads them.
     """
 
-    def __init__(self, folder: epath.Path, *, keep: int | None = None):
+    def __init__(self, folder: epath.Path, *, keep: int | None = None, alone: bool = False):
         writing = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
+        if alone:
+            me = jax.process_index()
+            writing["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix="alone"
+            )
         options = ocp.CheckpointManagerOptions(
-            read_only=keep is None, create=keep is not None, cleanup_tmp_directories=keep is not None, **writing
+            read_only=keep is None,
+            create=keep is not None and not alone,
+            cleanup_tmp_directories=keep is not None,
+            **writing,
         )
+        self._folder, self._keep = folder, keep
         self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
     def __enter__(self) -> "Checkpoints":
@@ -48,27 +68,101 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """The newest checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
+        """A checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
+
+        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads, renamed
+        to `damaged_<step>`.
 
         Raises:
-          GpiclError: it is damaged.
+          GpiclError: none of them can be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored = self._restore(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        if jax.process_count() == 1:
+            restored = self._newest(_state_and_meta(abstract))
+        else:
+            # The first looks for all: a restore that fails for one of them would leave the others waiting.
+            step, error = None, ""
+            if hosts.is_first():
+                try:
+                    with Checkpoints(self._folder, keep=self._keep, alone=True) as alone:
+                        alone._newest(_state_and_meta(_on_one_device(abstract)))
+                        step = alone.latest_step
+                except GpiclError as caught:
+                    error = str(caught)
+            step, error = json.loads(hosts.share(json.dumps([step, error]), "the newest checkpoint that can be read"))
+            if error:
+                raise GpiclError(error)
+            self._manager.reload()
+            restored = self._manager.restore(step, args=_state_and_meta(abstract))
         return restored.state, restored.meta["loader"]["next_step"]
 
     def meta(self) -> dict[str, Any]:
-        """What the newest checkpoint was given as `meta`; raises GpiclError if it is damaged."""
-        return self._restore(meta=ocp.args.JsonRestore()).meta
+        """What the newest checkpoint whose `meta` can be read was given as that.
 
-    def _restore(self, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
-        try:
-            return self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError) as error:
-            raise GpiclError(
-                f"checkpoint {self.latest_step} in {self._manager.directory} cannot be read ({first_line(error)}); move it "
-                "away to go on from the one before"
-            ) from error
+        Raises:
+          GpiclError: there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            with contextlib.suppress(OSError, ValueError):
+                return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
+        raise self._unreadable()
+
+    def _newest(self, args: ocp.args.Composite) -> ocp.args.Composite:
+        """Restores the newest checkpoint that can be read; afterwards it is the latest."""
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            with _without_unraisable_errors():
+                try:
+                    restored = self._manager.restore(step, args=args)
+                except Exception as error:  # of several libraries
+                    logger.warning(
+                        "checkpoint %d in %s cannot be read (%s)", step, self._folder, first_line(error)[:200]
+                    )
+                    damaged.append(step)
+                    continue
+            if damaged:
+                logger.warning("going on from checkpoint %d", step)
+                if self._keep is not None:
+                    for number in damaged:
+                        _move_aside(self._folder, number)
+                    self._manager.reload()
+            return restored
+        raise self._unreadable()
+
+    def _unreadable(self) -> GpiclError:
+        return GpiclError(
+            f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, move "
+            "the run folder away"
+        )
+
+
+def _state_and_meta(abstract: TrainState) -> ocp.args.Composite:
+    return ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+
+
+def _on_one_device(abstract: TrainState) -> TrainState:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+
+
+@contextlib.contextmanager
+def _without_unraisable_errors() -> Iterator[None]:
+    """Reads that a failed restore leaves behind would print pages."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def _move_aside(folder: epath.Path, step: int) -> None:
+    """Renames a damaged checkpoint: it is not to be found again, nor to be in the way of a new one, nor lost."""
+    number = itertools.count(1)
+    aside = folder / f"damaged_{step}"
+    while aside.exists():
+        aside = folder / f"damaged_{step}_{next(number)}"
+    (folder / str(step)).rename(aside)
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:

@@ -76,15 +76,16 @@ class Diagnose:
         mesh: jax.sharding.Mesh,
     ):
         count = min(settings.num_sequences, tasks.task_batch_size // accumulation)
-        count = -(-count // mesh.shape["data"]) * mesh.shape["data"]
+        shards = partitioning.batch_shards(mesh)
+        count = -(-count // shards) * shards
         size = count, tasks.sequence_length, len(train), train.group_size
         indices = [loader.draw_example_indices(np.random.default_rng(seed), *size) for seed in seeds]
         batch = {
             "task_ids": np.stack([tasks.unseen_task_ids(count)] * len(seeds)),
             "example_indices": np.stack(indices),
         }
-        rows = np.split(np.arange(count), jax.process_count())[jax.process_index()]
-        batch = {name: x[None, :, rows] for name, x in batch.items()}
+        own = np.ix_(partitioning.own_members(mesh, len(seeds)), partitioning.own_rows(mesh, count))
+        batch = {name: x[own][None] for name, x in batch.items()}
         batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if placed.split is None else batch)
         seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
         function = _make_diagnose(model, tasks, form, mesh, len(seeds))
@@ -107,7 +108,7 @@ def _make_diagnose(model, tasks: TaskDistribution, form: ProjectionForm, mesh, n
             num_classes=tasks.num_classes,
             permute_labels_prob=1.0,
             memory=memory,
-            num_shards=mesh.shape["data"],
+            num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
 

@@ -5,6 +5,7 @@ It trains a stack of runs, or a single one as a stack of one. Each member has it
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import optax
 
+from gpicl_flax import hosts
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records.run_folder import RunFolder
@@ -22,6 +24,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training.agreement import Agreement, Wish
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
@@ -41,6 +44,7 @@ class Training:
       steps_per_dispatch: steps that one call of the device makes; their mean is one row of metrics.jsonl.
       accumulation: parts that a batch is split into to save memory; the result is that of the whole batch.
       checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch; the last step is always saved.
+      checkpoint_seconds: after so long without a checkpoint there is one as well; None: never.
       keep_checkpoints: newest checkpoints that are kept.
       curriculum: what of the tasks changes with the step; None, as in the paper: nothing.
       diagnostics: what is measured along training, and when; None: nothing.
@@ -53,6 +57,7 @@ class Training:
     steps_per_dispatch: int = 10
     accumulation: int = 1
     checkpoint_period: int = 1000
+    checkpoint_seconds: float | None = 600.0
     keep_checkpoints: int = 2
     curriculum: Curriculum | None = None
     diagnostics: Diagnostics | None = None
@@ -60,6 +65,9 @@ class Training:
     def __post_init__(self):
         check_positive_integers(self, "steps_per_dispatch", "accumulation", "checkpoint_period", "keep_checkpoints")
         check_types(self, steps=int, curriculum=(Curriculum, NoneType), diagnostics=(Diagnostics, NoneType))
+        check_types(self, checkpoint_seconds=(int, float, NoneType))
+        if self.checkpoint_seconds is not None and self.checkpoint_seconds <= 0:
+            raise UsageError(f"Training.checkpoint_seconds must be positive or None, not {self.checkpoint_seconds}")
         if self.steps < 0:
             raise UsageError(f"Training.steps must not be negative, but is {self.steps}")
         for name in ("steps", "checkpoint_period"):
@@ -164,8 +172,8 @@ def train(
             gather=not on_device,
             steps_per_batch=training.steps_per_dispatch,
             num_workers=loader.num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            own_members=partitioning.own_members(mesh, len(runs)),
+            own_rows=partitioning.own_rows(mesh, tasks.task_batch_size),
         )
         stack.callback(batches.close)
         diagnose = None
@@ -184,9 +192,9 @@ def train(
             )
         if training.steps == 0:
             for index, run in enumerate(runs):
-                if run.is_due(stop):
-                    run.save(states, index, stop)
-        running = None
+                if run.is_due(Wish.GO_ON):
+                    run.save(states, index, Wish.GO_ON)
+        running, agreement, saved_at = None, Agreement(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
             states, metrics = train_steps(states, knobs, placed, batch)
@@ -194,12 +202,18 @@ def train(
             running = _Dispatch([run.advance() for run in runs], metrics)
             if any(map(training.is_diagnosed, running.steps)):
                 running = running._replace(diagnostics=diagnose(states.params))
-            if any(run.is_due(stop) for run in runs):
-                running = _log(runs, running, training)  # a checkpoint never stands for steps that are not in the log
+            # A checkpoint never stands for steps that are not in the log.
+            if any(run.is_due(Wish.GO_ON) for run in runs):
+                running = _log(runs, running, training)
+            overdue = training.checkpoint_seconds and time.monotonic() - saved_at > training.checkpoint_seconds
+            do = agreement(Wish.STOP if stop.requested else Wish.SAVE if overdue and hosts.is_first() else Wish.GO_ON)
+            if any(run.is_due(do) for run in runs):
+                running = _log(runs, running, training)
                 for index, run in enumerate(runs):
-                    if run.is_due(stop):
-                        run.save(states, index, stop)
-            if stop.requested and any(run.is_training for run in runs):
+                    if run.is_due(do):
+                        run.save(states, index, do)
+                saved_at = time.monotonic()
+            if do == Wish.STOP and any(run.is_training for run in runs):
                 for run in runs:
                     run.checkpoints.wait()
                 step = max(run.step for run in runs)
@@ -289,19 +303,21 @@ class _MemberRun:
         self.step += self._training.steps_per_dispatch
         return self.step
 
-    def is_due(self, stop: StopRequest) -> bool:
+    def is_due(self, do: Wish) -> bool:
         """Whether a checkpoint is to be saved now."""
-        due = not self.is_training or stop.requested or self.step and self.step % self._training.checkpoint_period == 0
+        due = (
+            not self.is_training or do != Wish.GO_ON or self.step and self.step % self._training.checkpoint_period == 0
+        )
         return bool(due) and not self.diverged and self._saved_at != self.step
 
-    def save(self, states: TrainState, index: int, stop: StopRequest) -> None:
+    def save(self, states: TrainState, index: int, do: Wish) -> None:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
-        if not stop.requested:  # who is told to stop may have seconds
+        if do != Wish.STOP:  # who is told to stop may have seconds
             self._on_checkpoint(state)
 
     def _on_checkpoint(self, state: TrainState) -> None:

@@ -14,7 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gpicl_flax.errors import UsageError, check_types
 
 # Logical axis of a parameter -> mesh axis; axes that are not named here are replicated.
-RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"))
+RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"), ("embed", "fsdp"), ("hidden", "fsdp"))
+
+# The mesh axes that the sequences of a batch are divided over.
+BATCH = ("data", "fsdp")
 
 
 @gin.configurable
@@ -23,18 +26,21 @@ class MeshShape:
     """How many devices lie along each mesh axis.
 
     Attributes:
-      data: devices that share the sequences of a batch; -1: all that `model` and the members of a stack leave.
-      model: devices that share the parameters (attention heads, MLP and gate dimensions).
+      data: devices that share the sequences of a batch; -1: all that the others and the members of a stack leave.
+      fsdp: devices that share the sequences of a batch and the state as well: each keeps a part of every parameter and of
+        the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device.
+      model: devices that share the parameters and what is computed with them (attention heads, MLP and gate dimensions).
 
-    The axis `member` has no number of its own: members of a stack are spread over as many devices as they divide over,
+    How a run is laid out changes its results by rounding alone, and may change when it goes on elsewhere. The axis `member` has no number of its own: members of a stack are spread over as many devices as they divide over,
     since they have nothing to say to each other.
     """
 
     data: int = -1
+    fsdp: int = 1
     model: int = 1
 
     def __post_init__(self):
-        check_types(self, data=int, model=int)
+        check_types(self, data=int, fsdp=int, model=int)
 
     def build(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
@@ -47,28 +53,53 @@ class MeshShape:
           UsageError: the shape does not fit the devices that there are.
         """
         devices = jax.devices() if devices is None else devices
-        available, processes = len(devices), len({device.process_index for device in devices})
+        available, state = len(devices), self.fsdp * self.model
         data = 1 if self.data == -1 else self.data
-        if data < 1 or self.model < 1 or data * self.model > available:
+        if min(data, self.fsdp, self.model) < 1 or data * state > available:
             raise UsageError(
-                f"MeshShape.data = {self.data} and MeshShape.model = {self.model} do not fit {available} device(s)"
+                f"MeshShape.data = {self.data}, MeshShape.fsdp = {self.fsdp} and MeshShape.model = {self.model} do not fit "
+                f"{available} device(s)"
             )
-        # A process reads the sequences of its own devices, and those of every member.
-        member = math.gcd(num_members, available // (data * self.model)) if processes == 1 else 1
-        data = available // (member * self.model) if self.data == -1 else data
-        shape = (member, data, self.model)
+        member = math.gcd(num_members, available // (data * state))
+        data = available // (member * state) if self.data == -1 else data
+        shape = {"member": member, "data": data, "fsdp": self.fsdp, "model": self.model}
+        used = math.prod(shape.values())
+        if used < available and jax.process_count() > 1:
+            raise UsageError(
+                f"the mesh {shape} leaves {available - used} of {available} devices out, which several hosts cannot; "
+                "choose another MeshShape"
+            )
         try:
             return jax.make_mesh(
-                shape,
-                ("member", "data", "model"),
-                axis_types=(jax.sharding.AxisType.Auto,) * 3,  # linen's logical constraints need it
-                devices=devices[: math.prod(shape)],
+                tuple(shape.values()),
+                tuple(shape),
+                axis_types=(jax.sharding.AxisType.Auto,) * len(shape),  # linen's logical constraints need it
+                devices=devices[:used],
             )
         except (AssertionError, NotImplementedError, ValueError) as error:  # of chips that lie in no rectangle, say
             raise UsageError(
-                f"MeshShape.data = {self.data} and MeshShape.model = {self.model}: JAX makes no mesh of {math.prod(shape)} of "
-                f"the {available} devices; choose numbers that divide them"
+                f"{self}: JAX makes no mesh of {used} of the {available} devices; choose numbers that divide them"
             ) from error
+
+
+def batch_shards(mesh: jax.sharding.Mesh) -> int:
+    """The number of parts that the sequences of a batch are divided into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def own_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
+    """Which of `num_rows` sequences, divided along the mesh axes of a batch, the devices of this process hold."""
+    return _own(NamedSharding(mesh, PartitionSpec(BATCH)), num_rows)
+
+
+def own_members(mesh: jax.sharding.Mesh, num_members: int) -> np.ndarray:
+    """Which members of a stack the devices of this process train."""
+    return _own(NamedSharding(mesh, PartitionSpec("member")), num_members)
+
+
+def _own(sharding: NamedSharding, size: int) -> np.ndarray:
+    parts = sharding.addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[part] for part in parts]))
 
 
 def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
@@ -104,13 +135,13 @@ def whole_rows(mesh: jax.sharding.Mesh) -> Format:
 
 
 def shard_batch(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays [B, ...], each process holding its own rows, along the mesh axis `data`."""
-    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec("data")), x), tree)
+    """Places host arrays [B, ...], each process holding its `own_rows`, along the mesh axes of a batch."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(BATCH)), x), tree)
 
 
 def shard_stacked_batches(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays [steps, S, B, ...], each process holding its own rows, along `member` and `data`."""
-    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", "data")), x), tree)
+    """Places host arrays [steps, S, B, ...], each process holding those of its `own_members` and `own_rows`, along these axes."""
+    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", BATCH)), x), tree)
 
 
 def stacked(shardings):
@@ -120,7 +151,12 @@ def stacked(shardings):
 
 def shard_members(mesh: jax.sharding.Mesh, tree):
     """Places host arrays [S, ...], equal on all processes, along the mesh axis `member`."""
-    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec("member")), np.asarray(x)), tree)
+
+    def place(x):
+        x = np.asarray(x)
+        return _place(NamedSharding(mesh, PartitionSpec("member")), x[own_members(mesh, len(x))], x.shape)
+
+    return jax.tree.map(place, tree)
 
 
 def constrain_replicated(mesh: jax.sharding.Mesh, tree):
@@ -129,9 +165,9 @@ def constrain_replicated(mesh: jax.sharding.Mesh, tree):
 
 
 def constrain_batch(mesh: jax.sharding.Mesh, tree):
-    """Inside jit: keeps the leading axis of every array along the mesh axis `data`."""
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec("data")))
+    """Inside jit: keeps the leading axis of every array along the mesh axes of a batch."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(BATCH)))
 
 
-def _place(sharding: NamedSharding, x: np.ndarray) -> jax.Array:
-    return jax.make_array_from_process_local_data(sharding, x)
+def _place(sharding: NamedSharding, x: np.ndarray, shape: tuple[int, ...] | None = None) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, x, shape)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gpicl_flax import hosts
 from gpicl_flax.errors import Diverged
 from gpicl_flax.records import plateau
 from gpicl_flax.records.json_lines import JsonLines
@@ -33,7 +34,7 @@ class RunLog:
 
     @property
     def _writes(self) -> bool:
-        return jax.process_index() == 0
+        return hosts.is_first()
 
     def write(self) -> None:
         """Writes the pending rows."""

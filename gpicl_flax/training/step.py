@@ -82,7 +82,7 @@ def make_train_steps(
             num_classes=tasks.num_classes,
             permute_labels_prob=curriculum.bias(step, knobs.permute_labels_prob),
             memory=memory,
-            num_shards=mesh.shape["data"],
+            num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
         labels = curriculum.merge_classes(step, labels, tasks.num_classes)

@@ -53,6 +53,12 @@ def test_accumulation_saves_memory_and_no_flops(resolve):
     assert parts.memory_bytes < whole.memory_bytes / 2
 
 
+def test_a_batch_that_does_not_divide_into_its_parts_is_one_clear_line(resolve):
+    points, runs = resolve("[{'Run.model': @MLP(), 'Training.accumulation': 3}]")
+    with pytest.raises(UsageError, match="task_batch_size = 8 is not divisible by Training.accumulation = 3"):
+        rows(points, runs)
+
+
 def test_memory_holds_at_least_parameters_gradients_and_both_moments(resolve):
     points, runs = resolve("[{'Run.model': @LSTM(), 'LSTM.hidden_size': 256}]")
     (row,) = rows(points, runs)

@@ -1,3 +1,4 @@
+import json
 import types
 
 import pytest
@@ -63,6 +64,8 @@ def test_chip_hours_are_those_of_the_whole_slice_for_each_stack():
     assert budget.compiled_chip_hours(small, cost, ON) == pytest.approx(2 * 1000 * 0.5 * 4 / 3600)
     text = budget.compiled_as_table(RESULTS, ON)
     assert "does not fit: 21.30 of 15.75 GiB" in text
+    first = json.loads(budget.compiled_as_json(RESULTS, ON).splitlines()[0])
+    assert (first["program"], first["chip_hours"], len(first["points"])) == ("small", pytest.approx(4000 / 3600), 8)
     total = 2 * 1000 * 0.5 * 4 / 3600 + 2 * 1000 * 0.25 * 4 / 3600
     assert next(line for line in text.splitlines() if line.startswith("all")).split() == ["all", "14", f"{total:.3g}"]
 

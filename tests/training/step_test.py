@@ -46,12 +46,13 @@ def train(
     steps=6,
     data=1,
     model_axis=1,
+    fsdp=1,
     accumulation=1,
     gather=False,
 ):
     """The state and the metrics [steps] of a short training."""
     optimizer = optimizer or adam(1e-2)
-    mesh = partitioning.MeshShape(data=data, model=model_axis).build()
+    mesh = partitioning.MeshShape(data=data, fsdp=fsdp, model=model_axis).build()
     with jax.set_mesh(mesh):
         state = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -85,11 +86,11 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("data", "model_axis"), [(2, 1), (8, 1), (4, 2)])
-def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device, name, data, model_axis):
+@pytest.mark.parametrize(("data", "fsdp", "model_axis"), [(8, 1, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1)])
+def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device, name, data, fsdp, model_axis):
     model = MODELS[name]
     state, metrics = on_one_device(name, toy_dataset)
-    sharded_state, sharded_metrics = train(toy_dataset, model, data=data, model_axis=model_axis)
+    sharded_state, sharded_metrics = train(toy_dataset, model, data=data, fsdp=fsdp, model_axis=model_axis)
     np.testing.assert_allclose(sharded_metrics["loss"], metrics["loss"], rtol=2e-5)
     for a, b in zip(jax.tree.leaves(sharded_state.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn rounding into signs
@@ -129,10 +130,18 @@ def test_parameters_lie_on_the_model_axis_where_the_rules_say(toy_dataset):
     mesh = partitioning.MeshShape(data=4, model=2).build()
     params = abstract_state(MODELS["transformer"], adam(), TASKS, mesh=mesh).params
     block = params["block_0"]
-    assert block["query"]["kernel"].sharding.spec == P(None, "model", None)
-    assert block["mlp_hidden"]["kernel"].sharding.spec == P(None, "model")
-    assert block["mlp_output"]["kernel"].sharding.spec == P("model", None)
+    assert block["query"]["kernel"].sharding.spec == P("fsdp", "model", None)
+    assert block["mlp_hidden"]["kernel"].sharding.spec == P("fsdp", "model")
+    assert block["mlp_output"]["kernel"].sharding.spec == P("model", "fsdp")
     assert params["logits"]["kernel"].sharding.is_fully_replicated
+
+
+def test_fully_sharded_parameters_and_moments_take_a_part_of_every_device(toy_dataset):
+    mesh = partitioning.MeshShape(fsdp=8).build()
+    state = abstract_state(MODELS["transformer"], adam(), TASKS, mesh=mesh)
+    whole = sum(x.size for x in jax.tree.leaves(state))
+    part = sum(np.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state))
+    assert part < 0.2 * whole
 
 
 @pytest.mark.parametrize("data", [1, 4])

@@ -1,0 +1,228 @@
+"""Several processes as one: how they find each other, wait for each other, agree, and speak with one voice.
+
+A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's coordination
+service, which lives in the first process, so that they need no device. With a single process nothing here does anything.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import pathlib
+import socket
+import sys
+import threading
+
+from gpicl_flax.errors import GpiclError, UsageError, first_line
+
+CONNECT_SECONDS = "GPICL_CONNECT_SECONDS"
+_ADDRESS, _COUNT, _INDEX, _PORT = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+    "JAX_COORDINATOR_PORT",
+)
+_WAIT_SECONDS = 300.0
+_LEAVE_SECONDS = 15.0
+_HEARTBEAT_SECONDS = 60
+_WATCH_SECONDS = 1.0
+_FAILED = "gpicl/failed"
+_calls = itertools.count()  # all processes make the same calls, so that the same number names the same call
+_index, _count = 0, 1  # this process, and how many there are
+
+_ending = threading.Event()
+
+
+def connect() -> None:
+    """Joins the other processes, if there are any; to be called once, before JAX is used.
+
+    The environment says who they are: JAX_COORDINATOR_ADDRESS (host:port, or a host and JAX_COORDINATOR_PORT),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, also under GKE, JAX finds that out itself. GPICL_CONNECT_SECONDS
+    limits how long they wait for each other (300).
+
+    Raises:
+      UsageError: the environment is incomplete.
+      GpiclError: not all of them came in time.
+    """
+    global _index, _count
+    given = {name: os.environ[name] for name in (_ADDRESS, _COUNT, _INDEX) if os.environ.get(name)}
+    if not given and not _on_cloud_tpu():
+        return
+    seconds = _number(CONNECT_SECONDS, os.environ.get(CONNECT_SECONDS, f"{_WAIT_SECONDS:.0f}"))
+    settings = _settings(given) if given else {}
+    import jax  # which takes a second that other commands need not wait
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, see training/preemption.py
+    count = settings.get("num_processes", "all")
+    where = settings.get("coordinator_address", "the first host")
+    apart = (
+        f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and the "
+        f"port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
+    )
+    # JAX itself ends a process that waited in vain, with pages of its insides.
+    alone = threading.Timer(seconds, _end_with, [apart])
+    alone.daemon = True
+    alone.start()
+    try:
+        jax.distributed.initialize(
+            **settings,
+            initialization_timeout=seconds + int(_WAIT_SECONDS),
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=int(_LEAVE_SECONDS),
+        )
+    except Exception as error:  # of JAX and of its service, which have several kinds
+        raise GpiclError(f"{apart} ({first_line(error)})") from error
+    finally:
+        alone.cancel()
+    _index, _count = jax.process_index(), jax.process_count()
+    if _count > 1:
+        _client().key_value_set(f"gpicl/host/{_index}", socket.gethostname())
+        _watcher.start()
+
+
+def _settings(given: dict[str, str]) -> dict[str, str | int]:
+    missing = [name for name in (_ADDRESS, _COUNT, _INDEX) if name not in given]
+    if missing:
+        raise UsageError(f"{', '.join(given)} set, but not {', '.join(missing)}; several processes need all of them")
+    address, count, index = given[_ADDRESS], _number(_COUNT, given[_COUNT]), _number(_INDEX, given[_INDEX])
+    if os.environ.get(_PORT):
+        address = f"{address.rpartition(':')[0] or address}:{_number(_PORT, os.environ[_PORT])}"
+    if ":" not in address:
+        raise UsageError(f"{_ADDRESS} = {address!r} must be host:port, unless {_PORT} names the port")
+    if index >= count:
+        raise UsageError(f"{_INDEX} = {index} must be less than {_COUNT} = {count}")
+    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{name} must be a number, not {text!r}")
+    return int(text)
+
+
+def _on_cloud_tpu() -> bool:
+    """Whether this machine has TPU chips and JAX would use them."""
+    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu" or importlib.util.find_spec("libtpu") is None:
+        return False
+    return any(pathlib.Path("/dev").glob("accel*")) or any(pathlib.Path("/dev/vfio").glob("[0-9]*"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, and writes what is written once."""
+    return _index == 0
+
+
+def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
+    """Returns when every process has come here.
+
+    Raises:
+      GpiclError: some did not in time; it names them.
+    """
+    if _count == 1:
+        return
+    key = f"gpicl/{next(_calls)}/{name}"
+    _client().key_value_set(f"{key}/{_index}", "here")
+    _wait(key, name, seconds)
+
+
+def agree(value: int, name: str, seconds: float = _WAIT_SECONDS) -> int:
+    """The largest value that any process has; raises as `barrier` does."""
+    return max(int(text) for text in _gather(str(value), name, seconds))
+
+
+def share(text: str, name: str, seconds: float = _WAIT_SECONDS) -> str:
+    """The text of the first process; raises as `barrier` does."""
+    return _gather(text, name, seconds)[0]
+
+
+def check_same(text: str, name: str) -> None:
+    """Raises UsageError on every process if one has another text than the first."""
+    texts = _gather(text, name, _WAIT_SECONDS)
+    others = [index for index, other in enumerate(texts) if other != texts[0]]
+    if others:
+        raise UsageError(f"{_names(others)} started with another {name} than {_names([0])}; give all hosts the same")
+
+
+def leave(exit_code: int, message: str) -> None:
+    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting. Does not return
+    where there are others."""
+    if _count == 1:
+        return
+    _ending.set()
+    with contextlib.suppress(Exception):
+        _client().key_value_set(f"{_FAILED}/first", f"{_names([_index])}: {message}")
+    with contextlib.suppress(Exception):
+        _client().wait_at_barrier("gpicl/leave", int(1000 * _LEAVE_SECONDS))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # the service's own end would wait for those that are stuck
+
+
+def disconnect() -> None:
+    """Ends a command that ends everywhere, when all have come here."""
+    if _count == 1:
+        return
+    import jax
+
+    _ending.set()
+    _watcher.join()
+    barrier("the end")
+    jax.distributed.shutdown()
+
+
+def _end_with(message: str) -> None:
+    print(f"\ngpicl: error: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _watch() -> None:
+    """Ends this process when another has failed, which it might otherwise wait for without end."""
+    while not _ending.wait(_WATCH_SECONDS):
+        try:
+            failures = _client().key_value_dir_get(_FAILED)
+        except Exception:
+            return  # the service is gone, and with it, soon, this process
+        if failures:
+            break
+    else:
+        return
+    if not _ending.wait(2 * _LEAVE_SECONDS):  # who fails in the same way says so and leaves by itself
+        _end_with(failures[0][1])
+
+
+_watcher = threading.Thread(target=_watch, daemon=True)
+
+
+def _gather(text: str, name: str, seconds: float) -> list[str]:
+    """The texts of all processes, in their order."""
+    if _count == 1:
+        return [text]
+    key = f"gpicl/{next(_calls)}/{name}"
+    _client().key_value_set(f"{key}/{_index}", text)
+    _wait(key, name, seconds)
+    return [_client().blocking_key_value_get(f"{key}/{i}", int(1000 * seconds)) for i in range(_count)]
+
+
+def _wait(key: str, name: str, seconds: float) -> None:
+    try:
+        _client().wait_at_barrier(key, int(1000 * seconds))
+    except Exception as error:  # of the service
+        here = {int(entry.rpartition("/")[2]) for entry, _ in _client().key_value_dir_get(key)}
+        missing = [index for index in range(_count) if index not in here]
+        who = f"{_names(missing)} did not come" if missing else first_line(error)
+        raise GpiclError(
+            f"waited {seconds:.0f} s for {name}: {who}; end the command on every host and start it again on all"
+        ) from error
+
+
+def _names(indices: list[int]) -> str:
+    """Processes with the names of their hosts."""
+    hosts = dict(_client().key_value_dir_get("gpicl/host"))
+    known = {int(key.rpartition("/")[2]): host for key, host in hosts.items()}
+    return ", ".join(f"process {index} ({known.get(index, 'unknown host')})" for index in indices)
+
+
+def _client():
+    from jax._src import distributed  # it has no public name
+
+    return distributed.global_state.client
