@@ -143,16 +143,18 @@ class _Sweep:
                 return
             except Taken:
                 continue
-            except claim.Lost as error:
-                self._say(str(error))
-            except UsageError:
-                if self.not_ended(indices) == indices:  # or else, another process marked one DIVERGED just now
-                    raise
             except Preempted:
                 raise
             except Exception as error:
-                if jax.process_count() > 1:  # the other processes may be anywhere
+                if jax.process_count() > 1:  # the others of them may be anywhere
                     raise
+                if isinstance(error, claim.Lost):
+                    self._say(str(error))
+                    continue
+                if isinstance(error, UsageError):
+                    if self.not_ended(indices) == indices:
+                        raise
+                    continue  # another worker marked one DIVERGED just now
                 if not isinstance(error, GpiclError):
                     traceback.print_exc()
                 failed = self.not_ended(indices)

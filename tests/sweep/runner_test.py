@@ -276,3 +276,35 @@ def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sw
     monkeypatch.setattr(runner.jax, "process_count", lambda: 2)
     with pytest.raises(RuntimeError):
         run_all(points, runs, tmp_path)
+
+
+def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0]}]")
+    folder, said = RunFolder(tmp_path / points[0].run_id), []
+
+    def lose(starts, stop):
+        other_holds(folder)
+        raise claim.Lost("taken over")
+
+    monkeypatch.setattr(runner, "execute_stack", lose)
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
+    run_all(points, runs, tmp_path, say=said.append)
+    assert said[1:] == ["taken over", f"[1/1] {points[0].run_id}: left to host tpu-7, process 12", f"{said[0]}: DONE"]
+
+
+def test_a_run_that_another_worker_saw_diverge_just_now_does_not_stop_the_sweep(sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0, 1]}]")
+    folders = [RunFolder(tmp_path / point.run_id) for point in points]
+
+    def execute_stack(starts, stop):
+        (start,) = starts
+        if start.folder.path == folders[0].path:
+            start.folder.mark("DIVERGED", "diverged at step 3\n")
+            raise UsageError(f"{start.folder} holds a run that diverged")
+        start.folder.mark("DONE")
+        return [None]
+
+    monkeypatch.setattr(runner, "execute_stack", execute_stack)
+    with pytest.raises(GpiclError, match="1 of 2 points diverged"):
+        run_all(points, runs, tmp_path)
+    assert [folder.ended for folder in folders] == ["DIVERGED", "DONE"]
