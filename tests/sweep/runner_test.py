@@ -179,7 +179,13 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
 
 @pytest.mark.launch
 def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, tmp_path):
-    bindings = [*small_bindings, *BINDINGS, "Training.steps = 400", "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]"]
+    bindings = [
+        *small_bindings,
+        *BINDINGS,
+        "Training.steps = 400",
+        "Training.checkpoint_period = 200",
+        "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]",
+    ]
     (tmp_path / "sweep.gin").write_text("\n".join(["include 'gin/base.gin'", *bindings]))
     command = [sys.executable, "-m", "gpicl_flax", "sweep", "--gin_file", str(tmp_path / "sweep.gin"), "--workdir"]
 
