@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gpicl_flax.errors import UsageError, check_types
 
 # Logical axis of a parameter -> mesh axis; axes that are not named here are replicated.
-RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"), ("embed", "fsdp"), ("hidden", "fsdp"))
+RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"), ("embed", "fsdp"))
 
 # The mesh axes that the sequences of a batch are divided over.
 BATCH = ("data", "fsdp")
@@ -28,7 +28,8 @@ class MeshShape:
     Attributes:
       data: devices that share the sequences of a batch; -1: all that the others and the members of a stack leave.
       fsdp: devices that share the sequences of a batch and the state as well: each keeps a part of every parameter and of
-        the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device.
+        the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device. Parameters
+        without a logical axis `embed`, such as the recurrent ones of an LSTM, stay whole.
       model: devices that share the parameters and what is computed with them (attention heads, MLP and gate dimensions).
 
     How a run is laid out changes its results by rounding alone, and may change when it goes on elsewhere. The axis `member` has no number of its own: members of a stack are spread over as many devices as they divide over,

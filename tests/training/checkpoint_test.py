@@ -34,7 +34,10 @@ def restore(folder, keep):
     return step
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+SLOW = [pytest.param(damage, marks=pytest.mark.launch) for damage in ("missing", "empty")]
+
+
+@pytest.mark.parametrize("damage", ["truncated", *SLOW])
 def test_every_kind_of_damage_is_harmless_or_found(saved, tmp_path, damage):
     steps = {}
     files = sorted(path.relative_to(saved) for path in (saved / "20").rglob("*") if path.is_file())

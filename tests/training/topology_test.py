@@ -23,7 +23,9 @@ def test_other_forms_and_chips_are_refused(name):
 def test_a_mesh_can_be_of_other_devices_than_all():
     devices = jax.devices()[2:6]
     mesh = MeshShape(model=2).build(devices=devices)
-    assert dict(mesh.shape) == {"member": 1, "data": 2, "model": 2} and set(mesh.devices.flat) == set(devices)
+    assert dict(mesh.shape) == {"member": 1, "data": 2, "fsdp": 1, "model": 2} and set(mesh.devices.flat) == set(
+        devices
+    )
     assert MeshShape().build(8, devices).shape["member"] == 4
     with pytest.raises(UsageError, match="do not fit 4 device"):
         MeshShape(data=8).build(devices=devices)
