@@ -23,7 +23,7 @@ process_start() {
 # Prints the pid of a shard's worker, if it is alive.
 live_worker() {
   local pid start
-  read -r pid start < "$(pid_path "$1")" 2> /dev/null || return 1
+  [[ -f $(pid_path "$1") ]] && read -r pid start < "$(pid_path "$1")" || return 1
   [[ $pid =~ ^[1-9][0-9]*$ && $(process_start "$pid") == "$start" ]] || return 1
   printf '%s\n' "$pid"
 }
