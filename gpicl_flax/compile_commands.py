@@ -76,7 +76,12 @@ def _report(as_json: bool):
         if as_json:
             print(json.dumps(compile_ahead.as_dict(program, cost)), flush=True)
         else:
-            what = cost.problem or f"{cost.compile_seconds:.1f} s"
-            print(f"[{number}/{total}] {program.name}: {what}", file=sys.stderr, flush=True)
+            tell(program, cost, number, total)
 
     return report
+
+
+def tell(program, cost, number: int, total: int) -> None:
+    """A line a program for who waits."""
+    what = cost.problem or f"{cost.compile_seconds:.1f} s"
+    print(f"[{number}/{total}] {program.name}: {what}", file=sys.stderr, flush=True)

@@ -1,11 +1,10 @@
 """The command `gpicl sweep`: lists, estimates, runs and watches the points of a grid."""
 
 import argparse
-import json
 import re
 import sys
 
-from gpicl_flax import console, hosts
+from gpicl_flax import compile_commands, console, hosts
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -174,18 +173,8 @@ def _dry_run(points, runs, arguments: argparse.Namespace) -> None:
     else:
         stack = arguments.stack if isinstance(arguments.stack, int) else 1
         on = compile_ahead.Slice.describe(arguments.topology)
-        results = compile_ahead.compile_all(points, runs, on, stack=stack, report=_tell)
-        if arguments.json:
-            for program, cost in results:
-                hours = {"chip_hours": budget.compiled_chip_hours(program, cost, on)}
-                print(json.dumps(compile_ahead.as_dict(program, cost) | ({} if cost.problem else hours)))
-        else:
-            print(budget.compiled_as_table(results, on))
-
-
-def _tell(program, cost, number: int, total: int) -> None:
-    what = cost.problem or f"{cost.compile_seconds:.1f} s"
-    print(f"[{number}/{total}] {program.name}: {what}", file=sys.stderr, flush=True)
+        results = compile_ahead.compile_all(points, runs, on, stack=stack, report=compile_commands.tell)
+        print((budget.compiled_as_json if arguments.json else budget.compiled_as_table)(results, on))
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class Checkpoints:
             if hosts.is_first():
                 try:
                     with Checkpoints(self._folder, keep=self._keep, alone=True) as alone:
-                        alone._newest(_state_and_meta(_on_one_device(abstract)))
+                        alone._newest(_state_and_meta(_on_the_host(abstract)))
                         step = alone.latest_step
                 except GpiclError as caught:
                     error = str(caught)
@@ -140,8 +140,9 @@ def _state_and_meta(abstract: TrainState) -> ocp.args.Composite:
     return ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
 
 
-def _on_one_device(abstract: TrainState) -> TrainState:
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _on_the_host(abstract: TrainState) -> TrainState:
+    # A state that is sharded may not fit one accelerator.
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
 
 
