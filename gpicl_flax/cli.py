@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         help="examples of a sequence (default %(default)s)",
     )
 
-    compile_commands.add(commands, console.add_gin)
+    compile_commands.add(commands)
     dataset_commands.add(commands)
     return parser
 

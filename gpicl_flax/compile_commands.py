@@ -4,17 +4,14 @@ import argparse
 import json
 import sys
 
+from gpicl_flax import console
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
 
 
-def add(commands, add_gin) -> None:
-    """Adds `aot` to the subparsers of `gpicl`.
-
-    Args:
-      add_gin: adds the options for gin files and bindings to a parser.
-    """
+def add(commands) -> None:
+    """Adds `aot` to the subparsers of `gpicl`."""
     parser = commands.add_parser(
         "aot",
         help="compile the training steps of a run or a sweep for a TPU slice that is not here",
@@ -27,7 +24,7 @@ def add(commands, add_gin) -> None:
         "with *), those of matrix products are counted in the program as it was traced, and divided by the devices.",
     )
     parser.set_defaults(command=_aot)
-    add_gin(parser, required=True)
+    console.add_gin(parser, required=True)
     parser.add_argument(
         "--topology",
         required=True,
