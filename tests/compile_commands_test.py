@@ -29,7 +29,9 @@ def test_mistakes_are_one_line_and_exit_2(capsys, monkeypatch):
     arguments = ["--gin_file", "gin/quickstart.gin", "--topology"]
     assert "CHIP:AxBxC, such as v5e:4x4x1" in refused(capsys, *arguments, "16 chips")
     assert "no TPU chip 'v9'; there are v4, v5e, v5p" in refused(capsys, *arguments, "v9:2x2x1")
-    assert "--stack must be a positive integer, not 0" in refused(capsys, *arguments, "v5e:2x2x1", "--stack", "0")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["aot", *arguments, "v5e:2x2x1", "--stack", "0"])
+    assert "argument --stack: must be a positive integer, not '0'" in capsys.readouterr().err
     assert "no run id matches 'none'" in refused(capsys, *arguments, "v5e:2x2x1", "--point", "none")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     error = refused(capsys, *arguments, "v5e:2x2x1")
