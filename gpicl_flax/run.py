@@ -191,10 +191,13 @@ def execute(start: Start, stop: StopRequest) -> None:
         return
 
 
-def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged | None]:
+def execute_stack(
+    starts: Sequence[Start], stop: StopRequest, on_held: Callable[[], None] = lambda: None
+) -> list[Diverged | None]:
     """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
 
-    The runs differ in what `train` allows members to differ in (see `sweep.stacking`).
+    The runs differ in what `train` allows members to differ in (see `sweep.stacking`). `on_held` is called when it is sure
+    that nobody else trains them.
 
     Raises:
       claims.Taken: others train some of them, or they have ended; nothing has been written.
@@ -210,6 +213,7 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
     with claims.hold(folders) as check_claims:
+        on_held()
         return _execute_held(starts, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
 
 
