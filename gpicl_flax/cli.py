@@ -192,8 +192,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.evaluate import evaluate
     from gpicl_flax.records.run_folder import RunFolder
-    from gpicl_flax.run import evaluate
 
     bindings = []
     if arguments.base_datasets:

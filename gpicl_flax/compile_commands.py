@@ -5,7 +5,6 @@ import json
 import sys
 
 from gpicl_flax import console
-from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -31,10 +30,10 @@ def add(commands) -> None:
         metavar="CHIP:AxBxC",
         help="the slice: v5e:4x4x1 (16 chips), v4:2x2x2 (8 chips), v5p, v6e, tpu7x",
     )
-    parser.add_argument("--point", metavar="PATTERN", help="only points whose run id matches, such as '*LSTM_seed=0*'")
+    console.add_pattern(parser, "--point")
     parser.add_argument(
         "--stack",
-        type=int,
+        type=console.positive,
         default=1,
         metavar="N",
         help="points that train together, where so many have the same program (default %(default)s)",
@@ -43,11 +42,9 @@ def add(commands) -> None:
 
 
 def _aot(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.sweep import compile_ahead, grid, listing
+    from gpicl_flax.sweep import compile_ahead, grid, listing, selection
 
-    if arguments.stack < 1:
-        raise UsageError(f"--stack must be a positive integer, not {arguments.stack}")
-    points = grid.points_or_run(_parse(arguments), arguments.point)
+    points = selection.only(grid.points_or_run(_parse(arguments)), arguments.point)
     on = compile_ahead.Slice.describe(arguments.topology)
     runs = listing.resolve_all(points)
     results = compile_ahead.compile_all(points, runs, on, stack=arguments.stack, report=_report(arguments.json))

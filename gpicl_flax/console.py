@@ -24,6 +24,15 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
+    """Adds the option that takes the points of a pattern, see `sweep.selection.only`."""
+    parser.add_argument(
+        name,
+        metavar="PATTERN",
+        help="only points whose run id contains what this shell pattern describes, such as 'LSTM*seed=0'",
+    )
+
+
 def positive(text: str) -> int:
     """The type of an option that is a positive integer."""
     if not text.isdecimal() or int(text) < 1:

@@ -28,7 +28,6 @@ _HEARTBEAT_SECONDS = 60
 _WATCH_SECONDS = 1.0
 _FAILED = "gpicl/failed"
 _calls = itertools.count()  # all processes make the same calls, so that the same number names the same call
-_index, _count = 0, 1  # this process, and how many there are
 
 _ending = threading.Event()
 
@@ -38,13 +37,20 @@ def connect() -> None:
 
     The environment says who they are: JAX_COORDINATOR_ADDRESS (host:port, or a host and JAX_COORDINATOR_PORT),
     JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, also under GKE, JAX finds that out itself. GPICL_CONNECT_SECONDS
-    limits how long they wait for each other (300).
+    limits how long they wait for each other (300). Where jax.distributed.initialize was called before, they have met.
 
     Raises:
       UsageError: the environment is incomplete.
       GpiclError: not all of them came in time.
     """
-    global _index, _count
+    if _count() == 1:
+        _meet()
+    if _count() > 1:
+        _client().key_value_set(f"gpicl/host/{_index()}", socket.gethostname())
+        _watcher.start()
+
+
+def _meet() -> None:
     given = {name: os.environ[name] for name in (_ADDRESS, _COUNT, _INDEX) if os.environ.get(name)}
     if not given and not _on_cloud_tpu():
         return
@@ -74,10 +80,6 @@ def connect() -> None:
         raise GpiclError(f"{apart} ({first_line(error)})") from error
     finally:
         alone.cancel()
-    _index, _count = jax.process_index(), jax.process_count()
-    if _count > 1:
-        _client().key_value_set(f"gpicl/host/{_index}", socket.gethostname())
-        _watcher.start()
 
 
 def _settings(given: dict[str, str]) -> dict[str, str | int]:
@@ -109,7 +111,7 @@ def _on_cloud_tpu() -> bool:
 
 def is_first() -> bool:
     """Whether this is the process that speaks, and writes what is written once."""
-    return _index == 0
+    return _index() == 0
 
 
 def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
@@ -118,10 +120,10 @@ def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
     Raises:
       GpiclError: some did not in time; it names them.
     """
-    if _count == 1:
+    if _count() == 1:
         return
     key = f"gpicl/{next(_calls)}/{name}"
-    _client().key_value_set(f"{key}/{_index}", "here")
+    _client().key_value_set(f"{key}/{_index()}", "here")
     _wait(key, name, seconds)
 
 
@@ -146,11 +148,11 @@ def check_same(text: str, name: str) -> None:
 def leave(exit_code: int, message: str) -> None:
     """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting. Does not return
     where there are others."""
-    if _count == 1:
+    if _count() == 1:
         return
     _ending.set()
     with contextlib.suppress(Exception):
-        _client().key_value_set(f"{_FAILED}/first", f"{_names([_index])}: {message}")
+        _client().key_value_set(f"{_FAILED}/first", f"{_names([_index()])}: {message}")
     with contextlib.suppress(Exception):
         _client().wait_at_barrier("gpicl/leave", int(1000 * _LEAVE_SECONDS))
     sys.stdout.flush()
@@ -160,7 +162,7 @@ def leave(exit_code: int, message: str) -> None:
 
 def disconnect() -> None:
     """Ends a command that ends everywhere, when all have come here."""
-    if _count == 1:
+    if _count() == 1:
         return
     import jax
 
@@ -195,12 +197,12 @@ _watcher = threading.Thread(target=_watch, daemon=True)
 
 def _gather(text: str, name: str, seconds: float) -> list[str]:
     """The texts of all processes, in their order."""
-    if _count == 1:
+    if _count() == 1:
         return [text]
     key = f"gpicl/{next(_calls)}/{name}"
-    _client().key_value_set(f"{key}/{_index}", text)
+    _client().key_value_set(f"{key}/{_index()}", text)
     _wait(key, name, seconds)
-    return [_client().blocking_key_value_get(f"{key}/{i}", int(1000 * seconds)) for i in range(_count)]
+    return [_client().blocking_key_value_get(f"{key}/{i}", int(1000 * seconds)) for i in range(_count())]
 
 
 def _wait(key: str, name: str, seconds: float) -> None:
@@ -208,7 +210,7 @@ def _wait(key: str, name: str, seconds: float) -> None:
         _client().wait_at_barrier(key, int(1000 * seconds))
     except Exception as error:  # of the service
         here = {int(entry.rpartition("/")[2]) for entry, _ in _client().key_value_dir_get(key)}
-        missing = [index for index in range(_count) if index not in here]
+        missing = [index for index in range(_count()) if index not in here]
         who = f"{_names(missing)} did not come" if missing else first_line(error)
         raise GpiclError(
             f"waited {seconds:.0f} s for {name}: {who}; end the command on every host and start it again on all"
@@ -222,7 +224,20 @@ def _names(indices: list[int]) -> str:
     return ", ".join(f"process {index} ({known.get(index, 'unknown host')})" for index in indices)
 
 
-def _client():
-    from jax._src import distributed  # it has no public name
+def _index() -> int:
+    """The number of this process."""
+    return getattr(_state(), "process_id", 0)
 
-    return distributed.global_state.client
+
+def _count() -> int:
+    """How many processes there are."""
+    return getattr(_state(), "num_processes", 1)
+
+
+def _client():
+    return _state().client
+
+
+def _state():
+    """What JAX knows of the processes, which has no public name that starts no backend; None while JAX is not imported."""
+    return getattr(sys.modules.get("jax._src.distributed"), "global_state", None)

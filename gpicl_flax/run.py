@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, NamedTuple
@@ -192,10 +191,13 @@ def execute(start: Start, stop: StopRequest) -> None:
         return
 
 
-def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged | None]:
+def execute_stack(
+    starts: Sequence[Start], stop: StopRequest, on_held: Callable[[], None] = lambda: None
+) -> list[Diverged | None]:
     """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
 
-    The runs differ in what `train` allows members to differ in (see `sweep.stacking`).
+    The runs differ in what `train` allows members to differ in (see `sweep.stacking`). `on_held` is called when it is sure
+    that nobody else trains them.
 
     Raises:
       claims.Taken: others train some of them, or they have ended; nothing has been written.
@@ -211,6 +213,7 @@ def execute_stack(starts: Sequence[Start], stop: StopRequest) -> list[Diverged |
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
     with claims.hold(folders) as check_claims:
+        on_held()
         return _execute_held(starts, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
 
 
@@ -230,7 +233,7 @@ def _execute_held(
     for folder in folders:
         if folder.checkpoints.exists():
             with Checkpoints(folder.checkpoints) as checkpoints:
-                _check_data(folder, checkpoints, dataset)
+                check_data(folder, checkpoints, dataset)
     hosts.check_same("\n".join(start.config.text for start in starts), "configuration")
     if hosts.is_first():
         for start, (each, operative) in zip(starts, resolved, strict=True):
@@ -270,51 +273,6 @@ def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], No
         yield lambda row: (writer(row), on_row(row))
 
 
-def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
-    """Meta-tests the newest checkpoint of a run folder anew, with gin `bindings` (of MetaTest, say) on top of its own.
-
-    Returns:
-      The file in eval/ with the result: the run's own without bindings, another one with them.
-
-    Raises:
-      UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
-    """
-    if not folder.config.exists():
-        raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
-    run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
-    if not folder.checkpoints.exists():
-        raise UsageError(f"{folder} holds no checkpoint yet")
-    form = _projection_form(run, folder)
-    mesh = run.check_devices()
-    with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
-        if checkpoints.latest_step is None:
-            raise UsageError(f"{folder} holds no checkpoint yet")
-        datasets = [run.tasks.load(name) for name in run.test_names]
-        for dataset in datasets:
-            if dataset.name == run.tasks.base_dataset:
-                _check_data(folder, checkpoints, dataset)
-        state, step = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
-    variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
-    file = folder.evaluation(step, variant)
-    with jax.set_mesh(mesh), run.precision():
-        _evaluate(run, form, state.params, step, datasets, mesh, file)
-    return file
-
-
-def _projection_form(run: Run, folder: RunFolder) -> ProjectionForm:
-    """How the projections of the run in a folder were drawn."""
-    facts = folder.read_facts()
-    if "projection" not in facts:
-        raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
-    form = ProjectionForm(**facts["projection"])
-    if run.tasks.projection not in ("auto", form.form):
-        raise UsageError(
-            f"{folder}: its projections were drawn in the form {form.form!r}; that cannot be changed to "
-            f"{run.tasks.projection!r} afterwards"
-        )
-    return form
-
-
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
@@ -329,7 +287,7 @@ def check_folder(config: Config, folder: RunFolder) -> None:
         raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
 
 
-def _check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
+def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
     """Raises UsageError if the newest checkpoint, where there is one, comes from other data than `dataset`."""
     if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
         raise UsageError(
@@ -347,12 +305,13 @@ def _evaluate_member(
     like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
     params = jax.device_put(params, shardings_of(like.params))
     with jax.set_mesh(mesh):
-        _evaluate(run, form, params, step, datasets, mesh, folder.evaluation(step))
+        write_evaluation(run, form, params, step, datasets, mesh, folder.evaluation(step))
 
 
-def _evaluate(
+def write_evaluation(
     run: Run, form: ProjectionForm, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path
 ) -> None:
+    """Meta-tests parameters of a run after a step, and writes the curves; to be called on `mesh`."""
     curves = meta_test(
         run.model,
         params,

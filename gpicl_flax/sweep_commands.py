@@ -25,7 +25,7 @@ def add(commands) -> None:
     parser.add_argument("--workdir", metavar="FOLDER", help="folder of the run folders, local or gs://")
 
     which = parser.add_argument_group("which points")
-    which.add_argument("--only", metavar="PATTERN", help="only those whose run id contains PATTERN: 'LSTM*seed=0'")
+    console.add_pattern(which, "--only")
     which.add_argument(
         "--shard",
         type=_shard,

@@ -41,7 +41,7 @@ What to run
                             (default: runs/ and the name of the gin file)
   --scale NAME              adds gin/scale/NAME.gin as the last gin file: cpu, laptop
   --gin_bindings 'A = B'    one more binding; repeat it (in the environment: one a line)
-  --only PATTERN            only points whose run id matches
+  --only PATTERN            only points whose run id contains what the shell pattern describes
   --stack auto|N|off        as in gpicl sweep
   --package SPEC            a pip requirement instead of this checkout, or `preinstalled`: the gpicl on PATH
 

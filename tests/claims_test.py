@@ -7,26 +7,13 @@ import pytest
 from gpicl_flax import claims
 from gpicl_flax.errors import GpiclError, Preempted
 from gpicl_flax.records import claim
-from gpicl_flax.records.run_folder import DONE, RunFolder, write_json
+from gpicl_flax.records.run_folder import DONE, RunFolder
 from gpicl_flax.training.preemption import StopRequest
 
 
 @pytest.fixture
 def folders(tmp_path):
     return [RunFolder(tmp_path / name) for name in "abc"]
-
-
-def other_holds(folder, **fields):
-    values = {
-        "host": "tpu-7",
-        "pid": 12,
-        "started": 0.0,
-        "since": 0.0,
-        "time": time.time(),
-        "state": "running",
-        "why": "",
-    }
-    write_json(folder.path / ".claim" / "00000001.json", values | fields)
 
 
 def test_a_stack_is_held_as_a_whole(folders):
@@ -36,7 +23,7 @@ def test_a_stack_is_held_as_a_whole(folders):
     assert [claim.newest(folder).why for folder in folders] == ["done"] * 3
 
 
-def test_or_not_at_all(folders):
+def test_or_not_at_all(other_holds, folders):
     other_holds(folders[1])
     folders[2].mark(DONE)
     with pytest.raises(claims.Taken) as caught, claims.hold(folders):
@@ -47,7 +34,7 @@ def test_or_not_at_all(folders):
     assert claim.newest(folders[0]).why == ""
 
 
-def test_of_another_host_a_sign_of_life_is_waited_for(folders):
+def test_of_another_host_a_sign_of_life_is_waited_for(other_holds, folders):
     folder, stop, waited = folders[0], StopRequest(), []
     other_holds(folder, time=time.time() - 30)
 
@@ -61,7 +48,7 @@ def test_of_another_host_a_sign_of_life_is_waited_for(folders):
     assert len(waited) == 4
 
 
-def test_and_when_none_comes_the_run_is_to_be_had(folders):
+def test_and_when_none_comes_the_run_is_to_be_had(other_holds, folders):
     folder, stop = folders[0], StopRequest()
     other_holds(folder, time=time.time() - 89.8)
     claims.refuse_while_alive(folder, stop, lambda seconds: time.sleep(0.05))
@@ -69,7 +56,7 @@ def test_and_when_none_comes_the_run_is_to_be_had(folders):
         assert claim.newest(folder).number == 2
 
 
-def test_who_waits_for_it_stops_when_told_to(folders):
+def test_who_waits_for_it_stops_when_told_to(other_holds, folders):
     stop = StopRequest()
     other_holds(folders[0])
     with pytest.raises(Preempted):

@@ -17,23 +17,17 @@ from gpicl_flax.training import chips
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def refused(capsys, *arguments):
-    """The one line that it ends with."""
-    assert cli.main(["aot", *arguments]) == 2
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    return error
-
-
-def test_mistakes_are_one_line_and_exit_2(capsys, monkeypatch):
-    arguments = ["--gin_file", "gin/quickstart.gin", "--topology"]
-    assert "CHIP:AxBxC, such as v5e:4x4x1" in refused(capsys, *arguments, "16 chips")
-    assert "no TPU chip 'v9'; there are v4, v5e, v5p" in refused(capsys, *arguments, "v9:2x2x1")
-    assert "--stack must be a positive integer, not 0" in refused(capsys, *arguments, "v5e:2x2x1", "--stack", "0")
-    assert "no run id matches 'none'" in refused(capsys, *arguments, "v5e:2x2x1", "--point", "none")
+def test_mistakes_are_one_line_and_exit_2(refused, capsys, monkeypatch):
+    arguments = ["aot", "--gin_file", "gin/quickstart.gin", "--topology"]
+    refused([*arguments, "16 chips"], "CHIP:AxBxC, such as v5e:4x4x1")
+    refused([*arguments, "v9:2x2x1"], "no TPU chip 'v9'; there are v4, v5e, v5p")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, "v5e:2x2x1", "--stack", "0"])
+    assert "argument --stack: must be a positive integer, not '0'" in capsys.readouterr().err
+    refused([*arguments, "v5e:2x2x1", "--point", "none"], "no run id matches 'none'")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    error = refused(capsys, *arguments, "v5e:2x2x1")
-    assert "the TPU compiler is missing; install it with `pip install -c constraints.txt libtpu`" in error
+    missing = "the TPU compiler is missing; install it with `pip install -c constraints.txt libtpu`"
+    refused([*arguments, "v5e:2x2x1"], missing)
 
 
 @pytest.fixture(scope="module")

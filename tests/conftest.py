@@ -15,9 +15,15 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
+import dataclasses
+import time
+
 import numpy as np
 import pytest
 
+from gpicl_flax import cli
+from gpicl_flax.records import claim
+from gpicl_flax.records.run_folder import write_json
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 
 
@@ -47,3 +53,52 @@ def small_bindings() -> list[str]:
         "MetaTest.base_datasets = ['digits']",
         "MeshShape.data = 1",
     ]
+
+
+@pytest.fixture
+def gin_file(small_bindings, tmp_path) -> str:
+    """The paper's common setting, shrunk."""
+    path = tmp_path / "small.gin"
+    path.write_text("\n".join(["include 'gin/base.gin'", *small_bindings]))
+    return str(path)
+
+
+@pytest.fixture
+def quick(gin_file) -> list[str]:
+    """Options of a command for runs of 20 steps."""
+    options = ["--gin_file", gin_file]
+    for binding in (
+        "Run.model = @LSTM()",
+        "LSTM.hidden_size = 4",
+        "Training.steps = 20",
+        "Training.checkpoint_period = 20",
+    ):
+        options += ["--gin_bindings", binding]
+    return options
+
+
+@pytest.fixture
+def refused(capsys):
+    """(arguments, words) -> nothing, if the command is wrong usage and says so in one line with these words."""
+
+    def refused(arguments, *words):
+        assert cli.main(arguments) == 2
+        captured = capsys.readouterr()
+        message = captured.err.strip()
+        assert message.startswith("gpicl: error: ") and "\n" not in message, message
+        assert all(word in message for word in words), message
+        assert captured.out == ""
+
+    return refused
+
+
+@pytest.fixture
+def other_holds():
+    """(folder, fields) -> writes the claim of a process of another host, which gives a sign of life now."""
+
+    def write(folder, **fields):
+        holder = {"number": 1, "host": "tpu-7", "pid": 12, "started": 0.0, "since": 0.0, "time": time.time()} | fields
+        values = dataclasses.asdict(claim.Holder(**holder))
+        write_json(folder.path / claim.FOLDER / f"{values.pop('number'):08d}.json", values)
+
+    return write

@@ -6,34 +6,7 @@ import pytest
 
 from gpicl_flax import cli
 from gpicl_flax.records import claim
-from gpicl_flax.records.run_folder import DONE, RunFolder, write_json
-
-QUICK = [
-    "--gin_bindings",
-    "Run.model = @LSTM()",
-    "--gin_bindings",
-    "LSTM.hidden_size = 4",
-    "--gin_bindings",
-    "Training.steps = 20",
-    "--gin_bindings",
-    "Training.checkpoint_period = 20",
-]
-
-
-@pytest.fixture
-def gin_file(small_bindings, tmp_path):
-    path = tmp_path / "small.gin"
-    path.write_text("\n".join(["include 'gin/base.gin'", *small_bindings]))
-    return str(path)
-
-
-def refused(capsys, arguments, *words):
-    assert cli.main(arguments) == 2
-    captured = capsys.readouterr()
-    message = captured.err.strip()
-    assert message.startswith("gpicl: error: ") and "\n" not in message, message
-    assert all(word in message for word in words), message
-    assert captured.out == ""
+from gpicl_flax.records.run_folder import DONE, RunFolder
 
 
 def test_sweep_lists_a_table_and_json(capsys):
@@ -49,9 +22,9 @@ def test_sweep_lists_a_table_and_json(capsys):
     assert rows[0]["bindings"]["Run.model"] == "@LSTM()"
 
 
-def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
-    arguments = ["sweep", "--gin_file", gin_file, *QUICK, "--gin_bindings", "sweep.grids = [{'Run.seed': [0, 1]}]"]
-    refused(capsys, arguments, "--workdir")
+def test_sweep_runs_and_says_what_it_does(quick, refused, tmp_path, capsys):
+    arguments = ["sweep", *quick, "--gin_bindings", "sweep.grids = [{'Run.seed': [0, 1]}]"]
+    refused(arguments, "--workdir")
     assert cli.main([*arguments, "--workdir", str(tmp_path / "sweep")]) == 0
     assert capsys.readouterr().out.count("seed=") == 2
     assert cli.main([*arguments, "--workdir", str(tmp_path / "stacked"), "--stack", "8"]) == 0
@@ -67,9 +40,9 @@ def test_sweep_runs_and_says_what_it_does(gin_file, tmp_path, capsys):
 
 
 @pytest.fixture
-def sweep(gin_file):
+def sweep(quick):
     grids = "sweep.grids = [{'Run.seed': [0, 1, 2]}, {'LSTM.hidden_size': [8, 16], 'Run.seed': [0, 1]}]"
-    return ["sweep", "--gin_file", gin_file, *QUICK, "--gin_bindings", grids]
+    return ["sweep", *quick, "--gin_bindings", grids]
 
 
 def rows(capsys, arguments):
@@ -77,7 +50,7 @@ def rows(capsys, arguments):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_only_and_shard_choose_points_in_every_mode(sweep, tmp_path, capsys):
+def test_only_and_shard_choose_points_in_every_mode(refused, sweep, tmp_path, capsys):
     everything = {row["run_id"] for row in rows(capsys, sweep)}
     shards = [{row["run_id"] for row in rows(capsys, [*sweep, "--shard", f"{n}/2"])} for n in (1, 2)]
     assert shards[0] | shards[1] == everything and not shards[0] & shards[1] and all(shards)
@@ -88,7 +61,7 @@ def test_only_and_shard_choose_points_in_every_mode(sweep, tmp_path, capsys):
     assert {row["run_id"] for row in rows(capsys, [*sweep, *status, "--only", "seed=1"])} == only
     (budget, *_) = rows(capsys, [*sweep, "--dry_run", "--only", "=16_seed=1"])
     assert len(budget["points"]) == 1 and "=16_seed=1" in budget["points"][0]
-    refused(capsys, [*sweep, "--only", "GRU", "--list"], "no run id matches 'GRU'")
+    refused([*sweep, "--only", "GRU", "--list"], "no run id matches 'GRU'")
     for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
         with pytest.raises(SystemExit) as caught:
             cli.main([*sweep, "--shard", wrong])
@@ -139,24 +112,23 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(sweep, tmp_path, capsys):
         (["--dry_run", "--utilization", "2"], "utilization"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(sweep, capsys, options, words):
-    refused(capsys, [*sweep, *options], words)
+def test_options_that_would_do_nothing_are_refused(refused, sweep, options, words):
+    refused([*sweep, *options], words)
 
 
-def test_a_file_without_a_grid_is_no_sweep(gin_file, capsys):
-    refused(capsys, ["sweep", "--gin_file", gin_file, "--list"], "no sweep")
+def test_a_file_without_a_grid_is_no_sweep(refused, gin_file):
+    refused(["sweep", "--gin_file", gin_file, "--list"], "no sweep")
 
 
-def test_train_leaves_a_run_that_another_process_trains(gin_file, tmp_path, capsys):
-    arguments = ["train", "--gin_file", gin_file, *QUICK, "--workdir", str(tmp_path / "run")]
+def test_train_leaves_a_run_that_another_process_trains(quick, other_holds, tmp_path, capsys):
+    arguments = ["train", *quick, "--workdir", str(tmp_path / "run")]
     folder = RunFolder(tmp_path / "run")
     with claim.take(folder) as own:
         assert cli.main(arguments) == 1
         err = capsys.readouterr().err.strip()
         assert "is being trained by host" in err and "\n" not in err and not folder.config.exists()
         assert own.number == 1
-    dead = {"host": "tpu-7", "pid": 1, "started": 0, "since": 0, "time": 0, "state": "running", "why": ""}
-    write_json(folder.path / ".claim" / "00000002.json", dead)
+    other_holds(folder, number=2, time=0.0)
     assert cli.main(arguments) == 0
     newest = claim.newest(folder)
     assert (newest.number, newest.why, folder.ended) == (3, "done", "DONE")

@@ -17,7 +17,6 @@ otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids un
 """
 
 import dataclasses
-import fnmatch
 import hashlib
 import itertools
 import re
@@ -105,21 +104,12 @@ def points(config: Config) -> list[Point]:
     return list(found.values())
 
 
-def points_or_run(config: Config, pattern: str | None = None) -> list[Point]:
-    """The points of a sweep, or a single run as one point, less those whose run ids do not match the shell pattern.
-
-    Raises:
-      UsageError: see `points`; or none matches.
-    """
+def points_or_run(config: Config) -> list[Point]:
+    """The points of a sweep, or a single run as one point; raises as `points` does."""
     if GRIDS in config.bindings:
-        found = points(config)
-    else:
-        single = without_sweep(config)
-        found = [Point(_run_id(("run",), single), {}, single)]
-    matching = [p for p in found if pattern is None or fnmatch.fnmatchcase(p.run_id, pattern)]
-    if not matching:
-        raise UsageError(f"no run id matches {pattern!r}; the first is {found[0].run_id}")
-    return matching
+        return points(config)
+    single = without_sweep(config)
+    return [Point(_run_id(("run",), single), {}, single)]
 
 
 def without_sweep(config: Config) -> Config:

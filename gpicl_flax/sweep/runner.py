@@ -185,18 +185,21 @@ class _Sweep:
         return str(newest) if newest and newest.holds else ""
 
     def _execute(self, indices: Sequence[int]) -> None:
-        for index in indices:
-            self._say(self._name(index))
-        if len(indices) > 1:
-            self._say(f"(these {len(indices)} train together, as a stack)")
         progress = self._make_progress(self._runs[indices[0]].training.steps, len(indices))
         starts = [
             Start(self._points[index].config, self._folders[index], lambda row, member=member: progress(row, member))
             for member, index in enumerate(indices)
         ]
-        for index, diverged in zip(indices, execute_stack(starts, self._stop), strict=True):
+        ends = execute_stack(starts, self._stop, on_held=lambda: self._say_begun(indices))
+        for index, diverged in zip(indices, ends, strict=True):
             if diverged:
                 self._say(f"{self._points[index].run_id}: {diverged}" if len(indices) > 1 else str(diverged))
+
+    def _say_begun(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            self._say(self._name(index))
+        if len(indices) > 1:
+            self._say(f"(these {len(indices)} train together, as a stack)")
 
     def _name(self, index: int) -> str:
         return f"[{index + 1}/{len(self._points)}] {self._points[index].run_id}"

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from gpicl_flax import hosts
 from gpicl_flax.config import Config, Reference
 from gpicl_flax.run import Run
 from gpicl_flax.sweep.grid import LABELS, Point
@@ -85,9 +84,9 @@ def largest(run: Run, count: int) -> list[int]:
     if jax.local_devices()[0].platform == "cpu":
         return [1] * count
     devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.fsdp * run.mesh.model)
-    each = max(1, min(_LARGEST, int(_SHARE * free_device_memory() / _bytes_of_a_member(run))))
-    if jax.process_count() > 1:  # all of them plan the same stacks
-        each = int(multihost_utils.broadcast_one_to_all(np.int32(each)))
+    fit = int(_SHARE * free_device_memory() / _bytes_of_a_member(run))
+    fit = -hosts.agree(-fit, "how many members fit")  # on the host where the fewest do
+    each = max(1, min(_LARGEST, fit))
     sizes = []
     while count:
         if count >= devices:

@@ -74,7 +74,7 @@ class Checkpoints:
         to `damaged_<step>`.
 
         Raises:
-          GpiclError: none of them can be read.
+          GpiclError: none of them can be read, or one does not fit the memory; nothing has been renamed then.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         if jax.process_count() == 1:
@@ -93,7 +93,8 @@ class Checkpoints:
             if error:
                 raise GpiclError(error)
             self._manager.reload()
-            restored = self._manager.restore(step, args=_state_and_meta(abstract))
+            with self._memory_needed(step):
+                restored = self._manager.restore(step, args=_state_and_meta(abstract))
         return restored.state, restored.meta["loader"]["next_step"]
 
     def meta(self) -> dict[str, Any]:
@@ -113,7 +114,10 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             with _without_unraisable_errors():
                 try:
-                    restored = self._manager.restore(step, args=args)
+                    with self._memory_needed(step):
+                        restored = self._manager.restore(step, args=args)
+                except GpiclError:
+                    raise
                 except Exception as error:  # of several libraries
                     logger.warning(
                         "checkpoint %d in %s cannot be read (%s)", step, self._folder, first_line(error)[:200]
@@ -128,6 +132,19 @@ class Checkpoints:
                     self._manager.reload()
             return restored
         raise self._unreadable()
+
+    @contextlib.contextmanager
+    def _memory_needed(self, step: int) -> Iterator[None]:
+        """Turns want of memory, which says nothing about the checkpoint, into a GpiclError."""
+        try:
+            yield
+        except Exception as error:  # of several libraries
+            if not _is_want_of_memory(error):
+                raise
+            raise GpiclError(
+                f"no memory to restore checkpoint {step} in {self._folder} ({first_line(error)[:200]}); it was left as it "
+                "is: free memory, or spread the state over more devices (MeshShape.fsdp)"
+            ) from error
 
     def _unreadable(self) -> GpiclError:
         return GpiclError(
@@ -144,6 +161,14 @@ def _on_the_host(abstract: TrainState) -> TrainState:
     # A state that is sharded may not fit one accelerator.
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is that of a host or of a device whose memory is full."""
+    if error is None:
+        return False
+    full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    return full or _is_want_of_memory(error.__cause__ or error.__context__)
 
 
 @contextlib.contextmanager

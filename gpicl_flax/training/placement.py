@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jax.experimental import multihost_utils
 
+from gpicl_flax import hosts
 from gpicl_flax.tasks.augmentation import Examples
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.input_space import Coordinates
@@ -46,11 +46,9 @@ class Placed(NamedTuple):
 
 
 def on_device(setting: str, split: Split) -> bool:
-    """Whether a split of a base dataset goes to the devices, under a `Loader.placement`."""
-    here = setting == "device" or setting == "auto" and split.nbytes * _SHARE <= free_device_memory()
-    if jax.process_count() > 1:  # all of them run the same program
-        here = bool(multihost_utils.broadcast_one_to_all(here))
-    return here
+    """Whether a split of a base dataset goes to the devices, under a `Loader.placement`: to all, or to none."""
+    too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
+    return not hosts.agree(int(too_large), "where the base dataset lies")
 
 
 def log(name: str, split: Split, here: bool) -> None:

@@ -165,3 +165,18 @@ def test_a_process_that_stays_alone_says_so(start_job):
     codes, outputs = start_job(command, num_processes=1, more=alone).wait()
     assert codes == [1]
     assert "2 processes did not meet at localhost" in outputs[0] and outputs[0].count("\n") <= 1
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("connects", ["", "hosts.connect()\n"])
+def test_processes_of_a_script_that_joined_them_itself_are_several(start_job, connects):
+    script = (
+        "import os, jax; from gpicl_flax import hosts\n"
+        "jax.distributed.initialize(os.environ['JAX_COORDINATOR_ADDRESS'], int(os.environ['JAX_NUM_PROCESSES']),\n"
+        "                           int(os.environ['JAX_PROCESS_ID']))\n"
+        f"{connects}"
+        "print(hosts.is_first(), hosts.share(os.environ['JAX_PROCESS_ID'], 'a text'), hosts.agree(jax.process_index(), 'a number'))"
+    )
+    codes, outputs = start_job(["-c", script]).wait()
+    assert codes == [0, 0], outputs
+    assert [output.splitlines()[-1] for output in outputs] == ["True 0 1", "False 0 1"]

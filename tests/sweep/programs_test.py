@@ -1,7 +1,6 @@
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.errors import UsageError
 from gpicl_flax.sweep import grid, listing, programs
 
 
@@ -53,12 +52,9 @@ def test_base_datasets_of_one_stored_shape_and_size_are_one_program_and_nothing_
     assert [number for _, number in of(grids)] == [3, 1, 1]
 
 
-def test_a_single_run_is_a_point_and_patterns_choose_among_points(small_bindings):
+def test_a_single_run_is_a_point(small_bindings):
     single = parse([], [*small_bindings, "Run.model = @MLP()"])
     (point,) = grid.points_or_run(single)
     assert point.config == single and point.run_id.startswith("run_")
     sweep = parse([], [*small_bindings, "sweep.grids = [{'Run.model': [@MLP(), @LSTM()], 'Run.seed': [0, 1, 2]}]"])
-    assert len(grid.points_or_run(sweep)) == 6
-    assert [p.names for p in grid.points_or_run(sweep, "LSTM*seed=[12]*")] == [("LSTM", "seed=1"), ("LSTM", "seed=2")]
-    with pytest.raises(UsageError, match="no run id matches 'GRU'; the first is MLP_seed=0"):
-        grid.points_or_run(sweep, "GRU")
+    assert grid.points_or_run(sweep) == grid.points(sweep)

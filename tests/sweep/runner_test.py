@@ -13,7 +13,7 @@ from gpicl_flax import run as run_module
 from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
 from gpicl_flax.records import claim
-from gpicl_flax.records.run_folder import RunFolder, write_json
+from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.sweep import grid, listing, runner, stacking
 from gpicl_flax.training.preemption import StopRequest
 
@@ -135,26 +135,13 @@ def test_what_a_later_point_needs_is_checked_before_the_first_runs(sweep, tmp_pa
         assert not list(tmp_path.iterdir())
 
 
-def other_holds(folder, **fields):
-    """The claim of a process of another host."""
-    values = {
-        "host": "tpu-7",
-        "pid": 12,
-        "started": 0.0,
-        "since": 0.0,
-        "time": time.time(),
-        "state": "running",
-        "why": "",
-    }
-    write_json(folder.path / ".claim" / "00000001.json", values | fields)
-
-
 def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1, 2, 3]}]")
     trained, said, ended = [], {"a": [], "b": []}, []
 
-    def execute_stack(starts, stop):  # without training: Orbax does not save two runs at once in one process
+    def execute_stack(starts, stop, on_held):  # without training: Orbax does not save two runs at once in one process
         with claims.hold([start.folder for start in starts]):
+            on_held()
             for start in starts:
                 trained.append(start.folder.path.name)
                 time.sleep(0.2)
@@ -209,7 +196,7 @@ def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, 
         assert claim.newest(RunFolder(tmp_path / "two" / name)).number == 1  # nobody took anything over
 
 
-def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(sweep, tmp_path, monkeypatch):
+def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(other_holds, sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     folders = [RunFolder(tmp_path / point.run_id) for point in points]
     other_holds(folders[0])
@@ -229,7 +216,22 @@ def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(sweep,
     assert claim.newest(folders[0]).number == 2
 
 
-def test_what_another_host_ends_is_not_trained_again(sweep, tmp_path, monkeypatch):
+def test_who_loses_a_close_race_for_a_point_says_only_who_has_it(other_holds, sweep, tmp_path, monkeypatch):
+    points, runs = sweep("[{'Run.seed': [0]}]")
+    folder, said, hold = RunFolder(tmp_path / points[0].run_id), [], claims.hold
+
+    def hold_too_late(folders):
+        other_holds(folder)
+        return hold(folders)
+
+    monkeypatch.setattr(claims, "hold", hold_too_late)
+    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
+    run_all(points, runs, tmp_path, say=said.append)
+    name = f"[1/1] {points[0].run_id}"
+    assert said == [f"{name}: left to host tpu-7, process 12", f"{name}: DONE"]
+
+
+def test_what_another_host_ends_is_not_trained_again(other_holds, sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0]}]")
     folder, said = RunFolder(tmp_path / points[0].run_id), []
     other_holds(folder)
@@ -239,7 +241,7 @@ def test_what_another_host_ends_is_not_trained_again(sweep, tmp_path, monkeypatc
     assert said[-1].endswith(": DIVERGED") and not folder.metrics.exists()
 
 
-def test_who_waits_for_others_stops_when_told_to(sweep, tmp_path, monkeypatch):
+def test_who_waits_for_others_stops_when_told_to(other_holds, sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0]}]")
     other_holds(RunFolder(tmp_path / points[0].run_id))
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
@@ -272,7 +274,7 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, t
 def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
 
-    def fail(starts, stop):
+    def fail(starts, stop, on_held):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(runner, "execute_stack", fail)
@@ -284,11 +286,12 @@ def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sw
         run_all(points, runs, tmp_path)
 
 
-def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(sweep, tmp_path, monkeypatch):
+def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(other_holds, sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0]}]")
     folder, said = RunFolder(tmp_path / points[0].run_id), []
 
-    def lose(starts, stop):
+    def lose(starts, stop, on_held):
+        on_held()
         other_holds(folder)
         raise claim.Lost("taken over")
 
@@ -302,7 +305,7 @@ def test_a_run_that_another_worker_saw_diverge_just_now_does_not_stop_the_sweep(
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     folders = [RunFolder(tmp_path / point.run_id) for point in points]
 
-    def execute_stack(starts, stop):
+    def execute_stack(starts, stop, on_held):
         (start,) = starts
         if start.folder.path == folders[0].path:
             start.folder.mark("DIVERGED", "diverged at step 3\n")

@@ -1,3 +1,5 @@
+import types
+
 import gin
 import jax
 import optax
@@ -124,10 +126,7 @@ def test_an_accelerator_takes_what_fits_its_memory_and_divides_over_it(
     needed = stacking._bytes_of_a_member(run)
     assert 4 * 3 * run.sizes()["parameters"] < needed < 10**9
 
-    class Accelerator:
-        platform = "tpu"
-
-    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(platform="tpu")])
     monkeypatch.setattr(stacking, "free_device_memory", lambda: needed * fit / 0.8 * 1.01)
     found = stacking.largest(run, count)
     assert found == sizes and sum(found) == count
@@ -135,3 +134,13 @@ def test_an_accelerator_takes_what_fits_its_memory_and_divides_over_it(
         mesh = run.mesh.build(size)
         assert size // mesh.shape["member"] <= max(1, min(fit, 32))
         assert mesh.size == 8 or run.mesh.data != -1
+
+
+def test_the_host_where_the_fewest_members_fit_decides(small_bindings, monkeypatch):
+    run, _ = parse([], [*small_bindings, "Run.model = @LSTM()"]).resolve(Run)
+    monkeypatch.setattr(stacking, "_bytes_of_a_member", lambda run: 10)
+    monkeypatch.setattr(stacking, "free_device_memory", lambda: 100)
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(platform="tpu")])
+    assert stacking.largest(run, 100)[0] == 8 * 8
+    monkeypatch.setattr(stacking.hosts, "agree", lambda own, name: max(own, -3))
+    assert stacking.largest(run, 100)[0] == 8 * 3

@@ -37,7 +37,7 @@ def read(workdir, name):
     return status.read(name, RunFolder(workdir / name))
 
 
-def test_every_state_is_told_apart(workdir):
+def test_every_state_is_told_apart(other_holds, workdir):
     folder_of(workdir, "done", step=1000).mark(DONE)
     folder_of(workdir, "diverged", step=20).mark(DIVERGED)
     with pytest.raises(Preempted), claim.take(folder_of(workdir, "preempted", step=500)):
@@ -45,7 +45,7 @@ def test_every_state_is_told_apart(workdir):
     with pytest.raises(RuntimeError), claim.take(folder_of(workdir, "failed", step=10)):
         raise RuntimeError("out of memory\nat length")
     killed = folder_of(workdir, "killed", step=30)
-    write_json(killed.path / ".claim" / "00000001.json", {"host": "a", "pid": 1, "started": 0, "since": 0, "time": 0.0})
+    other_holds(killed, time=0.0)
     (workdir / "empty").mkdir()
     with claim.take(folder_of(workdir, "running", step=400, every=0.5)):
         states = {name: read(workdir, name) for name in (*status.STATES, "killed", "empty")}

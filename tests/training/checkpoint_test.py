@@ -75,3 +75,24 @@ def test_nothing_is_moved_where_nothing_can_be_read(saved, tmp_path):
     with Checkpoints(folder, keep=3) as checkpoints, pytest.raises(GpiclError, match="no checkpoint in .* can be read"):
         checkpoints.restore(state_at(0))
     assert {path.name for path in folder.iterdir()} == {"10", "20"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\na page")],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_want_of_memory_is_not_taken_for_damage(saved, tmp_path, monkeypatch, caplog, error, wrapped):
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+
+    def restore(*_, **__):
+        if wrapped:
+            raise ValueError("could not read an array") from error
+        raise error
+
+    with Checkpoints(folder, keep=3) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", restore)
+        with pytest.raises(GpiclError, match="no memory to restore checkpoint 20 in") as caught:
+            checkpoints.restore(state_at(0))
+    assert "\n" not in str(caught.value) and "cannot be read" not in caplog.text
+    assert {path.name for path in folder.iterdir()} == {"10", "20"}

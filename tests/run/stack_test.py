@@ -1,8 +1,6 @@
 """Members of a stack are the runs that they would be alone."""
 
 import functools
-import os
-import signal
 
 import jax
 import numpy as np
@@ -12,7 +10,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Start, execute, execute_stack
+from gpicl_flax.run import Start, execute_stack
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
@@ -62,14 +60,6 @@ def run_stack(configs, path, on_row=lambda row: None):
     return folders, diverged
 
 
-def run_alone(configs, path):
-    folders = [RunFolder(path / str(index)) for index in range(len(configs))]
-    with StopRequest() as stop:
-        for config, folder in zip(configs, folders, strict=True):
-            execute(Start(config, folder), stop)
-    return folders
-
-
 def assert_same_run(found, expected):
     """Everything that a run leaves, but for the rounding of a stack."""
     rows, expected_rows = json_lines.read(found.metrics), json_lines.read(expected.metrics)
@@ -92,8 +82,13 @@ def assert_same_run(found, expected):
 
 
 @pytest.fixture(scope="module")
-def alone(make_configs, tmp_path_factory):
-    return {model: run_alone(make_configs(model), tmp_path_factory.mktemp(model)) for model in MODELS}
+def alone(make_configs, start, tmp_path_factory):
+    """For each model the runs of all members, each by itself."""
+    folders = {model: [RunFolder(tmp_path_factory.mktemp(model) / "run") for _ in MEMBERS] for model in MODELS}
+    for model, of_members in folders.items():
+        for config, folder in zip(make_configs(model), of_members, strict=True):
+            start(config, folder)
+    return folders
 
 
 @pytest.mark.parametrize(("model", "data"), [("lstm", 1), ("lstm", -1), ("transformer", -1)])
@@ -117,29 +112,12 @@ def test_a_member_that_diverges_does_not_disturb_the_others(make_configs, alone,
         assert_same_run(folders[index], alone["lstm"][index])
 
 
-def stop_at(step):
-    """A row callback that sends SIGTERM to this process once, at the first row of `step`."""
-    sent = []
-
-    def on_row(row):
-        if row["step"] == step and not sent:
-            sent.append(row)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return on_row
-
-
-def contents(folder):
-    files = [folder.metrics, folder.facts, folder.config, *folder.evaluations.iterdir()]
-    return {file.name: file.read_bytes() for file in files} | {"ended": folder.ended}
-
-
-def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, tmp_path):
+def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents, sigterm_at, tmp_path):
     configs = make_configs("lstm")
     undisturbed, _ = run_stack(configs, tmp_path / "undisturbed")
 
     with pytest.raises(Preempted, match="stopped at step 8 of 12, saved"):
-        run_stack(configs, tmp_path / "stack", stop_at(6))
+        run_stack(configs, tmp_path / "stack", sigterm_at(6))
     for index in range(4):
         with Checkpoints(RunFolder(tmp_path / "stack" / str(index)).checkpoints) as checkpoints:
             assert checkpoints.latest_step == 8
@@ -148,15 +126,17 @@ def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, tmp_path
         assert contents(found) == contents(expected)
 
 
-def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(make_configs, alone, tmp_path):
+def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
+    make_configs, alone, start, sigterm_at, tmp_path
+):
     """Member 0 has made 8 steps, member 1 all but its meta-test, member 2 none; member 3 goes on alone from step 4."""
     configs = make_configs("lstm")
     folders = [RunFolder(tmp_path / str(index)) for index in range(4)]
 
     for starts in (
-        [Start(configs[0], folders[0], stop_at(6))],
-        [Start(configs[1], folders[1], stop_at(12))],
-        [Start(configs[2], RunFolder(tmp_path / "elsewhere")), Start(configs[3], folders[3], stop_at(2))],
+        [Start(configs[0], folders[0], sigterm_at(6))],
+        [Start(configs[1], folders[1], sigterm_at(12))],
+        [Start(configs[2], RunFolder(tmp_path / "elsewhere")), Start(configs[3], folders[3], sigterm_at(2))],
     ):
         with StopRequest() as stop, pytest.raises(Preempted):
             execute_stack(starts, stop)
@@ -164,8 +144,7 @@ def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
     rows = []
     run_stack(configs[:3], tmp_path, rows.append)
     assert [row["step"] for row in rows] == [10, 2, 12, 4, 6, 8, 10, 12]
-    with StopRequest() as stop:
-        execute(Start(configs[3], folders[3]), stop)
+    start(configs[3], folders[3])
     for found, expected in zip(folders, alone["lstm"], strict=True):
         assert_same_run(found, expected)
 
