@@ -114,6 +114,7 @@ run_once() {
   if [[ ${arguments[0]} == sweep ]]; then arguments+=(--shard "$SHARD/$NUM_SHARDS"); fi
   (cd "$FOLDER/files" && exec "$GPICL" "${arguments[@]}" 9>&-) &
   CHILD=$!
+  if [[ -n $STOPPED ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi # told before there was a child
   while true; do
     INTERRUPTED='' CODE=0
     wait "$CHILD" || CODE=$?
@@ -122,7 +123,8 @@ run_once() {
   CHILD=''
 }
 
-# The machine goes away: gpicl saves and exits with 42, and the next boot goes on.
+# The machine goes away: gpicl saves and exits with 42, and the next boot goes on. Where all processes are told at once,
+# gpicl hears it twice, which it takes for once.
 stop() {
   STOPPED=yes INTERRUPTED=yes
   if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi

@@ -93,6 +93,8 @@ def test_a_sweep_on_slices_of_which_one_is_preempted(real):
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     assert "sweep-1: is SUSPENDED" in out and "2 of 2 shards done" in out and not real.slices
+    first = (real.folder / "gcloud/hosts/sweep-1.0/0/sweep-1.log").read_text()
+    assert "told to stop (gpicl's exit code: 42)" in first  # it has saved
     assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
 
 
