@@ -28,7 +28,8 @@ def test_a_launch_command_works_as_a_dry_run(cloud, line):
         arguments = [a for a in arguments if not a.endswith(".gin")] + ["--name", "state-size"]
     if "local" in arguments:
         arguments += ["--package", "preinstalled"]
-    result = cloud.run(pathlib.Path(script).name, *arguments)
+    cloud.pretend_prepared(cloud.folder / "tfds", "mnist", "fashion_mnist")
+    result = cloud.run(pathlib.Path(script).name, *arguments, TFDS_DATA_DIR=str(cloud.folder / "tfds"))
     assert result.returncode == 0, result.stderr
 
 
