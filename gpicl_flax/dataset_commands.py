@@ -1,10 +1,11 @@
-"""The subcommands of `gpicl datasets`; each is a call into the room tasks/."""
+"""The subcommands of `gpicl datasets`; each is a call into the room tasks/, but for `needed`, which asks runs."""
 
 import argparse
 import pathlib
 import sys
 import time
 
+from gpicl_flax import console
 from gpicl_flax.errors import UsageError
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -25,6 +26,20 @@ def add(commands) -> None:
         _list,
         "list base datasets: what there is, where, how many examples, whether it is ready",
         "Lists the built-in base datasets, the paper's, and those that are found in the folder of TFDS.",
+    )
+
+    needed = _add(
+        subcommands,
+        "needed",
+        _needed,
+        "print which prepared base datasets a run or a sweep reads, and where they are",
+        "Prints the name and the folder, with a tab between, of every prepared base dataset that the runs train or meta-test "
+        "on, so that it can be copied to where they run. Left out are those that come with the package, and runs with "
+        "TaskDistribution.data_dir, whose data are to be there already. One that is not prepared is an error, and so is a path.",
+    )
+    console.add_gin(needed, required=True)
+    needed.add_argument(
+        "--only", metavar="PATTERN", help="only points whose run id contains PATTERN, as in gpicl sweep"
     )
 
     prepare = _add(
@@ -107,6 +122,19 @@ def _list(arguments: argparse.Namespace) -> None:
     from gpicl_flax.tasks import dataset_listing
 
     print(dataset_listing.as_table(arguments.data_dir))
+
+
+def _needed(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.config import parse
+    from gpicl_flax.sweep import grid, listing, selection
+    from gpicl_flax.tasks import sources
+
+    points = grid.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
+    runs = listing.resolve_all(selection.only(points, arguments.only))
+    names = dict.fromkeys(name for run in runs if run.tasks.data_dir is None for name in run.base_datasets)
+    found = (sources.locate(name, data_dir=arguments.data_dir) for name in names)
+    for name, folder in dict.fromkeys(place for place in found if place):
+        print(f"{name}\t{folder}")
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -151,6 +151,11 @@ class Run:
         """The base datasets to meta-test on."""
         return tuple(self.meta_test.base_datasets) or (self.tasks.base_dataset,)
 
+    @property
+    def base_datasets(self) -> tuple[str, ...]:
+        """All base datasets that the run reads: the one trained on, and those to meta-test on."""
+        return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
+
 
 class Start(NamedTuple):
     """A run to be started, or started again.

@@ -19,9 +19,11 @@ What happens, in this order (--dry_run prints all of it and does nothing):
   1. The options and the gin files are checked. A mistake ends here, with exit code 2.
   2. The points are split into as many shards as --num_slices. Points are independent, so each shard has a slice of its
      own, NAME-1, NAME-2, ...; all hosts of a slice train together.
-  3. A wheel of this checkout goes to WORKDIR/.launch/package/, with the versions of everything it needs.
+  3. A wheel of this checkout goes to WORKDIR/.launch/package/, with the versions of everything it needs, and the prepared
+     base datasets that the points read (`gpicl datasets needed` names them) to WORKDIR/.launch/data/.
   4. For each shard a queued resource is requested. Its start-up script runs on every host at every boot: it installs
-     the package, ends what still holds the chips, and runs `gpicl sweep --shard i/N` until that has ended.
+     the package, copies the base datasets to the host's disk, ends what still holds the chips, and runs
+     `gpicl sweep --shard i/N` until that has ended.
   5. This script watches. A slice that is suspended, failed or gone before its shard has ended is deleted and requested
      again, and the runs go on from their last checkpoints.
   6. The slice of a shard that has ended is deleted at once; on Ctrl-C all are (unless --keep). What a shard ended with
@@ -43,7 +45,11 @@ What to run
   --gin_bindings 'A = B'    one more binding; repeat it (in the environment: one a line)
   --only PATTERN            only points whose run id contains what the shell pattern describes
   --stack auto|N|off        as in gpicl sweep
-  --package SPEC            a pip requirement instead of this checkout, or `preinstalled`: the gpicl on PATH
+  --package SPEC            a pip requirement instead of this checkout, or `preinstalled`: the gpicl on PATH. Then, and where
+                            the checkout has no .venv, gin files are not checked here and no base datasets are brought
+  --data_dir FOLDER         where prepared base datasets are here (default: $TFDS_DATA_DIR or ~/tensorflow_datasets); with
+                            --engine gke where they are in the container (default: what the image says). Points that bind
+                            TaskDistribution.data_dir read from there, and nothing is brought for them
 
 Where
   --engine E                queued-resources (default), gke, local

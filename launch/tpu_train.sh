@@ -18,7 +18,7 @@ DONE. Start the same command again at any time: a run that is done is skipped, o
 --workdir is the run folder. All else is as in launch/tpu_sweep.sh (its --help explains every option, what happens in
 which order, and the costs); --num_slices, --max_parallel, --only and --stack are for sweeps alone. The slice is NAME-1.
 
-  --workdir FOLDER --scale NAME --gin_bindings 'A = B' --package SPEC|preinstalled
+  --workdir FOLDER --scale NAME --gin_bindings 'A = B' --package SPEC|preinstalled --data_dir FOLDER
   --engine queued-resources|gke|local --name NAME --project ID --zone ZONE --accelerator_type T --runtime_version V
   --spot --network N --subnetwork N --service_account A --coordinator_port N
   --dry_run --keep --max_restarts N --wait_seconds S --poll_seconds S --restart_seconds S

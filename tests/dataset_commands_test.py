@@ -94,6 +94,42 @@ def test_embed_and_train_on_the_features(tmp_path, store, small_bindings, capsys
     assert "holds features already" in capsys.readouterr().err
 
 
+def test_needed_names_what_the_points_of_a_sweep_read(tmp_path, store, npz, capsys):
+    for name in ("mine", "others"):
+        assert run("import", name, "--images", npz, "--data_dir", store) == 0
+    (tmp_path / "sweep.gin").write_text("""
+        include 'gin/base.gin'
+        Run.model = @MLP()
+        MetaTest.base_datasets = ['digits', 'others']
+        sweep.grids = [{'TaskDistribution.base_dataset': ['mine', 'random', 'kmnist'], 'Run.seed': [0, 1]}]
+    """)
+    capsys.readouterr()
+    needed = ["needed", "--gin_file", str(tmp_path / "sweep.gin"), "--data_dir", store]
+    assert run(*needed, "--only", "base_dataset=mine") == 0
+    assert capsys.readouterr().out == f"mine\t{store}/mine\nothers\t{store}/others\n"
+    assert run(*needed, "--only", "base_dataset=random_") == 0
+    assert capsys.readouterr().out == f"others\t{store}/others\n"
+    # One point of the sweep needs what is not prepared.
+    assert run(*needed) == 2
+    printed = capsys.readouterr()
+    assert "gpicl datasets prepare kmnist" in printed.err and printed.out == ""
+    # Data that have a place of their own are there already.
+    assert run(*needed, "--gin_bindings", "TaskDistribution.data_dir = '/mnt'") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_needed_of_a_single_run(store, npz, capsys):
+    run("import", "mine", "--images", npz, "--data_dir", store)
+    capsys.readouterr()
+    needed = ["needed", "--gin_file", "gin/quickstart.gin", "--data_dir", store]
+    assert run(*needed) == 0 and capsys.readouterr().out == ""  # digits come with scikit-learn
+    assert run(*needed, "--gin_bindings", "MetaTest.base_datasets = ['mine', 'digits', 'mine']") == 0
+    assert capsys.readouterr().out == f"mine\t{store}/mine\n"
+    assert run(*needed, "--gin_bindings", f"TaskDistribution.base_dataset = {npz!r}") == 2
+    error = capsys.readouterr().err.strip()
+    assert "is a path" in error and "gpicl datasets import" in error and "\n" not in error
+
+
 def test_a_damaged_dataset_is_listed_no_more_and_its_use_is_one_line(store, npz, capsys):
     run("import", "my_digits", "--images", npz, "--data_dir", store)
     (info,) = tfds_store.data_dir_or_default(store).glob("my_digits/*/dataset_info.json")

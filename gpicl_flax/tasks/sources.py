@@ -4,7 +4,9 @@ import os
 import pathlib
 
 import numpy as np
+from etils import epath
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import files, random_points, tfds_store
 from gpicl_flax.tasks.raw import BUILT_IN, RawDataset, RawSplit
 
@@ -28,10 +30,32 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
         return _read_digits()
     if name in BUILT_IN:
         return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
+    path = _as_path(name)
+    return tfds_store.read(name, data_dir) if path is None else files.read_dataset(path)
+
+
+def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:
+    """Where the base dataset `name` is prepared: its path below the folder of TFDS, and as a whole; None if it is built in.
+
+    Raises:
+      UsageError: it is not prepared, or is a path and not a name.
+    """
+    if name in BUILT_IN:
+        return None
+    if _as_path(name) is not None:
+        raise UsageError(
+            f"base dataset {name!r} is a path, which other machines do not have; bring it under a name: `gpicl datasets "
+            "import my_name --images ...` (or set TaskDistribution.data_dir where they all see it)"
+        )
+    return tfds_store.locate(name, data_dir)
+
+
+def _as_path(name: str) -> pathlib.Path | None:
+    """The path that the name of a base dataset is, if it is one."""
     path = pathlib.Path(os.path.expanduser(name))
     if path.suffix == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
-        return files.read_dataset(path)
-    return tfds_store.read(name, data_dir)  # a name with a slash is a TFDS dataset with a config: emnist/letters
+        return path
+    return None  # also a name with a slash: a TFDS dataset with a config, emnist/letters
 
 
 def _read_digits() -> RawDataset:

@@ -41,6 +41,34 @@ def read(name: str, data_dir: str | None) -> RawDataset:
     Raises:
       UsageError: TFDS has no such dataset, it is not prepared, or its files are damaged.
     """
+    builder, inputs = _open(name, data_dir)
+    try:
+        splits = array_cache.load(pathlib.Path(builder.data_dir))
+        if splits is None:
+            with _quiet_tfds():
+                splits = [_decode(builder.as_data_source(split=split), inputs) for split in ("train", "test")]
+            if all(isinstance(x, np.ndarray) and x.dtype == np.uint8 for x, _ in splits):  # nothing else takes long
+                array_cache.save(pathlib.Path(builder.data_dir), splits)
+    except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
+        raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
+    except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
+        raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({first_line(error)})") from error
+    return RawDataset(*splits, class_names=_class_names(builder.info.features["label"]))
+
+
+def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
+    """The folder of a prepared dataset, with all versions of it: its path below the folder of TFDS, and as a whole.
+
+    Raises:
+      UsageError: TFDS has no such dataset, or it is not prepared.
+    """
+    builder, _ = _open(name, data_dir)
+    folder = epath.Path(builder.data_dir).parent
+    return folder.relative_to(data_dir_or_default(data_dir)).as_posix(), folder
+
+
+def _open(name: str, data_dir: str | None):
+    """The TFDS builder of a prepared dataset, and the name of its inputs among its features."""
     import tensorflow_datasets as tfds
 
     folder = data_dir_or_default(data_dir)
@@ -67,18 +95,7 @@ def read(name: str, data_dir: str | None) -> RawDataset:
             f"there is a network (`gpicl datasets prepare {name}`) and copy that folder here, or bring its files under "
             "another name: `gpicl datasets import my_name --images ... --labels ...`"
         )
-    try:
-        splits = array_cache.load(pathlib.Path(builder.data_dir))
-        if splits is None:
-            with _quiet_tfds():
-                splits = [_decode(builder.as_data_source(split=split), inputs) for split in ("train", "test")]
-            if all(isinstance(x, np.ndarray) and x.dtype == np.uint8 for x, _ in splits):  # nothing else takes long
-                array_cache.save(pathlib.Path(builder.data_dir), splits)
-    except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
-        raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
-    except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
-        raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({first_line(error)})") from error
-    return RawDataset(*splits, class_names=_class_names(builder.info.features["label"]))
+    return builder, inputs
 
 
 def _decode(source, inputs: str) -> RawSplit:

@@ -7,7 +7,7 @@ if ((BASH_VERSINFO[0] < 4 || (BASH_VERSINFO[0] == 4 && BASH_VERSINFO[1] < 4))); 
 fi
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 ROOT=$(cd "$LIB/../.." && pwd -P)
-for part in log options accelerators storage payload package startup phases slices queued_resources processes local yaml \
+for part in log options accelerators storage payload package datasets startup phases slices queued_resources processes local yaml \
   manifests gke submit status delete; do
   # shellcheck source=/dev/null
   source "$LIB/$part.sh"

@@ -96,10 +96,11 @@ _show_alternative() {
   fi
   printf '# Or, in a cluster made by xpk:\n'
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do
-    arguments=("${ARGUMENTS[@]}")
-    if [[ ${arguments[0]} == sweep ]]; then arguments+=(--shard "$shard/$NUM_SLICES"); fi
+    arguments=(gpicl "${ARGUMENTS[@]}")
+    if [[ ${ARGUMENTS[0]} == sweep ]]; then arguments+=(--shard "$shard/$NUM_SLICES"); fi
+    if [[ -n $DATA_DIR ]]; then arguments=(env "TFDS_DATA_DIR=$DATA_DIR" "${arguments[@]}"); fi
     command=(xpk workload create --workload="$(slice_id "$shard")" --cluster="${CLUSTER:-CLUSTER}"
-      --tpu-type="$ACCELERATOR_TYPE" --num-slices=1 --docker-image="$IMAGE" --command="$(show_command gpicl "${arguments[@]}")"
+      --tpu-type="$ACCELERATOR_TYPE" --num-slices=1 --docker-image="$IMAGE" --command="$(show_command "${arguments[@]}")"
       --max-restarts=100 --restart-on-exit-codes=42)
     if [[ -n $PROJECT ]]; then command+=(--project="$PROJECT"); fi
     if [[ -n $ZONE ]]; then command+=(--zone="$ZONE"); fi

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Runs on every host of a slice at every boot, behind the values that startup.sh writes in front of it: installs the
-# package, frees the chips, and runs gpicl until it has ended for good. Host 0 leaves the result in the working folder.
+# package, fetches the base datasets, frees the chips, and runs gpicl until it has ended for good. Host 0 leaves the result in
+# the working folder.
 
 export HOME=${HOME:-/root} # start-up scripts have none
 FOLDER=${GPICL_HOST_FOLDER:-/var/lib/gpicl}
@@ -61,6 +62,16 @@ install_package() {
   touch "$stamp"
 }
 
+# The base datasets of the runs, onto this host's own disk, where gpicl then looks for all of them.
+fetch_datasets() {
+  local name
+  ((${#DATASETS[@]})) || return 0
+  for name in "${DATASETS[@]}"; do
+    try_again 5 copy_folder "$WORKDIR/.launch/data/$name" "$FOLDER/data/$name" || return 1
+  done
+  export TFDS_DATA_DIR=$FOLDER/data
+}
+
 # The user's own gin files, below the folder that gpicl runs in.
 write_files() {
   local i path
@@ -114,6 +125,7 @@ run_once() {
   if [[ ${arguments[0]} == sweep ]]; then arguments+=(--shard "$SHARD/$NUM_SHARDS"); fi
   (cd "$FOLDER/files" && exec "$GPICL" "${arguments[@]}" 9>&-) &
   CHILD=$!
+  if [[ -n $STOPPED ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi # told before there was a child
   while true; do
     INTERRUPTED='' CODE=0
     wait "$CHILD" || CODE=$?
@@ -122,7 +134,8 @@ run_once() {
   CHILD=''
 }
 
-# The machine goes away: gpicl saves and exits with 42, and the next boot goes on.
+# The machine goes away: gpicl saves and exits with 42, and the next boot goes on. Where all processes are told at once,
+# gpicl hears it twice, which it takes for once.
 stop() {
   STOPPED=yes INTERRUPTED=yes
   if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi
@@ -178,6 +191,7 @@ main() {
   trap "kill $copier 2> /dev/null || true" EXIT
   write_files
   install_package || finish 1 "the package could not be installed"
+  fetch_datasets || finish 1 "the base datasets could not be copied from $WORKDIR/.launch/data"
   run_until_ended
 }
 

@@ -10,12 +10,14 @@ run_local() {
   local shard
   STOPS=0 STOP_CODE=0 ANY_USAGE_ERROR=''
   _choose_gpicl
+  if [[ -n $DATA_DIR ]]; then export TFDS_DATA_DIR=$DATA_DIR; fi
   if [[ -n $DRY_RUN ]]; then
     printf '# A worker for each shard, started again until it ends with 0 or 2, or too often with another code\n'
     show_command mkdir -p "$WORKDIR/.launch"
     for ((shard = 1; shard <= NUM_SLICES; shard++)); do
       _worker_command "$shard"
-      printf 'JAX_PLATFORMS=%s %s >> %s 2>&1 &\n' "${JAX_PLATFORMS:-cpu}" "$(show_command "${WORKER_COMMAND[@]}")" \
+      printf '%sJAX_PLATFORMS=%s %s >> %s 2>&1 &\n' "${DATA_DIR:+TFDS_DATA_DIR=$(shell_word "$DATA_DIR") }" \
+        "${JAX_PLATFORMS:-cpu}" "$(show_command "${WORKER_COMMAND[@]}")" \
         "$(shell_word "$(log_path "$shard")")"
     done
     return 0

@@ -83,6 +83,7 @@ $(_spot_selector)
                   env:
                     - name: JAX_COMPILATION_CACHE_DIR
                       value: $(container_value "$WORKDIR/.launch/compilation_cache")
+$(_data_dir)
 $(_coordinator_port)
                   ports:
                     - containerPort: ${COORDINATOR_PORT:-8482}
@@ -143,6 +144,11 @@ _service_account() {
 
 _spot_selector() {
   if [[ -n $SPOT ]]; then printf '                cloud.google.com/gke-spot: "true"'; fi
+}
+
+_data_dir() {
+  [[ -n $DATA_DIR ]] || return 0
+  printf '                    - name: TFDS_DATA_DIR\n                      value: %s' "$(container_value "$DATA_DIR")"
 }
 
 _coordinator_port() {

@@ -5,7 +5,7 @@
 readonly VALUE_OPTIONS=(
   project zone accelerator_type runtime_version num_slices workdir name engine max_parallel scale only stack package
   poll_seconds max_restarts restart_seconds wait_seconds network subnetwork service_account
-  cluster namespace queue image coordinator_port
+  cluster namespace queue image coordinator_port data_dir
 )
 readonly FLAG_OPTIONS=(spot keep dry_run yes log)
 # And gin_bindings, which is repeatable; in the environment one a line.

@@ -30,9 +30,9 @@ local_gin_arguments() {
   for binding in "${GIN_BINDINGS[@]}"; do LOCAL_GIN_ARGUMENTS+=(--gin_bindings "$binding"); done
 }
 
-# Of everything that decides what is computed: arguments, files, number of shards, package.
+# Of everything that decides what is computed: arguments, files, number of shards, package, base datasets.
 payload_digest() {
-  printf '%s\0' "${ARGUMENTS[@]}" "${FILES[@]}" "$NUM_SLICES" "$PACKAGE" "$PACKAGE_DIGEST" | sha256
+  printf '%s\0' "${ARGUMENTS[@]}" "${FILES[@]}" "$NUM_SLICES" "$PACKAGE" "$PACKAGE_DIGEST" "${DATASETS[@]}" | sha256
 }
 
 sha256() {

@@ -30,8 +30,9 @@ run_queued_resources() {
 
 _show_queued_resources() {
   local shard
-  printf '# The package, and the start-up script of every slice\n'
+  printf '# The package, the base datasets, and the start-up script of every slice\n'
   upload_package
+  upload_datasets
   write_startup_scripts
   printf '# A slice for each shard; again whenever one is suspended, failed or gone before its result is there\n'
   for ((shard = 1; shard <= NUM_SLICES; shard++)); do
@@ -135,6 +136,7 @@ _create() {
   local shard=$1
   if [[ -z $PREPARED ]]; then
     upload_package
+    upload_datasets
     write_startup_scripts
     PREPARED=yes
   fi

@@ -14,14 +14,20 @@ startup_script() {
     printf '%s=%q\n' "$variable" "${!variable}"
   done
   printf 'NUM_SHARDS=%q\n' "$NUM_SLICES"
-  printf 'ARGUMENTS=(\n'
-  printf '  %q\n' "${ARGUMENTS[@]}"
-  printf ')\nFILES=(\n'
-  if ((${#FILES[@]})); then printf '  %q\n' "${FILES[@]}"; fi
-  printf ')\n\n'
+  _array ARGUMENTS "${ARGUMENTS[@]}"
+  _array DATASETS "${DATASETS[@]}"
+  _array FILES "${FILES[@]}"
+  printf '\n'
   cat "$LIB/storage.sh"
   printf '\n'
   cat "$LIB/host.sh"
+}
+
+# _array NAME VALUES...
+_array() {
+  printf '%s=(\n' "$1"
+  if (($# > 1)); then printf '  %q\n' "${@:2}"; fi
+  printf ')\n'
 }
 
 startup_path() { printf '%s/%s-%s.startup.sh\n' "$STATE_FOLDER" "$NAME" "$1"; }

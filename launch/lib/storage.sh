@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Small files in the working folder, on gs:// or in a folder that this machine sees. Also part of the start-up script.
+# Files in the working folder, on gs:// or in a folder that this machine sees. Also part of the start-up script.
 
 is_remote() { [[ $1 == gs://* ]]; }
 
@@ -9,6 +9,16 @@ copy_file() {
   else
     run mkdir -p -- "$(dirname "$2")"
     run cp -- "$1" "$2"
+  fi
+}
+
+# The files of a folder and those below it; what is there already, and the same, is left alone.
+copy_folder() {
+  is_remote "$2" || run mkdir -p -- "$2"
+  if is_remote "$1" || is_remote "$2"; then
+    run gcloud storage rsync --quiet --recursive "$1" "$2"
+  elif [[ -n ${DRY_RUN:-} ]] || ! diff -rq -- "$1" "$2" > /dev/null 2>&1; then
+    run cp -R -- "$1/." "$2"
   fi
 }
 

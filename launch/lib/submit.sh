@@ -3,7 +3,7 @@
 
 readonly SUBMIT_OPTIONS='project zone accelerator_type runtime_version num_slices workdir name engine max_parallel scale
   gin_bindings only stack package poll_seconds max_restarts restart_seconds wait_seconds network subnetwork
-  service_account coordinator_port cluster namespace queue image spot keep dry_run'
+  service_account coordinator_port cluster namespace queue image data_dir spot keep dry_run'
 
 # submit train|sweep ARGUMENTS OF THE SCRIPT...
 submit() {
@@ -27,15 +27,16 @@ submit() {
   case $ENGINE in
     local) run_local ;;
     gke)
-      PACKAGE_DIGEST=$IMAGE
+      PACKAGE_DIGEST=$IMAGE:$DATA_DIR DATASETS=() # the image brings package and data
       DIGEST=$(payload_digest)
       run_gke
       ;;
     queued-resources)
+      _check_points "$command"
+      describe_datasets
       describe_package
       DIGEST=$(payload_digest)
       [[ -n $DRY_RUN ]] || mkdir -p "$STATE_FOLDER"
-      _check_points "$command"
       run_queued_resources
       ;;
   esac
@@ -72,6 +73,7 @@ _check() {
   [[ -z $STACK || $STACK =~ ^(auto|off|[1-9][0-9]*)$ ]] || usage_error "--stack must be auto, off or a positive integer, not '$STACK'"
   [[ -z $SCALE || $SCALE =~ ^[A-Za-z0-9_]+$ ]] || usage_error "--scale must be a name, such as cpu, not '$SCALE'"
   check_workdir
+  _check_data_dir
   case $ENGINE in
     gke) _check_gke ;;
     queued-resources) _check_queued_resources ;;
@@ -95,6 +97,18 @@ check_workdir() {
     WORKDIR=$PWD/$WORKDIR
   fi
   WORKDIR=${WORKDIR%/}
+}
+
+_check_data_dir() {
+  [[ -n $DATA_DIR ]] || return 0
+  [[ $DATA_DIR != *[[:cntrl:]]* ]] || usage_error "--data_dir must be one line"
+  if [[ $ENGINE == gke ]]; then
+    [[ $DATA_DIR == /* ]] || usage_error "--data_dir must be an absolute path in the container with --engine gke, not '$DATA_DIR'"
+    return 0
+  fi
+  [[ -d $DATA_DIR ]] || usage_error "--data_dir: there is no folder '$DATA_DIR' here"
+  [[ $ENGINE == local || -z $PACKAGE ]] || usage_error "--data_dir is for the package of this checkout; with --package bring the" \
+    "base datasets to the hosts yourself, and bind TaskDistribution.data_dir to where they are"
 }
 
 check_place() {

@@ -14,6 +14,29 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 FAKES = pathlib.Path(__file__).parent / "fakes"
 
+# Stands for the python3 of a host: `pip install --target FOLDER uv` makes a uv that notes its calls, and whose
+# environments hold the gpicl of these tests.
+HOST_PYTHON = """
+case "$*" in
+  "-m pip install"*) ;;
+  *) exec {python} "$@" ;;
+esac
+printf '%s\\n' "pip $*" >> {log}
+while [ "$1" != --target ]; do shift; done
+mkdir -p "$2/bin"
+cat > "$2/bin/uv" << 'END'
+#!/bin/sh
+printf 'uv %s\\n' "$*" >> {log}
+for env in "$@"; do :; done
+if [ "$1" = venv ]; then
+  if [ -e {folder}/uv-fails ]; then rm {folder}/uv-fails; exit 1; fi
+  mkdir -p "$env/bin"
+  cp {folder}/bin/gpicl "$env/bin/gpicl"
+fi
+END
+chmod +x "$2/bin/uv"
+"""
+
 
 class Cloud:
     """A place with fakes on PATH: scripts run in `here`, with a home and working folders of their own."""
@@ -28,7 +51,7 @@ class Cloud:
             python = [sys.executable, *([] if name == "kubectl" else ["-I", "-S"]), str(FAKES / f"{name}.py")]
             self.put_on_path(name, f'exec {shlex.join(python)} "$@"')
             self.script(name)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPICL_", "JAX_", "XLA_", "XDG_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPICL_", "JAX_", "TFDS_", "XLA_", "XDG_"))}
         self.environment = kept | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "HOME": str(folder / "home"),
@@ -46,6 +69,14 @@ class Cloud:
     def calls(self, fake: str) -> list:
         path = self.folder / fake / "calls.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def pretend_prepared(self, folder: pathlib.Path, *names: str) -> None:
+        """Writes of datasets of TFDS, prepared in `folder`, what tells that they are, and no examples."""
+        splits = [{"name": name, "shardLengths": ["1"]} for name in ("train", "test")]
+        for name in names:
+            info = {"name": name, "version": "3.0.1", "fileFormat": "array_record", "splits": splits}
+            (folder / name / "3.0.1").mkdir(parents=True)
+            (folder / name / "3.0.1" / "dataset_info.json").write_text(json.dumps(info))
 
     def verbs(self, verb: str) -> list[str]:
         """The ids of the slices that gcloud was asked to create, delete, ..., in order."""
@@ -124,3 +155,16 @@ def on_slices() -> list[str]:
             "0",
         ),
     ]
+
+
+@pytest.fixture
+def uv_calls(cloud):
+    log = cloud.folder / "uv.log"
+    cloud.put_on_path("python3", HOST_PYTHON.format(python=sys.executable, log=log, folder=cloud.folder))
+    return lambda: log.read_text().replace(str(cloud.folder / "gcloud/hosts"), "HOSTS").splitlines()
+
+
+@pytest.fixture
+def without_package(on_slices):
+    at = on_slices.index("--package")
+    return on_slices[:at] + on_slices[at + 2 :]

@@ -34,7 +34,11 @@ def normalised(text: str, cloud) -> str:
 @pytest.mark.parametrize(
     ("name", "script", "arguments"),
     [
-        ("queued_resources", "tpu_sweep.sh", ["gin/state_size.gin", *PLACE, "--num_slices", "2"]),
+        (
+            "queued_resources",
+            "tpu_sweep.sh",
+            ["gin/state_size.gin", *PLACE, "--num_slices", "2", "--only", "LSTM*seed=0"],
+        ),
         ("train", "tpu_train.sh", ["gin/quickstart.gin", *PLACE, "--package", "gpicl_flax[tpu]==1.0"]),
         (
             "gke",
@@ -48,11 +52,17 @@ def normalised(text: str, cloud) -> str:
 def test_a_dry_run_is_as_before_and_makes_nothing(cloud, name, script, arguments):
     if name == "queued_resources" and not (ROOT / ".venv/bin/gpicl").exists():
         pytest.skip("the gin files are checked only where .venv is")
-    more = ["--package", "preinstalled"] if name == "local" else []
+    cloud.pretend_prepared(cloud.folder / "tfds", "mnist", "fashion_mnist")
+    more = {
+        "queued_resources": ["--data_dir", str(cloud.folder / "tfds")],
+        "gke": ["--data_dir", "/data"],
+        "local": ["--data_dir", str(cloud.folder / "tfds"), "--package", "preinstalled"],
+    }.get(name, [])
     result = cloud.run(script, *arguments, *more, "--dry_run")
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert cloud.calls("gcloud") == cloud.calls("kubectl") == cloud.calls("gpicl") == []
-    assert not list((cloud.folder / "home").iterdir()) and not list(cloud.here.iterdir())
+    home = cloud.folder / "home"
+    assert not [path for path in home.rglob("*") if path.is_file()] and not list(cloud.here.iterdir())
     text, path = normalised(result.stdout, cloud), GOLDEN / f"{name}.txt"
     if os.environ.get("GPICL_RENEW_GOLDEN"):
         path.write_text(text)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from gpicl_flax.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.launch
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 SWEEP = """
 include 'gin/base.gin'
@@ -32,6 +35,13 @@ Training.checkpoint_period = 100
 GRIDS = "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]\n"
 
 
+TINY = """
+TaskDistribution.base_dataset = 'tiny'
+MetaTest.base_datasets = ['tiny', 'digits']
+Training.steps = 20
+"""
+
+
 @pytest.fixture
 def real(cloud, tmp_path_factory):
     """The fakes, but for gpicl."""
@@ -41,6 +51,7 @@ def real(cloud, tmp_path_factory):
     cloud.environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "compiled")
     (cloud.here / "small.gin").write_text(SWEEP + GRIDS)
     (cloud.here / "one.gin").write_text(SWEEP)
+    (cloud.here / "tiny.gin").write_text(SWEEP + TINY)
     return cloud
 
 
@@ -93,6 +104,8 @@ def test_a_sweep_on_slices_of_which_one_is_preempted(real):
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     assert "sweep-1: is SUSPENDED" in out and "2 of 2 shards done" in out and not real.slices
+    first = (real.folder / "gcloud/hosts/sweep-1.0/0/sweep-1.log").read_text()
+    assert "told to stop (gpicl's exit code: 42)" in first  # it has saved
     assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
 
 
@@ -120,3 +133,24 @@ def test_one_run_on_the_two_hosts_of_a_slice(real):
     assert RunFolder(workdir).ended == "DONE"
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 400  # one process writes
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/gpicl").exists(), reason="base datasets are brought where .venv is")
+def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package, uv_calls):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, size in (("train", 200), ("test", 100)):
+        arrays[f"{split}_images"] = rng.integers(256, size=(size, 8, 8), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.permutation(np.arange(size) % 10)
+    np.savez(real.folder / "tiny.npz", **arrays)
+    data = real.folder / "my 'data'"
+    command = ["datasets", "import", "tiny", "--images", str(real.folder / "tiny.npz"), "--data_dir", str(data)]
+    subprocess.run([sys.executable, "-m", "gpicl_flax", *command], check=True, capture_output=True)
+    workdir = real.folder / "mounted" / "run"
+    result = real.run("tpu_train.sh", "tiny.gin", *without_package, "--workdir", str(workdir), TFDS_DATA_DIR=str(data))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert RunFolder(workdir).ended == "DONE"
+    assert {curve["base_dataset"] for curve in RunFolder(workdir).latest_evaluation()["curves"]} == {"tiny", "digits"}
+    # From the working folder to the host, which has another home and another TFDS_DATA_DIR.
+    for folder in (workdir / ".launch/data", real.folder / "gcloud/hosts/sweep-1.0/0/data"):
+        assert [path.name for path in folder.iterdir()] == ["tiny"]

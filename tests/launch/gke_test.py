@@ -240,6 +240,21 @@ def test_42_and_disruptions_cost_no_restart_2_ends_and_the_rest_restarts(cloud):
     assert (job["backoffLimit"], policy["maxRestarts"], policy["restartStrategy"]) == (0, 3, "BlockingRecreate")
 
 
+def test_base_datasets_are_where_the_image_or_the_option_says(cloud):
+    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
+    plain = applied(cloud, "jobset", "sweep-1")
+    assert "TFDS_DATA_DIR" not in json.dumps(plain)
+    result = cloud.run("tpu_sweep.sh", *OPTIONS, "--data_dir", "/data", "--name", "other")
+    assert result.returncode == 0, result.stderr
+    jobset = applied(cloud, "jobset", "other-1")
+    check_jobset(jobset)
+    [container] = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "TFDS_DATA_DIR", "value": "/data"} in container["env"]
+    assert "'--command=env TFDS_DATA_DIR=/data gpicl sweep " in result.stdout  # the same with xpk
+    # Other data are another payload.
+    assert jobset["metadata"]["labels"]["gpicl-digest"] != plain["metadata"]["labels"]["gpicl-digest"]
+
+
 def test_a_second_call_submits_only_what_is_missing(cloud):
     assert cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "3").returncode == 0
     assert verbs(cloud).count("apply") == 4  # the queue, and three JobSets

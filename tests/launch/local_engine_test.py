@@ -45,6 +45,13 @@ def test_a_worker_for_each_shard_on_the_cpu_backend(cloud):
     assert not list((cloud.here / "runs/.launch").glob("*.pid"))
 
 
+def test_base_datasets_are_where_the_option_or_the_environment_says(cloud):
+    where = ["--data_dir", str(cloud.folder / "bin"), "--num_slices", "1"]
+    for more, environment in ((where, {}), ([], {"TFDS_DATA_DIR": str(cloud.folder / "bin")})):
+        assert cloud.run("tpu_sweep.sh", *OPTIONS, *more, **environment).returncode == 0
+    assert [call["environment"]["TFDS_DATA_DIR"] for call in cloud.calls("gpicl")] == [str(cloud.folder / "bin")] * 2
+
+
 def test_workers_are_started_again_after_42_kills_and_failures_but_not_after_2(cloud):
     cloud.script("gpicl", **{"1/4": [42, 42, 0], "2/4": ["kill", "kill", "kill", 0], "3/4": [2], "4/4": [1] * 9})
     result = cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "4", "--max_restarts", "1")

@@ -34,6 +34,12 @@ SLICES = ["gin/sgd.gin", *PLACE, "--workdir", "gs://bucket/study", "--package", 
         ([*SLICES, "--scale", "tiny"], ["--scale tiny", "cpu, laptop"]),
         ([*SLICES, "--stack", "many"], ["--stack must be auto, off or a positive integer"]),
         ([*SLICES, "--engine", "gke"], ["--image is needed"]),
+        ([*SLICES, "--data_dir", "none"], ["--data_dir: there is no folder 'none'"]),
+        ([*SLICES, "--data_dir", "/"], ["--data_dir is for the package of this checkout", "TaskDistribution.data_dir"]),
+        (
+            [*SLICES, "--engine", "gke", "--image", "i", "--data_dir", "data"],
+            ["--data_dir must be an absolute path in the container"],
+        ),
         (
             ["gin/sgd.gin", "--engine", "local", "--package", "gpicl_flax==1"],
             ["--package 'gpicl_flax==1' is for slices"],

@@ -10,42 +10,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Stands for the python3 of a host: `pip install --target FOLDER uv` makes a uv that notes its calls, and whose
-# environments hold the gpicl of these tests.
-HOST_PYTHON = """
-case "$*" in
-  "-m pip install"*) ;;
-  *) exec {python} "$@" ;;
-esac
-printf '%s\\n' "pip $*" >> {log}
-while [ "$1" != --target ]; do shift; done
-mkdir -p "$2/bin"
-cat > "$2/bin/uv" << 'END'
-#!/bin/sh
-printf 'uv %s\\n' "$*" >> {log}
-for env in "$@"; do :; done
-if [ "$1" = venv ]; then
-  if [ -e {folder}/uv-fails ]; then rm {folder}/uv-fails; exit 1; fi
-  mkdir -p "$env/bin"
-  cp {folder}/bin/gpicl "$env/bin/gpicl"
-fi
-END
-chmod +x "$2/bin/uv"
-"""
-
-
-@pytest.fixture
-def uv_calls(cloud):
-    log = cloud.folder / "uv.log"
-    cloud.put_on_path("python3", HOST_PYTHON.format(python=sys.executable, log=log, folder=cloud.folder))
-    return lambda: log.read_text().replace(str(cloud.folder / "gcloud/hosts"), "HOSTS").splitlines()
-
-
-@pytest.fixture
-def without_package(on_slices):
-    at = on_slices.index("--package")
-    return on_slices[:at] + on_slices[at + 2 :]
-
 
 def test_hosts_install_the_pinned_requirement_once(cloud, without_package, uv_calls):
     cloud.script("gcloud", states={"sweep-1": [["ACTIVE", "REBOOT?", "ACTIVE"]]})
@@ -71,8 +35,16 @@ def test_a_host_that_cannot_install_says_so_in_the_result(cloud, without_package
 
 @pytest.mark.launch
 def test_the_wheel_of_this_checkout_is_built_uploaded_and_installed(cloud, without_package, uv_calls):
+    cloud.pretend_prepared(cloud.folder / "tfds", "mnist", "fashion_mnist", "kmnist")
+    cloud.environment["TFDS_DATA_DIR"] = str(cloud.folder / "tfds")
     result = cloud.run("tpu_sweep.sh", "gin/sgd.gin", *without_package)
     assert result.returncode == 0, result.stderr
+    # The datasets that the points read, and no others, are in the bucket and on the host.
+    for place in (cloud.bucket / "study/.launch/data", host := cloud.folder / "gcloud/hosts/sweep-1.0/0/data"):
+        infos = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+        assert infos == {f"{name}/3.0.1/dataset_info.json" for name in ("mnist", "fashion_mnist")}
+    [call] = cloud.calls("gpicl")
+    assert call["environment"]["TFDS_DATA_DIR"] == str(host)
     [wheel] = cloud.bucket.glob("study/.launch/package/*/gpicl_flax-*.whl")
     assert (wheel.parent / "constraints.txt").read_text() == (ROOT / "constraints.txt").read_text()
     *_, install = uv_calls()
@@ -98,7 +70,15 @@ def test_the_wheel_of_this_checkout_is_built_uploaded_and_installed(cloud, witho
 
 
 @pytest.mark.launch
-def test_a_mistake_in_a_gin_file_is_found_before_anything_is_made(cloud, without_package):
-    result = cloud.run("tpu_sweep.sh", "gin/sgd.gin", *without_package, "--gin_bindings", "Run.sed = 1")
-    assert result.returncode == 2 and "sed" in result.stderr
-    assert cloud.verbs("create") == [] and not cloud.bucket.exists()
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("Run.sed = 1", "sed"),
+        ("Run.seed = 1", "gpicl datasets prepare mnist"),
+        ("TaskDistribution.base_dataset = './mine.npz'", "gpicl datasets import"),
+    ],
+)
+def test_mistakes_and_missing_data_are_found_before_anything_is_made(cloud, without_package, binding, words):
+    result = cloud.run("tpu_sweep.sh", "gin/sgd.gin", *without_package, "--gin_bindings", binding)
+    assert result.returncode == 2 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert cloud.calls("gcloud") == [] and not cloud.bucket.exists()

@@ -62,15 +62,20 @@ def test_here(cloud, gin_files, nothing_is_run):
         "--name",
         "sweep",
     ]
-    result = cloud.run("tpu_sweep.sh", gin_files[0], *options, "--poll_seconds", "0.05", *GIVEN, *ONLY)
+    data = str(cloud.here / pathlib.Path(gin_files[0]).parent)
+    options += ["--poll_seconds", "0.05", "--data_dir", data]
+    result = cloud.run("tpu_sweep.sh", gin_files[0], *options, *GIVEN, *ONLY)
     assert result.returncode == 0, result.stderr
     workdir = str(cloud.here / "my 'runs' $(touch pwned)")
     [call] = cloud.calls("gpicl")
+    assert call["environment"]["TFDS_DATA_DIR"] == data
     assert call["argv"] == ["sweep", "--gin_file", gin_files[0], *GIVEN, "--workdir", workdir, *ONLY, "--shard", "1/1"]
 
 
 def test_on_gke(cloud, gin_files, nothing_is_run):
+    data = "/data \"$(POD_NAME)\" '$HOME'"
     options = ["--engine", "gke", "--image", "gpicl:1", "--accelerator_type", "v6e-8", "--name", "sweep"]
+    options += ["--data_dir", data]
     result = cloud.run("tpu_sweep.sh", gin_files[0], *options, "--workdir", "gs://bucket/a 'b' $(x)", *GIVEN, *ONLY)
     assert result.returncode == 0, result.stderr
     manifest = json.loads((cloud.folder / "kubectl/jobset-sweep-1.json").read_text())
@@ -81,6 +86,8 @@ def test_on_gke(cloud, gin_files, nothing_is_run):
     assert [argument.replace("$$", "$") for argument in arguments] == [
         *("sweep", "--gin_file", gin_files[0], *GIVEN, "--workdir", "gs://bucket/a 'b' $(x)", *ONLY, "--shard", "1/1")
     ]
+    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    assert environment["TFDS_DATA_DIR"] == data.replace("$", "$$")
     paths = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
     assert sorted(paths.values()) == sorted(gin_files)
     data = json.loads((cloud.folder / "kubectl/configmap-sweep-1-files.json").read_text())["binaryData"]

@@ -176,7 +176,8 @@ def start_hosts(resource, hosts):
     for host in range(hosts):
         folder = FOLDER / "hosts" / f"{resource['id']}.{resource['number']}" / str(host)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {
+        environment = {k: v for k, v in os.environ.items() if k != "TFDS_DATA_DIR"} | {  # another machine
+            "HOME": str(folder / "home"),
             "GPICL_HOST_FOLDER": str(folder),
             "GPICL_HOST_INDEX": str(host),
             "GPICL_DEVICES": str(FOLDER / "dev" / "accel*"),
@@ -260,6 +261,16 @@ def storage(argv):
         partial = target.with_name(f"{target.name}.{os.getpid()}")
         shutil.copy(source, partial)
         partial.rename(target)  # objects appear whole
+    elif verb == "rsync":
+        assert sorted(a for a in argv[1:] if a.startswith("-")) == ["--quiet", "--recursive"]
+        source, target = map(local, paths)
+        if not source.is_dir() or not (paths[1].startswith("gs://") or target.is_dir()):
+            raise SystemExit(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {paths}")
+        for path in (p for p in source.rglob("*") if p.is_file()):
+            copy = target / path.relative_to(source)
+            if not copy.exists() or copy.read_bytes() != path.read_bytes():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
     elif verb in ("cat", "rm"):
         if not local(paths[0]).exists():
             raise SystemExit(

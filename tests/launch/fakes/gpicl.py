@@ -24,7 +24,7 @@ with open(FOLDER / "calls.jsonl", "a+") as log:
     fcntl.flock(log, fcntl.LOCK_EX)
     log.seek(0)
     started = sum(json.loads(line)["shard"] == shard for line in log)
-    environment = {key: value for key, value in os.environ.items() if key.startswith(("JAX_", "TPU_"))}
+    environment = {key: value for key, value in os.environ.items() if key.startswith(("JAX_", "TFDS_", "TPU_"))}
     call = {"shard": shard, "argv": argv, "pid": os.getpid(), "cwd": os.getcwd(), "environment": environment}
     call["files"] = {str(p): p.read_text() for p in map(pathlib.Path, argv) if p.suffix == ".gin" and p.is_file()}
     log.write(json.dumps(call) + "\n")
@@ -38,5 +38,7 @@ if step == "preempt":
 if step in ("preempt", "hang"):
     while not told:
         time.sleep(0.02)
+    # Sent twice it is one request, also to a Python that is ending, which has no handlers any more.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     step = 42
 sys.exit(step)
