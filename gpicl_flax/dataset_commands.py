@@ -38,9 +38,7 @@ def add(commands) -> None:
         "TaskDistribution.data_dir, whose data are to be there already. One that is not prepared is an error, and so is a path.",
     )
     console.add_gin(needed, required=True)
-    needed.add_argument(
-        "--only", metavar="PATTERN", help="only points whose run id contains PATTERN, as in gpicl sweep"
-    )
+    console.add_pattern(needed, "--only")
 
     prepare = _add(
         subcommands,
