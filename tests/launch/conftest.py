@@ -101,7 +101,7 @@ class Cloud:
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         process = self.start(script, *arguments, **environment)
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
