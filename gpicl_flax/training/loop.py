@@ -191,9 +191,7 @@ def train(
                 mesh=mesh,
             )
         if training.steps == 0:
-            for index, run in enumerate(runs):
-                if run.is_due(Wish.GO_ON):
-                    run.save(states, index, Wish.GO_ON)
+            _save(runs, states, Wish.GO_ON)
         running, agreement, saved_at = None, Agreement(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
@@ -209,9 +207,7 @@ def train(
             do = agreement(Wish.STOP if stop.requested else Wish.SAVE if overdue and hosts.is_first() else Wish.GO_ON)
             if any(run.is_due(do) for run in runs):
                 running = _log(runs, running, training)
-                for index, run in enumerate(runs):
-                    if run.is_due(do):
-                        run.save(states, index, do)
+                _save(runs, states, do)
                 saved_at = time.monotonic()
             if do == Wish.STOP and any(run.is_training for run in runs):
                 for run in runs:
@@ -262,6 +258,16 @@ def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Trai
         if step is not None and not run.diverged:
             own = jax.tree.map(lambda x, index=index: x[index], diagnostics) if training.is_diagnosed(step) else None
             run.log(step, {name: values[:, index] for name, values in metrics.items()}, own)
+
+
+def _save(runs: Sequence["_MemberRun"], states: TrainState, do: Wish) -> None:
+    """Saves the members whose checkpoint is due."""
+    for index, run in enumerate(runs):
+        if run.is_due(do):
+            run.save(states, index, do)
+            if len(runs) > 1 and jax.process_count() > 1:
+                # Orbax counts the saves of a process in one sequence: two at once would not meet their like on other hosts.
+                run.checkpoints.wait()
 
 
 class _MemberRun:

@@ -127,4 +127,5 @@ def make_train_steps(
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
     stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1))
-    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, None))
+    # Metrics whole on every device, so that every process can read those of all members.
+    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, partitioning.whole(mesh)))
