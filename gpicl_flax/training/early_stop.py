@@ -39,7 +39,8 @@ class EarlyStop:
     that stops is saved, meta-tested and DONE like any other; `stopped_early` in its last row says why.
 
     Attributes:
-      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never.
+      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never. The average of the
+        training loss comes under the threshold later than the loss itself, by some hundred steps.
       converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over so many
         steps ('converged'); None: never.
       min_improvement: what counts as falling, as a share of the lowest loss so far.
