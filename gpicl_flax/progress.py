@@ -30,7 +30,7 @@ class ProgressLine:
     def __call__(self, row: dict[str, Any], member: int = 0) -> None:
         now, step = time.monotonic(), row["step"]
         if member in self._turn:  # the next dispatch; who had no row after the last one has diverged or ended
-            self._rows = {m: r for m, r in self._rows.items() if m in self._turn or r["step"] >= self._total}
+            self._rows = {m: r for m, r in self._rows.items() if m in self._turn or self._is_last(r)}
             if self._turn[0] != member:
                 self._recent = []
             self._turn = []
@@ -40,7 +40,7 @@ class ProgressLine:
             return
         self._recent = [*self._recent[-20:], (now, step)]
         wait = _LIVE_SECONDS if self._live else _PLAIN_SECONDS
-        if now - self._shown_at < wait and step < self._total:
+        if now - self._shown_at < wait and not self._is_last(row):
             return
         self._shown_at = now
         loss, accuracy = (self._mean(name) for name in ("loss", "accuracy_last"))
@@ -52,13 +52,16 @@ class ProgressLine:
             f"last accuracy {accuracy:.1%}  {plateau} the plateau"
         )
         if self._live:  # a line that wraps could not be rewritten
-            end = "\n" if step >= self._total else ""
+            end = "\n" if self._is_last(row) else ""
             text = f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}{end}"
         else:
             text += "\n"
         with contextlib.suppress(OSError):  # a run goes on when nobody reads any more
             self._stream.write(text)
             self._stream.flush()
+
+    def _is_last(self, row: dict[str, Any]) -> bool:
+        return row["step"] >= self._total or "stopped_early" in row
 
     def _mean(self, name: str) -> float:
         return sum(row[name] for row in self._rows.values()) / len(self._rows)

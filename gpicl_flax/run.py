@@ -256,9 +256,12 @@ def _execute_held(
             if each.meta_test.at_checkpoints:
                 member = dataclasses.replace(member, on_checkpoint=meta_tests[-1])
             members.append(member)
-        params, diverged = train(run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop)
-        step = run.training.steps
-        for evaluate_member, folder, own_params, failed in zip(meta_tests, folders, params, diverged, strict=True):
+        steps, params, diverged = train(
+            run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop
+        )
+        for evaluate_member, folder, step, own_params, failed in zip(
+            meta_tests, folders, steps, params, diverged, strict=True
+        ):
             if failed:
                 continue
             if hosts.agree(int(stop.requested), "the end of training"):

@@ -86,3 +86,23 @@ def test_a_stack_has_one_line_of_its_means(monkeypatch):
     rows((None, None, 30))  # the second has diverged
     lines = rows((None, None, 30))
     assert "step 30/30" in lines[-1] and "loss 1.000" in lines[-1] and "1 of 3 members off the plateau" in lines[-1]
+
+
+def test_who_stops_early_has_ended(monkeypatch):
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    show = progress.ProgressLine(100, num_members=2, stream=stream)
+    show({"step": 10, **ROW}, 0)
+    show({"step": 10, **ROW, "plateau": False}, 1)
+    show({"step": 20, **ROW, "stopped_early": "plateau"}, 0)
+    show({"step": 20, **ROW, "plateau": False}, 1)
+    for step in (30, 40):
+        show({"step": step, **ROW, "loss": 1.25, "plateau": False}, 1)
+    assert "step 40/100" in stream.getvalue() and "loss 1.750" in stream.getvalue().rpartition("\r")[2]
+    assert stream.getvalue().rstrip().endswith("1 of 2 members off the plateau")
+
+    alone = Terminal()
+    progress.ProgressLine(100, stream=alone)({"step": 20, **ROW, "stopped_early": "plateau"})
+    assert alone.getvalue().endswith("on the plateau\n")

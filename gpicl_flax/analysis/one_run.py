@@ -1,6 +1,7 @@
 """Reads one run folder in whatever state it is: half finished, diverged or damaged."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -11,6 +12,8 @@ from gpicl_flax import config
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json
 
+_WORDS = ("phase", "stopped_early")  # what of a row is no number
+
 
 @dataclasses.dataclass(frozen=True)
 class OneRun:
@@ -19,6 +22,7 @@ class OneRun:
     Attributes:
       folder: where it was read.
       ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
+      stopped_early: why it ended before its last step, 'plateau' or 'converged', or None.
       facts: run.json; empty where it cannot be read.
       bindings: of config.gin, their values as text; empty where it cannot be read.
       metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
@@ -29,6 +33,7 @@ class OneRun:
 
     folder: RunFolder
     ended: str | None
+    stopped_early: str | None
     facts: dict[str, Any]
     bindings: dict[str, str]
     metrics: pd.DataFrame
@@ -52,6 +57,9 @@ def read(folder: RunFolder) -> OneRun:
     if not rows and facts.get("steps") != 0:
         gaps.append("no metrics")
     diagnostics = {step: row.pop("diagnostics") for step, row in rows.items() if "diagnostics" in row}
+    stopped_early = rows[max(rows)].get("stopped_early") if rows else None
+    for row, name in itertools.product(rows.values(), _WORDS):
+        row.pop(name, None)
     metrics = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=_columns(rows))
     evaluations = _read_evaluations(folder.evaluations, gaps) if folder.evaluations.name in names else []
     if not evaluations:
@@ -59,6 +67,7 @@ def read(folder: RunFolder) -> OneRun:
     return OneRun(
         folder,
         next((marker for marker in (DONE, DIVERGED) if marker in names), None),
+        stopped_early,
         facts,
         bindings,
         metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),

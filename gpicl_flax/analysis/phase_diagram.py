@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from gpicl_flax.analysis import chart, groups, runs
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.groups import BASELINE
-from gpicl_flax.analysis.phases import CAVEAT, GAIN_CUT, GENERALIZE, OVERFIT, PHASES, PLATEAU, phases
+from gpicl_flax.analysis.phases import CAVEAT, phases
 from gpicl_flax.analysis.study import Study
+from gpicl_flax.records.phase import GAIN_CUT, GENERALIZE, OVERFIT, PHASES, PLATEAU
 
 _LOOKS = {
     PLATEAU: {"marker": "_", "color": "0.45", "markeredgewidth": 2},

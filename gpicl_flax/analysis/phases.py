@@ -1,27 +1,21 @@
-"""The phases that a run can end in, as in the paper: it stands on its plateau, overfits its tasks, or generalizes."""
-
-import math
+"""The phases that the runs of a table end in."""
 
 import pandas as pd
 
 from gpicl_flax.analysis import runs
-from gpicl_flax.records import plateau
+from gpicl_flax.records import phase, plateau
 
-PLATEAU, OVERFIT, GENERALIZE = PHASES = ("Plateau", "Overfit", "Generalize")
-GAIN_CUT = 0.2
 CAVEAT = (
     "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell without "
     "that gain."
 )
 
 
-def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.Series:
+def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = phase.GAIN_CUT) -> pd.Series:
     """The phase of each run of a table of runs; missing where the run does not tell.
 
-    Plateau: the average of the training loss was never under `loss_cut`. Otherwise Generalize, if on unseen tasks of the base
-    dataset trained on the accuracy at the last position of the last evaluation is at least `gain_cut` above that at the
-    first, or else Overfit; but where the number of tasks is unbounded there is nothing to overfit, and a loss that fell for
-    another reason, such as a curriculum that starts with few classes, is no departure: Plateau.
+    It is that of `records.phase`, with the lowest average of the training loss, and with the gain of the last evaluation on
+    unseen tasks of the base dataset trained on.
 
     Args:
       table: the runs.
@@ -37,10 +31,4 @@ def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | Non
     gain = runs.of_its_own_dataset(run, "unseen_gain")
     if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
         return None
-    if run["lowest_loss_ema"] >= loss_cut:
-        return PLATEAU
-    if pd.isna(gain):
-        return None
-    if gain >= gain_cut:
-        return GENERALIZE
-    return PLATEAU if math.isinf(run["num_tasks"]) else OVERFIT
+    return phase.of(run["lowest_loss_ema"] < loss_cut, gain, run["num_tasks"], gain_cut=gain_cut)

@@ -25,6 +25,7 @@ from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import BASELINE, RULES, by_panel
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
+from gpicl_flax.records import phase
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
 # What is drawn of a sweep, in the order of the page: a function from a study and `after_drop` to a `Chart`, and how many of
@@ -108,9 +109,11 @@ def _save(chart: Chart, out: epath.Path) -> None:
 
 def _overview(of: Study) -> str:
     ended = of.table["ended"]
+    early = of.table["stopped_early"].notna().sum()
     counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
     text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
-    text += ", ".join(f"{count} {words}" for words, count in counts.items() if count) + "."
+    text += ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    text += f"; {early} stopped early, before {'its' if early == 1 else 'their'} last step." if early else "."
     more = " Diagnostics are of one run an intervention; <code>gpicl report RUN_FOLDER</code> draws those of any run."
     more = more if len(ended) > 1 else ""
     return (
@@ -137,12 +140,12 @@ def _tables(of: Study) -> Iterator[str]:
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
     if not ends.empty:
         rows = [(panel, x) for panel, _ in by_panel(of.table) for x in of.interventions if (panel, x) in ends.index]
-        columns = [phase for phase in (*phases.PHASES, "unknown") if phase in ends]
+        columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
         yield page.table_section(
             "Phases",
             ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
             f"How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at least "
-            f"{phases.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. {phases.CAVEAT}",
+            f"{phase.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. {phases.CAVEAT}",
         )
 
 

@@ -26,7 +26,7 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
 
 
 def plateau_sentence(folder: RunFolder) -> str:
-    """When the run left its plateau, by the rules of `records.plateau`."""
+    """When the run left its plateau, by the rules of `records.plateau`, and why it stopped if it stopped early."""
     facts, rows = folder.read_facts(), json_lines.read(folder.metrics)
     if not facts["steps"]:
         return "Not meta-trained: a run of 0 steps."
@@ -42,6 +42,8 @@ def plateau_sentence(folder: RunFolder) -> str:
     if losses:  # which alone tells what the run has learned if it trains on biased tasks, or on easier ones at first
         step = plateau.left_by_unseen_tasks_at(list(losses), list(losses.values()), num_classes)
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
+    if rows and "stopped_early" in rows[-1]:
+        sentence += f". Stopped early at step {rows[-1]['step']:,} of {facts['steps']:,} ({rows[-1]['stopped_early']})"
     return sentence + "."
 
 

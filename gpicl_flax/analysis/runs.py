@@ -54,7 +54,8 @@ def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads runs, and keeps no more of them than a row each, and an `evaluations.table`.
 
     What a run does not tell is missing in its row. The columns of the rows:
-      run_id, folder, ended ('DONE' or 'DIVERGED'), gaps (what is missing or damaged, as text);
+      run_id, folder, ended ('DONE' or 'DIVERGED'), stopped_early ('plateau' or 'converged', of a run that ended before its
+        last step because of that), gaps (what is missing or damaged, as text);
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
       label_<axis>: what the axes of a sweep call the run;
       binding_<name>: of config.gin, as text;
@@ -83,7 +84,8 @@ def of_its_own_dataset(row: pd.Series, number: str) -> float:
 
 def _row(run: OneRun) -> dict[str, Any]:
     facts, metrics = run.facts, run.metrics
-    row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "gaps": "; ".join(run.gaps)}
+    row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "stopped_early": run.stopped_early}
+    row["gaps"] = "; ".join(run.gaps)
     row |= {name: facts.get(name) for name in _FACTS}
     row["num_tasks"] = math.nan if "num_tasks" not in facts else facts["num_tasks"] or math.inf
     base_dataset = facts.get("base_dataset")

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its metrics log and the plateau rule. Training writes it, analysis reads it."""
+"""What a run leaves behind: its folder, its metrics log, and how it stands by that. Training writes it, analysis reads it."""

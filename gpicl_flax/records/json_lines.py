@@ -39,11 +39,16 @@ class JsonLines:
                     file.write("".join(self._pending))
             self._pending.clear()
 
-    def drop_after(self, step: int) -> None:
-        """Removes rows later than `step`, and a last line that was cut off, before a run continues from there."""
+    def drop_after(self, step: int) -> list[dict[str, Any]]:
+        """Removes rows later than `step`, and a last line that was cut off, before a run continues from there.
+
+        Returns:
+          The rows that are left.
+        """
         rows = read(self._path)
         kept = [row for row in rows if row["step"] <= step]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        return kept
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """The loss plateau: one definition, used while a run trains and when it is analysed.
 
 By its training loss, a run is on its plateau until the exponential moving average of that loss falls under a threshold a
-little below chance, ln C. Until EMA_STEPS steps have been made, the average is the plain mean of the losses so far, so it
-does not depend on a start value. The paper shows plateaus (Fig 7, 8) without defining their length; these values are ours.
+little below chance, ln C; one whose average rises again has left it all the same. Until EMA_STEPS steps have been made, the
+average is the plain mean of the losses so far, so it does not depend on a start value. The paper shows plateaus (Fig 7, 8)
+without defining their length; these values are ours.
 
 By unseen tasks, it is on its plateau until the mean of its last UNSEEN_MEASUREMENTS losses on a fixed batch of unseen tasks
 falls under the same threshold. Tasks that a run memorises bring down the first loss and not the second, and what changes
@@ -34,8 +35,11 @@ def left_by_unseen_tasks_at(steps: Sequence[int], losses: Sequence[float], num_c
     Measurements that are not finite are passed over.
     """
     finite = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
-    means = []
-    for index in range(len(finite)):
-        last = [loss for _, loss in finite[max(0, index + 1 - UNSEEN_MEASUREMENTS) : index + 1]]
-        means.append(sum(last) / len(last))
-    return left_at([step for step, _ in finite], means, num_classes)
+    steps, losses = [step for step, _ in finite], [loss for _, loss in finite]
+    return left_at(steps, [mean_of_last(losses[: end + 1]) for end in range(len(losses))], num_classes)
+
+
+def mean_of_last(losses: Sequence[float]) -> float:
+    """The mean of the last UNSEEN_MEASUREMENTS losses, or of as many as there are; NaN: there is none."""
+    last = losses[-UNSEEN_MEASUREMENTS:]
+    return sum(last) / len(last) if last else math.nan

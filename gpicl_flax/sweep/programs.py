@@ -21,7 +21,7 @@ ASSUMPTION = (
     "60,000 examples of the input shape."
 )
 # What of a run changes no training program, or is taken account of in another way.
-_ELSEWHERE = ("MetaTest.", "Diagnostics.", "Loader.num_workers")
+_ELSEWHERE = ("MetaTest.", "Diagnostics.", "EarlyStop.", "Loader.num_workers")
 _ELSEWHERE_EXACTLY = (
     "Run.meta_test",
     "Run.tensorboard",
@@ -32,6 +32,7 @@ _ELSEWHERE_EXACTLY = (
     "Training.checkpoint_period",
     "Training.keep_checkpoints",
     "Training.diagnostics",
+    "Training.early_stop",
 )
 _OTHER_EXAMPLES = 60_000
 

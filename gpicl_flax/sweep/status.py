@@ -3,18 +3,19 @@
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TextIO
+from typing import Any, TextIO
 
 from etils import epath
 
 from gpicl_flax import text_table
 from gpicl_flax.errors import UsageError
-from gpicl_flax.records import claim, json_lines
+from gpicl_flax.records import claim, json_lines, phase
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.sweep.grid import Point
 
@@ -39,6 +40,10 @@ class Status:
       accuracy: at the last position.
       seconds_left: until its last step, at the speed of the last steps; None: it does not run, or there is no telling.
       who: which process trains it; for one that failed, why it did.
+      plateau: whether its average loss is at the height of its plateau.
+      plateau_left_at: the step at which it was first under it; None: it was not.
+      phase: as far as it is known (see `records.phase`): of a point that ended, by its last meta-test.
+      stopped_early: why it ended before its last step, 'plateau' or 'converged'.
     """
 
     run_id: str
@@ -49,6 +54,10 @@ class Status:
     accuracy: float | None = None
     seconds_left: float | None = None
     who: str = ""
+    plateau: bool | None = None
+    plateau_left_at: int | None = None
+    phase: str | None = None
+    stopped_early: str | None = None
 
     def as_json(self) -> str:
         """One line."""
@@ -65,18 +74,46 @@ def read(run_id: str, folder: RunFolder) -> Status:
     """The status of the run in a folder, which need not exist."""
     holder, ended = claim.newest(folder), folder.ended  # in this order: one that ends now is released after its marker
     state, who = _state(holder, ended)
-    steps = None
+    facts: dict[str, Any] = {}
     with contextlib.suppress(UsageError):  # not there yet
-        steps = folder.read_facts()["steps"]
+        facts = folder.read_facts()
+    steps = facts.get("steps")
     rows = json_lines.read_last(folder.metrics, 1)
     if not rows:
         return Status(run_id, state, steps=steps, who=who)
     row = rows[-1]
-    left = None
-    if state == "running" and steps is not None:
+    left, stopped_early = None, row.get("stopped_early")
+    if state == "running" and steps is not None and not stopped_early:
         speed = _steps_a_second(folder, holder.since)
         left = (steps - row["step"]) / speed if speed else None
-    return Status(run_id, state, row["step"], steps, row["loss_ema"], row["accuracy_last"], left, who)
+    return Status(
+        run_id,
+        state,
+        row["step"],
+        steps,
+        row["loss_ema"],
+        row["accuracy_last"],
+        left,
+        who,
+        row["plateau"],
+        row.get("plateau_left_at"),
+        _phase(row, facts, folder, ended),
+        stopped_early,
+    )
+
+
+def _phase(row: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder, ended: str | None) -> str | None:
+    """What the last row says, or the newest meta-test where that tells more."""
+    left_at, evaluation = row.get("plateau_left_at"), None
+    if left_at is not None and (ended or row["phase"] is None):
+        with contextlib.suppress(UsageError):  # damaged
+            evaluation = folder.latest_evaluation()
+    if evaluation is None or evaluation["step"] < left_at or "num_tasks" not in facts:
+        return row.get("phase")
+    own = ("unseen", facts["base_dataset"]["name"])
+    curves = [curve["accuracy"] for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
+    gain = curves[0][-1] - curves[0][0] if curves else None
+    return phase.of(True, gain, facts["num_tasks"] or math.inf)
 
 
 def _state(holder: claim.Holder | None, ended: str | None) -> tuple[str, str]:
@@ -103,12 +140,13 @@ def counts(found: Sequence[Status]) -> str:
     """How many points are in which state."""
     number = Counter(each.state for each in found)
     states = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
-    return f"{len(found)} points{': ' * bool(states)}{states}"
+    early = sum(each.stopped_early is not None for each in found)
+    return f"{len(found)} points{': ' * bool(states)}{states}{f'; {early} stopped early' * bool(early)}"
 
 
 def as_table(found: Sequence[Status]) -> str:
     """A line a point, and how many are in which state."""
-    rows = [("run id", "state", "step", "loss", "last accuracy", "time left", "who")]
+    rows = [("run id", "state", "step", "loss", "last accuracy", "plateau", "phase", "time left", "who")]
     for each in found:
         of = "" if each.steps is None else f"/{each.steps:,}"
         rows.append(
@@ -118,11 +156,19 @@ def as_table(found: Sequence[Status]) -> str:
                 f"{each.step or 0:,}{of}" if of or each.step is not None else "",
                 "" if each.loss is None else f"{each.loss:.3f}",
                 "" if each.accuracy is None else f"{each.accuracy:.1%}",
+                _plateau_in_words(each),
+                (each.phase or "").lower(),
                 "" if each.seconds_left is None else _duration(each.seconds_left),
-                each.who,
+                each.who or (f"stopped early: {each.stopped_early}" if each.stopped_early else ""),
             )
         )
-    return f"{text_table.render(rows, right=range(2, 6))}\n{counts(found)}"
+    return f"{text_table.render(rows, right=(2, 3, 4, 7))}\n{counts(found)}"
+
+
+def _plateau_in_words(status: Status) -> str:
+    if status.plateau_left_at is None:
+        return {None: "", True: "on it", False: "left"}[status.plateau]
+    return f"left at {status.plateau_left_at:,}" + ", back" * bool(status.plateau)
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ from gpicl_flax.training.agreement import Agreement, Wish
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
+from gpicl_flax.training.early_stop import BY_UNSEEN_TASKS, EarlyStop
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.run_log import Row, RunLog
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
@@ -48,6 +49,7 @@ class Training:
       keep_checkpoints: newest checkpoints that are kept.
       curriculum: what of the tasks changes with the step; None, as in the paper: nothing.
       diagnostics: what is measured along training, and when; None: nothing.
+      early_stop: when a run ends before its last step; None, as in the paper: never.
 
     Raises:
       UsageError: a value is out of its range, or the steps do not divide.
@@ -61,10 +63,14 @@ class Training:
     keep_checkpoints: int = 2
     curriculum: Curriculum | None = None
     diagnostics: Diagnostics | None = None
+    early_stop: EarlyStop | None = None
 
     def __post_init__(self):
         check_positive_integers(self, "steps_per_dispatch", "accumulation", "checkpoint_period", "keep_checkpoints")
         check_types(self, steps=int, curriculum=(Curriculum, NoneType), diagnostics=(Diagnostics, NoneType))
+        check_types(self, early_stop=(EarlyStop, NoneType))
+        if self.early_stop and self.early_stop.judged_by == BY_UNSEEN_TASKS and self.diagnostics is None:
+            raise UsageError("EarlyStop.judged_by = 'unseen' needs Training.diagnostics = @Diagnostics()")
         check_types(self, checkpoint_seconds=(int, float, NoneType))
         if self.checkpoint_seconds is not None and self.checkpoint_seconds <= 0:
             raise UsageError(f"Training.checkpoint_seconds must be positive or None, not {self.checkpoint_seconds}")
@@ -112,10 +118,12 @@ class Trained(NamedTuple):
     """Members at their end.
 
     Attributes:
+      steps: the last step of each.
       params: the parameters of each after its last step; None for one that diverged.
       diverged: for each member why it diverged, or None.
     """
 
+    steps: list[int]
     params: list[Any]
     diverged: list[Diverged | None]
 
@@ -131,7 +139,8 @@ def train(
     mesh: jax.sharding.Mesh,
     stop: StopRequest,
 ) -> Trained:
-    """Trains every member to its last step or its divergence, from its folder's newest checkpoint if it has one.
+    """Trains every member to its end, from its folder's newest checkpoint if it has one: its last step, an early stop, or its
+    divergence.
 
     Members that start from different steps keep the difference: each sees the data of its own steps. One that has ended
     is carried along until all have, without anything that is computed for it being kept.
@@ -214,7 +223,7 @@ def train(
                     run.checkpoints.wait()
                 step = max(run.step for run in runs)
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")
-    return Trained([run.params for run in runs], [run.diverged for run in runs])
+    return Trained([run.step for run in runs], [run.params for run in runs], [run.diverged for run in runs])
 
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
@@ -293,14 +302,23 @@ class _MemberRun:
         if self.checkpoints.latest_step is not None:
             state, self.step = self.checkpoints.restore(self.like)
             self._saved_at = self.step
+        self._log = RunLog(
+            self.member.folder,
+            self.member.tasks,
+            self.step,
+            self.member.on_row,
+            steps=self._training.steps,
+            steps_per_dispatch=self._training.steps_per_dispatch,
+            early_stop=self._training.early_stop,
+        )
+        if state is not None:
             self._keep_at_the_end(state)
             self._on_checkpoint(state)
-        self._log = RunLog(self.member.folder, self.member.tasks.num_classes, self.step, self.member.on_row)
         return state
 
     @property
     def is_training(self) -> bool:
-        return not self.diverged and self.step < self._training.steps
+        return not self.diverged and self.step < self._log.ending.last_step
 
     def advance(self) -> int | None:
         """Counts the steps of a dispatch; returns the step after it, or None for a member that has ended."""

@@ -1,5 +1,7 @@
 """The logs of a run while it trains: metrics.jsonl and timing.jsonl."""
 
+import dataclasses
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +12,11 @@ import numpy as np
 from gpicl_flax import hosts
 from gpicl_flax.errors import Diverged
 from gpicl_flax.records import plateau
+from gpicl_flax.records.course import Course
 from gpicl_flax.records.json_lines import JsonLines
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.training.early_stop import EarlyStop, Ending
 
 Row = dict[str, Any]
 
@@ -20,17 +25,43 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 
 
 class RunLog:
-    """Writes metrics.jsonl and timing.jsonl."""
+    """Writes metrics.jsonl and timing.jsonl.
 
-    def __init__(self, folder: RunFolder, num_classes: int, start_step: int, on_row: Callable[[Row], None]):
+    Beside its metrics a row says how the run stands: `plateau`, whether its average loss is at the height of the plateau;
+    `plateau_left_at`, the step at which it was first under it, or null; `phase`, as far as diagnostics tell it, or null; and
+    `stopped_early`, why this row is the last, in that of a run that stops before its last step.
+
+    Attributes:
+      ending: when the run ends.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        tasks: TaskDistribution,
+        start_step: int,
+        on_row: Callable[[Row], None],
+        *,
+        steps: int,
+        steps_per_dispatch: int,
+        early_stop: EarlyStop | None,
+    ):
+        self.ending = Ending(steps)
+        self._course = Course(tasks.num_classes, tasks.num_tasks)
         self._folder = folder
-        self._threshold = plateau.threshold(num_classes)
+        self._threshold = plateau.threshold(tasks.num_classes)
         self._on_row = on_row
+        self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
         self._metrics, self._timing = JsonLines(folder.metrics), JsonLines(folder.timing)
         self._written_at = time.time()
         if self._writes:
-            self._metrics.drop_after(start_step)
+            for row in self._metrics.drop_after(start_step):
+                self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
             self._timing.drop_after(start_step)
+        # All processes have to end together, and only the first may read what it rewrites.
+        known = json.dumps([dataclasses.asdict(self._course), dataclasses.asdict(self.ending)])
+        course, ending = json.loads(hosts.share(known, "how the run stands"))
+        self._course, self.ending = Course(**course), Ending(**ending)
 
     @property
     def _writes(self) -> bool:
@@ -60,13 +91,29 @@ class RunLog:
         if diagnostics is not None:
             # JSON has no name for what is not finite.
             numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), diagnostics)
-            row["diagnostics"] = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
+            diagnostics = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
+        if self.ending.why and step == self.ending.last_step:
+            row["stopped_early"] = self.ending.why
+        self._follow(step, row["loss_ema"], diagnostics)
+        row |= {"plateau_left_at": self._course.left_at, "phase": self._course.phase}
+        if diagnostics is not None:
+            row["diagnostics"] = diagnostics
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)
         if time.time() - self._written_at > _WRITE_SECONDS:
             self.write()
         return None
+
+    def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
+        """Keeps `_course` and `ending` at what the rows tell."""
+        self._course.follow(step, loss_ema, diagnostics)
+        if self._early_stop is None or self.ending.why:
+            return
+        why = self._early_stop.reason(self.ending, step, self._course, loss_ema, diagnostics is not None)
+        last_step = step + self._steps_per_dispatch  # the device is already busy with these
+        if why and last_step < self.ending.last_step:
+            self.ending.why, self.ending.last_step = why, last_step
 
     def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
         self.write()

@@ -40,7 +40,7 @@ def scalars(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
         if isinstance(value, dict | list):
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 yield from walk(part, [*path, str(key)])
-        elif value is not None:  # what was not finite
+        elif value is not None and not isinstance(value, str):  # what was not finite, and words
             yield "/".join(path), float(value)
 
     return walk({name: value for name, value in row.items() if name != "step"}, [])

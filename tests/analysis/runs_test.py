@@ -1,8 +1,11 @@
+import json
 import math
 
 import pytest
 
-from gpicl_flax.analysis import evaluations, runs
+from gpicl_flax.analysis import evaluations, results, runs
+from gpicl_flax.records import json_lines
+from gpicl_flax.records.run_folder import RunFolder, write_json
 
 
 def test_the_table_has_a_row_a_run_in_the_order_of_their_names(make_run, tmp_path):
@@ -36,6 +39,25 @@ def test_plateaus_are_observed_or_censored_by_both_rules(make_run, tmp_path):
     assert math.isnan(table["unseen_plateau_steps"]["silent"])
     assert table["unseen_plateau_left"].isna().tolist() == [False, False, False, True]
     assert table["unseen_plateau_left"].iloc[:3].tolist() == [True, False, False]
+
+
+def test_a_run_that_stopped_early_says_why_and_its_plateau_is_censored_there(make_run, tmp_path):
+    for name, left_at in (("plateau", None), ("converged", 50)):
+        folder = make_run(tmp_path / name, left_at=left_at, unseen_left_at=None, steps=80)
+        *rows, last = json_lines.read(folder.metrics)
+        rows = [row | {"phase": "Plateau", "plateau_left_at": None} for row in rows] + [last | {"stopped_early": name}]
+        folder.metrics.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        write_json(folder.facts, folder.read_facts() | {"steps": 500})
+    make_run(tmp_path / "whole")
+    table = runs.load(tmp_path).set_index("run_id")
+    assert table["stopped_early"].iloc[:2].to_dict() == {"converged": "converged", "plateau": "plateau"}
+    assert table["stopped_early"].isna()["whole"]
+    assert table["plateau_steps"].to_dict() == {"converged": 50, "plateau": 80, "whole": 50}
+    assert table["plateau_left"].tolist() == [True, False, True]
+    assert table["unseen_plateau_steps"]["plateau"] == 80 and not table["unseen_plateau_left"]["plateau"]
+    assert (table["gaps"] == "").all() and table["ended"].tolist() == ["DONE"] * 3
+    text = results.plateau_sentence(RunFolder(tmp_path / "plateau"))
+    assert text.endswith("on unseen tasks not in 80. Stopped early at step 80 of 500 (plateau).")
 
 
 def test_the_last_evaluation_is_in_columns_by_base_dataset(make_run, make_curve, tmp_path):

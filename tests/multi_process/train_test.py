@@ -101,6 +101,26 @@ def test_a_run_of_four_processes_of_which_one_is_told_to_stop_goes_on_on_fewer(t
 
 
 @pytest.mark.launch
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_two_processes_stop_early_together(train, expected, tmp_path, goes_on):
+    """From the start, and from the checkpoint of step 24, before which the log has decided it."""
+    budget = 24 if goes_on else 4
+    folder = RunFolder(tmp_path / "run")
+    early_stop = ["Training.early_stop = @EarlyStop()", f"EarlyStop.plateau_steps = {budget}"]
+    if goes_on:
+        shutil.copytree(expected.path, folder.path)
+        folder.config.write_text("\n".join([folder.config.read_text(), *early_stop]))
+        for path in (folder.path / "DONE", folder.checkpoints / "30", folder.evaluations):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    codes, outputs = train(folder, *early_stop).wait()
+    assert codes == [0, 0], outputs
+    assert f"Stopped early at step {budget + 2} of 30 (plateau)" in outputs[0]
+    last = json_lines.read(folder.metrics)[-1]
+    assert last["step"] == budget + 2 and last["stopped_early"] == "plateau"
+    assert folder.latest_evaluation()["step"] == budget + 2 and folder.ended == "DONE"
+
+
+@pytest.mark.launch
 def test_members_of_a_stack_lie_on_the_devices_of_two_processes(start_job, bindings, expected, tmp_path):
     gin_file = tmp_path / "sweep.gin"
     gin_file.write_text("\n".join([*bindings, "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]"]))

@@ -20,10 +20,12 @@ def test_without_the_extra_it_is_refused(small_bindings, monkeypatch):
         parse([], [*small_bindings, *MODEL]).resolve(Run)
 
 
-def test_what_is_nested_has_a_path():
+def test_what_is_nested_has_a_path_and_what_is_no_number_is_left_out():
     row = {
         "step": 3,
         "loss": 2.0,
+        "phase": "Overfit",
+        "plateau_left_at": None,
         "diagnostics": {"matching_score": [[0.5, 0.25, None]], "grad_norms": {"block_0/key": 1.0}},
     }
     assert dict(scalars(row)) == {

@@ -1,0 +1,88 @@
+"""Early stop: a run that stands on its plateau too long, or has converged, need not make its last steps. Off in the paper."""
+
+import dataclasses
+import math
+from types import NoneType
+
+import gin
+
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.records.course import Course
+
+PLATEAU, CONVERGED = "plateau", "converged"
+BY_TRAINING_LOSS, BY_UNSEEN_TASKS = "training", "unseen"
+
+
+@dataclasses.dataclass
+class Ending:
+    """When a run ends, as far as its log has told it so far; all plain JSON.
+
+    Attributes:
+      last_step: that it makes.
+      why: 'plateau' or 'converged', for one that does not make all its steps; None for others.
+      best, best_at: the loss that the next is compared with, and its step; None: no comparison has begun.
+    """
+
+    last_step: int
+    why: str | None = None
+    best: float | None = None
+    best_at: int | None = None
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class EarlyStop:
+    """When a run ends before its last step.
+
+    It is decided from the rows of metrics.jsonl alone, so that a run that was interrupted stops where it would have
+    stopped. When a row is there, the device is busy with the dispatch after it: that is still made, and is the last. A run
+    that stops is saved, meta-tested and DONE like any other; `stopped_early` in its last row says why.
+
+    Attributes:
+      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never. The average of the
+        training loss comes under the threshold later than the loss itself, by some hundred steps.
+      converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over so many
+        steps ('converged'); None: never.
+      min_improvement: what counts as falling, as a share of the lowest loss so far.
+      judged_by: 'training': the plateau and the loss are those of the average of the training loss; 'unseen': those of the
+        mean of the last losses on unseen tasks, which alone tell under a bias or a curriculum (see `records.plateau`).
+
+    Raises:
+      UsageError: a value is out of its range, or there is no rule.
+    """
+
+    plateau_steps: int | None = None
+    converged_steps: int | None = None
+    min_improvement: float = 0.01
+    judged_by: str = BY_TRAINING_LOSS
+
+    def __post_init__(self):
+        check_types(self, plateau_steps=(int, NoneType), converged_steps=(int, NoneType), min_improvement=(int, float))
+        rules = [name for name in ("plateau_steps", "converged_steps") if getattr(self, name) is not None]
+        check_positive_integers(self, *rules)
+        if not rules:
+            raise UsageError("EarlyStop needs EarlyStop.plateau_steps or EarlyStop.converged_steps")
+        if not 0 <= self.min_improvement < 1:
+            raise UsageError(f"EarlyStop.min_improvement must be in 0..1 and less than 1, not {self.min_improvement}")
+        if self.judged_by not in (BY_TRAINING_LOSS, BY_UNSEEN_TASKS):
+            raise UsageError(f"EarlyStop.judged_by must be 'training' or 'unseen', not {self.judged_by!r}")
+
+    def reason(self, ending: Ending, step: int, course: Course, loss_ema: float, diagnosed: bool) -> str | None:
+        """Why a run stops after this row of its log, or None; to be called with every row.
+
+        Args:
+          ending: keeps the loss that later ones are compared with.
+          course: of the run, up to this row.
+          loss_ema, diagnosed: of this row; whether it holds diagnostics.
+        """
+        by_unseen = self.judged_by == BY_UNSEEN_TASKS
+        left_at = course.unseen_left_at if by_unseen else course.left_at
+        if left_at is None:
+            stands = self.plateau_steps is not None and step >= self.plateau_steps
+            return PLATEAU if stands else None
+        loss = course.unseen_average if by_unseen else loss_ema
+        if self.converged_steps is None or not math.isfinite(loss) or by_unseen and not diagnosed:
+            return None
+        if ending.best is None or loss < ending.best * (1 - self.min_improvement):
+            ending.best, ending.best_at = loss, step
+        return CONVERGED if step - ending.best_at >= self.converged_steps else None
