@@ -58,7 +58,7 @@ class TimedTraining:
     def __call__(self) -> jax.Array:
         """One dispatch."""
         with jax.set_mesh(self.mesh):
-            self.states, metrics = self._train_steps(self.states, self.knobs, self.placed, self.batch)
+            self.states, metrics, _ = self._train_steps(self.states, self.knobs, self.placed, self.batch)
         return metrics["loss"]
 
 

@@ -124,7 +124,12 @@ def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
 
 def replicate(mesh: jax.sharding.Mesh, tree):
     """Places host arrays, equal on all processes, whole on every device of the mesh."""
-    return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec()), np.asarray(x)), tree)
+    return jax.tree.map(lambda x: _place(whole(mesh), np.asarray(x)), tree)
+
+
+def whole(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def whole_rows(mesh: jax.sharding.Mesh) -> Format:
@@ -132,7 +137,7 @@ def whole_rows(mesh: jax.sharding.Mesh) -> Format:
 
     By default a TPU stores the axis in one piece that wastes less on padding; every program would first transpose it.
     """
-    return Format(Layout(major_to_minor=(0, 1)), NamedSharding(mesh, PartitionSpec()))
+    return Format(Layout(major_to_minor=(0, 1)), whole(mesh))
 
 
 def shard_batch(mesh: jax.sharding.Mesh, tree):
@@ -162,7 +167,7 @@ def shard_members(mesh: jax.sharding.Mesh, tree):
 
 def constrain_replicated(mesh: jax.sharding.Mesh, tree):
     """Inside jit: makes every array whole on every device, so that every process can read it."""
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.lax.with_sharding_constraint(tree, whole(mesh))
 
 
 def constrain_batch(mesh: jax.sharding.Mesh, tree):

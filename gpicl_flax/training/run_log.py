@@ -43,8 +43,8 @@ class RunLog:
             self._metrics.flush()
             self._timing.flush()
 
-    def add(self, step: int, metrics: dict[str, np.ndarray], diagnostics: dict[str, Any] | None) -> Diverged | None:
-        """Takes the metrics [steps] of the steps up to `step`, and what was diagnosed after it, if it was.
+    def add(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> Diverged | None:
+        """Takes the metrics [steps] of the steps up to `step`, and what was measured at it: diagnostics, say, by that name.
 
         If the metrics are not finite, marks the folder and says so.
         """
@@ -57,10 +57,9 @@ class RunLog:
             # An average over time is read at its end, all else is the mean over the dispatch.
             row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
         row["plateau"] = row["loss_ema"] >= self._threshold
-        if diagnostics is not None:
-            # JSON has no name for what is not finite.
-            numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), diagnostics)
-            row["diagnostics"] = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
+        # JSON has no name for what is not finite.
+        numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), measured)
+        row |= jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)
