@@ -52,7 +52,7 @@ def batches(dataset):
     return next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, steps_per_batch=STEPS))
 
 
-def measured(dataset, model, optimizer, *, accumulation=1, **shape):
+def measured(dataset, model, optimizer, /, *, accumulation=1, **shape):
     """The telemetry of the last of four steps, and the state after them."""
     mesh = partitioning.MeshShape(**shape).build()
     with jax.set_mesh(mesh):
