@@ -1,5 +1,6 @@
 """How gradients, updates and parameters move on the plateau and after it, run beside run (Figs 9 and 16 of the paper)."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,8 +55,10 @@ def draw(study: Study) -> Chart:
         if len(own := runs[runs["intervention"] == intervention])
     ]
     labels = _labels([[*run["panel"].split(", "), run["intervention"]] for run in chosen])[:_RUNS]
-    chart = _draw({name: one_run.read(folders[run["run_id"]]) for name, run in zip(labels, chosen, strict=False)})
-    return chart if len(chosen) <= _RUNS else _also_left_out(chart, len(chosen) - _RUNS)
+    drawn = _draw({name: one_run.read(folders[run["run_id"]]) for name, run in zip(labels, chosen, strict=False)})
+    if len(chosen) <= _RUNS:
+        return drawn
+    return dataclasses.replace(drawn, caption=f"{drawn.caption} {len(chosen) - _RUNS} further runs are not drawn.")
 
 
 def draw_run(run: OneRun) -> Chart:
@@ -130,10 +133,6 @@ def _finish(axes: Axes, quantity: str, words: str, known: bool) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _also_left_out(of: Chart, count: int) -> Chart:
-    return Chart(of.name, of.title, f"{of.caption} {count} further runs are not drawn.", of.figure, of.numbers)
 
 
 _CAPTION = (

@@ -79,7 +79,6 @@ class Training:
                     f"Training.{name} = {getattr(self, name)} is not a multiple of "
                     f"Training.steps_per_dispatch = {self.steps_per_dispatch}"
                 )
-
         if self.telemetry and self.steps_per_dispatch == 1:
             raise UsageError(
                 "Training.telemetry compares steps of a dispatch: Training.steps_per_dispatch must be at least 2"

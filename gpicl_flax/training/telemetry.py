@@ -22,9 +22,9 @@ class Telemetry:
     """When a run is measured; it goes to the rows of metrics.jsonl, under 'telemetry'.
 
     A row has, for the last step of its dispatch: the L2 norms of the gradient and of the update, and the cosines of each with
-    that of the step before, of the whole model and by parameter tensor ('tensors'); the distance from the initial
-    parameters after it; and for optimisers that have Adam's two moments, the norms of both. The gradient is that of the loss, before any
-    clipping; the update is what is added to the parameters. A cosine with nothing is null.
+    that of the step before, of the whole model and by parameter tensor ('tensors'); the L2 distance from the initial
+    parameters after it; and for optimisers that have Adam's two moments, the L2 norms of both. The gradient is that of the
+    loss, before any clipping; the update is what is added to the parameters. A cosine with nothing is null.
 
     Attributes:
       period: steps between two of them; they come at the end of a dispatch.
