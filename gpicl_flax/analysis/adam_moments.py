@@ -30,7 +30,8 @@ def draw(run: OneRun) -> Chart:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
-        axes.set_ylim(bottom=0)
+        axes.update_datalim([(table["step"].iloc[0], 0)])
+        axes.autoscale_view()
     diagnostics.mark_drops(grid, drops)
     if drops:
         grid[-1].legend(frameon=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy import ndimage
 
 from gpicl_flax.analysis import chart, one_run
@@ -112,7 +112,7 @@ def _draw(runs: Mapping[str, OneRun]) -> Chart:
             _finish(axes, quantity, words, known=table[quantity].notna().any())
         for axes in column[len(panels) :]:
             axes.axis("off")
-            axes.legend(handles.values(), handles, loc="center", frameon=False, fontsize="large")
+            axes.legend(handles.values(), handles, loc="center left", frameon=False)
     figure.supxlabel("training step", fontsize="medium")
     figure.align_ylabels()
     return Chart(_NAME, _TITLE, _CAPTION, figure, table)
@@ -131,8 +131,11 @@ def _finish(axes: Axes, quantity: str, words: str, known: bool) -> None:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="0.4")
     elif quantity == "unseen_loss":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
 
 
 _CAPTION = (

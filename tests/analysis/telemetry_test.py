@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpicl_flax import cli
-from gpicl_flax.analysis import adam_moments, gradient_dynamics, one_run, study, tensor_gradients
+from gpicl_flax.analysis import adam_moments, gradient_dynamics, one_run, report, study, tensor_gradients
 from gpicl_flax.analysis.chart import COLOURS
 
 TENSORS = ("block_0/query/kernel", "block_2/query/kernel", "block_10/query/kernel", "logits/bias")
@@ -147,11 +146,14 @@ def test_more_runs_than_colours_allow_are_counted(make_run, tmp_path):
 
 
 def test_a_report_has_what_there_is(make_run, tmp_path):
-    with_telemetry(make_run(tmp_path / "a", labels={"intervention": "a"}, diagnostics_period=None))
-    make_run(tmp_path / "b", labels={"intervention": "b"}, ended=None)
-    figures = {"gradient_dynamics.png", "adam_moments_a.png", "tensor_gradients_a.png"}
-    for folder, expected in ((".", figures), ("b", set())):
-        assert cli.main(["report", str(tmp_path / folder)]) == 0
-        page = (tmp_path / folder / "report" / "index.html").read_text()
-        assert {figure for figure in figures if figure in page} == expected
-        assert ("No run has telemetry" in page) == (not expected)
+    folder = with_telemetry(make_run(tmp_path / "a", labels={"intervention": "a"}, diagnostics_period=None))
+    other = make_run(tmp_path / "b", labels={"intervention": "b"}, ended=None)
+    drawn = {"gradient_dynamics", "adam_moments_a", "tensor_gradients_a"}
+    of_the_study = {chart.name: chart for chart in report._charts_of_a_sweep(study.load(tmp_path), None)}
+    assert {name for name, chart in of_the_study.items() if chart.figure} > drawn | {"diagnostics_b"}
+    assert "adam_moments_b" not in of_the_study and "diagnostics_a" not in of_the_study
+    of_a, of_b = (
+        {chart.name: chart for chart in report._charts_of_a_run(one_run.read(run))} for run in (folder, other)
+    )
+    assert {name for name, chart in of_a.items() if chart.figure} == drawn | {"learning_curve"}
+    assert "No run has telemetry" in of_b["gradient_dynamics"].caption and of_b.keys() < of_a.keys() | {"diagnostics_b"}
