@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow test-launch libtpu aot benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics clean
+.PHONY: help install quickstart test test-slow test-launch libtpu aot benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -19,6 +19,7 @@ help:
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"
 	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make benchmark-diagnostics  what diagnostics along training cost, against a training step"
+	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 
@@ -67,6 +68,9 @@ benchmark-data: install
 
 benchmark-diagnostics: install
 	$(BIN)/python benchmarks/diagnostics.py
+
+benchmark-telemetry: install
+	$(BIN)/python benchmarks/telemetry.py
 
 clean:
 	rm -rf $(VENV) runs/quickstart

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gpicl_flax.models import SequenceModel
@@ -35,7 +36,15 @@ def noise(input_shape: tuple[int, ...], num_examples: int = 60_000) -> BaseDatas
 class TimedTraining:
     """Training steps of a stack of `num_members` equal runs but for their seeds, `steps` a dispatch."""
 
-    def __init__(self, model: SequenceModel, tasks: TaskDistribution, *, num_members: int = 1, steps: int = 4):
+    def __init__(
+        self,
+        model: SequenceModel,
+        tasks: TaskDistribution,
+        *,
+        num_members: int = 1,
+        steps: int = 4,
+        telemetry: bool = False,
+    ):
         self.model, self.tasks, self.steps = model, tasks, steps
         self.dataset = noise(tasks.input_shape)
         self.form = tasks.projection_form(self.dataset.stored_shape)
@@ -54,12 +63,19 @@ class TimedTraining:
             self.knobs = partitioning.shard_members(
                 self.mesh, Knobs(np.array(seeds, np.uint32), np.full(num_members, 0.1, np.float32))
             )
+            if telemetry:
+                self.knobs = self.knobs._replace(initial_params=jax.tree.map(jnp.copy, self.states.params))
 
     def __call__(self) -> jax.Array:
         """One dispatch."""
         with jax.set_mesh(self.mesh):
-            self.states, metrics = self._train_steps(self.states, self.knobs, self.placed, self.batch)
+            self.states, metrics, _ = self._train_steps(self.states, self.knobs, self.placed, self.batch)
         return metrics["loss"]
+
+    def compiled(self) -> jax.stages.Compiled:
+        """The program of a dispatch."""
+        with jax.set_mesh(self.mesh):
+            return self._train_steps.lower(self.states, self.knobs, self.placed, self.batch).compile()
 
 
 def seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:

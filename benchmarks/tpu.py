@@ -28,7 +28,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel, recurrence
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import ahead, collectives, hlo, optimizers, partitioning, topology
-from gpicl_flax.training.loop import Training
+from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of
 from gpicl_flax.training.step import sequence_losses
 

@@ -11,8 +11,8 @@ from gpicl_flax import hosts
 from gpicl_flax.errors import GpiclError, Preempted
 from gpicl_flax.records import claim
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.training.loop import Row
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.run_log import Row
 
 _POLL_SECONDS = 1.0
 

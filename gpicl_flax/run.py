@@ -26,10 +26,12 @@ from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning, tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.loop import Member, Row, Training, train
+from gpicl_flax.training.loop import Member, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.run_log import Row
+from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 
 # What may change when a run goes on: where its data come from and lie, and what it is laid out on.

@@ -1,7 +1,7 @@
 """The mechanics of one run over its steps: losses, what its heads compare and attend to, gradients by part."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -42,17 +42,16 @@ def draw(run: OneRun) -> Chart:
         in_blocks = gradients["part"].map(_block) != ""
         parts = gradients["part"][in_blocks if block else ~in_blocks].map(_part).unique().tolist()
         _draw_gradients(axes, block, gradients[gradients["part"].map(_block) == block], parts)
-    drops = _drops(run, table)
+    marked = drops(run, table)
+    mark_drops(grid, marked)
     for axes in grid:
-        for (rule, step), dash in zip(drops.items(), ("--", ":"), strict=False):
-            axes.axvline(step, color=BLACK, linestyle=dash, linewidth=1, zorder=1, label=f"plateau left, by {rule}")
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
     _legend(grid[0], grid[0].get_legend_handles_labels()[0])
     grid[-1].set_xlabel("training step")
     grid[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.align_ylabels()
-    return Chart(name, title, _caption(drops), figure, table)
+    return Chart(name, title, _caption(marked), figure, table)
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
@@ -77,8 +76,8 @@ def _flat(value) -> list[tuple[str, float]]:
     return [("", value)]
 
 
-def _drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
-    """The steps at which the plateau was left, by rule; a run still on it has none."""
+def drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
+    """The steps at which the plateau was left, by rule, given the run's `numbers`; a run still on it has none."""
     classes = run.facts.get("num_classes")
     if not isinstance(classes, int):
         return {}
@@ -90,6 +89,19 @@ def _drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
         ),
     }
     return {rule: step for rule, step in left.items() if step is not None}
+
+
+def mark_drops(grid: Iterable[Axes], marked: dict[str, int]) -> None:
+    """A vertical line at each drop."""
+    for axes in grid:
+        for (rule, step), dash in zip(marked.items(), ("--", ":"), strict=False):
+            axes.axvline(step, color=BLACK, linestyle=dash, linewidth=1, zorder=1, label=f"plateau left, by {rule}")
+
+
+def drops_in_words(marked: dict[str, int]) -> str:
+    """A sentence."""
+    marks = " and ".join(f"by its {rule} at step {step:,}" for rule, step in marked.items())
+    return f"The run has {f'left its plateau {marks}' if marks else 'not left its plateau'}."
 
 
 def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
@@ -151,10 +163,9 @@ def _legend(axes: Axes, handles: list[Line2D]) -> None:
     )
 
 
-def _caption(drops: dict[str, int]) -> str:
-    marks = " and ".join(f"by its {rule} at step {step:,}" for rule, step in drops.items())
+def _caption(marked: dict[str, int]) -> str:
     return (
-        f"One run over its training steps. It has {f'left its plateau {marks}' if marks else 'not left its plateau'}. Losses "
+        f"One run over its training steps. {drops_in_words(marked)} Losses "
         "on unseen tasks, scores, attention and gradient norms are of one fixed batch of unseen tasks. Scores and attention "
         "are between 0 and 1, a line a head, coloured by layer; the dotted level is what examples of the same class would get "
         "if all examples got the same. Gradient norms are of the parts of the model, a panel a block."

@@ -13,6 +13,7 @@ BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 # Bindings that make no setting: what repetitions differ in, what has a place of its own, and what changes no result.
 _NO_SETTING = (
     "Run.seed", "Run.labels", "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob", "Loader.", "MeshShape.",
+    "Training.telemetry", "Telemetry.",
 )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ class OneRun:
       bindings: of config.gin, their values as text; empty where it cannot be read.
       metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
       diagnostics: what was diagnosed, by step, in the order of the steps.
+      telemetry: what was measured of gradients and updates, a row a step that has it. The columns have two levels: 'tensor',
+        its path or '' for the whole model, and 'quantity', such as grad_norm.
       evaluations: the run's own meta-tests, in the order of their steps.
       gaps: what is missing or damaged, a phrase each.
     """
@@ -38,6 +40,7 @@ class OneRun:
     bindings: dict[str, str]
     metrics: pd.DataFrame
     diagnostics: dict[int, dict[str, Any]]
+    telemetry: pd.DataFrame
     evaluations: list[dict[str, Any]]
     gaps: list[str]
 
@@ -57,6 +60,7 @@ def read(folder: RunFolder) -> OneRun:
     if not rows and facts.get("steps") != 0:
         gaps.append("no metrics")
     diagnostics = {step: row.pop("diagnostics") for step, row in rows.items() if "diagnostics" in row}
+    telemetry = {step: row.pop("telemetry") for step, row in rows.items() if "telemetry" in row}
     stopped_early = rows[max(rows)].get("stopped_early") if rows else None
     for row, name in itertools.product(rows.values(), _WORDS):
         row.pop(name, None)
@@ -72,6 +76,7 @@ def read(folder: RunFolder) -> OneRun:
         bindings,
         metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
         {step: values for step, values in diagnostics.items() if isinstance(values, dict)},
+        _telemetry({step: values for step, values in telemetry.items() if isinstance(values, dict)}),
         evaluations,
         gaps,
     )
@@ -125,6 +130,28 @@ def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
 def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:
     """The names of all numbers of the rows; the two losses also where no row has them."""
     return list(dict.fromkeys(["loss", "loss_ema", *(name for row in rows.values() for name in row)]))
+
+
+def _telemetry(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    """The numbers of rows of telemetry; what is none, or was not finite, is missing."""
+    flat = {}
+    for step, values in rows.items():
+        tensors = values.get("tensors")
+        parts = {"": values} | (tensors if isinstance(tensors, dict) else {})
+        flat[step] = {
+            (tensor, quantity): value
+            for tensor, own in parts.items()
+            if isinstance(own, dict)
+            for quantity, value in own.items()
+            if quantity != "tensors"
+        }
+    columns = list(dict.fromkeys(column for row in flat.values() for column in row))
+    index = pd.Index(list(flat), name="step", dtype=int)
+    levels = pd.MultiIndex.from_arrays([*zip(*columns, strict=True)] or [[], []], names=["tensor", "quantity"])
+    table = pd.DataFrame(
+        [[row.get(column) for column in columns] for row in flat.values()], index=index, columns=levels
+    )
+    return table.apply(pd.to_numeric, errors="coerce")
 
 
 def _read_evaluations(path: epath.Path, gaps: list[str]) -> list[dict[str, Any]]:

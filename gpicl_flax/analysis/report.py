@@ -9,8 +9,10 @@ import pandas as pd
 from etils import epath
 
 from gpicl_flax.analysis import (
+    adam_moments,
     cost,
     diagnostics,
+    gradient_dynamics,
     learning_curve,
     matching_growth,
     one_run,
@@ -20,6 +22,7 @@ from gpicl_flax.analysis import (
     plateau_lengths,
     study,
     survival_curves,
+    tensor_gradients,
 )
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import BASELINE, RULES, by_panel
@@ -36,6 +39,7 @@ _CHARTS = (
     (cost.draw, "panel", 4),
     (lambda of, _: phase_diagram.draw(of), "setting", 3),
     (lambda of, _: matching_growth.draw(of), "panel", 3),
+    (lambda of, _: gradient_dynamics.draw(of), "panel", 8),
 )
 
 
@@ -83,17 +87,29 @@ def _charts_of_a_sweep(of: Study, after_drop: int | None) -> Iterator[Chart]:
                 title = f"{chart.title} ({number} of {len(parts)})"
                 chart = dataclasses.replace(chart, name=f"{chart.name}_{number}", title=title)
             yield chart
-    diagnosed = of.table[of.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
-    if diagnosed.empty:
+    diagnosed = of.table["unseen_plateau_steps"].notna()
+    measured = of.table[diagnosed | (of.table["telemetry_rows"] > 0)].dropna(subset=["panel", "intervention"])
+    if not diagnosed[measured.index].any():
         yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
-    one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
+    one_each = measured.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
     for index in sorted(one_each.index, key=lambda index: of.interventions.index(of.table["intervention"][index])):
-        yield diagnostics.draw(one_run.read(of.folders[index]))
+        run = one_run.read(of.folders[index])
+        if run.diagnostics:
+            yield diagnostics.draw(run)
+        yield from _charts_of_telemetry(run)
 
 
 def _charts_of_a_run(run: OneRun) -> Iterator[Chart]:
     yield learning_curve.chart(run)
     yield diagnostics.draw(run)
+    yield gradient_dynamics.draw_run(run)
+    yield from _charts_of_telemetry(run)
+
+
+def _charts_of_telemetry(run: OneRun) -> Iterator[Chart]:
+    if len(run.telemetry):
+        yield adam_moments.draw(run)
+        yield tensor_gradients.draw(run)
 
 
 def _save(chart: Chart, out: epath.Path) -> None:

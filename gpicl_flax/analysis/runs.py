@@ -63,6 +63,7 @@ def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
       plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
         length is censored: it is the last step;
       unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics;
+      telemetry_rows: measurements of gradients and updates in the log;
       evaluated_at: the step of the last evaluation, and for each of its curves `evaluations.NUMBERS`, in columns such as
         unseen_last_low[digits].
     """
@@ -101,6 +102,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
     rule = plateau.left_by_unseen_tasks_at
     row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
+    row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
         numbers = evaluations.numbers(curve)

@@ -21,7 +21,7 @@ ASSUMPTION = (
     "60,000 examples of the input shape."
 )
 # What of a run changes no training program, or is taken account of in another way.
-_ELSEWHERE = ("MetaTest.", "Diagnostics.", "EarlyStop.", "Loader.num_workers")
+_ELSEWHERE = ("MetaTest.", "Diagnostics.", "EarlyStop.", "Telemetry.", "Loader.num_workers")
 _ELSEWHERE_EXACTLY = (
     "Run.meta_test",
     "Run.tensorboard",

@@ -14,8 +14,8 @@ from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.run import Run, Start, check_folder, execute_stack
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.training.loop import Row
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.run_log import Row
 
 # From a number of steps and of members to what is called with each row of metrics and the index of its member.
 MakeProgress = Callable[[int, int], Callable[[Row, int], None]]

@@ -12,8 +12,8 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.loop import Training
 from gpicl_flax.training.placement import Placed
+from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import Knobs, make_train_steps
 
@@ -65,7 +65,11 @@ def trace(
         state,
         partitioning.stacked(shardings_of(state)),
     )
-    knobs = Knobs(shape(jnp.uint32, (num_members,), "member"), shape(jnp.float32, (num_members,), "member"))
+    knobs = Knobs(
+        shape(jnp.uint32, (num_members,), "member"),
+        shape(jnp.float32, (num_members,), "member"),
+        states.params if training.telemetry else None,
+    )
     coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), form.coordinates(form.basis_shape))
     stored = int(np.prod(form.basis_shape))
     rows = (training.steps_per_dispatch, num_members, tasks.task_batch_size)

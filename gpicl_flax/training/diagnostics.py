@@ -48,10 +48,6 @@ class Diagnostics:
     def __post_init__(self):
         check_positive_integers(self, "period", "num_sequences")
 
-    def is_due(self, step: int, steps_per_dispatch: int) -> bool:
-        """Whether the dispatch that ends with `step` reaches a multiple of the period."""
-        return step // self.period > (step - steps_per_dispatch) // self.period
-
 
 class Diagnose:
     """Called with the parameters [S, ...] of a stack: its members' diagnostics, arrays [S, ...].

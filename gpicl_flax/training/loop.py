@@ -7,87 +7,29 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from types import NoneType
 from typing import Any, NamedTuple
 
-import gin
 import jax
 import numpy as np
 import optax
 
 from gpicl_flax import hosts
-from gpicl_flax.errors import Diverged, Preempted, UsageError, check_positive_integers, check_types
+from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.tasks.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training import partitioning, placement, telemetry
 from gpicl_flax.training.agreement import Agreement, Wish
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
-from gpicl_flax.training.early_stop import BY_UNSEEN_TASKS, EarlyStop
+from gpicl_flax.training.diagnostics import Diagnose
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.run_log import Row, RunLog
+from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
 from gpicl_flax.training.step import Knobs, Metrics, make_train_steps
-
-
-@gin.configurable
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How long and in which portions a run trains.
-
-    Attributes:
-      steps: training steps of the whole run; 0: only meta-test what the run starts with.
-      steps_per_dispatch: steps that one call of the device makes; their mean is one row of metrics.jsonl.
-      accumulation: parts that a batch is split into to save memory; the result is that of the whole batch.
-      checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch; the last step is always saved.
-      checkpoint_seconds: after so long without a checkpoint there is one as well; None: never.
-      keep_checkpoints: newest checkpoints that are kept.
-      curriculum: what of the tasks changes with the step; None, as in the paper: nothing.
-      diagnostics: what is measured along training, and when; None: nothing.
-      early_stop: when a run ends before its last step; None, as in the paper: never.
-
-    Raises:
-      UsageError: a value is out of its range, or the steps do not divide.
-    """
-
-    steps: int = 50_000
-    steps_per_dispatch: int = 10
-    accumulation: int = 1
-    checkpoint_period: int = 1000
-    checkpoint_seconds: float | None = 600.0
-    keep_checkpoints: int = 2
-    curriculum: Curriculum | None = None
-    diagnostics: Diagnostics | None = None
-    early_stop: EarlyStop | None = None
-
-    def __post_init__(self):
-        check_positive_integers(self, "steps_per_dispatch", "accumulation", "checkpoint_period", "keep_checkpoints")
-        check_types(self, steps=int, curriculum=(Curriculum, NoneType), diagnostics=(Diagnostics, NoneType))
-        check_types(self, early_stop=(EarlyStop, NoneType))
-        if self.early_stop and self.early_stop.judged_by == BY_UNSEEN_TASKS and self.diagnostics is None:
-            raise UsageError("EarlyStop.judged_by = 'unseen' needs Training.diagnostics = @Diagnostics()")
-        check_types(self, checkpoint_seconds=(int, float, NoneType))
-        if self.checkpoint_seconds is not None and self.checkpoint_seconds <= 0:
-            raise UsageError(f"Training.checkpoint_seconds must be positive or None, not {self.checkpoint_seconds}")
-        if self.steps < 0:
-            raise UsageError(f"Training.steps must not be negative, but is {self.steps}")
-        for name in ("steps", "checkpoint_period"):
-            if getattr(self, name) % self.steps_per_dispatch:
-                raise UsageError(
-                    f"Training.{name} = {getattr(self, name)} is not a multiple of "
-                    f"Training.steps_per_dispatch = {self.steps_per_dispatch}"
-                )
-
-    def is_diagnosed(self, step: int | None) -> bool:
-        """Whether there are diagnostics after the dispatch that ends with `step`; None: of a run that had ended before."""
-        if self.diagnostics is None or step is None:
-            return False
-        return self.diagnostics.is_due(step, self.steps_per_dispatch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +98,7 @@ def train(
     with contextlib.ExitStack() as stack:
         like = abstract_state(model, optimizer, tasks, mesh=mesh)
         runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
+        initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
         train_steps = make_train_steps(
             model,
@@ -174,7 +117,7 @@ def train(
             np.array([member.seed for member in members], np.uint32),
             np.array([member.tasks.permute_labels_prob for member in members], np.float32),
         )
-        knobs = partitioning.shard_members(mesh, knobs)
+        knobs = partitioning.shard_members(mesh, knobs)._replace(initial_params=initial_params)
         batches = TrainingBatches(
             [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
             dataset.train,
@@ -204,11 +147,13 @@ def train(
         running, agreement, saved_at = None, Agreement(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
-            states, metrics = train_steps(states, knobs, placed, batch)
+            states, metrics, measured = train_steps(states, knobs, placed, batch)
             _log(runs, running, training)
-            running = _Dispatch([run.advance() for run in runs], metrics)
-            if any(map(training.is_diagnosed, running.steps)):
-                running = running._replace(diagnostics=diagnose(states.params))
+            running = _Dispatch([run.advance() for run in runs], metrics, {})
+            if any(training.is_due("telemetry", step) for step in running.steps):
+                running.measured["telemetry"] = measured
+            if any(training.is_due("diagnostics", step) for step in running.steps):
+                running.measured["diagnostics"] = diagnose(states.params)
             # A checkpoint never stands for steps that are not in the log.
             if any(run.is_due(Wish.GO_ON) for run in runs):
                 running = _log(runs, running, training)
@@ -228,20 +173,19 @@ def train(
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
     """Of the members' checkpoints, and fresh where there is none yet."""
-    members = [run.member for run in runs]
     restored = [run.restore() for run in runs]
     if all(restored):
         return stack_states(restored)
-    fresh = init_states(
-        model,
-        [member.optimizer for member in members],
-        members[0].tasks,
-        seeds=[member.seed for member in members],
-        mesh=mesh,
-    )
+    fresh = _fresh_states(model, runs, mesh)
     if not any(restored):
         return fresh
     return stack_states([state or member_state(fresh, index, runs[0].like) for index, state in enumerate(restored)])
+
+
+def _fresh_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
+    members = [run.member for run in runs]
+    seeds = [member.seed for member in members]
+    return init_states(model, [member.optimizer for member in members], members[0].tasks, seeds=seeds, mesh=mesh)
 
 
 class _Dispatch(NamedTuple):
@@ -250,22 +194,23 @@ class _Dispatch(NamedTuple):
     Attributes:
       steps: for each member the step after it; None: it had ended before.
       metrics: [steps, S].
-      diagnostics: [S, ...], after it.
+      measured: arrays [S, ...] at its end, under the name of what asks for them in `Training`.
     """
 
     steps: list[int | None]
     metrics: Metrics
-    diagnostics: Any = None
+    measured: dict[str, Any]
 
 
 def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Training) -> None:
     """Waits for a dispatch and logs it for the members that had not ended before it."""
     if running is None:
         return
-    metrics, diagnostics = jax.device_get((running.metrics, running.diagnostics))
+    metrics, measured = jax.device_get((running.metrics, running.measured))
     for index, (run, step) in enumerate(zip(runs, running.steps, strict=True)):
         if step is not None and not run.diverged:
-            own = jax.tree.map(lambda x, index=index: x[index], diagnostics) if training.is_diagnosed(step) else None
+            due = {name: values for name, values in measured.items() if training.is_due(name, step)}
+            own = jax.tree.map(lambda x, index=index: x[index], due)
             run.log(step, {name: values[:, index] for name, values in metrics.items()}, own)
 
 
@@ -353,6 +298,8 @@ class _MemberRun:
         if not self.is_training:
             self.params = state.params
 
-    def log(self, step: int, metrics: dict[str, np.ndarray], diagnostics: dict[str, Any] | None) -> None:
-        """Logs the metrics [steps] of a dispatch and the diagnostics after it, or notes that the run diverged in it."""
-        self.diverged = self._log.add(step, metrics, diagnostics)
+    def log(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> None:
+        """Logs the metrics [steps] of a dispatch and what was measured at its end, or notes that the run diverged in it."""
+        if "telemetry" in measured:
+            measured |= {"telemetry": telemetry.by_tensor(measured["telemetry"], self.like.params)}
+        self.diverged = self._log.add(step, metrics, measured)

@@ -74,8 +74,8 @@ class RunLog:
             self._metrics.flush()
             self._timing.flush()
 
-    def add(self, step: int, metrics: dict[str, np.ndarray], diagnostics: dict[str, Any] | None) -> Diverged | None:
-        """Takes the metrics [steps] of the steps up to `step`, and what was diagnosed after it, if it was.
+    def add(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> Diverged | None:
+        """Takes the metrics [steps] of the steps up to `step`, and what was measured at it: diagnostics, say, by that name.
 
         If the metrics are not finite, marks the folder and says so.
         """
@@ -88,16 +88,13 @@ class RunLog:
             # An average over time is read at its end, all else is the mean over the dispatch.
             row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
         row["plateau"] = row["loss_ema"] >= self._threshold
-        if diagnostics is not None:
-            # JSON has no name for what is not finite.
-            numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), diagnostics)
-            diagnostics = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
+        # JSON has no name for what is not finite.
+        numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), measured)
+        measured = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
         if self.ending.why and step == self.ending.last_step:
             row["stopped_early"] = self.ending.why
-        self._follow(step, row["loss_ema"], diagnostics)
-        row |= {"plateau_left_at": self._course.left_at, "phase": self._course.phase}
-        if diagnostics is not None:
-            row["diagnostics"] = diagnostics
+        self._follow(step, row["loss_ema"], measured.get("diagnostics"))
+        row |= {"plateau_left_at": self._course.left_at, "phase": self._course.phase} | measured
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)

@@ -5,7 +5,7 @@ It trains a stack of runs at once (see `state`).
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gpicl_flax.records import plateau
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.training import optimizers, partitioning
+from gpicl_flax.training import optimizers, partitioning, telemetry
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import Placed, projection_bytes
 from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
@@ -31,10 +31,12 @@ class Knobs(NamedTuple):
     Attributes:
       seed: [S] uint32, of their tasks.
       permute_labels_prob: [S] float32.
+      initial_params: [S, ...], what telemetry measures distances from; None: no telemetry, and nothing of it in the program.
     """
 
     seed: np.ndarray | jax.Array
     permute_labels_prob: np.ndarray | jax.Array
+    initial_params: Any = None
 
 
 def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -53,7 +55,7 @@ def make_train_steps(
     num_members: int = 1,
     accumulation: int = 1,
     curriculum: Curriculum | None = None,
-) -> Callable[[TrainState, Knobs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Knobs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
     """A jitted function that makes as many steps as its batch holds, and donates the states it is given.
 
     Args:
@@ -63,10 +65,10 @@ def make_train_steps(
       curriculum: what of the tasks changes with the step; None: nothing.
 
     Returns:
-      (states, knobs, placed, batch) -> (states, metrics): batch holds the steps as the loader gives them, task_ids
-      [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]. All that members
-      differ in is an argument, so that runs that differ in nothing else have the same program, which JAX's compilation
-      cache compiles once.
+      (states, knobs, placed, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
+      task_ids [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]; measured is the
+      telemetry of the last of several steps, arrays [S, ...], or None without. All that members differ in is an argument,
+      so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
     """
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     per_device = num_members // mesh.shape["member"]
@@ -112,7 +114,7 @@ def make_train_steps(
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
-    def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.Change]:
         compute = gradient if accumulation == 1 else accumulated_gradient
         grads, metrics = compute(state.params, (*data, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -120,12 +122,13 @@ def make_train_steps(
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
         loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics
+        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.Change(grads, updates)
 
     def train_steps(state, knobs, placed, batch):
-        return jax.lax.scan(functools.partial(train_step, (knobs, placed)), state, batch)
+        return telemetry.scan(functools.partial(train_step, (knobs, placed)), state, batch, knobs.initial_params)
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
-    stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1))
-    # Metrics whole on every device, so that every process can read those of all members.
-    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, partitioning.whole(mesh)))
+    stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))
+    # Metrics, and what is measured, whole on every device, so that every process can read those of all members.
+    whole = partitioning.whole(mesh)
+    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, whole, whole))

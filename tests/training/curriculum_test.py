@@ -34,7 +34,7 @@ def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None,
         batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
         batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
         knobs = Knobs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))
-        _, metrics = train_steps(state, knobs, placed, partitioning.shard_stacked_batches(mesh, batch))
+        _, metrics, _ = train_steps(state, knobs, placed, partitioning.shard_stacked_batches(mesh, batch))
         return {name: values[:, 0] for name, values in jax.device_get(metrics).items()}
 
 

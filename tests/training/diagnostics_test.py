@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -14,6 +16,7 @@ from gpicl_flax.training.comparisons import attention_mass, matching_score
 from gpicl_flax.training.diagnostics import Diagnose, Diagnostics, _compare
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.placement import place
+from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states
 
 # Trained with a bias on few tasks; diagnosed on unseen ones that permute all labels.
@@ -127,9 +130,11 @@ def test_sequences_are_what_the_mesh_divides_and_a_step_has_in_memory(settings, 
 
 
 def test_diagnostics_come_with_the_dispatch_that_reaches_the_period():
-    settings = Diagnostics(period=25)
-    assert [step for step in range(10, 101, 10) if settings.is_due(step, 10)] == [30, 50, 80, 100]
-    assert [step for step in range(50, 201, 50) if settings.is_due(step, 50)] == [50, 100, 150, 200]
+    settings = Training(diagnostics=Diagnostics(period=25))
+    assert [step for step in range(10, 101, 10) if settings.is_due("diagnostics", step)] == [30, 50, 80, 100]
+    settings = dataclasses.replace(settings, steps_per_dispatch=50)
+    assert [step for step in range(50, 201, 50) if settings.is_due("diagnostics", step)] == [50, 100, 150, 200]
+    assert not settings.is_due("telemetry", 50) and not settings.is_due("diagnostics", None)
     with pytest.raises(UsageError, match="period must be a positive integer"):
         Diagnostics(period=0)
 

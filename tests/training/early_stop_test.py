@@ -11,8 +11,8 @@ from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop
-from gpicl_flax.training.loop import Training
 from gpicl_flax.training.run_log import RunLog
+from gpicl_flax.training.settings import Training
 
 STEPS, DISPATCH = 400, 10
 
@@ -39,8 +39,8 @@ def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, clas
         metrics = {name: np.ones(DISPATCH) for name in ("loss", "grad_norm", "param_norm")}
         metrics["loss_ema"] = np.full(DISPATCH, losses(step))
         diagnosed = step % 20 == 0 and unseen is not None
-        diagnostics = {"unseen_loss": unseen(step), "unseen_accuracy_last": 0.1} if diagnosed else None
-        assert log.add(step, metrics, diagnostics) is None
+        measured = {"diagnostics": {"unseen_loss": unseen(step), "unseen_accuracy_last": 0.1}} if diagnosed else {}
+        assert log.add(step, metrics, measured) is None
     log.write()
     return json_lines.read(folder.metrics)[-1]
 

@@ -61,7 +61,7 @@ def train(
         batch = next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, gather=gather, steps_per_batch=steps))
         batch = partitioning.shard_stacked_batches(mesh, batch)
         knobs = Knobs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
-        state, metrics = train_steps(state, knobs, placed, batch)
+        state, metrics, _ = train_steps(state, knobs, placed, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         state = jax.tree.map(lambda x: x[0], jax.device_get(state))
         return state, {name: values[:, 0] for name, values in jax.device_get(metrics).items()}

@@ -1,0 +1,42 @@
+"""The two moments of Adam over the steps of a run, and where its loss drops (Fig 15 of the paper)."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from gpicl_flax.analysis import diagnostics
+from gpicl_flax.analysis.chart import COLOURS, Chart
+from gpicl_flax.analysis.one_run import OneRun
+
+_MOMENTS = {
+    "first_moment_norm": "L2 norm of the average gradient",
+    "second_moment_norm": "L2 norm of the average squared gradient",
+}
+
+
+def draw(run: OneRun) -> Chart:
+    """The norm of the first moment on the left, of the second on the right, with a line where the plateau was left."""
+    name, title = f"adam_moments_{run.run_id}", f"Adam's two moments in {run.run_id}"
+    whole = run.telemetry.get("")
+    if whole is None or not set(_MOMENTS) <= set(whole):
+        lacks = "telemetry" if whole is None else "an optimiser with Adam's two moments"
+        return Chart(name, title, f"{run.run_id} does not have {lacks}.")
+    table = whole[list(_MOMENTS)].rename_axis(columns=None).reset_index()
+    drops = diagnostics.drops(run, diagnostics.numbers(run))
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    grid = figure.subplots(1, len(_MOMENTS))
+    for axes, (moment, words) in zip(grid, _MOMENTS.items(), strict=True):
+        axes.plot(table["step"], table[moment], color=COLOURS[0], linewidth=1.5)
+        axes.set(xlabel="training step", ylabel=words)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.01)
+        axes.update_datalim([(table["step"].iloc[0], 0)])
+        axes.autoscale_view()
+    diagnostics.mark_drops(grid, drops)
+    if drops:
+        grid[-1].legend(frameon=False)
+    caption = (
+        "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all parameters "
+        f"together. {diagnostics.drops_in_words(drops)}"
+    )
+    return Chart(name, title, caption, figure, table)

@@ -1,0 +1,128 @@
+"""Telemetry: how a run moves, by its gradients, its updates and Adam's moments (Figs 9, 15, 16 and 17 of the paper).
+
+It compares the last two steps of a dispatch, and with the initial parameters, which their seed gives again: so a run that
+goes on needs nothing of it in its checkpoints.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gin
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpicl_flax.errors import check_positive_integers
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Telemetry:
+    """When a run is measured; it goes to the rows of metrics.jsonl, under 'telemetry'.
+
+    A row has, for the last step of its dispatch: the L2 norms of the gradient and of the update, and the cosines of each with
+    that of the step before, of the whole model and by parameter tensor ('tensors'); the L2 distance from the initial
+    parameters after it; and for optimisers that have Adam's two moments, the L2 norms of both. The gradient is that of the
+    loss, before any clipping; the update is what is added to the parameters. A cosine with nothing is null.
+
+    Attributes:
+      period: steps between two of them; they come at the end of a dispatch.
+    """
+
+    period: int = 100
+
+    def __post_init__(self):
+        check_positive_integers(self, "period")
+
+
+class Change(NamedTuple):
+    """What a step did to the parameters, arrays like them: the gradient, and the update that the optimiser made of it."""
+
+    grad: Any
+    update: Any
+
+
+def scan(step: Callable[[Any, Any], tuple[Any, Any, Change]], state: Any, batches: Any, initial_params: Any | None):
+    """Makes a training step with each of the batches [steps, ...], of which there are at least two to measure.
+
+    Args:
+      step: (train state, batch) -> (train state, metrics, change).
+      initial_params: None: nothing is measured, nor kept for it.
+
+    Returns:
+      The state after the steps, their metrics [steps], and what was measured at the last, or None.
+    """
+    if initial_params is None:
+
+        def alone(state, batch):
+            state, metrics, _ = step(state, batch)
+            return state, metrics
+
+        return *jax.lax.scan(alone, state, batches), None
+
+    def measured(carry, x):
+        (state, before), (batch, is_last) = carry, x
+        state, metrics, change = step(state, batch)
+        arguments = before, change, state.opt_state, state.params, initial_params
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, *arguments))
+        return (state, change), (metrics, jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments))
+
+    number = len(jax.tree.leaves(batches)[0])
+    carry, is_last = (state, nothing(state.params)), jnp.arange(number) == number - 1
+    (state, _), (metrics, measurements) = jax.lax.scan(measured, carry, (batches, is_last))
+    return state, metrics, jax.tree.map(lambda x: x[-1], measurements)
+
+
+def nothing(params: Any) -> Change:
+    """The change before any step."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return Change(zeros, zeros)
+
+
+def measure(
+    before: Change, change: Change, opt_state: optax.OptState, params: Any, initial_params: Any
+) -> dict[str, Any]:
+    """What a row has of a step, given the change before it and what it led to; 'tensors' are arrays [tensors]."""
+    measured, tensors = {}, {}
+    for name in Change._fields:
+        old, new = jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(change, name))
+        own = _norms_and_cosines(*(jnp.stack(list(map(_dot, a, b))) for a, b in ((old, old), (new, new), (old, new))))
+        tensors |= {f"{name}_{quantity}": value for quantity, value in own.items()}
+        whole = _norms_and_cosines(*(sum(map(_dot, a, b)) for a, b in ((old, old), (new, new), (old, new))))
+        measured |= {f"{name}_{quantity}": value for quantity, value in whole.items()}
+    measured["initial_distance"] = optax.tree.norm(optax.tree.sub(params, initial_params))
+    return measured | _moment_norms(opt_state) | {"tensors": tensors}
+
+
+def by_tensor(measured: dict[str, Any], params: Any) -> dict[str, Any]:
+    """The same, with 'tensors' by their paths in `params`, such as 'block_0/query/kernel'."""
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
+    quantities = measured["tensors"].items()
+    tensors = {path: {name: values[index] for name, values in quantities} for index, path in enumerate(paths)}
+    return measured | {"tensors": tensors}
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    # Element by element, since a product of vectors would bring sharded tensors together.
+    return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32))
+
+
+def _norms_and_cosines(old: jax.Array, new: jax.Array, both: jax.Array) -> dict[str, jax.Array]:
+    """From the squares of two vectors and their product; of many pairs at once, if these are arrays."""
+    return {"norm": jnp.sqrt(new), "cosine": both / (jnp.sqrt(old) * jnp.sqrt(new))}
+
+
+def _moment_norms(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """Of Adam's two moments, of whatever parts of the state hold such a pair; nothing where none does."""
+
+    def has_moments(node) -> bool:
+        return hasattr(node, "mu") and hasattr(node, "nu")
+
+    pairs = [node for node in jax.tree.leaves(opt_state, is_leaf=has_moments) if has_moments(node)]
+    if not pairs:
+        return {}
+    return {
+        "first_moment_norm": optax.tree.norm([pair.mu for pair in pairs]),
+        "second_moment_norm": optax.tree.norm([pair.nu for pair in pairs]),
+    }
