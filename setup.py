@@ -22,10 +22,16 @@ setuptools.setup(
         "gpicl_flax.gin",
         "gpicl_flax.gin.inputs",
         "gpicl_flax.gin.scale",
+        "gpicl_flax.gin.scale.parts",
     ],
     # The gin files travel inside the wheel, so that an installed `gpicl` finds them from anywhere.
-    package_dir={"gpicl_flax.gin": "gin", "gpicl_flax.gin.inputs": "gin/inputs", "gpicl_flax.gin.scale": "gin/scale"},
-    package_data={f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale")},
+    package_dir={
+        "gpicl_flax.gin": "gin",
+        "gpicl_flax.gin.inputs": "gin/inputs",
+        "gpicl_flax.gin.scale": "gin/scale",
+        "gpicl_flax.gin.scale.parts": "gin/scale/parts",
+    },
+    package_data={f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
     entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},
     install_requires=[
         "clu>=0.0.12",

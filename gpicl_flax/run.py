@@ -109,6 +109,11 @@ class Run:
             raise UsageError(
                 "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
             )
+        if self.meta_test.sequences_per_task > 1 and tasks.num_tasks is None and tasks.projection in ("auto", "gram"):
+            raise UsageError(
+                "MetaTest.sequences_per_task > 1 needs projections that several sequences can share: a bounded "
+                "TaskDistribution.num_tasks, or TaskDistribution.projection = 'span'"
+            )
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:

@@ -12,7 +12,9 @@ from gpicl_flax.sweep import grid, listing
 from gpicl_flax.training.preemption import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
+ALL_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
+# The others are in experiments_test.
+FILES = [path for path in ALL_FILES if not path.startswith(("gin/fig", "gin/table", "gin/parameter_count"))]
 TWO_STEPS = [
     "Training.steps = 2",
     "Training.steps_per_dispatch = 1",
@@ -54,6 +56,7 @@ def test_seeds_are_an_axis(path):
 def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
     smallest = {}
     for config in configs(path, small_bindings + TWO_STEPS):
+        config = config.override({"MetaTest.base_datasets": ("digits",), "TaskDistribution.base_dataset": "digits"})
         smallest.setdefault(type(config.resolve(Run)[0].model), config)
     for number, config in enumerate(smallest.values()):
         folder = RunFolder(tmp_path / str(number))
@@ -64,12 +67,12 @@ def test_every_model_takes_two_steps(path, small_bindings, tmp_path):
         assert folder.ended == "DONE"
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", ALL_FILES)
 def test_the_cpu_scale_fits_every_file(path):
     config = parse([path, "gin/scale/cpu.gin"])
     points = grid.points(config) if grid.GRIDS in config.bindings else []
     runs = listing.resolve_all(points) or [grid.without_sweep(config).resolve(Run)[0]]
-    assert {run.tasks.base_dataset for run in runs} == {"digits"}
+    assert {run.tasks.base_dataset for run in runs} <= {"digits", "random"}
     assert sum(run.training.steps > 0 for run in runs) <= 40
     # Half an hour of a small Transformer on two cores.
     examples = [run.training.steps * run.tasks.task_batch_size * run.tasks.sequence_length for run in runs]

@@ -90,12 +90,15 @@ class OnlineLearner(SequenceModel):
         sizes = self.hidden_sizes
         if len(sizes) > 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
             raise UsageError(f"{name}.hidden_sizes must be a list of up to two positive integers, not {sizes!r}")
+        object.__setattr__(
+            self, "hidden_sizes", tuple(sizes)
+        )  # a model must have a hash; gin gives a list where one is written
         super().__post_init__()
 
     @property
     def classifier(self) -> Classifier:
         """What learns; not a part of this module, since its parameters change from position to position."""
-        return Classifier(self.num_classes, tuple(self.hidden_sizes), self.dtype, parent=None)
+        return Classifier(self.num_classes, self.hidden_sizes, self.dtype, parent=None)
 
     def initial_classifier(self, key: jax.Array, num_features: int) -> Params:
         """Fresh parameters of the classifier for X = num_features."""

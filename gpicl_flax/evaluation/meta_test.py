@@ -30,20 +30,28 @@ class MetaTest:
     Attributes:
       base_datasets: names as in TaskDistribution.base_dataset; empty: the one trained on.
       num_sequences: sequences for each base dataset, for seen and again for unseen tasks.
+      sequences_per_task: of these that share a task, one after another; 16 in Table 2. The intervals of a curve take sequences as
+        independent, so with more than one they leave out what tasks differ in.
       batch_size: sequences evaluated at once, about; rounded up to what the mesh divides.
       at_checkpoints: meta-test at every checkpoint_period of the training, too, and not only at its end.
 
     Raises:
-      UsageError: a number is not positive.
+      UsageError: a number is not positive, or tasks are not all of equally many sequences.
     """
 
     base_datasets: Sequence[str] = ()
     num_sequences: int = 512
+    sequences_per_task: int = 1
     batch_size: int = 128
     at_checkpoints: bool = False
 
     def __post_init__(self):
-        check_positive_integers(self, "num_sequences", "batch_size")
+        check_positive_integers(self, "num_sequences", "sequences_per_task", "batch_size")
+        if self.num_sequences % self.sequences_per_task:
+            raise UsageError(
+                f"MetaTest.num_sequences = {self.num_sequences} is not a multiple of "
+                f"MetaTest.sequences_per_task = {self.sequences_per_task}"
+            )
         check_types(self, base_datasets=(list, tuple), at_checkpoints=bool)
         if not all(isinstance(name, str) for name in self.base_datasets):
             raise UsageError(f"MetaTest.base_datasets must be a list of names, not {self.base_datasets!r}")
@@ -88,14 +96,15 @@ def meta_test(
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
         )
-        kinds = {"unseen": (tasks.unseen_task_ids(settings.num_sequences), 1.0)}
+        num_tasks = settings.num_sequences // settings.sequences_per_task
+        kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
         if form.replays:
-            kinds = {"seen": (tasks.seen_task_ids(settings.num_sequences), tasks.permute_labels_prob)} | kinds
+            kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
         for kind, (task_ids, permute_labels_prob) in kinds.items():
             evaluate_batch = functools.partial(
                 evaluate, params, placed, np.uint32(seed), np.float32(permute_labels_prob)
             )
-            rows = {"task_ids": task_ids, "example_indices": indices}
+            rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task), "example_indices": indices}
             losses, correct = _in_batches(evaluate_batch, rows, None if on_device else test, settings.batch_size, mesh)
             curves.append(
                 {

@@ -16,14 +16,16 @@ class LSTM(InContextModel):
     """Linear-relu-linear-relu, then an LSTM cell whose forget gate has a bias of +1, then linear to the logits.
 
     Attributes:
-      hidden_size: h, of the MLP and the cell.
+      hidden_size: h, of the cell.
+      mlp_size: width of both layers of the MLP, which is no part of the state; None, as in the authors' code: h.
     """
 
     hidden_size: int = 256
+    mlp_size: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive_integers(self, "hidden_size")
+        check_positive_integers(self, "hidden_size", *(() if self.mlp_size is None else ("mlp_size",)))
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)
@@ -31,8 +33,8 @@ class LSTM(InContextModel):
     @nn.compact
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        x = layers.input_mlp(self.tokens(inputs, labels), self.hidden_size, dtype=self.dtype)
-        init = initializers.fan_in_truncated_normal(2 * self.hidden_size)
+        x = layers.input_mlp(self.tokens(inputs, labels), self.mlp_size or self.hidden_size, dtype=self.dtype)
+        init = initializers.fan_in_truncated_normal(x.shape[-1] + self.hidden_size)
         gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
         gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(

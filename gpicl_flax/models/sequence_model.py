@@ -1,5 +1,6 @@
 """What sequence models have in common: their interface, their tokens, their sizes."""
 
+import functools
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -122,6 +123,9 @@ def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
+@functools.lru_cache(
+    maxsize=1024
+)  # a sweep has many points of one model, and tracing it takes most of the time of a listing
 def count_parameters(model: SequenceModel, num_features: int, sequence_length: int) -> int:
     """The model's number of parameters for X = num_features."""
     parameters = nn.unbox(abstract_parameters(model, num_features, sequence_length))

@@ -123,10 +123,10 @@ class TaskDistribution:
             ids = rng.integers(self.num_tasks, size=num_drawn)
         return np.repeat(ids, self.sequences_per_task).astype(np.uint32)
 
-    def seen_task_ids(self, num_sequences: int) -> np.ndarray:
-        """Ids [num_sequences] uint32 to replay seen tasks: 0..min(num_sequences, K)-1, over and over."""
-        return (np.arange(num_sequences) % (self.num_tasks or num_sequences)).astype(np.uint32)
+    def seen_task_ids(self, count: int) -> np.ndarray:
+        """Ids [count] uint32 to replay seen tasks: 0..min(count, K)-1, over and over."""
+        return (np.arange(count) % (self.num_tasks or count)).astype(np.uint32)
 
-    def unseen_task_ids(self, num_sequences: int) -> np.ndarray:
-        """Ids [num_sequences] uint32 that no training run draws."""
-        return (FIRST_UNSEEN_ID + np.arange(num_sequences)).astype(np.uint32)
+    def unseen_task_ids(self, count: int) -> np.ndarray:
+        """Ids [count] uint32 that no training run draws."""
+        return (FIRST_UNSEEN_ID + np.arange(count)).astype(np.uint32)

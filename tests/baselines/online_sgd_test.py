@@ -103,3 +103,10 @@ def test_it_has_no_parameters_and_its_state_is_the_classifier():
 def test_settings_that_do_not_fit_are_refused(settings, words):
     with pytest.raises(UsageError, match=words):
         OnlineSGD(**settings)
+
+
+def test_hidden_sizes_can_be_a_list_as_gin_files_write_them():
+    as_list, as_tuple = (OnlineSGD(hidden_sizes=sizes) for sizes in ([6, 7], (6, 7)))
+    assert as_list.hidden_sizes == (6, 7) and hash(as_list.clone(inner_optimizer=as_tuple.inner_optimizer)) == hash(
+        as_tuple
+    )

@@ -7,8 +7,10 @@ import pytest
 import scipy.stats
 
 from gpicl_flax.baselines import OnlineSGD
+from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
+from gpicl_flax.run import Run
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -89,7 +91,8 @@ def test_seen_tasks_keep_their_bias_and_unseen_tasks_always_permute(toy_dataset)
     np.testing.assert_allclose(np.mean(curves["unseen"]["accuracy"]), 0.1, atol=0.015)
 
 
-def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
+@pytest.mark.parametrize("per_task", [1, 2])
+def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset, per_task):
     """What the model is shown, against tasks made one by one from the seed that training uses."""
     shown = []
 
@@ -99,11 +102,13 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
             return jnp.zeros((*labels.shape, self.num_classes))
 
     tasks = dataclasses.replace(TASKS, permute_labels_prob=0.5)
-    run(Recorder(), toy_dataset, tasks=tasks, num_sequences=12, batch_size=12, seed=3)
+    settings = {"num_sequences": 12, "batch_size": 12, "sequences_per_task": per_task}
+    run(Recorder(), toy_dataset, tasks=tasks, seed=3, **settings)
     jax.effects_barrier()
     indices = loader.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
     images = (toy_dataset.test.inputs[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
-    for (inputs, labels), ids, p in zip(shown, (np.arange(12) % 5, 2**31 + np.arange(12)), (0.5, 1.0), strict=True):
+    numbers = np.arange(12) // per_task
+    for (inputs, labels), ids, p in zip(shown, (numbers % 5, 2**31 + numbers), (0.5, 1.0), strict=True):
         for row, task_id in enumerate(ids):
             task = augmentation.make_task(
                 keys.tasks(3),
@@ -115,6 +120,16 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset):
             )
             np.testing.assert_allclose(inputs[row], images[row] @ np.asarray(task.projection, np.float64), atol=1e-4)
             np.testing.assert_array_equal(labels[row], task.label_permutation[toy_dataset.test.labels[indices[row]]])
+
+
+def test_sequences_must_divide_into_tasks_that_can_be_replayed():
+    with pytest.raises(UsageError, match="not a multiple"):
+        MetaTest(num_sequences=10, sequences_per_task=4)
+    several = MetaTest(num_sequences=8, sequences_per_task=4)
+    Run(meta_test=several)
+    Run(meta_test=several, tasks=TaskDistribution(num_tasks=None, projection="span"))
+    with pytest.raises(UsageError, match="projection = 'span'"):
+        Run(meta_test=several, tasks=TaskDistribution(num_tasks=None))
 
 
 def test_tasks_of_the_gram_form_cannot_be_replayed(toy_dataset):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, StateSize, count_parameters
 
 C, H = 4, 6
@@ -61,9 +62,21 @@ def test_sizes_are_the_papers():
     assert LSTM(hidden_size=256).state_size(196, 100) == StateSize(paper=256, exact=512)
 
 
-def test_both_halves_of_the_gates_start_with_their_common_fan_in(quick_jit):
-    model = LSTM(hidden_size=64)
+def test_the_mlp_can_have_a_width_of_its_own_which_is_no_part_of_the_state(data, random_params, quick_jit):
+    model = LSTM(num_classes=C, hidden_size=H, mlp_size=3)
+    params = random_params(model, data)
+    assert params["mlp_1"]["kernel"].shape == (3, 3) and params["gates_input"]["kernel"].shape == (3, 4 * H)
+    logits = quick_jit(model.apply)({"params": params}, *data)
+    np.testing.assert_allclose(logits, reference(params, *data), rtol=1e-4, atol=1e-5)
+    assert model.state_size(9, 6) == LSTM(num_classes=C, hidden_size=H).state_size(9, 6)
+    with pytest.raises(UsageError, match="mlp_size"):
+        LSTM(mlp_size=0)
+
+
+@pytest.mark.parametrize("mlp_size", [None, 192])
+def test_both_halves_of_the_gates_start_with_their_common_fan_in(quick_jit, mlp_size):
+    model = LSTM(hidden_size=64, mlp_size=mlp_size)
     data = np.zeros((1, 2, 30), np.float32), np.zeros((1, 2), np.int32)
     params = nn.unbox(quick_jit(model.init)(jax.random.key(0), *data))["params"]
     for kernel in (params["gates_input"]["kernel"], params["gates_recurrent"]):
-        assert np.std(kernel) == pytest.approx(0.8796 / 128**0.5, rel=0.05)
+        assert np.std(kernel) == pytest.approx(0.8796 / ((mlp_size or 64) + 64) ** 0.5, rel=0.05)
