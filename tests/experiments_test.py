@@ -17,6 +17,7 @@ from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, Start, execute
 from gpicl_flax.sweep import grid, listing, stacking
 from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.training.telemetry import Telemetry
 
 ROOT = pathlib.Path(__file__).parents[1]
 CPU = "gin/scale/cpu.gin"
@@ -34,6 +35,7 @@ COMMON = {
     "tasks.normalize": True,
     "training.steps": 50_000,
     "training.curriculum": None,
+    "training.telemetry": None,
     "meta_test.num_sequences": 512,
     "meta_test.sequences_per_task": 1,
     "meta_test.at_checkpoints": False,
@@ -68,6 +70,7 @@ FEATURES = {
     "tasks.input_shape": (2048,),
     "test_names": tuple(n if n == "random" else f"{n}_resnet50" for n in ON_SIX["test_names"]),
 }
+TELEMETRY = {"training.telemetry": Telemetry(period=100)}
 TABLE_2 = COLOUR | ON_SIX | {"meta_test.num_sequences": 16 * 16, "meta_test.sequences_per_task": 16}
 
 # The one table of facts: of each file the seeds, and for each architecture (or label) what differs from the common setting.
@@ -96,14 +99,14 @@ FACTS = {
         "VSMLWithoutSymmetries": ON_BOTH | {"model.grid_size": [1, 2, 4, 8, 16, 24]},
         "Transformer": ON_BOTH | {"tasks.task_batch_size": 512, "model.key_size": [1, 2, 4, 8, 16, 32]},
     },
-    "fig7": {"Transformer": PLATEAU},
+    "fig7": {"Transformer": PLATEAU | TELEMETRY},
     "fig8": {
         "Transformer": FASHION | {"test_names": ("fashion_mnist",)} | {
             "tasks.permute_labels_prob": 1.0, "tasks.task_batch_size": [2**n for n in range(3, 13)],
             "tasks.num_tasks": FOURFOLD,
         },
     },
-    "fig9": {"Transformer": PLATEAU | {"tasks.permute_labels_prob": [0.0, 0.1, 0.9, 1.0]}},
+    "fig9": {"Transformer": PLATEAU | TELEMETRY | {"tasks.permute_labels_prob": [0.0, 0.1, 0.9, 1.0]}},
     "fig10": {
         "10 raw": COLOUR | ON_SIX,
         "10 features": FEATURES | {"tasks.base_dataset": "mnist_resnet50"},
@@ -117,8 +120,8 @@ FACTS = {
             ("tasks.sequence_length", "model.max_length"): [(50, 50), (100, 100), (200, 200), (400, 400)],
         },
     },
-    "fig15": {"Transformer": PLATEAU},
-    "fig17": {"Transformer": PLATEAU},
+    "fig15": {"Transformer": PLATEAU | TELEMETRY},
+    "fig17": {"Transformer": PLATEAU | TELEMETRY},
     "fig19": {
         name: FASHION | {"test_names": ("fashion_mnist",)} | {
             "tasks.permute_labels_prob": 1.0, "tasks.task_batch_size": [2**n for n in range(5, 13)],
@@ -266,7 +269,7 @@ ONE_AT_CPU_SCALE = {("fig10", "tasks.num_tasks"), ("fig19", "tasks.num_tasks")}
 
 TINY = {
     "Training.steps": 2,
-    "Training.steps_per_dispatch": 1,
+    "Training.steps_per_dispatch": 2,
     "Training.checkpoint_period": 2,
     "Training.diagnostics": None,
     "TaskDistribution.base_dataset": "random",
@@ -299,6 +302,6 @@ def test_one_point_of_each_program_takes_two_steps(tmp_path):
     for name, config in programs.items():
         folder = RunFolder(tmp_path / name)
         execute(Start(config, folder), StopRequest())
-        assert [row["step"] for row in json_lines.read(folder.metrics)] == [1, 2] and folder.ended == "DONE", name
+        assert [row["step"] for row in json_lines.read(folder.metrics)] == [2] and folder.ended == "DONE", name
         curves = json.loads(folder.evaluation(2).read_text())["curves"]
         assert [(curve["base_dataset"], len(curve["accuracy"])) for curve in curves] == [("random", 4)] * 2, name
