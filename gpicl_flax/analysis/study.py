@@ -6,7 +6,7 @@ import pandas as pd
 from etils import epath
 
 from gpicl_flax.analysis import groups, runs
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.run_folder import DONE, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +17,31 @@ class Study:
       folders: theirs.
       table: a row each, `groups.grouped`.
       evaluations: of all steps, `evaluations.table`.
+      curves: of the last evaluations, `curves.table`.
+      losses: of training, `losses.table`.
       interventions: in the order in which figures show them.
     """
 
     folders: list[RunFolder]
     table: pd.DataFrame
     evaluations: pd.DataFrame
+    curves: pd.DataFrame
+    losses: pd.DataFrame
     interventions: list[str]
+
+    def ended(self, marker: str = DONE) -> pd.DataFrame:
+        """The runs that ended so, of those that say what they are."""
+        return self.table[(self.table["ended"] == marker) & self.table["model"].notna()]
+
+    def final(self) -> pd.DataFrame:
+        """The last evaluation of every run that is done: a row a curve, `evaluations.NUMBERS` beside the run's own columns.
+
+        Its base_dataset is the one trained on, its test_dataset the one tested on. A run that diverged or has not ended has no
+        row, so that runs are compared at the end of their training.
+        """
+        tested = self.evaluations.rename(columns={"base_dataset": "test_dataset"})
+        rows = self.ended().merge(tested, on="run_id")
+        return rows[rows["step"] == rows["evaluated_at"]].reset_index(drop=True)
 
     def parts(self, column: str, most: int) -> list["Study"]:
         """Studies of at most so many of the values of a column, 'panel' or 'setting'; itself, if it has no more."""
@@ -38,6 +56,6 @@ class Study:
 def load(workdir: epath.PathLike) -> Study:
     """Reads the folder of a sweep or of one run; raises UsageError if there is no run."""
     folders = runs.find(workdir)
-    table, evaluations = runs.read_all(folders)
-    table = groups.grouped(table)
-    return Study(folders, table, evaluations, groups.in_order(table))
+    read = runs.read_all(folders)
+    table = groups.grouped(read.table)
+    return Study(folders, table, read.evaluations, read.curves, read.losses, groups.in_order(table))

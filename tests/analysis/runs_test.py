@@ -47,7 +47,7 @@ def test_the_last_evaluation_is_in_columns_by_base_dataset(make_run, make_curve,
     assert row["unseen_last_low[digits]"] == pytest.approx(0.55)
     assert row["unseen_gain[other]"] == pytest.approx(0.2)
     assert runs.of_its_own_dataset(row, "unseen_gain") == pytest.approx(0.5)
-    table = runs.read_all(runs.find(tmp_path))[1]
+    table = runs.read_all(runs.find(tmp_path)).evaluations
     assert table["step"].tolist() == [50, 100, 100, 100] and table["last"].tolist() == [0.2, 0.7, 0.6, 0.3]
 
 
