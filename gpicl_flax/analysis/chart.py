@@ -41,6 +41,11 @@ class Chart:
     paper: str = ""
     ours: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def heading(self) -> str:
+        """The title, after the number that it has in the paper."""
+        return f"{self.paper}: {self.title}" if self.paper else self.title
+
 
 def missing(needs: Mapping[str, bool]) -> str:
     """One line that says which of its needs a figure lacks; '' if none. They are noun phrases."""
@@ -48,7 +53,9 @@ def missing(needs: Mapping[str, bool]) -> str:
     return f"Needs {' and '.join(lacks)}." if lacks else ""
 
 
-def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.3), **options) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.3), **options
+) -> tuple[Figure, list[Axes]]:
     """A figure with so many axes of a size in inches, in rows of up to `columns`; `options` as of `Figure.subplots`."""
     columns = min(columns, count)
     rows = -(-count // columns)

@@ -7,9 +7,7 @@ import pandas as pd
 import scipy.stats
 
 CONFIDENCE = 0.95
-WORDS = (
-    "Means over runs that differ in their seeds, with Student's 95% intervals; of a single run with Wilson's over its sequences."
-)
+WORDS = "Means over runs that differ in their seeds, with Student's 95% intervals; of a single run with Wilson's over its sequences."
 
 
 def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

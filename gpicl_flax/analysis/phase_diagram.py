@@ -1,7 +1,5 @@
 """The phases of runs against the number of tasks they were trained on."""
 
-import math
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
