@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def panels(
     count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.3), **options
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many axes of a size in inches, in rows of up to `columns`; `options` as of `Figure.subplots`."""
-    columns = min(columns, count)
+    columns = 2 if (count, columns) == (4, 3) else min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
@@ -73,9 +73,9 @@ def first(values: Sequence[T], most: int, noun: str) -> tuple[Sequence[T], str]:
     return values[:most], f" Drawn are the first {most} of {len(values)} {noun}; the numbers have all."
 
 
-def shades(values: Sequence[float]) -> dict[float, tuple]:
-    """A colour for each of a few numbers, from dark to light, that keep their order in grey, too."""
-    return dict(zip(values, colormaps["viridis"](np.linspace(0, 0.88, len(values))), strict=True))
+def shades(values: Sequence[float], colours: str = "viridis") -> dict[float, tuple]:
+    """A colour for each of a few numbers, from dark to light, which keep their order in grey, too."""
+    return dict(zip(values, colormaps[colours](np.linspace(0, 0.88, len(values))), strict=True))
 
 
 def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict:
@@ -116,6 +116,12 @@ def log_steps(axes: Axes, low: float, high: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     plain_ticks(axes, low, high)
+
+
+def step_ticks(axes: Axes) -> None:
+    """A few numbers in full on a horizontal axis of steps."""
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:

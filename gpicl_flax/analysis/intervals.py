@@ -1,5 +1,6 @@
 """Means over runs with 95% intervals."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,11 +29,14 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     Its own interval is in the columns `number`_low and `number`_high; without them a single run has none.
 
     Returns:
-      The keys, mean, low, high, and how many runs; ordered by the keys.
+      The keys, mean, low, high, and how many runs; in the order of the keys.
     """
-    found = []
-    for key, same in rows.dropna(subset=[number]).groupby(list(keys), dropna=False):
-        values = same[number].to_numpy(float)
-        ends = [same.get(f"{number}_{end}", pd.Series(np.nan, same.index)).to_numpy(float) for end in ("low", "high")]
-        found.append((*key, *of_runs_or_sequences(values, *ends), len(values)))
-    return pd.DataFrame(found, columns=[*keys, "mean", "low", "high", "runs"])
+    rows = rows.dropna(subset=[number])
+    own = {end: rows.get(f"{number}_{end}", pd.Series(math.nan, rows.index)) for end in ("low", "high")}
+    groups = rows.assign(_low=own["low"], _high=own["high"]).groupby(list(keys), dropna=False)
+    found = groups[number].agg(mean="mean", runs="count")
+    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found["runs"] - 1) * groups[number].sem()
+    several = found["runs"] > 1
+    found["low"] = (found["mean"] - margin).where(several, groups["_low"].first())
+    found["high"] = (found["mean"] + margin).where(several, groups["_high"].first())
+    return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]

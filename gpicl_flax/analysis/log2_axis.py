@@ -19,17 +19,17 @@ def places_of(values: Iterable[float]) -> dict[float, float]:
     return places
 
 
-def name(axis: Axis, places: dict[float, float], most: int = 9) -> None:
-    """Names about `most` of the numbers at their places."""
+def name(axis: Axis, places: dict[float, float], most: int = 9, *, powers: bool = True) -> None:
+    """Names about `most` of the numbers at their places, as `text` or, without `powers`, in full."""
     values = list(places)
     every = -(-len(values) // most)
     shown = [value for index, value in enumerate(values) if math.isinf(value) or index % every == 0]
-    axis.set_ticks([places[value] for value in shown], [text(value) for value in shown])
+    axis.set_ticks([places[value] for value in shown], [text(x) if powers else f"{x:,.0f}" for x in shown])
 
 
-def name_cells(axis: Axis, values: Sequence[float], most: int = 13) -> None:
-    """Names about `most` of the numbers at the middles of cells, which lie side by side from 0.5 on."""
-    name(axis, {value: index + 0.5 for index, value in enumerate(values)}, most)
+def name_cells(axis: Axis, values: Sequence[float], most: int = 13, *, powers: bool = True) -> None:
+    """Names about `most` of the numbers at the middles of cells of width 1 that lie side by side from 0 on."""
+    name(axis, {value: index + 0.5 for index, value in enumerate(values)}, most, powers=powers)
     axis.set_tick_params(length=0)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from gpicl_flax.analysis import chart, intervals, survival
 from gpicl_flax.analysis.chart import BLACK, Chart
@@ -78,8 +77,7 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
         axes.plot(curve["step"], curve["mean"], linewidth=1.5, **style)
         axes.fill_between(curve["step"], curve["low"], curve["high"], color=style["color"], alpha=0.15, linewidth=0)
     axes.axhline(chance, color="0.4", linestyle=":", label="chance")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.locator_params(axis="x", nbins=5)
+    chart.step_ticks(axes)
     axes.grid(alpha=0.3)
 
 

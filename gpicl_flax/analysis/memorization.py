@@ -58,6 +58,6 @@ def _draw_cells(axes: Axes, cells: pd.DataFrame):
     means = cells.pivot(index="num_tasks", columns="width", values="mean").sort_index().sort_index(axis=1)
     for row, column in np.argwhere(means.isna().to_numpy()):
         axes.add_patch(Rectangle((column, row), 1, 1, **_MISSING))
-    log2_axis.name_cells(axes.xaxis, means.columns.tolist(), 10)
+    log2_axis.name_cells(axes.xaxis, means.columns.tolist(), 10, powers=False)
     log2_axis.name_cells(axes.yaxis, means.index.tolist())
     return axes.pcolormesh(np.ma.masked_invalid(means.to_numpy()), vmin=0, vmax=1, cmap="viridis")

@@ -59,7 +59,9 @@ def draw(study: Study) -> Chart:
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(table.groupby(["base_dataset", "test_dataset"])), _MOST, "panels")
+    order = [*published.TABLE_2.columns, *sorted(set(table["test_dataset"]) - set(published.TABLE_2.columns))]
+    kinds = sorted(table.groupby(["base_dataset", "test_dataset"]), key=lambda x: (x[0][0], order.index(x[0][1])))
+    kinds, more = chart.first(kinds, _MOST, "panels")
     models = list(dict.fromkeys([*(x for x in published.TABLE_2.index if x in set(table["model"])), *table["model"]]))
     figure, grid = chart.panels(len(kinds), size=(3.7, 0.36 * len(models) + 1.1), sharex=True)
     for axes, ((base, tested), rows) in zip(grid, kinds, strict=True):

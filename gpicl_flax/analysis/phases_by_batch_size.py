@@ -54,7 +54,7 @@ def draw(study: Study) -> Chart:
         axes.set_title(condition, fontsize="medium")
     looks = phase_diagram.LOOKS
     marks = [Line2D([], [], linestyle="none", label=phase, markersize=9, **looks[phase]) for phase in PHASES]
-    chart.legend(figure, extra=[*marks, Patch(label="no run that is done", **_MISSING)])
+    chart.legend(figure, columns=2 * min(len(kinds), 2), extra=[*marks, Patch(label="no run that is done", **_MISSING)])
     caption = (
         "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the training "
         "loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on unseen tasks is "
@@ -79,5 +79,5 @@ def _draw_cells(axes: Axes, cells: pd.DataFrame) -> None:
             if own[phase] < own.sum():
                 axes.text(column + 0.5, row + 0.06, f"{own[phase]}/{own.sum()}", ha="center", fontsize="small")
     axes.set(xlim=(0, len(across)), ylim=(0, len(up)))
-    log2_axis.name_cells(axes.xaxis, across)
+    log2_axis.name_cells(axes.xaxis, across, 10, powers=False)
     log2_axis.name_cells(axes.yaxis, up)

@@ -95,15 +95,15 @@ def draw(study: Study) -> Chart:
 
 def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height: str, dashes: dict) -> None:
     """One line for each value of `colour` and optimiser; medians beyond the budget lie at it, hollow."""
-    words = {"num_tasks": "{} tasks", "task_batch_size": "batch size {}"}[colour]
-    shades = chart.shades(sorted(rows[colour].unique()))
+    words, colours = {"num_tasks": ("{} tasks", "viridis"), "task_batch_size": ("batch size {:,.0f}", "plasma")}[colour]
+    shades = chart.shades(sorted(rows[colour].unique()), colours)
     places = log2_axis.places_of(rows[across])
     budget, low, high = ("budget", "low", "high") if height == "median" else ("tasks_budget", "tasks_low", "tasks_high")
     for (value, optimiser), line in rows.groupby([colour, "optimiser"]):
         at, known = line[across].map(places).to_numpy(), line["left"].gt(0) & line[height].map(math.isfinite)
         heights = line[height].where(known, line[budget]).to_numpy(float)
         style = {"color": shades[value], "linestyle": dashes[optimiser]}
-        axes.plot(at, heights, linewidth=1.5, label=words.format(log2_axis.text(value)), **style)
+        axes.plot(at, heights, linewidth=1.5, label=words.format(value if colour == "task_batch_size" else log2_axis.text(value)), **style)
         axes.plot(at[known], heights[known], "o", color=style["color"], markersize=5)
         axes.plot(
             at[~known], heights[~known], "^", color=style["color"], markerfacecolor="white", markersize=7, zorder=3
@@ -113,7 +113,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
             if is_known and math.isfinite(start) and math.isfinite(end):
                 axes.plot([x, x], [start, end], color=style["color"], linewidth=0.8)
     axes.set_yscale("log", base=2)
-    log2_axis.name(axes.xaxis, places)
+    log2_axis.name(axes.xaxis, places, powers=across == "num_tasks")
     axes.set_xlabel({"task_batch_size": "task batch size B", "num_tasks": "number of tasks K"}[across] + " (log scale)")
     axes.grid(alpha=0.3)
 

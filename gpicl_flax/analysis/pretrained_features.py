@@ -50,7 +50,9 @@ def draw(study: Study) -> Chart:
             at = np.arange(len(images)) + shift
             axes.errorbar(at, own["mean"], errors, linestyle="none", capsize=3, markersize=7, label=kind, **look)
         axes.set_xticks(range(len(images)), images)
-        axes.set(ylim=(0, 1), ylabel="accuracy of the\nlast prediction", xlabel="base dataset tested on (unseen tasks)")
+        axes.set(
+            ylim=(0, 1.03), ylabel="accuracy of the\nlast prediction", xlabel="base dataset tested on (unseen tasks)"
+        )
         axes.set_title(condition, fontsize="medium")
         axes.grid(axis="y", alpha=0.3)
     chart.legend(figure)

@@ -122,6 +122,10 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
 def _drawn(of: Study, entries: Sequence[_Entry]) -> Iterator[Chart]:
     for draw, column, most in entries:
         parts = of.parts(column, most) if most else [of]
+        if len(parts) > 1 and len(of.interventions) < 2:  # many figures that would compare nothing
+            chart = draw(parts[0])
+            yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
+            continue
         for number, part in enumerate(parts, 1):
             chart = draw(part)
             if len(parts) > 1:

@@ -38,7 +38,7 @@ def draw(study: Study) -> Chart:
             errors = (line["mean"] - line["low"], line["high"] - line["mean"])
             style = chart.test_style(tested, tasks, datasets)
             axes.errorbar(line["sequence_length"].map(places), line["mean"], errors, capsize=3, linewidth=1.5, **style)
-        log2_axis.name(axes.xaxis, places)
+        log2_axis.name(axes.xaxis, places, powers=False)
         axes.set(xlabel="sequence length (examples, log scale)", ylim=(0, 1))
         axes.set_title("\n".join(filter(None, (f"trained on {base}", condition))), fontsize="medium")
         axes.grid(alpha=0.3)

@@ -2,7 +2,7 @@
 
 import math
 
-from gpicl_flax.analysis import chart, groups, intervals, loss_over_steps
+from gpicl_flax.analysis import chart, intervals, log2_axis, loss_over_steps
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.study import Study
 
@@ -28,7 +28,7 @@ def draw(study: Study) -> Chart:
         (num_tasks, condition), rows = kinds[place // len(decays)]
         decay = decays[place % len(decays)]
         loss_over_steps.draw_losses(axes, rows[rows["weight_decay"] == decay], datasets, chance)
-        title = f"{groups.number(num_tasks)} tasks, weight decay {decay:g}"
+        title = f"{log2_axis.text(num_tasks)} tasks, weight decay {decay:g}"
         axes.set_title("\n".join(filter(None, (title, condition))), fontsize="medium")
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("cross entropy (nats)")
