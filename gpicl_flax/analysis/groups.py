@@ -149,6 +149,11 @@ def number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
+def tasks(value: float) -> str:
+    """A number of tasks in words: 1 task, 2^13 tasks, unbounded tasks."""
+    return f"{number(value)} {'task' if value == 1 else 'tasks'}"
+
+
 def in_order(table: pd.DataFrame) -> list[str]:
     """The interventions of a grouped table: the baseline, then the others from the shortest plateau to the longest."""
     rule = next((rule for rule in RULES if len(rule.known(table))), BY_TRAINING_LOSS)

@@ -56,7 +56,7 @@ def black_boxes(study: Study) -> Finding:
         if pd.notna(fewest):
             because += f" The smallest number of tasks with which the mean gain reaches it is {groups.number(fewest)} (the paper: 2^13)."
         elif enough.empty:
-            because += f" No run has {groups.number(ENOUGH_TASKS)} tasks or more."
+            because += f" No run has {groups.tasks(ENOUGH_TASKS)} or more."
     return Finding(1, "It is possible to learn-to-learn with black-box models.", verdict, because, "Figures 2, 3, 4")
 
 
@@ -85,11 +85,11 @@ def augmentations(study: Study) -> Finding:
         verdict = _verdict(holds, highs)
         because = (
             f"{_setting(most)}, tested on {most['test_dataset']}: the last prediction is {_gain(most, 'mean')} more accurate than "
-            f"the first, and {_gain(fewest, 'mean')} with {groups.number(fewest['num_tasks'])} tasks; the threshold is "
+            f"the first, and {_gain(fewest, 'mean')} with {groups.tasks(fewest['num_tasks'])}; the threshold is "
             f"{GAIN_CUT:g}."
         )
         if highs.empty:
-            because += f" No such runs have {groups.number(ENOUGH_TASKS)} tasks or more."
+            because += f" No such runs have {groups.tasks(ENOUGH_TASKS)} or more."
     return Finding(
         2, "Simple data augmentations are effective for general learning-to-learn.", verdict, because, "Figures 4, 11"
     )
@@ -111,7 +111,7 @@ def transitions(study: Study) -> Finding:
     for model, base, condition in shown[:1]:
         order = orders[model, base, condition]
         firsts = {kind: number for kind, number in reversed(order)}
-        parts = [f"{BEHAVIOURS[kind]} from {groups.number(number)} tasks on" for kind, number in sorted(firsts.items())]
+        parts = [f"{BEHAVIOURS[kind]} from {groups.tasks(number)} on" for kind, number in sorted(firsts.items())]
         because = f"{_named(model, base, condition)}: {', '.join(parts)}"
         if wrong:
             because += ", and again a former one with more tasks"
@@ -136,7 +136,7 @@ def _verdict(holds: bool, highs: pd.Series) -> str:
 
 
 def _setting(row: pd.Series) -> str:
-    return f"{_named(*row[_CONDITION])} with {groups.number(row['num_tasks'])} tasks"
+    return f"{_named(*row[_CONDITION])} with {groups.tasks(row['num_tasks'])}"
 
 
 def _named(model: str, base_dataset: str, condition: str) -> str:

@@ -96,9 +96,9 @@ def draw(study: Study) -> Chart:
     )
     fewest = fewest_to_generalize(found)
     ours = (
-        f"{groups.number(fewest)} tasks at the fewest"
+        f"{groups.tasks(fewest)} at the fewest"
         if fewest == fewest
-        else f"none, up to {groups.number(found['num_tasks'].max())} tasks"
+        else f"none, up to {groups.tasks(found['num_tasks'].max())}"
     )
     ours += f" (of {every} settings)" if every > 1 else ""
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER, {"tasks_to_generalize": ours})

@@ -85,6 +85,6 @@ def draw(study: Study) -> Chart:
         f"Accuracy of the last prediction on unseen tasks. {intervals.WORDS} Of a model with several settings, the one that is "
         "best on the base dataset trained on is shown; the numbers name it. A published value stands beside runs trained on "
         f"mnist, whatever else their settings are; it rests on {published.TABLE_2_PREDICTIONS} predictions, so that its own "
-        f"sampling error is up to 1.8 points.{more}"
+        f"standard error is up to 1.8 points.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)

@@ -103,7 +103,13 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
         at, known = line[across].map(places).to_numpy(), line["left"].gt(0) & line[height].map(math.isfinite)
         heights = line[height].where(known, line[budget]).to_numpy(float)
         style = {"color": shades[value], "linestyle": dashes[optimiser]}
-        axes.plot(at, heights, linewidth=1.5, label=words.format(value if colour == "task_batch_size" else log2_axis.text(value)), **style)
+        axes.plot(
+            at,
+            heights,
+            linewidth=1.5,
+            label=words.format(value if colour == "task_batch_size" else log2_axis.text(value)),
+            **style,
+        )
         axes.plot(at[known], heights[known], "o", color=style["color"], markersize=5)
         axes.plot(
             at[~known], heights[~known], "^", color=style["color"], markerfacecolor="white", markersize=7, zorder=3

@@ -68,7 +68,7 @@ def draw(study: Study) -> Chart:
         axes.grid(alpha=0.3)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("accuracy")
-    chart.legend(figure, columns=2 * len(kinds))
+    chart.legend(figure, columns=min(2 * len(kinds), 4))
     caption = f"Accuracy at every position of sequences of test examples. {intervals.WORDS}{more}"
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)
 
