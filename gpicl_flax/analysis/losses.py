@@ -1,17 +1,10 @@
 """The training loss of every run over its steps, thinned to what a figure can show."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from gpicl_flax.analysis.one_run import OneRun
 
 _MOST = 400  # points of a run
-
-
-def table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The tables of runs, `of`, as one."""
-    return pd.concat(parts, ignore_index=True)
 
 
 def of(run: OneRun) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis import curves, evaluations, losses, one_run, settings
+from gpicl_flax.analysis import curves, evaluations, heads, losses, one_run, settings
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau
@@ -28,13 +28,15 @@ class Runs(NamedTuple):
       table: a row each, see `read_all`.
       evaluations: the ends of all curves, `evaluations.table`.
       curves: the last meta-tests at all positions, `curves.table`.
-      losses: of training over the steps, thinned, `losses.table`.
+      losses: of training over the steps, thinned, `losses.of`.
+      heads: what attention compares over the steps, `heads.of`.
     """
 
     table: pd.DataFrame
     evaluations: pd.DataFrame
     curves: pd.DataFrame
     losses: pd.DataFrame
+    heads: pd.DataFrame
 
 
 def load(workdir: epath.PathLike) -> pd.DataFrame:
@@ -83,15 +85,18 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
         unseen_last_low[digits].
     """
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
-        rows, evaluated, drawn, logged = zip(*readers.map(_read, folders), strict=True)
+        rows, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
     evaluated, drawn = ([row for rows in parts for row in rows] for parts in (evaluated, drawn))
-    return Runs(table, evaluations.table(evaluated), curves.table(drawn), losses.table(logged))
+    logged, compared = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
+    return Runs(table, evaluations.table(evaluated), curves.table(drawn), logged, compared)
 
 
-def _read(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame]:
+def _read(
+    folder: RunFolder,
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     run = one_run.read(folder)
-    return _row(run), evaluations.rows_of(run), curves.rows_of(run), losses.of(run)
+    return _row(run), evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
 
 
 def of_its_own_dataset(row: pd.Series, number: str) -> float:

@@ -18,7 +18,8 @@ class Study:
       table: a row each, `groups.grouped`.
       evaluations: of all steps, `evaluations.table`.
       curves: of the last evaluations, `curves.table`.
-      losses: of training, `losses.table`.
+      losses: of training, `losses.of`.
+      heads: of attention, `heads.of`.
       interventions: in the order in which figures show them.
     """
 
@@ -27,6 +28,7 @@ class Study:
     evaluations: pd.DataFrame
     curves: pd.DataFrame
     losses: pd.DataFrame
+    heads: pd.DataFrame
     interventions: list[str]
 
     def ended(self, marker: str = DONE) -> pd.DataFrame:
@@ -58,4 +60,4 @@ def load(workdir: epath.PathLike) -> Study:
     folders = runs.find(workdir)
     read = runs.read_all(folders)
     table = groups.grouped(read.table)
-    return Study(folders, table, read.evaluations, read.curves, read.losses, groups.in_order(table))
+    return Study(folders, table, *read[1:], groups.in_order(table))
