@@ -25,7 +25,7 @@ def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
     meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they have a
     loss, also those that diverged or have not ended.
     """
-    runs = study.table.dropna(subset=["model", *axes])
+    runs = study.table.dropna(subset=["model", "num_classes", *axes])
     runs = runs.assign(condition=conditions(runs, axes))
     runs = runs[["run_id", *axes, "condition", "base_dataset"]]
     runs = runs.loc[:, ~runs.columns.duplicated()]

@@ -54,7 +54,9 @@ def draw(study: Study) -> Chart:
         axes.set_title(condition, fontsize="medium")
     looks = phase_diagram.LOOKS
     marks = [Line2D([], [], linestyle="none", label=phase, markersize=9, **looks[phase]) for phase in PHASES]
-    chart.legend(figure, columns=2 * min(len(kinds), 2), extra=[*marks, Patch(label="no run that is done", **_MISSING)])
+    chart.legend(
+        figure, columns=2 * min(len(kinds), 2), extra=[*marks, Patch(label="no run that tells its phase", **_MISSING)]
+    )
     caption = (
         "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the training "
         "loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on unseen tasks is "

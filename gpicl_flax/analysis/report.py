@@ -42,6 +42,8 @@ from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
+_NAMED = 6  # runs that lack the same and are named
+
 
 class _Entry(NamedTuple):
     """A chart of the page: the function that draws it from a study, and how many of which column's values one figure holds at
@@ -112,7 +114,12 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
         sections.append(page.list_section("Not drawn, and what they need", lacking))
     gaps = of.table[of.table["gaps"] != ""]
     if len(gaps):
-        lines = [f"{run_id}: {text}" for run_id, text in zip(gaps["run_id"], gaps["gaps"], strict=True)]
+        lines = []
+        for text, same in gaps.groupby("gaps", sort=False)["run_id"]:
+            if len(same) > _NAMED:
+                lines.append(f"{', '.join(same[:_NAMED])} and {len(same) - _NAMED} more: {text}")
+            else:
+                lines += [f"{run_id}: {text}" for run_id in same]
         sections.append(page.list_section("What runs do not have", lines))
     index = out / "index.html"
     index.write_text(page.render(f"Report of {RunFolder(workdir).path.name}", sections))

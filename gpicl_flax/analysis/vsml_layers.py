@@ -17,7 +17,7 @@ _MOST = 4
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step: mean, low and high of the
     average of the training loss in nats, runs, which count for as long as they have a loss."""
-    runs = study.table[study.table["model"] == "VSML"].dropna(subset=_AXES)
+    runs = study.table[study.table["model"] == "VSML"].dropna(subset=["num_classes", *_AXES])
     runs = runs.assign(condition=conditions(runs, _AXES))[["run_id", "condition", *_AXES]]
     return intervals.table(runs.merge(study.losses, on="run_id"), ["condition", *_AXES, "step"], "loss_ema")
 

@@ -63,9 +63,11 @@ def drawn(axes, label):
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_what_a_figure_lacks_is_one_line(figure, load, make_run, tmp_path):
-    """Runs that have begun, that diverged, without facts, without evaluations."""
+def test_what_a_figure_lacks_is_one_line(figure, load, make_run, make_curve, tmp_path):
+    """Runs that have begun, that diverged, without facts or with too few, without evaluations."""
     make_run(tmp_path / "no_facts").facts.unlink()
+    evaluations = {step: [make_curve("unseen")] for step in (50, 100)}
+    make_run(tmp_path / "few_facts", num_classes=None, ended=None, evaluations=evaluations)
     of = load(
         {"ended": None, "num_tasks": 16, "steps": 0, "evaluations": {}},
         {"ended": "DIVERGED", "num_tasks": 256, "model": "LSTM", "left_at": None},

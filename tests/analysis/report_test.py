@@ -34,8 +34,12 @@ def links(page):
     return set(re.findall(r'(?:href|src)="([^"]+)"', page))
 
 
-def test_a_sweep_has_a_page_with_every_figure(sweep, capsys):
+def test_a_sweep_has_a_page_with_every_figure(sweep, capsys, monkeypatch):
+    read, found = one_run.read, []
+    monkeypatch.setattr(one_run, "read", lambda folder: found.append(folder.path.name) or read(folder))
     assert cli.main(["report", str(sweep)]) == 0
+    # Each run is read once, but for those whose diagnostics are drawn, one an intervention.
+    assert len(found) == 8 + 2 and set(found[8:]) == {"paper_64_0", "matched_64_0"}
     out = sweep / "report"
     assert capsys.readouterr().out == f"{out / 'index.html'}\n"
     page = (out / "index.html").read_text()
@@ -108,19 +112,13 @@ def test_figures_of_the_paper_are_beside_its_values(make_run, make_curve, tmp_pa
     assert pictures == {path.stem for path in out.glob("*.svg")} and "memorization" not in pictures
 
 
-def test_each_run_is_read_once(sweep, monkeypatch):
-    read, found = one_run.read, []
-    monkeypatch.setattr(one_run, "read", lambda folder: found.append(folder.path.name) or read(folder))
-    assert cli.main(["report", str(sweep)]) == 0
-    # But those whose diagnostics are drawn, one an intervention.
-    assert len(found) == 8 + 2 and set(found[8:]) == {"paper_64_0", "matched_64_0"}
-
-
 def test_settings_that_nothing_is_compared_with_do_not_fill_the_page(make_run, tmp_path):
-    for num_tasks in (1, 4, 16, 64, 256):
-        make_run(tmp_path / str(num_tasks), num_tasks=num_tasks, diagnostics_period=None)
+    for number in range(8):
+        make_run(tmp_path / str(number), num_tasks=4**number, diagnostics_period=None, evaluations={})
     assert cli.main(["report", str(tmp_path)]) == 0
-    assert "Needs at least two interventions to compare." in (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Needs at least two interventions to compare." in page
+    assert "0, 1, 2, 3, 4, 5 and 2 more: no evaluation" in page
     assert not list((tmp_path / "report").glob("cost*"))
 
 

@@ -62,3 +62,26 @@ def test_the_interval_of_a_gain_is_newcombes():
     assert numbers["gain"] == pytest.approx(0.2)
     assert numbers["gain_low"] == pytest.approx(0.0524, abs=1e-3)
     assert numbers["gain_high"] == pytest.approx(0.3339, abs=1e-3)
+
+
+def test_settings_are_those_that_the_run_used(make_run, tmp_path):
+    folder = make_run(tmp_path / "a", config="Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\n", model="LSTM")
+    folder.operative_config.write_text(
+        "Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\nLSTM.hidden_size = 256\nTaskDistribution.input_shape = (2048,)\n"
+    )
+    make_run(tmp_path / "b", settings={"Run.optimizer": "@adamw()", "adamw.weight_decay": 0.1})
+    table = runs.load(tmp_path)
+    assert table["optimizer"].tolist() == ["adam", "adamw"] and table["eps"][0] == 1e-16
+    assert table["width"][0] == 256 and math.isnan(table["width"][1]) and table["weight_decay"][1] == 0.1
+    assert table["inputs"].tolist() == ["frozen features", None]
+    assert "binding_LSTM.hidden_size" not in table  # a default is no binding
+
+
+def test_losses_are_thinned_to_the_same_steps_however_far_a_run_has_come(make_run, tmp_path):
+    make_run(tmp_path / "a", steps=8000, left_at=4000)
+    whole = make_run(tmp_path / "b", steps=8000, left_at=4000)
+    whole.metrics.write_text("".join(whole.metrics.read_text().splitlines(keepends=True)[:300]))
+    losses = runs.read_all(runs.find(tmp_path)).losses
+    a, b = (losses[losses["run_id"] == name]["step"].tolist() for name in "ab")
+    assert a == list(range(20, 8001, 20)) and b == a[:150]
+    assert losses[losses["loss_ema"] < 2]["step"].min() == 4000
