@@ -1,25 +1,36 @@
 """The two moments of Adam over the steps of a run, and where its loss drops (Fig 15 of the paper)."""
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from gpicl_flax.analysis import diagnostics
+from gpicl_flax.analysis import chart, diagnostics
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.analysis.study import Study
 
+_PAPER, _NAME, _TITLE = "Figure 15", "adam_moments", "Adam's two moments"
 _MOMENTS = {
     "first_moment_norm": "L2 norm of the average gradient",
     "second_moment_norm": "L2 norm of the average squared gradient",
 }
 
 
-def draw(run: OneRun) -> Chart:
+def draw(study: Study) -> Chart:
+    """Of a run with telemetry, one that has left its plateau where there is such a run."""
+    run = study.measured_drop()
+    return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
+
+
+def draw_run(run: OneRun) -> Chart:
     """The norm of the first moment on the left, of the second on the right, with a line where the plateau was left."""
-    name, title = f"adam_moments_{run.run_id}", f"Adam's two moments in {run.run_id}"
-    whole = run.telemetry.get("")
-    if whole is None or not set(_MOMENTS) <= set(whole):
-        lacks = "telemetry" if whole is None else "an optimiser with Adam's two moments"
-        return Chart(name, title, f"{run.run_id} does not have {lacks}.")
+    name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
+    whole = run.telemetry.get("", pd.DataFrame())
+    lacks = chart.missing(
+        {chart.TELEMETRY: len(run.telemetry) > 0, "an optimiser with Adam's two moments": set(_MOMENTS) <= set(whole)}
+    )
+    if lacks:
+        return Chart(name, title, lacks, paper=_PAPER)
     table = whole[list(_MOMENTS)].rename_axis(columns=None).reset_index()
     drops = diagnostics.drops(run, diagnostics.numbers(run))
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
@@ -39,4 +50,4 @@ def draw(run: OneRun) -> Chart:
         "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all parameters "
         f"together. {diagnostics.drops_in_words(drops)}"
     )
-    return Chart(name, title, caption, figure, table)
+    return Chart(name, title, caption, figure, table, _PAPER)

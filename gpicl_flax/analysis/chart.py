@@ -1,12 +1,17 @@
 """A figure of a report with what belongs to it, and the look that figures share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
+
+T = TypeVar("T")
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its black is the baseline's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -24,6 +29,8 @@ class Chart:
       caption: a paragraph that says what is shown and how it was computed; where there is no figure, why.
       figure: or None.
       numbers: what the figure shows, as a table.
+      paper: which figure or table of the paper it is: 'Figure 2'.
+      ours: what it says beside values of `published.VALUES`, by their keys, in words.
     """
 
     name: str
@@ -31,6 +38,67 @@ class Chart:
     caption: str
     figure: Figure | None = None
     numbers: pd.DataFrame | None = None
+    paper: str = ""
+    ours: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def heading(self) -> str:
+        """The title, after the number that it has in the paper."""
+        return f"{self.paper}: {self.title}" if self.paper else self.title
+
+
+TELEMETRY = "a run with telemetry (Training.telemetry = @Telemetry())"  # what several figures need
+
+
+def missing(needs: Mapping[str, bool]) -> str:
+    """One line that says which of its needs a figure lacks; '' if none. They are noun phrases."""
+    lacks = [words for words, has in needs.items() if not has]
+    return f"Needs {' and '.join(lacks)}." if lacks else ""
+
+
+def panels(
+    count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.3), **options
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes of a size in inches, in rows of up to `columns`; `options` as of `Figure.subplots`."""
+    columns = 2 if (count, columns) == (4, 3) else min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
+
+
+def first(values: Sequence[T], most: int, noun: str) -> tuple[Sequence[T], str]:
+    """The first of the values, and a sentence about those left out, or ''."""
+    if len(values) <= most:
+        return values, ""
+    return values[:most], f" Drawn are the first {most} of {len(values)} {noun}; the numbers have all."
+
+
+def shades(values: Sequence[float], colours: str = "viridis") -> dict[float, tuple]:
+    """A colour for each of a few numbers, from dark to light, which keep their order in grey, too."""
+    return dict(zip(values, colormaps[colours](np.linspace(0, 0.88, len(values))), strict=True))
+
+
+def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict:
+    """The look of what was measured on seen or unseen tasks of one of the base datasets."""
+    return {
+        "color": COLOURS[list(datasets).index(test_dataset) % len(COLOURS)],
+        "linestyle": "-" if tasks == "unseen" else "--",
+        "marker": "o" if tasks == "unseen" else "s",
+        "label": f"{tasks} tasks, {test_dataset}",
+    }
+
+
+def legend(figure: Figure, where: str = "outside lower center", columns: int = 4, extra: Sequence = ()) -> None:
+    """One legend for all axes, with every label once, and with more handles."""
+    found = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    found |= {handle.get_label(): handle for handle in extra}
+    figure.legend(found.values(), found.keys(), loc=where, frameon=False, ncols=columns)
 
 
 def line_styles(interventions: Sequence[str], baseline: str) -> dict[str, dict]:
@@ -51,6 +119,12 @@ def log_steps(axes: Axes, low: float, high: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     plain_ticks(axes, low, high)
+
+
+def step_ticks(axes: Axes) -> None:
+    """A few numbers in full on a horizontal axis of steps."""
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:

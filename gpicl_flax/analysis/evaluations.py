@@ -1,5 +1,7 @@
 """The ends of the meta-test's learning curves, for every run, step and base dataset."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +9,9 @@ import pandas as pd
 
 from gpicl_flax.analysis.one_run import OneRun
 
-# What a curve comes down to: the accuracy at its last position, how much it has gained since the first, and their intervals.
-NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high")
+# What a curve comes down to: the accuracy at its last position, how much it has gained since the first, their intervals, and
+# the mean of its loss over positions, which is the loss that training minimises, in nats.
+NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high", "loss")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -48,4 +51,5 @@ def numbers(curve: dict[str, Any]) -> dict[str, float]:
         "gain": gain,
         "gain_low": gain - ((last - last_low) ** 2 + (first_high - first) ** 2) ** 0.5,
         "gain_high": gain + ((last_high - last) ** 2 + (first - first_low) ** 2) ** 0.5,
+        "loss": statistics.fmean(curve["loss"]) if curve.get("loss") else math.nan,
     }

@@ -12,11 +12,15 @@ from scipy import ndimage
 
 from gpicl_flax.analysis import chart, one_run
 from gpicl_flax.analysis.chart import Chart
-from gpicl_flax.analysis.groups import BASELINE, by_panel
+from gpicl_flax.analysis.groups import BASELINE
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
 
-_NAME, _TITLE = "gradient_dynamics", "Gradients, updates and the way from the initial parameters"
+_PAPER, _NAME, _TITLE = (
+    "Figures 9, 16",
+    "gradient_dynamics",
+    "Gradients, updates and the way from the initial parameters",
+)
 _RUNS = 8  # that are drawn
 _WIDTH = 0.01  # standard deviation of the Gaussian that smooths, as a share of a run's measurements
 _QUANTITIES = {
@@ -46,16 +50,13 @@ _COLUMNS = (
 
 def draw(study: Study) -> Chart:
     """A curve for each setting and intervention of which a run has telemetry; the run is the one with the lowest seed."""
-    table = study.table[study.table["telemetry_rows"] > 0].dropna(subset=["panel", "intervention"])
-    folders = {folder.path.name: folder for folder in study.folders}
-    chosen = [
-        own.sort_values("seed", kind="stable").iloc[0]
-        for _, runs in (by_panel(table) if len(table) else [])
-        for intervention in study.interventions
-        if len(own := runs[runs["intervention"] == intervention])
-    ]
-    labels = _labels([[*run["panel"].split(", "), run["intervention"]] for run in chosen])[:_RUNS]
-    drawn = _draw({name: one_run.read(folders[run["run_id"]]) for name, run in zip(labels, chosen, strict=False)})
+    chosen = study.measured()
+    labels = _labels(
+        [[*panel.split(", "), kind] for panel, kind in zip(chosen["panel"], chosen["intervention"], strict=True)]
+    )
+    drawn = _draw(
+        {name: one_run.read(study.folders[at]) for name, at in zip(labels[:_RUNS], chosen.index, strict=False)}
+    )
     if len(chosen) <= _RUNS:
         return drawn
     return dataclasses.replace(drawn, caption=f"{drawn.caption} {len(chosen) - _RUNS} further runs are not drawn.")
@@ -98,7 +99,7 @@ def _labels(names: Sequence[Sequence[str]]) -> list[str]:
 
 def _draw(runs: Mapping[str, OneRun]) -> Chart:
     if not runs:
-        return Chart(_NAME, _TITLE, "No run has telemetry: Training.telemetry = @Telemetry() measures it.")
+        return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER)
     table = pd.concat([numbers(run).assign(run=name) for name, run in runs.items()], ignore_index=True)
     figure = Figure(figsize=(13, 10), layout="constrained")
     grid = figure.subplots(max(map(len, _COLUMNS)), len(_COLUMNS), sharex=True)
@@ -115,7 +116,7 @@ def _draw(runs: Mapping[str, OneRun]) -> Chart:
             axes.legend(handles.values(), handles, loc="center left", frameon=False)
     figure.supxlabel("training step", fontsize="medium")
     figure.align_ylabels()
-    return Chart(_NAME, _TITLE, _CAPTION, figure, table)
+    return Chart(_NAME, _TITLE, _CAPTION, figure, table, _PAPER)
 
 
 def _finish(axes: Axes, quantity: str, words: str, known: bool) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,10 +12,19 @@ from gpicl_flax.analysis.survival import Lengths
 BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 
 # Bindings that make no setting: what repetitions differ in, what has a place of its own, and what changes no result.
-_NO_SETTING = (
-    "Run.seed", "Run.labels", "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob", "Loader.", "MeshShape.",
-    "Training.telemetry", "Telemetry.",
-)  # fmt: skip
+_NO_CONDITION = ("Run.seed", "Run.labels", "Loader.", "MeshShape.", "Training.telemetry", "Telemetry.")
+_NO_SETTING = (*_NO_CONDITION, "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob")
+
+# Columns that make a condition, before any binding, and the words around their values.
+_WORDS = {
+    "model": ("", ""),
+    "base_dataset": ("trained on ", ""),
+    "inputs": ("", ""),
+    "num_tasks": ("", " tasks"),
+    "task_batch_size": ("batch size ", ""),
+    "permute_labels_prob": ("p = ", ""),
+    "sequence_length": ("sequences of ", ""),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +70,34 @@ def grouped(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table["intervention"] = _interventions(table)
     table["setting"] = _settings(table)
-    table["setting"] = _divided(table, "setting", "p = " + _numbers(table["permute_labels_prob"]))
+    kinds = table["intervention"]
+    table["setting"] = _divided(table["setting"], "p = " + _numbers(table["permute_labels_prob"]), kinds)
     for name in table.columns:
         if name.startswith("binding_") and not name.removeprefix("binding_").startswith(_NO_SETTING):
             values = name.rpartition(".")[2] + " = " + table[name].fillna("default")
-            table["setting"] = _divided(table, "setting", values)
-    table["panel"] = table["setting"]
-    table["panel"] = _divided(table, "panel", _numbers(table["num_tasks"]) + " tasks")
+            table["setting"] = _divided(table["setting"], values, kinds)
+    table["panel"] = _divided(table["setting"], _numbers(table["num_tasks"]) + " tasks", kinds)
     return table
+
+
+def conditions(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
+    """In words, what tells runs apart that have the same values in the columns `axes`, besides their seeds.
+
+    Runs with the same values there and the same condition are repetitions of each other. What does not vary among runs that
+    would pass for repetitions is not named; '' if nothing does.
+    """
+    keys = [table[axis].astype(str) for axis in axes]
+    condition = pd.Series("", index=table.index, dtype=object)
+    for column in ("label_intervention", *(x for x in table if x.startswith("label_")), *_WORDS):
+        if column in table and column not in (*axes, "label_seed"):
+            before, after = _WORDS.get(column, ("", ""))
+            values = _numbers(table[column]) if pd.api.types.is_numeric_dtype(table[column]) else table[column]
+            condition = _divided(condition, before + values.astype(object).fillna("none") + after, *keys)
+    for column in table:
+        if column.startswith("binding_") and not column.removeprefix("binding_").startswith(_NO_CONDITION):
+            values = column.rpartition(".")[2] + " = " + table[column].fillna("default")
+            condition = _divided(condition, values, *keys)
+    return condition.str.removeprefix(", ")
 
 
 def _settings(table: pd.DataFrame) -> pd.Series:
@@ -87,11 +117,11 @@ def _names_tasks(table: pd.DataFrame, name: str) -> bool:
     return len(pairs) == pairs[name].nunique() == pairs["num_tasks"].nunique()
 
 
-def _divided(table: pd.DataFrame, column: str, facts: pd.Series) -> pd.Series:
-    """The column, with the facts, as text, added where they vary within an intervention."""
-    if not (facts.groupby([table[column], table["intervention"]]).nunique() > 1).any():
-        return table[column]
-    return table[column] + ", " + facts
+def _divided(texts: pd.Series, facts: pd.Series, *keys: pd.Series) -> pd.Series:
+    """The texts, with the facts, as text, added if they vary among runs of the same text and keys."""
+    if not (facts.groupby([texts, *keys]).nunique() > 1).any():
+        return texts
+    return texts + ", " + facts
 
 
 def _numbers(values: pd.Series) -> pd.Series:
@@ -117,6 +147,11 @@ def number(value: float) -> str:
     if value >= 16 and math.log2(value).is_integer():
         return f"2^{int(math.log2(value))}"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+def tasks(value: float) -> str:
+    """A number of tasks in words: 1 task, 2^13 tasks, unbounded tasks."""
+    return f"{number(value)} {'task' if value == 1 else 'tasks'}"
 
 
 def in_order(table: pd.DataFrame) -> list[str]:

@@ -1,15 +1,12 @@
 """What heads compare while runs stand on their plateau: does the comparison grow before the loss falls?"""
 
-import math
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-from gpicl_flax.analysis import chart, one_run
+from gpicl_flax.analysis import chart
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import BASELINE, BY_UNSEEN_TASKS, by_panel
 from gpicl_flax.analysis.study import Study
@@ -60,38 +57,14 @@ def draw(study: Study) -> Chart:
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row a diagnosis of up to three runs a panel and intervention: step, matching_score, same_class_ratio, left.
-
-    matching_score is the highest of all heads. same_class_ratio is the attention on the class over that of uniform attention,
-    of the head where it is farthest from 1; missing for models without attention. left: the step at which the plateau was
-    left, by the loss on unseen tasks.
-    """
-    rule, folders = BY_UNSEEN_TASKS, {folder.path.name: folder for folder in study.folders}
-    rows = []
-    for panel, runs in by_panel(study.table):
-        for intervention in study.interventions:
-            own = runs[runs["intervention"] == intervention].sort_values("seed", kind="stable")[:_RUNS]
-            for _, run in own.iterrows():
-                left = run[rule.steps] if pd.notna(run[rule.left]) and run[rule.left] else math.nan
-                for step, values in one_run.read(folders[run["run_id"]]).diagnostics.items():
-                    if "matching_score" in values:
-                        shown = _highest(values["matching_score"]), _ratio(values)
-                        rows.append((panel, intervention, run["run_id"], step, *shown, left))
-    columns = ["panel", "intervention", "run_id", "step", *_ROWS, "left"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys([*_ROWS, "left"], float))
-
-
-def _highest(scores: list[list[float | None]]) -> float:
-    found = np.array(scores, float)
-    return float(np.nanmax(found)) if np.isfinite(found).any() else math.nan
-
-
-def _ratio(values: dict) -> float:
-    if "same_class_attention" not in values:
-        return math.nan
-    found = np.array(values["same_class_attention"], float).ravel() / float(values["same_class_uniform"] or math.nan)
-    found = found[np.isfinite(found) & (found > 0)]
-    return float(found[np.abs(np.log(found)).argmax()]) if len(found) else math.nan
+    """The rows of `heads.of` of up to three runs a panel and intervention, with panel, intervention, and left: the step at which
+    the plateau was left, by the loss on unseen tasks; NaN if it was not."""
+    runs = study.table.sort_values("seed", kind="stable").groupby(["panel", "intervention"]).head(_RUNS)
+    runs = runs.sort_values("intervention", key=lambda names: names.map(study.interventions.index), kind="stable")
+    left = runs[BY_UNSEEN_TASKS.left].fillna(False).astype(bool)
+    runs = runs.assign(left=runs[BY_UNSEEN_TASKS.steps].where(left))[["run_id", "panel", "intervention", "left"]]
+    rows = runs.merge(study.heads, on="run_id")
+    return rows[["panel", "intervention", "run_id", "step", *_ROWS, "left"]].astype({"left": float})
 
 
 def _draw_run(axes: Axes, run: pd.DataFrame, name: str, style: dict) -> None:

@@ -25,6 +25,7 @@ class OneRun:
       stopped_early: why it ended before its last step, 'plateau' or 'converged', or None.
       facts: run.json; empty where it cannot be read.
       bindings: of config.gin, their values as text; empty where it cannot be read.
+      settings: the bindings with every default that was used, of operative_config.gin, as far as it can be read.
       metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
       diagnostics: what was diagnosed, by step, in the order of the steps.
       telemetry: what was measured of gradients and updates, a row a step that has it. The columns have two levels: 'tensor',
@@ -38,6 +39,7 @@ class OneRun:
     stopped_early: str | None
     facts: dict[str, Any]
     bindings: dict[str, str]
+    settings: dict[str, str]
     metrics: pd.DataFrame
     diagnostics: dict[int, dict[str, Any]]
     telemetry: pd.DataFrame
@@ -56,6 +58,8 @@ def read(folder: RunFolder) -> OneRun:
     names = {path.name for path in folder.path.iterdir()}
     facts = _read_facts(folder, gaps)
     bindings = _read_bindings(folder.config, gaps) if folder.config.name in names else {}
+    operative = folder.operative_config
+    settings = bindings | (_read_bindings(operative, gaps) if operative.name in names else {})
     rows = _read_rows(folder.metrics, gaps) if folder.metrics.name in names else {}
     if not rows and facts.get("steps") != 0:
         gaps.append("no metrics")
@@ -74,6 +78,7 @@ def read(folder: RunFolder) -> OneRun:
         stopped_early,
         facts,
         bindings,
+        settings,
         metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
         {step: values for step, values in diagnostics.items() if isinstance(values, dict)},
         _telemetry({step: values for step, values in telemetry.items() if isinstance(values, dict)}),
@@ -171,7 +176,9 @@ def _read_evaluations(path: epath.Path, gaps: list[str]) -> list[dict[str, Any]]
 def _is_evaluation(value: Any) -> bool:
     try:
         return isinstance(value["step"], int) and all(
-            curve["accuracy"][-1] + curve["accuracy_low"][-1] + curve["accuracy_high"][-1] >= 0
+            len(curve["accuracy"]) == len(curve["accuracy_low"]) == len(curve["accuracy_high"]) > 0
+            and sum(curve["accuracy"]) + sum(curve["accuracy_low"]) + sum(curve["accuracy_high"]) >= 0
+            and isinstance(sum(curve.get("loss", ())), int | float)
             and {"base_dataset", "tasks"} <= curve.keys()
             for curve in value["curves"]
         )

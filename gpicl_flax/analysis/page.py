@@ -15,6 +15,7 @@ figure { margin: 0 0 1rem; }
 figcaption, .note { color: #444; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; margin: 1rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.2rem 0.7rem; text-align: left; white-space: nowrap; }
+table.wraps th, table.wraps td { white-space: normal; vertical-align: top; }
 """
 
 
@@ -29,20 +30,19 @@ def render(title: str, sections: Sequence[str]) -> str:
 
 
 def chart_section(chart: Chart) -> str:
-    """A figure with its caption and links to its files, or why there is none."""
-    name, caption = urllib.parse.quote(chart.name), html.escape(chart.caption)
-    links = [f'<a href="{name}.csv">CSV</a>'] if chart.numbers is not None else []
-    body = f'<p class="note">{caption}</p>'
-    if chart.figure is not None:
-        links = [f'<a href="{name}.{ending}">{ending.upper()}</a>' for ending in ("png", "svg")] + links
-        picture = f'<a href="{name}.svg"><img src="{name}.png" alt="{html.escape(chart.title)}"></a>'
-        body = f"<figure>{picture}\n<figcaption>{caption}</figcaption></figure>"
-    return f"<h2>{html.escape(chart.title)}</h2>\n{body}\n<p>{' '.join(links)}</p>"
+    """A figure with its caption and links to its files."""
+    name, title = urllib.parse.quote(chart.name), html.escape(chart.heading)
+    endings = ("png", "svg", "csv") if chart.numbers is not None else ("png", "svg")
+    links = " ".join(f'<a href="{name}.{ending}">{ending.upper()}</a>' for ending in endings)
+    picture = f'<a href="{name}.svg"><img src="{name}.png" alt="{title}"></a>'
+    caption = f"<figcaption>{html.escape(chart.caption)}</figcaption>"
+    return f"<h2>{title}</h2>\n<figure>{picture}\n{caption}</figure>\n<p>{links}</p>"
 
 
-def table_section(title: str, table: pd.DataFrame, note: str) -> str:
-    """A table under a heading, with a paragraph about it."""
-    shown = table.to_html(index=False, border=0, na_rep="", justify="left")
+def table_section(title: str, table: pd.DataFrame, note: str, *, wraps: bool = False) -> str:
+    """A table under a heading, with a paragraph about it; its cells hold sentences if it `wraps`."""
+    with pd.option_context("display.max_colwidth", None):
+        shown = table.to_html(index=False, border=0, na_rep="", justify="left", classes="wraps" if wraps else None)
     return f'<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{shown}'
 
 

@@ -1,21 +1,19 @@
 """The phases of runs against the number of tasks they were trained on."""
 
-import math
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gpicl_flax.analysis import chart, groups, runs
+from gpicl_flax.analysis import chart, log2_axis, runs
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.groups import BASELINE
 from gpicl_flax.analysis.phases import CAVEAT, phases
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.phase import GAIN_CUT, GENERALIZE, OVERFIT, PHASES, PLATEAU
 
-_LOOKS = {
+LOOKS = {
     PLATEAU: {"marker": "_", "color": "0.45", "markeredgewidth": 2},
     OVERFIT: {"marker": "x", "color": COLOURS[1], "markeredgewidth": 1.5},
     GENERALIZE: {"marker": "o", "color": COLOURS[2], "markeredgewidth": 0},
@@ -47,7 +45,7 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
         return Chart(name, title, f"Not drawn: {why}.", numbers=table)
     panels = list(table.groupby("setting"))
     interventions = [x for x in study.interventions if x in set(table["intervention"])]
-    places = places_of(table["num_tasks"])
+    places = log2_axis.places_of(table["num_tasks"])
     heights = [3.0, 0.27 * len(interventions) + 0.3]
     width = max(3.4, 0.34 * len(places) + 1) * len(panels) + 3.4
     figure = Figure(figsize=(width, sum(heights) + 0.9), layout="constrained")
@@ -62,12 +60,12 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
         chart.name_rows(below, interventions)
         for place, intervention in enumerate(interventions):
             _draw_phases(below, place, rows[rows["intervention"] == intervention], places)
-        _name_numbers(below, places)
+        log2_axis.name(below.xaxis, places)
         below.set_xlabel("number of tasks K (log scale)")
     grid[0, 0].set_ylabel("accuracy on unseen tasks,\nlast minus first position")
     lines = [Line2D([], [], **styles[x]) for x in interventions]
     figure.legend(lines, interventions, loc="outside right upper", frameon=False)
-    marks = [Line2D([], [], linestyle="none", **_LOOKS[phase]) for phase in PHASES]
+    marks = [Line2D([], [], linestyle="none", **LOOKS[phase]) for phase in PHASES]
     figure.legend(marks, PHASES, loc="outside right lower", frameon=False)
     cut = "the plateau's threshold, 2.2 for 10 classes" if loss_cut is None else f"{loss_cut:g}"
     caption = (
@@ -82,16 +80,6 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
     return Chart(name, title, caption, figure, table)
 
 
-def places_of(num_tasks: pd.Series) -> dict[float, float]:
-    """Where each number of tasks is on the horizontal axis: at its binary logarithm; unbounded after all others."""
-    places = {value: math.log2(value) for value in sorted(num_tasks.unique()) if math.isfinite(value)}
-    if np.isinf(num_tasks).any():
-        first, last = min(places.values(), default=0), max(places.values(), default=0)
-        gap = 1.2 * (last - first) / max(len(places) - 1, 1)
-        places[math.inf] = last + max(gap, (last - first) / 6, 1)
-    return places
-
-
 def _draw_gains(axes: Axes, rows: pd.DataFrame, places: dict[float, float], style: dict) -> None:
     means = rows.groupby("num_tasks")["gain"].mean().dropna().sort_index()
     at = [places[value] for value in means.index]
@@ -104,13 +92,4 @@ def _draw_phases(axes: Axes, place: int, rows: pd.DataFrame, places: dict[float,
     for value, same in rows.groupby("num_tasks"):
         heights = place + (np.linspace(-0.3, 0.3, len(same)) if len(same) > 1 else np.zeros(1))
         for height, phase in zip(heights, sorted(same["phase"], key=PHASES.index, reverse=True), strict=True):
-            axes.plot(places[value], height, linestyle="none", markersize=4.5, **_LOOKS[phase])
-
-
-def _name_numbers(axes: Axes, places: dict[float, float]) -> None:
-    values = list(places)
-    every = -(-len(values) // 9)
-    shown = [value for index, value in enumerate(values) if math.isinf(value) or index % every == 0]
-    texts = ["unbounded" if math.isinf(x) else groups.number(x).replace("2^", "$2^{") for x in shown]
-    texts = [text + "}$" if text.startswith("$") else text for text in texts]
-    axes.set_xticks([places[value] for value in shown], texts)
+            axes.plot(places[value], height, linestyle="none", markersize=4.5, **LOOKS[phase])

@@ -1,10 +1,19 @@
-"""The phases that the runs of a table end in."""
+"""The phases that the runs of a table end in.
+
+And what runs have learned by their number of tasks, where the paper tells three phases as well: they memorise tasks, or
+identify them, or learn any.
+"""
 
 import pandas as pd
 
 from gpicl_flax.analysis import runs
 from gpicl_flax.records import phase, plateau
 
+MEMORIZATION, IDENTIFICATION, GENERAL = BEHAVIOURS = (
+    "task memorization",
+    "task identification",
+    "general learning to learn",
+)
 CAVEAT = (
     "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell without "
     "that gain."
@@ -32,3 +41,19 @@ def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | Non
     if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
         return None
     return phase.of(run["lowest_loss_ema"] < loss_cut, gain, run["num_tasks"], gain_cut=gain_cut)
+
+
+def behaviour(
+    *, seen_last: float, seen_gain: float, unseen_gain: float, chance: float, cut: float = phase.GAIN_CUT
+) -> str | None:
+    """What was learned (Table 1 and Fig 4 of the paper), from accuracies on the base dataset trained on.
+
+    General learning to learn: on unseen tasks the last prediction is at least `cut` more accurate than the first. Task
+    identification: on seen tasks only. Task memorization: on neither, but seen tasks are known, `cut` above chance. None:
+    nothing of this, as on the plateau, or a number that decides is NaN.
+    """
+    if unseen_gain >= cut:
+        return GENERAL
+    if seen_gain >= cut and unseen_gain < cut:
+        return IDENTIFICATION
+    return MEMORIZATION if seen_gain < cut <= seen_last - chance and unseen_gain < cut else None

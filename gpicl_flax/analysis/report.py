@@ -1,8 +1,10 @@
 """A report of a sweep or of one run: every figure that its runs allow, their numbers, and a page that shows them."""
 
 import dataclasses
+import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -13,16 +15,29 @@ from gpicl_flax.analysis import (
     cost,
     diagnostics,
     gradient_dynamics,
+    insights,
     learning_curve,
+    learning_phases,
+    loss_over_steps,
     matching_growth,
+    memorization,
+    methods,
     one_run,
     page,
     phase_diagram,
     phases,
+    phases_by_batch_size,
     plateau_lengths,
+    plateau_scaling,
+    pretrained_features,
+    published,
+    sequence_length,
     study,
     survival_curves,
     tensor_gradients,
+    vsml_layers,
+    weight_decay,
+    within_sequence,
 )
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import BASELINE, RULES, by_panel
@@ -31,16 +46,46 @@ from gpicl_flax.analysis.study import Study
 from gpicl_flax.records import phase
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
-# What is drawn of a sweep, in the order of the page: a function from a study and `after_drop` to a `Chart`, and how many of
-# which column's values one figure holds at most; where there are more, there are several figures.
-_CHARTS = (
-    *((lambda of, _, rule=rule: survival_curves.draw(of, rule), "panel", 4) for rule in RULES),
-    *((lambda of, _, rule=rule: plateau_lengths.draw(of, rule), "panel", 4) for rule in RULES),
-    (cost.draw, "panel", 4),
-    (lambda of, _: phase_diagram.draw(of), "setting", 3),
-    (lambda of, _: matching_growth.draw(of), "panel", 3),
-    (lambda of, _: gradient_dynamics.draw(of), "panel", 8),
+_NAMED = 6  # runs that lack the same and are named
+
+
+class _Entry(NamedTuple):
+    """A chart of the page: the function that draws it from a study, and how many of which column's values one figure holds at
+    most; where there are more, there are several figures."""
+
+    draw: Callable[[Study], Chart]
+    column: str = ""
+    most: int = 0
+
+
+# The figures of the paper, in its order. Each tells itself what it is called, and what it needs.
+_PAPER = (
+    _Entry(memorization.draw),
+    _Entry(within_sequence.draw),
+    _Entry(methods.draw),
+    _Entry(learning_phases.draw),
+    _Entry(loss_over_steps.draw),
+    _Entry(phases_by_batch_size.draw),
+    _Entry(plateau_scaling.draw),
+    _Entry(gradient_dynamics.draw),
+    _Entry(pretrained_features.draw),
+    _Entry(sequence_length.draw),
+    _Entry(adam_moments.draw),
+    _Entry(tensor_gradients.draw),
+    _Entry(weight_decay.draw),
+    _Entry(vsml_layers.draw),
 )
+
+
+def _comparisons(after_drop: int | None) -> tuple[_Entry, ...]:
+    """What compares interventions, beyond the paper."""
+    return (
+        *(_Entry(functools.partial(survival_curves.draw, rule=rule), "panel", 4) for rule in RULES),
+        *(_Entry(functools.partial(plateau_lengths.draw, rule=rule), "panel", 4) for rule in RULES),
+        _Entry(functools.partial(cost.draw, after_drop=after_drop), "panel", 4),
+        _Entry(phase_diagram.draw, "setting", 3),
+        _Entry(matching_growth.draw, "panel", 3),
+    )
 
 
 def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
@@ -64,63 +109,105 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
     sections = [_overview(of)]
-    if not single:
-        sections += _tables(of)
-    for chart in _charts_of_a_run(one_run.read(of.folders[0])) if single else _charts_of_a_sweep(of, after_drop):
-        _save(chart, out)
-        sections.append(page.chart_section(chart))
+    if single:
+        charts = list(_charts_of_a_run(one_run.read(of.folders[0])))
+        sections += _save(charts, out)
+    else:
+        charts, compared = list(_drawn(of, _PAPER)), [*_drawn(of, _comparisons(after_drop)), *_diagnostics(of)]
+        sections += [_insights(of), *_published(charts), *_save(charts, out), *_tables(of), *_save(compared, out)]
+        charts += compared
+    lacking = [f"{chart.heading}: {chart.caption}" for chart in charts if chart.figure is None]
+    if lacking:
+        sections.append(page.list_section("Not drawn, and what they need", lacking))
     gaps = of.table[of.table["gaps"] != ""]
     if len(gaps):
-        lines = [f"{run_id}: {text}" for run_id, text in zip(gaps["run_id"], gaps["gaps"], strict=True)]
+        lines = []
+        for text, same in gaps.groupby("gaps", sort=False)["run_id"]:
+            if len(same) > _NAMED:
+                lines.append(f"{', '.join(same[:_NAMED])} and {len(same) - _NAMED} more: {text}")
+            else:
+                lines += [f"{run_id}: {text}" for run_id in same]
         sections.append(page.list_section("What runs do not have", lines))
     index = out / "index.html"
     index.write_text(page.render(f"Report of {RunFolder(workdir).path.name}", sections))
     return index
 
 
-def _charts_of_a_sweep(of: Study, after_drop: int | None) -> Iterator[Chart]:
-    for draw, column, most in _CHARTS:
-        parts = of.parts(column, most)
+def _drawn(of: Study, entries: Sequence[_Entry]) -> Iterator[Chart]:
+    for draw, column, most in entries:
+        parts = of.parts(column, most) if most else [of]
+        if len(parts) > 1 and len(of.interventions) < 2:  # many figures that would compare nothing
+            chart = draw(parts[0])
+            yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
+            continue
         for number, part in enumerate(parts, 1):
-            chart = draw(part, after_drop)
+            chart = draw(part)
             if len(parts) > 1:
                 title = f"{chart.title} ({number} of {len(parts)})"
                 chart = dataclasses.replace(chart, name=f"{chart.name}_{number}", title=title)
             yield chart
-    diagnosed = of.table["unseen_plateau_steps"].notna()
-    measured = of.table[diagnosed | (of.table["telemetry_rows"] > 0)].dropna(subset=["panel", "intervention"])
-    if not diagnosed[measured.index].any():
+
+
+def _diagnostics(of: Study) -> Iterator[Chart]:
+    diagnosed = of.table[of.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
+    if diagnosed.empty:
         yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
-    one_each = measured.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
+    one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
     for index in sorted(one_each.index, key=lambda index: of.interventions.index(of.table["intervention"][index])):
-        run = one_run.read(of.folders[index])
-        if run.diagnostics:
-            yield diagnostics.draw(run)
-        yield from _charts_of_telemetry(run)
+        yield diagnostics.draw(one_run.read(of.folders[index]))
 
 
 def _charts_of_a_run(run: OneRun) -> Iterator[Chart]:
     yield learning_curve.chart(run)
     yield diagnostics.draw(run)
-    yield gradient_dynamics.draw_run(run)
-    yield from _charts_of_telemetry(run)
+    for telemetry in (gradient_dynamics, adam_moments, tensor_gradients):
+        yield telemetry.draw_run(run)
 
 
-def _charts_of_telemetry(run: OneRun) -> Iterator[Chart]:
-    if len(run.telemetry):
-        yield adam_moments.draw(run)
-        yield tensor_gradients.draw(run)
+def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
+    """Writes the files of the charts that have a figure, and gives their sections of the page."""
+    for chart in charts:
+        if chart.figure is None:
+            continue
+        if chart.numbers is not None:
+            (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
+        for ending in ("png", "svg"):
+            buffer = io.BytesIO()
+            # The same runs give the same files.
+            with matplotlib.rc_context({"svg.hashsalt": chart.name}):
+                date = {"Date": None} if ending == "svg" else None
+                chart.figure.savefig(buffer, format=ending, dpi=150, metadata=date)
+            (out / f"{chart.name}.{ending}").write_bytes(buffer.getvalue())
+        yield page.chart_section(chart)
 
 
-def _save(chart: Chart, out: epath.Path) -> None:
-    if chart.numbers is not None:
-        (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
-    for ending in ("png", "svg") if chart.figure is not None else ():
-        buffer = io.BytesIO()
-        # The same runs give the same files.
-        with matplotlib.rc_context({"svg.hashsalt": chart.name}):
-            chart.figure.savefig(buffer, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
-        (out / f"{chart.name}.{ending}").write_bytes(buffer.getvalue())
+def _insights(of: Study) -> str:
+    findings = [insight(of) for insight in insights.INSIGHTS]
+    table = pd.DataFrame(
+        {
+            "insight": [f"{found.number}. {found.claim}" for found in findings],
+            "these runs": [found.verdict for found in findings],
+            "because": [found.because for found in findings],
+            "see": [found.figures for found in findings],
+        }
+    )
+    return page.table_section(
+        "The insights of the paper",
+        table,
+        "What the runs that are done say about each insight. Brackets are 95% intervals.",
+        wraps=True,
+    )
+
+
+def _published(charts: Sequence[Chart]) -> Iterator[str]:
+    """The published values beside those of the runs."""
+    ours = {key: text for chart in charts for key, text in chart.ours.items()}
+    yield page.table_section(
+        "Published values",
+        published.beside(ours),
+        "Values of the paper as its text says them, and what the figures below say of these runs, whose settings may differ.",
+        wraps=True,
+    )
 
 
 def _overview(of: Study) -> str:
@@ -139,7 +226,14 @@ def _overview(of: Study) -> str:
 
 
 def _tables(of: Study) -> Iterator[str]:
-    """The medians and speed-ups by each rule that runs tell, and how runs ended."""
+    """Table 2, the medians and speed-ups by each rule that runs tell, and how runs ended."""
+    accuracies = methods.in_words(methods.numbers(of))
+    if not accuracies.empty:
+        yield page.table_section(
+            "Table 2: accuracy of the last prediction",
+            accuracies,
+            "On unseen tasks, with 95% intervals; in round brackets the published value, where runs were trained on mnist.",
+        )
     for rule in RULES:
         numbers = plateau_lengths.numbers(of, rule)
         if not numbers.empty:

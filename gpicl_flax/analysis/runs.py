@@ -3,12 +3,12 @@
 import concurrent.futures
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis import evaluations, one_run
+from gpicl_flax.analysis import curves, evaluations, heads, losses, one_run, settings
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau
@@ -21,9 +21,27 @@ _FACTS = (
 _READERS = 8
 
 
+class Runs(NamedTuple):
+    """What is kept of the runs of a folder, each of which is read once.
+
+    Attributes:
+      table: a row each, see `read_all`.
+      evaluations: the ends of all curves, `evaluations.table`.
+      curves: the last meta-tests at all positions, `curves.table`.
+      losses: of training over the steps, thinned, `losses.of`.
+      heads: what attention compares over the steps, `heads.of`.
+    """
+
+    table: pd.DataFrame
+    evaluations: pd.DataFrame
+    curves: pd.DataFrame
+    losses: pd.DataFrame
+    heads: pd.DataFrame
+
+
 def load(workdir: epath.PathLike) -> pd.DataFrame:
     """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `find` and `read_all`."""
-    return read_all(find(workdir))[0]
+    return read_all(find(workdir)).table
 
 
 def find(workdir: epath.PathLike) -> list[RunFolder]:
@@ -50,13 +68,14 @@ def _is_run(folder: RunFolder) -> bool:
     return any(path.exists() for path in (folder.config, folder.facts, folder.metrics))
 
 
-def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Reads runs, and keeps no more of them than a row each, and an `evaluations.table`.
+def read_all(folders: Sequence[RunFolder]) -> Runs:
+    """Reads runs, and keeps no more of them than figures of many runs show.
 
     What a run does not tell is missing in its row. The columns of the rows:
       run_id, folder, ended ('DONE' or 'DIVERGED'), stopped_early ('plateau' or 'converged', of a run that ended before its
         last step because of that), gaps (what is missing or damaged, as text);
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
+      width, num_layers, optimizer, eps, weight_decay, inputs: see `settings.of`;
       label_<axis>: what the axes of a sweep call the run;
       binding_<name>: of config.gin, as text;
       last_step: of the log; lowest_loss_ema, in nats;
@@ -68,14 +87,18 @@ def read_all(folders: Sequence[RunFolder]) -> tuple[pd.DataFrame, pd.DataFrame]:
         unseen_last_low[digits].
     """
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
-        rows, evaluated = zip(*readers.map(_read, folders), strict=True)
+        rows, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
-    return table, evaluations.table([row for rows in evaluated for row in rows])
+    evaluated, drawn = ([row for rows in parts for row in rows] for parts in (evaluated, drawn))
+    logged, compared = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
+    return Runs(table, evaluations.table(evaluated), curves.table(drawn), logged, compared)
 
 
-def _read(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read(
+    folder: RunFolder,
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     run = one_run.read(folder)
-    return _row(run), evaluations.rows_of(run)
+    return _row(run), evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
 
 
 def of_its_own_dataset(row: pd.Series, number: str) -> float:
@@ -91,6 +114,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     row["num_tasks"] = math.nan if "num_tasks" not in facts else facts["num_tasks"] or math.inf
     base_dataset = facts.get("base_dataset")
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
+    row |= settings.of(run)
     labels = facts.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}

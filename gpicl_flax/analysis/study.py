@@ -5,8 +5,9 @@ import dataclasses
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis import groups, runs
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.analysis import groups, one_run, runs
+from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.records.run_folder import DONE, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +18,48 @@ class Study:
       folders: theirs.
       table: a row each, `groups.grouped`.
       evaluations: of all steps, `evaluations.table`.
+      curves: of the last evaluations, `curves.table`.
+      losses: of training, `losses.of`.
+      heads: of attention, `heads.of`.
       interventions: in the order in which figures show them.
     """
 
     folders: list[RunFolder]
     table: pd.DataFrame
     evaluations: pd.DataFrame
+    curves: pd.DataFrame
+    losses: pd.DataFrame
+    heads: pd.DataFrame
     interventions: list[str]
+
+    def ended(self, marker: str = DONE) -> pd.DataFrame:
+        """The runs that ended so, of those that say what they are."""
+        return self.table[(self.table["ended"] == marker) & self.table["model"].notna()]
+
+    def final(self) -> pd.DataFrame:
+        """The last evaluation of every run that is done: a row a curve, `evaluations.NUMBERS` beside the run's own columns.
+
+        Its base_dataset is the one trained on, its test_dataset the one tested on. A run that diverged or has not ended has no
+        row, so that runs are compared at the end of their training.
+        """
+        tested = self.evaluations.rename(columns={"base_dataset": "test_dataset"})
+        rows = self.ended().merge(tested, on="run_id")
+        return rows[rows["step"] == rows["evaluated_at"]].reset_index(drop=True)
+
+    def measured(self) -> pd.DataFrame:
+        """Of the runs that have telemetry, one of each panel and intervention, that of the lowest seed, as figures order them."""
+        table = self.table[self.table["telemetry_rows"] > 0].dropna(subset=["panel", "intervention"])
+        panels = [panel for panel, _ in groups.by_panel(table)] if len(table) else []
+        one_each = table.sort_values("seed", kind="stable").drop_duplicates(["panel", "intervention"])
+        order = {"panel": panels.index, "intervention": self.interventions.index}
+        return one_each.sort_values(["panel", "intervention"], key=lambda names: names.map(order[names.name]))
+
+    def measured_drop(self) -> OneRun | None:
+        """The first run of `measured` that has left its plateau, or else the first; None: there is none."""
+        found = self.measured()
+        left = found[found["plateau_left"].fillna(False).astype(bool)]
+        found = left if len(left) else found
+        return one_run.read(self.folders[found.index[0]]) if len(found) else None
 
     def parts(self, column: str, most: int) -> list["Study"]:
         """Studies of at most so many of the values of a column, 'panel' or 'setting'; itself, if it has no more."""
@@ -38,6 +74,6 @@ class Study:
 def load(workdir: epath.PathLike) -> Study:
     """Reads the folder of a sweep or of one run; raises UsageError if there is no run."""
     folders = runs.find(workdir)
-    table, evaluations = runs.read_all(folders)
-    table = groups.grouped(table)
-    return Study(folders, table, evaluations, groups.in_order(table))
+    read = runs.read_all(folders)
+    table = groups.grouped(read.table)
+    return Study(folders, table, *read[1:], groups.in_order(table))

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from gpicl_flax.analysis import chart, diagnostics
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.one_run import OneRun
+from gpicl_flax.analysis.study import Study
 
+_PAPER, _NAME, _TITLE = "Figure 17", "tensor_gradients", "Gradients by parameter tensor"
 _QUANTITIES = {
     "grad_norm": "L2 norm of the gradient (log scale)",
     "grad_cosine": "cosine of consecutive gradients",
@@ -18,13 +20,19 @@ _PHASES = {"on the plateau": (COLOURS[0], "o"), "after the drop": (COLOURS[1], "
 _LOW, _HIGH = 0.1, 0.9
 
 
-def draw(run: OneRun) -> Chart:
+def draw(study: Study) -> Chart:
+    """Of a run with telemetry, one that has left its plateau where there is such a run."""
+    run = study.measured_drop()
+    return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
+
+
+def draw_run(run: OneRun) -> Chart:
     """A row for each parameter tensor: the norm of its gradient on the left, the cosine of consecutive ones on the right."""
-    name, title = f"tensor_gradients_{run.run_id}", f"Gradients by parameter tensor in {run.run_id}"
+    name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
     drops = diagnostics.drops(run, diagnostics.numbers(run))
     table = numbers(run, next(reversed(drops.values()), None))
     if table.empty:
-        return Chart(name, title, f"{run.run_id} has no telemetry of parameter tensors.")
+        return Chart(name, title, chart.missing({chart.TELEMETRY: False}), paper=_PAPER)
     tensors = list(dict.fromkeys(table["tensor"]))
     figure = Figure(figsize=(11, 0.21 * len(tensors) + 1.4), layout="constrained")
     grid = figure.subplots(1, len(_QUANTITIES), sharey=True)
@@ -35,7 +43,7 @@ def draw(run: OneRun) -> Chart:
     grid[0].set_xscale("log")
     grid[1].axvline(0, color="0.5", linewidth=0.8, zorder=1)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    return Chart(name, title, _caption(drops), figure, table)
+    return Chart(name, title, _caption(drops), figure, table, _PAPER)
 
 
 def numbers(run: OneRun, drop: int | None) -> pd.DataFrame:

@@ -13,13 +13,19 @@ CHANCE = math.log(10)
 
 
 def curve(
-    tasks: str, base_dataset: str = "digits", last: float = 0.7, first: float = 0.1, margin: float = 0.05
+    tasks: str,
+    base_dataset: str = "digits",
+    last: float = 0.7,
+    first: float = 0.1,
+    margin: float = 0.05,
+    loss: float = 2.0,
 ) -> dict:
-    """A learning curve of a meta-test that rises in a line."""
+    """A learning curve of a meta-test that rises in a line; the mean of its loss over positions is `loss`."""
     accuracy = np.linspace(first, last, 5)
     return {
         "base_dataset": base_dataset, "tasks": tasks, "num_sequences": 64, "accuracy": accuracy.tolist(),
         "accuracy_low": (accuracy - margin).tolist(), "accuracy_high": (accuracy + margin).tolist(),
+        "loss": np.linspace(loss + 0.5, loss - 0.5, 5).tolist(),
     }  # fmt: skip
 
 
@@ -43,12 +49,14 @@ def write_run(
     diagnostics_period: int | None = 20,
     evaluations: dict[int, list[dict]] | None = None,
     config: str | None = None,
+    settings: dict[str, object] | None = None,
     **facts,
 ) -> RunFolder:
     """A run that logs every 10 steps; its average loss is 2.25 until the step `left_at`, and 1.5 from then on.
 
     The mean of its last three losses on unseen tasks is first under 2.2 at `unseen_left_at`, if that is a multiple of
-    `diagnostics_period`. Without `evaluations` there is one at the end, of seen and unseen digits.
+    `diagnostics_period`. Without `evaluations` there is one at the end, of seen and unseen digits. `settings` are the bindings
+    of both config.gin and operative_config.gin.
     """
     folder = RunFolder(path)
     labels = facts.pop("labels", {})
@@ -58,6 +66,9 @@ def write_run(
         "steps": steps, "seed": 0, "base_dataset": {"name": "digits"},
     }  # fmt: skip
     write_json(folder.facts, known | facts)
+    if settings is not None:
+        config = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        folder.operative_config.write_text(config)
     if config is not None:
         folder.config.write_text(config)
     log = JsonLines(folder.metrics)

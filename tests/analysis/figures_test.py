@@ -8,6 +8,7 @@ import pytest
 from gpicl_flax.analysis import (
     cost,
     diagnostics,
+    heads,
     matching_growth,
     one_run,
     phase_diagram,
@@ -243,9 +244,9 @@ def test_what_heads_compare_while_runs_stand(plateaus):
 
 def test_a_head_that_looks_away_from_its_class_is_the_farthest_where_it_is():
     values = {"same_class_uniform": 0.1, "same_class_attention": [[0.02, 0.3], [0.1, None]]}
-    assert matching_growth._ratio(values) == pytest.approx(0.2)
-    assert np.isnan(matching_growth._ratio({"matching_score": [[0.1]]}))
-    assert matching_growth._highest([[0.1, None], [0.3, 0.2]]) == 0.3
+    assert heads._ratio(values) == pytest.approx(0.2)
+    assert np.isnan(heads._ratio({"matching_score": [[0.1]]}))
+    assert heads._highest([[0.1, None], [0.3, 0.2]]) == 0.3
 
 
 def test_a_model_without_attention_has_fewer_panels(make_run, tmp_path):

@@ -9,7 +9,7 @@ from gpicl_flax.records.run_folder import RunFolder
 
 
 def row_of(folder):
-    (table, _) = runs.read_all([folder])
+    table = runs.read_all([folder]).table
     return table.iloc[0]
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from gpicl_flax import cli
+from gpicl_flax.analysis import one_run
 
 
 @pytest.fixture
@@ -33,8 +34,12 @@ def links(page):
     return set(re.findall(r'(?:href|src)="([^"]+)"', page))
 
 
-def test_a_sweep_has_a_page_with_every_figure(sweep, capsys):
+def test_a_sweep_has_a_page_with_every_figure(sweep, capsys, monkeypatch):
+    read, found = one_run.read, []
+    monkeypatch.setattr(one_run, "read", lambda folder: found.append(folder.path.name) or read(folder))
     assert cli.main(["report", str(sweep)]) == 0
+    # Each run is read once, but for those whose diagnostics are drawn, one an intervention.
+    assert len(found) == 8 + 2 and set(found[8:]) == {"paper_64_0", "matched_64_0"}
     out = sweep / "report"
     assert capsys.readouterr().out == f"{out / 'index.html'}\n"
     page = (out / "index.html").read_text()
@@ -78,6 +83,43 @@ def test_the_same_runs_give_the_same_report(make_run, tmp_path):
         # An SVG names its clip paths by where they lie in memory.
         reports.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".svg"})
     assert reports[0] == reports[1]
+
+
+def test_figures_of_the_paper_are_beside_its_values(make_run, make_curve, tmp_path):
+    for num_tasks, unseen in ((16, 0.1), (2**14, 0.7)):
+        curves = [
+            make_curve("seen", "mnist"),
+            make_curve("unseen", "mnist", last=unseen),
+            make_curve("unseen", "kmnist"),
+        ]
+        facts = {"num_tasks": num_tasks, "base_dataset": {"name": "mnist"}, "evaluations": {50: curves, 100: curves}}
+        make_run(tmp_path / str(num_tasks), diagnostics_period=None, **facts)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    out = tmp_path / "report"
+    page = (out / "index.html").read_text()
+    stems = {"within_sequence", "methods", "learning_phases", "loss_over_steps", "phases", "cost"}
+    assert {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg", "csv")} <= links(page)
+    assert all((out / link).stat().st_size for link in links(page))
+    drawn, _, lacking = page.partition("Not drawn, and what they need")
+    assert "<h2>Figures 4, 11, 12: What is learned" in drawn and "<h2>Table 2: Accuracy of the last" in drawn
+    assert "2^14 tasks at the fewest" in drawn and "at least 2^13 = 8,192" in drawn
+    assert "70.0% [65.0%, 75.0%] (73.70%)" in drawn
+    assert re.search("learn-to-learn with black-box models.</td>\\s*<td>supported", drawn)
+    assert re.search("general learning-to-learn.</td>\\s*<td>not supported|not enough runs", drawn)
+    assert "Figure 2: Accuracy by size of the model and number of tasks: Needs runs that are done" in lacking
+    assert "Figure 14" in lacking and "Figure 14: " not in drawn
+    pictures = {path.stem for path in out.glob("*.png")}
+    assert pictures == {path.stem for path in out.glob("*.svg")} and "memorization" not in pictures
+
+
+def test_settings_that_nothing_is_compared_with_do_not_fill_the_page(make_run, tmp_path):
+    for number in range(8):
+        make_run(tmp_path / str(number), num_tasks=4**number, diagnostics_period=None, evaluations={})
+    assert cli.main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Needs at least two interventions to compare." in page
+    assert "0, 1, 2, 3, 4, 5 and 2 more: no evaluation" in page
+    assert not list((tmp_path / "report").glob("cost*"))
 
 
 def test_what_is_missing_is_said(make_run, tmp_path):

@@ -69,7 +69,7 @@ def test_the_last_evaluation_is_in_columns_by_base_dataset(make_run, make_curve,
     assert row["unseen_last_low[digits]"] == pytest.approx(0.55)
     assert row["unseen_gain[other]"] == pytest.approx(0.2)
     assert runs.of_its_own_dataset(row, "unseen_gain") == pytest.approx(0.5)
-    table = runs.read_all(runs.find(tmp_path))[1]
+    table = runs.read_all(runs.find(tmp_path)).evaluations
     assert table["step"].tolist() == [50, 100, 100, 100] and table["last"].tolist() == [0.2, 0.7, 0.6, 0.3]
 
 
@@ -84,3 +84,26 @@ def test_the_interval_of_a_gain_is_newcombes():
     assert numbers["gain"] == pytest.approx(0.2)
     assert numbers["gain_low"] == pytest.approx(0.0524, abs=1e-3)
     assert numbers["gain_high"] == pytest.approx(0.3339, abs=1e-3)
+
+
+def test_settings_are_those_that_the_run_used(make_run, tmp_path):
+    folder = make_run(tmp_path / "a", config="Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\n", model="LSTM")
+    folder.operative_config.write_text(
+        "Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\nLSTM.hidden_size = 256\nTaskDistribution.input_shape = (2048,)\n"
+    )
+    make_run(tmp_path / "b", settings={"Run.optimizer": "@adamw()", "adamw.weight_decay": 0.1})
+    table = runs.load(tmp_path)
+    assert table["optimizer"].tolist() == ["adam", "adamw"] and table["eps"][0] == 1e-16
+    assert table["width"][0] == 256 and math.isnan(table["width"][1]) and table["weight_decay"][1] == 0.1
+    assert table["inputs"][0] == "frozen features" and table["inputs"].isna()[1]
+    assert "binding_LSTM.hidden_size" not in table  # a default is no binding
+
+
+def test_losses_are_thinned_to_the_same_steps_however_far_a_run_has_come(make_run, tmp_path):
+    make_run(tmp_path / "a", steps=8000, left_at=4000)
+    whole = make_run(tmp_path / "b", steps=8000, left_at=4000)
+    whole.metrics.write_text("".join(whole.metrics.read_text().splitlines(keepends=True)[:300]))
+    losses = runs.read_all(runs.find(tmp_path)).losses
+    a, b = (losses[losses["run_id"] == name]["step"].tolist() for name in "ab")
+    assert a == list(range(20, 8001, 20)) and b == a[:150]
+    assert losses[losses["loss_ema"] < 2]["step"].min() == 4000

@@ -9,6 +9,7 @@ import pytest
 
 from gpicl_flax.analysis import adam_moments, gradient_dynamics, one_run, report, study, tensor_gradients
 from gpicl_flax.analysis.chart import COLOURS
+from gpicl_flax.records.run_folder import RunFolder
 
 TENSORS = ("block_0/query/kernel", "block_2/query/kernel", "block_10/query/kernel", "logits/bias")
 
@@ -85,28 +86,28 @@ def test_what_is_not_finite_interrupts_no_curve(make_run, tmp_path):
     table = gradient_dynamics.numbers(run).set_index("step")
     np.testing.assert_allclose(table["cumulative_grad_cosine"], [10, 10, 20, 30, 40])
     np.testing.assert_allclose(table["smoothed_grad_cosine"], 0.5)
-    assert tensor_gradients.draw(run).figure and adam_moments.draw(run).figure
+    assert tensor_gradients.draw_run(run).figure and adam_moments.draw_run(run).figure
     rows = tensor_gradients.numbers(run, None)
     assert rows["measurements"].unique().tolist() == [4]
 
 
 def test_adam_s_moments_have_a_line_at_the_drop(make_run, tmp_path):
     run = one_run.read(with_telemetry(make_run(tmp_path / "run", left_at=50)))
-    chart = adam_moments.draw(run)
+    chart = adam_moments.draw_run(run)
     for axes, per_step in zip(chart.figure.axes, (1 / 10, 1 / 1000), strict=True):
         curve, drop = axes.get_lines()
         np.testing.assert_allclose(curve.get_ydata(), per_step * np.arange(20, 101, 20))
         assert drop.get_xdata() == [50, 50] and drop.get_linestyle() == "--"
     assert "by its training loss at step 50" in chart.caption
     still = one_run.read(with_telemetry(make_run(tmp_path / "still", left_at=None)))
-    assert all(len(axes.get_lines()) == 1 for axes in adam_moments.draw(still).figure.axes)
+    assert all(len(axes.get_lines()) == 1 for axes in adam_moments.draw_run(still).figure.axes)
     other = one_run.read(with_telemetry(make_run(tmp_path / "sgd"), moments=False))
-    assert adam_moments.draw(other).figure is None and "Adam's two moments" in adam_moments.draw(other).caption
+    assert adam_moments.draw_run(other).figure is None and "Adam's two moments" in adam_moments.draw_run(other).caption
 
 
 def test_every_tensor_has_a_row_before_and_after_the_drop(make_run, tmp_path):
     run = one_run.read(with_telemetry(make_run(tmp_path / "run", left_at=60)))
-    chart = tensor_gradients.draw(run)
+    chart = tensor_gradients.draw_run(run)
     norms, cosines = chart.figure.axes
     assert [text.get_text() for text in norms.get_yticklabels()] == list(TENSORS)  # block_10 after block_2
     assert norms.get_xscale() == "log" and cosines.get_xscale() == "linear"
@@ -116,7 +117,7 @@ def test_every_tensor_has_a_row_before_and_after_the_drop(make_run, tmp_path):
     np.testing.assert_allclose(cosines.get_lines()[0].get_xdata(), [0, 0.1, 0.2, 0.3])
     numbers = chart.numbers.query("tensor == 'logits/bias' and quantity == 'grad_norm'")
     assert numbers["low"].tolist() == [22_000, 64_000] and numbers["high"].tolist() == [38_000, 96_000]
-    one = tensor_gradients.draw(one_run.read(with_telemetry(make_run(tmp_path / "still", left_at=None))))
+    one = tensor_gradients.draw_run(one_run.read(with_telemetry(make_run(tmp_path / "still", left_at=None))))
     assert set(one.numbers["phase"]) == {"on the plateau"}
 
 
@@ -135,7 +136,7 @@ def test_damaged_telemetry_is_missing(make_run, tmp_path):
     run = one_run.read(folder)
     assert run.telemetry.index.tolist() == [40, 60, 80, 100]
     assert run.telemetry["", "grad_norm"].tolist()[-1] == 100 and run.telemetry["", "grad_norm"].notna().sum() == 1
-    assert gradient_dynamics.draw_run(run).figure and tensor_gradients.draw(run).figure
+    assert gradient_dynamics.draw_run(run).figure and tensor_gradients.draw_run(run).figure
 
 
 def test_more_runs_than_colours_allow_are_counted(make_run, tmp_path):
@@ -146,14 +147,23 @@ def test_more_runs_than_colours_allow_are_counted(make_run, tmp_path):
 
 
 def test_a_report_has_what_there_is(make_run, tmp_path):
-    folder = with_telemetry(make_run(tmp_path / "a", labels={"intervention": "a"}, diagnostics_period=None))
-    other = make_run(tmp_path / "b", labels={"intervention": "b"}, ended=None)
-    drawn = {"gradient_dynamics", "adam_moments_a", "tensor_gradients_a"}
-    of_the_study = {chart.name: chart for chart in report._charts_of_a_sweep(study.load(tmp_path), None)}
-    assert {name for name, chart in of_the_study.items() if chart.figure} > drawn | {"diagnostics_b"}
-    assert "adam_moments_b" not in of_the_study and "diagnostics_a" not in of_the_study
-    of_a, of_b = (
-        {chart.name: chart for chart in report._charts_of_a_run(one_run.read(run))} for run in (folder, other)
+    """Adam's moments and the gradients by tensor are of a run that has left its plateau, where there is one."""
+    for name, left_at in (("a", None), ("b", 50), ("c", 50)):
+        with_telemetry(
+            make_run(tmp_path / name, labels={"intervention": name}, left_at=left_at, diagnostics_period=None)
+        )
+    make_run(tmp_path / "d", labels={"intervention": "d"}, ended=None)
+    of_the_study = {chart.name: chart for chart in report._drawn(study.load(tmp_path), report._PAPER)}
+    drawn = {name for name, chart in of_the_study.items() if chart.figure}
+    assert drawn > {"gradient_dynamics", "adam_moments_b", "tensor_gradients_b"}
+    assert [of_the_study[name].paper for name in ("gradient_dynamics", "adam_moments_b", "tensor_gradients_b")] == [
+        "Figures 9, 16", "Figure 15", "Figure 17",
+    ]  # fmt: skip
+    of_a, of_d = (
+        {chart.name: chart for chart in report._charts_of_a_run(one_run.read(RunFolder(tmp_path / name)))}
+        for name in "ad"
     )
-    assert {name for name, chart in of_a.items() if chart.figure} == drawn | {"learning_curve"}
-    assert "No run has telemetry" in of_b["gradient_dynamics"].caption and of_b.keys() < of_a.keys() | {"diagnostics_b"}
+    names = {"gradient_dynamics", "adam_moments_a", "tensor_gradients_a"}
+    assert {name for name, chart in of_a.items() if chart.figure} == names | {"learning_curve"}
+    lacking = [chart for chart in of_d.values() if "Needs a run with telemetry" in chart.caption]
+    assert len(lacking) == 3 and not any(chart.figure for chart in lacking)

@@ -1,0 +1,42 @@
+"""Means over runs with 95% intervals."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+CONFIDENCE = 0.95
+WORDS = "Means over runs that differ in their seeds, with Student's 95% intervals; of a single run with Wilson's over its sequences."
+
+
+def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of two or more runs, [n, ...] -> [...], and the ends of Student's interval."""
+    mean = values.mean(axis=0)
+    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
+    return mean, mean - margin, mean + margin
+
+
+def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`of_runs`; of one run its own interval over sequences, between `low` and `high`, which are [n, ...] as well."""
+    return of_runs(values) if len(values) > 1 else (values[0], low[0], high[0])
+
+
+def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
+    """The mean of a column over the rows, each of another run, that have the same keys.
+
+    Its own interval is in the columns `number`_low and `number`_high; without them a single run has none.
+
+    Returns:
+      The keys, mean, low, high, and how many runs; in the order of the keys.
+    """
+    rows = rows.dropna(subset=[number])
+    own = {end: rows.get(f"{number}_{end}", pd.Series(math.nan, rows.index)) for end in ("low", "high")}
+    groups = rows.assign(_low=own["low"], _high=own["high"]).groupby(list(keys), dropna=False)
+    found = groups[number].agg(mean="mean", runs="count")
+    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found["runs"] - 1) * groups[number].sem()
+    several = found["runs"] > 1
+    found["low"] = (found["mean"] - margin).where(several, groups["_low"].first())
+    found["high"] = (found["mean"] + margin).where(several, groups["_high"].first())
+    return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]

@@ -1,0 +1,39 @@
+"""Axes of powers of two: numbers of tasks, which may be unbounded, batch sizes and sizes of models."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axis import Axis
+
+from gpicl_flax.analysis import groups
+
+
+def places_of(values: Iterable[float]) -> dict[float, float]:
+    """Where each number is on an axis: at its binary logarithm; inf, unbounded, after all others."""
+    values = set(values)
+    places = {value: math.log2(value) for value in sorted(values) if math.isfinite(value)}
+    if math.inf in values:
+        first, last = min(places.values(), default=0), max(places.values(), default=0)
+        gap = 1.2 * (last - first) / max(len(places) - 1, 1)
+        places[math.inf] = last + max(gap, (last - first) / 6, 1)
+    return places
+
+
+def name(axis: Axis, places: dict[float, float], most: int = 9, *, powers: bool = True) -> None:
+    """Names about `most` of the numbers at their places, as `text` or, without `powers`, in full."""
+    values = list(places)
+    every = -(-len(values) // most)
+    shown = [value for index, value in enumerate(values) if math.isinf(value) or index % every == 0]
+    axis.set_ticks([places[value] for value in shown], [text(x) if powers else f"{x:,.0f}" for x in shown])
+
+
+def name_cells(axis: Axis, values: Sequence[float], most: int = 13, *, powers: bool = True) -> None:
+    """Names about `most` of the numbers at the middles of cells of width 1 that lie side by side from 0 on."""
+    name(axis, {value: index + 0.5 for index, value in enumerate(values)}, most, powers=powers)
+    axis.set_tick_params(length=0)
+
+
+def text(value: float) -> str:
+    """A number as `groups.number`, with powers raised."""
+    words = groups.number(value)
+    return f"$2^{{{words[2:]}}}$" if words.startswith("2^") else words
