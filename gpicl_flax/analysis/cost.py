@@ -2,18 +2,16 @@
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from gpicl_flax.analysis import chart
+from gpicl_flax.analysis import chart, intervals
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, Rule, by_panel
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.run_folder import DONE
 
-_CONFIDENCE = 0.95
 _SHARE = 4  # without a number, accuracies are compared a quarter of all steps after the drop
 _NAMED = 6  # runs that a caption names
 
@@ -138,10 +136,8 @@ def _draw_group(axes: Axes, place: int, values: np.ndarray, look: dict, handles:
         return
     height, colour = place + look["shift"], look["color"]
     axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=3.5, alpha=0.4, markeredgewidth=0)
-    mean = values.mean()
-    if len(values) > 1:
-        margin = scipy.stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values)
-        axes.plot([max(mean - margin, 0), min(mean + margin, 1)], [height, height], "-", color=colour, linewidth=1.3)
+    mean, low, high = intervals.of_mean(values)
+    axes.plot(np.clip([low, high], 0, 1), [height, height], "-", color=colour, linewidth=1.3)
     (handles[at],) = axes.plot(
         mean, height, look["marker"], color=colour, markersize=5.5, markerfacecolor=colour if at == TOTAL else "white"
     )

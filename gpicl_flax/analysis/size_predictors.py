@@ -1,0 +1,128 @@
+"""Which of state size and parameter count predicts accuracy better: the question that Fig 6 and 13 of the paper rest on."""
+
+import dataclasses
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gpicl_flax.analysis import chart, configurations, predictors
+from gpicl_flax.analysis.chart import BLACK, COLOURS, Chart
+from gpicl_flax.analysis.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
+from gpicl_flax.analysis.predictors import Comparison, Predictor
+from gpicl_flax.analysis.study import Study
+
+ALL = "all architectures"
+_TEST = ["panel", "tasks", "base_dataset"]
+_STATES = {STATE_PAPER: "state size", STATE_EXACT: "state size, all numbers kept"}
+_LOOKS = {
+    STATE_PAPER: ("o", COLOURS[0], "state size (as the paper counts)"),
+    STATE_EXACT: ("D", COLOURS[5], "state size (all numbers kept)"),
+    PARAMETERS: ("s", COLOURS[1], "parameter count"),
+}
+_MEASURES = [field.name for field in dataclasses.fields(Predictor)]
+_LEAST = -0.5  # where the axis of an R2 ends: the mean does better than that
+
+
+def compare(study: Study) -> list[tuple[dict, Comparison]]:
+    """A comparison for each test (panel, tasks, base dataset), scope and count of the state; what it is of, in a dict.
+
+    The scope is all architectures, or one of them. Baselines do not take part: they have not learned what to keep.
+    """
+    table = configurations.table(study)
+    table = table[~table["baseline"]]
+    found = []
+    for test, rows in configurations.by_test(table):
+        scopes = [(ALL, rows), *rows.groupby("architecture")]
+        for scope, own in scopes if rows["architecture"].nunique() > 1 else scopes[1:]:
+            for state in _STATES:
+                of = dict(zip(_TEST, test, strict=True)) | {"scope": scope, "state": state, "seeds": own["seeds"].sum()}
+                sizes = own["accuracy"], own[state], own[PARAMETERS], own["architecture"]
+                found.append((of, predictors.compare(*sizes)))
+    return found
+
+
+def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
+    """Two rows for each comparison of `compare`, one for each size in the column `predictor`.
+
+    Columns: what is compared (panel, tasks, base_dataset, scope, state), predictor, configurations, seeds (runs in all), the
+    measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of both sizes: collinearity,
+    difference with its ends, verdict and sentence.
+    """
+    rows = []
+    for of, comparison in comparisons:
+        of = of | {"configurations": comparison.configurations}
+        both = {"collinearity": comparison.collinearity, **_columns("difference", comparison.difference)}
+        both |= {"verdict": comparison.verdict, "sentence": comparison.sentence}
+        for size, predictor in ((of["state"], comparison.state), (PARAMETERS, comparison.parameters)):
+            measured = {}
+            for measure in _MEASURES:
+                measured |= _columns(measure, getattr(predictor, measure, predictors.Estimate()))
+            rows.append(of | {"predictor": size} | measured | both)
+    return pd.DataFrame(rows)
+
+
+def _columns(name: str, estimate: predictors.Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def draw(study: Study) -> Chart:
+    """The R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
+    name, title = "size_predictors", "Does state size or parameter count predict accuracy better?"
+    comparisons = compare(study)
+    table = numbers(comparisons)
+    if not any(comparison.state for _, comparison in comparisons):
+        most = max((comparison.configurations for _, comparison in comparisons), default=0)
+        why = f"there are {most}" if most < predictors.FEWEST else "these do not differ in their accuracy and both sizes"
+        needs = f"{predictors.FEWEST} configurations whose runs are done"
+        return Chart(name, title, f"Not drawn: a comparison takes {needs}; {why}.", numbers=table)
+    tests = list(table.dropna(subset="monotone_r2").groupby(_TEST, sort=False))
+    scopes = [list(rows["scope"].unique()) for _, rows in tests]
+    heights = [0.42 * len(names) + 0.7 for names in scopes]
+    figure = Figure(figsize=(9.5, sum(heights) + 1.1), layout="constrained")
+    grid = figure.subplots(len(tests), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    handles = {}
+    for axes, (test, rows), names in zip(grid, tests, scopes, strict=True):
+        chart.name_rows(axes, names)
+        axes.set_title(configurations.name_of(test, table), fontsize="medium")
+        axes.axvline(0, color="0.4", linestyle=":")
+        rows = rows[(rows["predictor"] != PARAMETERS) | (rows["state"] == STATE_PAPER)]  # which is in both comparisons
+        for _, row in rows.iterrows():
+            handles[row["predictor"]] = _draw_estimate(axes, names.index(row["scope"]), row)
+        axes.set_xlim(_LEAST, 1.02)
+    grid[-1].set_xlabel("R2 of a monotone fit, on configurations left out")
+    looks = [size for size in _LOOKS if size in handles]
+    figure.legend([handles[x] for x in looks], [_LOOKS[x][2] for x in looks], loc="outside upper center", ncols=3, frameon=False)
+    return Chart(name, title, _caption(comparisons), figure, table)
+
+
+def _draw_estimate(axes: Axes, place: int, row: pd.Series):
+    marker, colour, _ = _LOOKS[row["predictor"]]
+    height = place + 0.25 * (list(_LOOKS).index(row["predictor"]) - 1)
+    axes.plot([row["monotone_r2_low"], row["monotone_r2_high"]], [height, height], "-", color=colour, linewidth=1.3)
+    separable = row["verdict"] != predictors.COLLINEARITY
+    at = max(row["monotone_r2"], _LEAST + 0.02)
+    shape = marker if at == row["monotone_r2"] else "<"
+    (line,) = axes.plot(at, height, shape, color=colour, markersize=5.5, markerfacecolor=colour if separable else "white")
+    return axes.plot([], [], marker, color=colour)[0] if shape == "<" or not separable else line
+
+
+def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
+    """What is shown, and the verdict over all architectures for each test."""
+    text = (
+        "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not seen: each is "
+        "predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: 95% bootstrap intervals "
+        "over configurations, drawn within each architecture with all of their seeds. Hollow: state size and parameter count "
+        f"have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot be separated. Baselines do not take part."
+    )
+    seeds = [of["seeds"] == comparison.configurations for of, comparison in comparisons]
+    if all(seeds):
+        text += " There is one seed of each configuration."
+    panels = {of["panel"] for of, _ in comparisons}
+    for of, comparison in comparisons:
+        if of["scope"] != ALL and any(x["scope"] == ALL for x, _ in comparisons):
+            continue
+        where = f"{of['panel']}, " if len(panels) > 1 else ""
+        where += f"{of['tasks']} tasks of {of['base_dataset']}, {_STATES[of['state']]}"
+        text += f" {where[0].upper() + where[1:]}: {comparison.sentence}"
+    return text
