@@ -61,7 +61,8 @@ def by_test(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame
 
 
 def name_of(test: tuple[str, str, str], rows: pd.DataFrame) -> str:
-    """A test in words: 'unseen tasks of digits', with the panel where the rows have several."""
+    """A test in words: 'unseen tasks of digits', with the panel where the rows of all tests have several."""
     panel, tasks, base_dataset = test
-    words = f"{tasks} tasks of {base_dataset}"
+    own = rows[(rows["panel"] == panel) & (rows["base_dataset"] == base_dataset)]["own"].all()
+    words = f"{tasks} tasks of {base_dataset}" + ("" if own else ", a dataset not trained on")
     return f"{panel}: {words}" if rows["panel"].nunique() > 1 else words

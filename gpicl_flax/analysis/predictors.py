@@ -18,8 +18,8 @@ import math
 import warnings
 
 import numpy as np
+import scipy.optimize
 import scipy.special
-from sklearn.isotonic import IsotonicRegression
 
 from gpicl_flax.analysis.intervals import CONFIDENCE
 
@@ -216,11 +216,15 @@ def _r2(counts: np.ndarray, accuracy: np.ndarray, predicted: np.ndarray) -> np.n
 
 
 def _monotone_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """What the best fit to all other configurations that does not fall predicts of each, [n]."""
+    """What the best fit to all other configurations that does not fall predicts of each, [n].
+
+    It is linear between the sizes that there are and constant beyond them.
+    """
     predicted = []
     for own, others in enumerate(~np.eye(len(size), dtype=bool)):
-        fit = IsotonicRegression(out_of_bounds="clip").fit(size[others], accuracy[others])
-        predicted.append(fit.predict(size[[own]])[0])
+        places, where, weights = np.unique(size[others], return_inverse=True, return_counts=True)
+        means = np.bincount(where, accuracy[others]) / weights
+        predicted.append(np.interp(size[own], places, scipy.optimize.isotonic_regression(means, weights=weights).x))
     return np.array(predicted)
 
 

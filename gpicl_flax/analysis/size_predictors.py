@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpicl_flax.analysis import chart, configurations, predictors
-from gpicl_flax.analysis.chart import BLACK, COLOURS, Chart
+from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
 from gpicl_flax.analysis.predictors import Comparison, Predictor
 from gpicl_flax.analysis.study import Study
 
 ALL = "all architectures"
 _TEST = ["panel", "tasks", "base_dataset"]
-_STATES = {STATE_PAPER: "state size", STATE_EXACT: "state size, all numbers kept"}
+_STATES = (STATE_PAPER, STATE_EXACT)
 _LOOKS = {
     STATE_PAPER: ("o", COLOURS[0], "state size (as the paper counts)"),
     STATE_EXACT: ("D", COLOURS[5], "state size (all numbers kept)"),
@@ -36,7 +36,8 @@ def compare(study: Study) -> list[tuple[dict, Comparison]]:
         scopes = [(ALL, rows), *rows.groupby("architecture")]
         for scope, own in scopes if rows["architecture"].nunique() > 1 else scopes[1:]:
             for state in _STATES:
-                of = dict(zip(_TEST, test, strict=True)) | {"scope": scope, "state": state, "seeds": own["seeds"].sum()}
+                of = dict(zip(_TEST, test, strict=True)) | {"own": rows["own"].all(), "scope": scope, "state": state}
+                of["seeds"] = own["seeds"].sum()
                 sizes = own["accuracy"], own[state], own[PARAMETERS], own["architecture"]
                 found.append((of, predictors.compare(*sizes)))
     return found
@@ -45,7 +46,7 @@ def compare(study: Study) -> list[tuple[dict, Comparison]]:
 def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
     """Two rows for each comparison of `compare`, one for each size in the column `predictor`.
 
-    Columns: what is compared (panel, tasks, base_dataset, scope, state), predictor, configurations, seeds (runs in all), the
+    Columns: what is compared (panel, tasks, base_dataset, own, scope, state), predictor, configurations, seeds (runs in all), the
     measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of both sizes: collinearity,
     difference with its ends, verdict and sentence.
     """
@@ -108,21 +109,30 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series):
 
 
 def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
-    """What is shown, and the verdict over all architectures for each test."""
+    """What is shown, and a verdict for each test."""
     text = (
         "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not seen: each is "
         "predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: 95% bootstrap intervals "
         "over configurations, drawn within each architecture with all of their seeds. Hollow: state size and parameter count "
         f"have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot be separated. Baselines do not take part."
     )
-    seeds = [of["seeds"] == comparison.configurations for of, comparison in comparisons]
-    if all(seeds):
+    if all(of["seeds"] == comparison.configurations for of, comparison in comparisons):
         text += " There is one seed of each configuration."
-    panels = {of["panel"] for of, _ in comparisons}
-    for of, comparison in comparisons:
-        if of["scope"] != ALL and any(x["scope"] == ALL for x, _ in comparisons):
-            continue
-        where = f"{of['panel']}, " if len(panels) > 1 else ""
-        where += f"{of['tasks']} tasks of {of['base_dataset']}, {_STATES[of['state']]}"
-        text += f" {where[0].upper() + where[1:]}: {comparison.sentence}"
-    return text
+    return " ".join([text, *sentences(comparisons)])
+
+
+def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
+    """The verdict of each test over all architectures, with the paper's count of the state, and whether it stands with the other."""
+    table = numbers(comparisons)
+    found = []
+    for test, rows in table[table["predictor"] == PARAMETERS].groupby(_TEST, sort=False):
+        widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # of a single architecture, that
+        words = configurations.name_of(test, table)
+        text = f"{words[0].upper()}{words[1:]}: {widest.loc[STATE_PAPER, 'sentence']}"
+        verdicts = widest["verdict"]
+        if verdicts[STATE_EXACT] == verdicts[STATE_PAPER]:
+            text += " The verdict is the same with all numbers counted that a state keeps."
+        else:
+            text += f" With all numbers counted that a state keeps: {widest.loc[STATE_EXACT, 'sentence']}"
+        found.append(text)
+    return found

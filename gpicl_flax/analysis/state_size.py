@@ -12,6 +12,7 @@ from gpicl_flax.analysis import chart, configurations
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
 from gpicl_flax.analysis.study import Study
+from gpicl_flax.records.run_folder import DONE
 
 _WORDS = {
     STATE_PAPER: "state size (as the paper counts)",
@@ -52,9 +53,9 @@ def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
             for architecture, own in rows.groupby("architecture"):
                 style = styles[architecture] | {"marker": markers[architecture]}
                 if own["baseline"].any():
-                    style["markerfacecolor"] = "white"
+                    style |= {"markerfacecolor": "white", "zorder": 3}
                 handles[architecture] = _draw_architecture(axes, own, size, _zero(table[size]), style)
-            axes.set_title(f"{configurations.name_of(test, table)}", fontsize="medium")
+            axes.set_title(configurations.name_of(test, table), fontsize="medium")
             axes.set_ylim(0, 1)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(alpha=0.3)
@@ -99,7 +100,7 @@ def _log_sizes(axes: Axes, sizes: pd.Series) -> None:
 
 
 def _caption(study: Study, table: pd.DataFrame) -> str:
-    done = study.table["ended"].eq("DONE").sum()
+    done = study.table["ended"].eq(DONE).sum()
     seeds = table["seeds"]
     text = (
         "Accuracy of the last prediction of a sequence, of every configuration of every architecture: the mean over seeds "
