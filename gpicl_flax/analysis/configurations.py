@@ -6,7 +6,10 @@ from gpicl_flax.analysis import intervals
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.run_folder import DONE
 
-BASELINES = ("OnlineSGD", "MAML")  # learners with a gradient step inside: their state is not what a model has learned to keep
+BASELINES = (
+    "OnlineSGD",
+    "MAML",
+)  # learners with a gradient step inside: their state is not what a model has learned to keep
 STATE_PAPER, STATE_EXACT, PARAMETERS = SIZES = ("state_size_paper", "state_size_exact", "parameters")
 _TEST = ["panel", "tasks", "base_dataset"]
 _CONFIGURATION = ["architecture", "baseline", "intervention", *SIZES]

@@ -88,9 +88,7 @@ def draw(study: Study) -> Chart:
     for axes in grid[-1]:
         axes.set_xlabel("task batch size B")
     names = [groups.number(count) for count in counts]
-    handles = [
-        Line2D([], [], marker=_MARKERS[place % len(_MARKERS)], **styles[x]) for place, x in enumerate(names)
-    ]
+    handles = [Line2D([], [], marker=_MARKERS[place % len(_MARKERS)], **styles[x]) for place, x in enumerate(names)]
     figure.legend(handles, names, title="number of tasks", loc="outside right upper", frameon=False)
     return Chart(name, title, _caption(rule, table), figure, table)
 

@@ -11,6 +11,7 @@ from etils import epath
 from gpicl_flax.analysis import (
     cost,
     diagnostics,
+    final_losses,
     learning_curve,
     matching_growth,
     one_run,
@@ -18,6 +19,9 @@ from gpicl_flax.analysis import (
     phase_diagram,
     phases,
     plateau_lengths,
+    plateau_scaling,
+    size_predictors,
+    state_size,
     study,
     survival_curves,
 )
@@ -35,6 +39,10 @@ _CHARTS = (
     (cost.draw, "panel", 4),
     (lambda of, _: phase_diagram.draw(of), "setting", 3),
     (lambda of, _: matching_growth.draw(of), "panel", 3),
+    (lambda of, _: state_size.draw(of), "panel", 2),
+    (lambda of, _: size_predictors.draw(of), "panel", 2),
+    (lambda of, _: plateau_scaling.draw(of), "intervention", 4),
+    (lambda of, _: final_losses.draw(of), "setting", 4),
 )
 
 

@@ -74,7 +74,9 @@ def draw(study: Study) -> Chart:
     table = numbers(comparisons)
     if not any(comparison.state for _, comparison in comparisons):
         most = max((comparison.configurations for _, comparison in comparisons), default=0)
-        why = f"there are {most}" if most < predictors.FEWEST else "these do not differ in their accuracy and both sizes"
+        why = (
+            f"there are {most}" if most < predictors.FEWEST else "these do not differ in their accuracy and both sizes"
+        )
         needs = f"{predictors.FEWEST} configurations whose runs are done"
         return Chart(name, title, f"Not drawn: a comparison takes {needs}; {why}.", numbers=table)
     tests = list(table.dropna(subset="monotone_r2").groupby(_TEST, sort=False))
@@ -93,7 +95,9 @@ def draw(study: Study) -> Chart:
         axes.set_xlim(_LEAST, 1.02)
     grid[-1].set_xlabel("R2 of a monotone fit, on configurations left out")
     looks = [size for size in _LOOKS if size in handles]
-    figure.legend([handles[x] for x in looks], [_LOOKS[x][2] for x in looks], loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(
+        [handles[x] for x in looks], [_LOOKS[x][2] for x in looks], loc="outside upper center", ncols=3, frameon=False
+    )
     return Chart(name, title, _caption(comparisons), figure, table)
 
 
@@ -104,7 +108,9 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series):
     separable = row["verdict"] != predictors.COLLINEARITY
     at = max(row["monotone_r2"], _LEAST + 0.02)
     shape = marker if at == row["monotone_r2"] else "<"
-    (line,) = axes.plot(at, height, shape, color=colour, markersize=5.5, markerfacecolor=colour if separable else "white")
+    (line,) = axes.plot(
+        at, height, shape, color=colour, markersize=5.5, markerfacecolor=colour if separable else "white"
+    )
     return axes.plot([], [], marker, color=colour)[0] if shape == "<" or not separable else line
 
 

@@ -75,7 +75,9 @@ def _draw_architecture(axes: Axes, own: pd.DataFrame, size: str, zero: float, st
     places = own[size].astype(float).replace(0, zero)
     for interval, width in (("seeds", 1.4), ("sequences", 0.7)):
         of = own["interval"] == interval
-        axes.vlines(places[of], own["accuracy_low"][of], own["accuracy_high"][of], color=style["color"], linewidth=width)
+        axes.vlines(
+            places[of], own["accuracy_low"][of], own["accuracy_high"][of], color=style["color"], linewidth=width
+        )
     (line,) = axes.plot(places, own["accuracy"], linewidth=0.9, markersize=5, **style)
     return line
 
