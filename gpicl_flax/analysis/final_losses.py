@@ -84,7 +84,7 @@ def draw(study: Study) -> Chart:
     grid = figure.subplots(len(panels), 2, squeeze=False, sharey="row", width_ratios=[3, 1])
     for (left, right), (panel, own) in zip(grid, panels, strict=True):
         rows = table[(table[_SAME] == list(panel)).all(axis=1)]
-        _draw_strip(left, own, rows)
+        _draw_strip(left, own, rows.iloc[-1])
         _draw_histogram(right, own, rows.iloc[-1])
         left.set_title(", ".join(dict.fromkeys(panel)), fontsize="medium")
         left.set_ylabel("final training loss (nats)")
@@ -100,11 +100,11 @@ def _colours(losses: pd.Series, row: pd.Series) -> np.ndarray:
     return np.where(losses < row["cut"], _LOWER, _UPPER) if row["bimodal"] else np.full(len(losses), _ONE)
 
 
-def _draw_strip(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
+def _draw_strip(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
+    """A dot for each run, in the colour of its cluster."""
     counts = sorted(runs["num_tasks"].unique())
     for place, count in enumerate(counts):
         own = runs[runs["num_tasks"] == count].sort_values("seed")["last_loss_ema"]
-        row = rows[rows["num_tasks"] == count].iloc[0]
         across = place + np.linspace(-0.25, 0.25, len(own))
         axes.scatter(across, own, c=_colours(own, row), s=16, alpha=0.75, linewidths=0)
     axes.set_xticks(range(len(counts)), [groups.number(count) for count in counts])
@@ -112,7 +112,7 @@ def _draw_strip(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
 
 
 def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
-    """Of all runs, in the colours of the clusters that they have together."""
+    """How many runs have each loss."""
     losses = runs["last_loss_ema"]
     bins = np.histogram_bin_edges(losses, _BINS)
     for colour in dict.fromkeys(_colours(losses, row)):
@@ -122,7 +122,8 @@ def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
 
 def _caption(study: Study, runs: pd.DataFrame, table: pd.DataFrame) -> str:
     text = (
-        f"The training loss at the end, averaged over about {plateau.EMA_STEPS} steps: left a dot for each run, right all of them. "
+        f"The training loss at the end, averaged over about {plateau.EMA_STEPS} steps: left a dot for each run, right all of them; "
+        "the colours are of the clusters that all have together. "
         "Two clusters: Silverman's test rejects that the losses have one mode "
         f"(p < {clusters.SIGNIFICANCE:g}, not corrected for the number of tests), the two best clusters are more than "
         f"{clusters.SEPARATION:g} of their standard deviations apart (Ashman's D), and the smaller has {clusters.SMALLEST} runs or more. "
