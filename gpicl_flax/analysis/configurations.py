@@ -31,7 +31,7 @@ def table(study: Study) -> pd.DataFrame:
       accuracy: of the last prediction, the mean over seeds, with the ends of its 95% interval, _low and _high;
       interval: what that is over: 'seeds' (Student's), or 'sequences' of the one run that there is (Wilson's).
     """
-    runs = study.table[study.table["ended"] == DONE].dropna(subset=["panel", "intervention", "num_classes", *SIZES])
+    runs = counted(study)
     runs = runs.assign(architecture=_architectures(runs), baseline=runs["model"].isin(BASELINES))
     runs = runs.rename(columns={"base_dataset": "trained_on", "evaluated_at": "step"})
     tests = runs[["run_id", "step", "panel", "trained_on", "num_classes", *_CONFIGURATION]].merge(
@@ -49,6 +49,12 @@ def table(study: Study) -> pd.DataFrame:
             | {"interval": "seeds" if len(same) > 1 else "sequences"}
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def counted(study: Study) -> pd.DataFrame:
+    """The runs that count: those that are done and tell their sizes and an accuracy."""
+    done = study.table[study.table["ended"] == DONE]
+    return done.dropna(subset=["panel", "intervention", "num_classes", "evaluated_at", *SIZES])
 
 
 def _architectures(runs: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis import chart, configurations, predictors
 from gpicl_flax.analysis.chart import COLOURS, Chart
@@ -30,7 +31,7 @@ def compare(study: Study) -> list[tuple[dict, Comparison]]:
     The scope is all architectures, or one of them. Baselines do not take part: they have not learned what to keep.
     """
     table = configurations.table(study)
-    table = table[~table["baseline"]]
+    table = table[~table["baseline"].astype(bool)]
     found = []
     for test, rows in configurations.by_test(table):
         scopes = [(ALL, rows), *rows.groupby("architecture")]
@@ -84,34 +85,30 @@ def draw(study: Study) -> Chart:
     heights = [0.42 * len(names) + 0.7 for names in scopes]
     figure = Figure(figsize=(9.5, sum(heights) + 1.1), layout="constrained")
     grid = figure.subplots(len(tests), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
-    handles = {}
     for axes, (test, rows), names in zip(grid, tests, scopes, strict=True):
         chart.name_rows(axes, names)
         axes.set_title(configurations.name_of(test, table), fontsize="medium")
         axes.axvline(0, color="0.4", linestyle=":")
         rows = rows[(rows["predictor"] != PARAMETERS) | (rows["state"] == STATE_PAPER)]  # which is in both comparisons
         for _, row in rows.iterrows():
-            handles[row["predictor"]] = _draw_estimate(axes, names.index(row["scope"]), row)
+            _draw_estimate(axes, names.index(row["scope"]), row)
         axes.set_xlim(_LEAST, 1.02)
     grid[-1].set_xlabel("R2 of a monotone fit, on configurations left out")
-    looks = [size for size in _LOOKS if size in handles]
-    figure.legend(
-        [handles[x] for x in looks], [_LOOKS[x][2] for x in looks], loc="outside upper center", ncols=3, frameon=False
-    )
+    lines = [Line2D([], [], linestyle="none", marker=marker, color=colour) for marker, colour, _ in _LOOKS.values()]
+    names = [words for _, _, words in _LOOKS.values()]
+    figure.legend(lines, names, loc="outside upper center", ncols=3, frameon=False)
     return Chart(name, title, _caption(comparisons), figure, table)
 
 
-def _draw_estimate(axes: Axes, place: int, row: pd.Series):
+def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:
+    """An R2 with its interval; an arrow where it is beyond the axis, hollow where the sizes cannot be separated."""
     marker, colour, _ = _LOOKS[row["predictor"]]
     height = place + 0.25 * (list(_LOOKS).index(row["predictor"]) - 1)
     axes.plot([row["monotone_r2_low"], row["monotone_r2_high"]], [height, height], "-", color=colour, linewidth=1.3)
-    separable = row["verdict"] != predictors.COLLINEARITY
     at = max(row["monotone_r2"], _LEAST + 0.02)
-    shape = marker if at == row["monotone_r2"] else "<"
-    (line,) = axes.plot(
-        at, height, shape, color=colour, markersize=5.5, markerfacecolor=colour if separable else "white"
-    )
-    return axes.plot([], [], marker, color=colour)[0] if shape == "<" or not separable else line
+    marker = marker if at == row["monotone_r2"] else "<"
+    filling = "white" if row["verdict"] == predictors.COLLINEARITY else colour
+    axes.plot(at, height, marker, color=colour, markersize=5.5, markerfacecolor=filling)
 
 
 def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:

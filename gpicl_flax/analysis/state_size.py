@@ -12,7 +12,6 @@ from gpicl_flax.analysis import chart, configurations
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
 from gpicl_flax.analysis.study import Study
-from gpicl_flax.records.run_folder import DONE
 
 _WORDS = {
     STATE_PAPER: "state size (as the paper counts)",
@@ -102,7 +101,6 @@ def _log_sizes(axes: Axes, sizes: pd.Series) -> None:
 
 
 def _caption(study: Study, table: pd.DataFrame) -> str:
-    done = study.table["ended"].eq(DONE).sum()
     seeds = table["seeds"]
     text = (
         "Accuracy of the last prediction of a sequence, of every configuration of every architecture: the mean over seeds "
@@ -113,6 +111,7 @@ def _caption(study: Study, table: pd.DataFrame) -> str:
     if (table["interval"] == "sequences").any():
         text += "; of a single seed the interval (thin) is Wilson's over the sequences of its meta-test, and no seeds are in it"
     text += ". Left and right are the same runs. Tasks are seen or unseen; their examples are of the test split."
-    if done < len(study.table):
-        text += f" {len(study.table) - done} of {len(study.table)} runs are not done, or diverged, and are left out."
+    left_out = len(study.table) - len(configurations.counted(study))
+    if left_out:
+        text += f" {left_out} of {len(study.table)} runs are left out: they are not done, diverged or do not tell their sizes."
     return text

@@ -33,7 +33,7 @@ def sample(drive, seed=0, noise=0.05):
 
 @pytest.mark.parametrize("drive, better", [("state", predictors.STATE), ("parameters", predictors.PARAMETERS)])
 def test_what_drives_accuracy_predicts_it_better(drive, better):
-    assert [predictors.compare(*sample(drive, seed)).verdict for seed in range(10)] == [better] * 10
+    assert [predictors.compare(*sample(drive, seed)).verdict for seed in range(5)] == [better] * 5
 
 
 def test_the_sentence_has_the_numbers():
@@ -46,8 +46,8 @@ def test_the_sentence_has_the_numbers():
 
 
 def test_equally_good_predictors_are_rarely_told_apart():
-    verdicts = [predictors.compare(*sample("both", seed)).verdict for seed in range(40)]
-    assert sum(verdict in (predictors.STATE, predictors.PARAMETERS) for verdict in verdicts) <= 6
+    verdicts = [predictors.compare(*sample("both", seed)).verdict for seed in range(16)]
+    assert sum(verdict in (predictors.STATE, predictors.PARAMETERS) for verdict in verdicts) <= 3
 
 
 def test_noise_is_predicted_by_neither():
@@ -55,6 +55,8 @@ def test_noise_is_predicted_by_neither():
     verdicts = [comparison.verdict for comparison in found]
     assert verdicts.count(predictors.NEITHER) >= 8
     assert not {predictors.STATE, predictors.PARAMETERS} & set(verdicts)
+    # On what it has not seen, a flexible fit to noise is no better than the mean.
+    assert np.mean([comparison.state.monotone_r2.value for comparison in found]) < 0.05
     assert found[0].sentence.startswith("Neither state size nor parameter count predicts accuracy")
 
 
@@ -116,12 +118,6 @@ def test_the_sigmoid_is_about_that_of_least_squares():
         others = np.arange(20) != out
         found, _ = scipy.optimize.curve_fit(curve, size[others], accuracy[others], [0.1, 0.7, 10, 1])
         assert predicted[out] == pytest.approx(curve(size[out], *found), abs=0.01)
-
-
-def test_a_flexible_fit_wins_nothing_by_itself():
-    """On what it has not seen, a fit to noise is no better than the mean."""
-    values = [predictors.compare(*sample("nothing", seed)).state.monotone_r2.value for seed in range(10)]
-    assert np.mean(values) < 0.05
 
 
 def test_draws_keep_each_architecture():
