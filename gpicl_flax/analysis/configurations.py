@@ -35,7 +35,7 @@ def table(study: Study) -> pd.DataFrame:
     runs = runs.assign(architecture=_architectures(runs), baseline=runs["model"].isin(BASELINES))
     runs = runs.rename(columns={"base_dataset": "trained_on", "evaluated_at": "step"})
     tests = runs[["run_id", "step", "panel", "trained_on", "num_classes", *_CONFIGURATION]].merge(
-        study.evaluations, on=["run_id", "step"]
+        study.evaluations.astype({"step": float}), on=["run_id", "step"]
     )
     rows = []
     for key, same in tests.groupby([*_TEST, *_CONFIGURATION]):

@@ -41,7 +41,7 @@ _CHARTS = (
     (lambda of, _: matching_growth.draw(of), "panel", 3),
     (lambda of, _: state_size.draw(of), "panel", 2),
     (lambda of, _: size_predictors.draw(of), "panel", 2),
-    (lambda of, _: plateau_scaling.draw(of), "intervention", 4),
+    (lambda of, _: plateau_scaling.draw(of), "model", 8),
     (lambda of, _: final_losses.draw(of), "setting", 4),
 )
 
