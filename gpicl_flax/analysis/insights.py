@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from gpicl_flax.analysis import groups, learning_phases
+from gpicl_flax.analysis import groups, learning_phases, predictors, size_predictors
+from gpicl_flax.analysis.configurations import STATE_PAPER
 from gpicl_flax.analysis.phases import BEHAVIOURS
 from gpicl_flax.analysis.study import Study
 from gpicl_flax.records.phase import GAIN_CUT
@@ -126,7 +127,33 @@ def transitions(study: Study) -> Finding:
     return Finding(3, claim, verdict, because, "Figures 4, 11, 12")
 
 
-INSIGHTS: tuple[Callable[[Study], Finding], ...] = (black_boxes, augmentations, transitions)
+def large_state(study: Study) -> Finding:
+    """Insight 4. Of all architectures together, on unseen tasks of the base dataset trained on, with the paper's count of the
+    state. Supported: in some setting state size predicts accuracy better than parameter count does (see `predictors`), and in
+    none the other way round. Not supported: in some setting parameter count does."""
+    compared = size_predictors.compare(
+        study,
+        lambda of: (
+            (of["scope"], of["tasks"], of["state"]) == (size_predictors.ALL, "unseen", STATE_PAPER) and of["own"]
+        ),
+    )
+    found = {comparison.verdict: (of, comparison) for of, comparison in reversed(compared)}
+    verdict = (
+        NOT_SUPPORTED if predictors.PARAMETERS in found else SUPPORTED if predictors.STATE in found else NOT_ENOUGH
+    )
+    if not found:
+        because = "No runs that are done, of several architectures, were meta-tested on unseen tasks."
+    else:
+        decisive = {NOT_SUPPORTED: predictors.PARAMETERS, SUPPORTED: predictors.STATE}.get(
+            verdict, next(reversed(found))
+        )
+        of, comparison = found[decisive]
+        where = f"{of['condition']}: " if of["condition"] else ""
+        because = f"{where}{comparison.sentence} ({comparison.configurations} configurations, tested on {of['test_dataset']}.)"
+    return Finding(4, "Large state is more crucial than parameter count.", verdict, because, "Figures 6, 13")
+
+
+INSIGHTS: tuple[Callable[[Study], Finding], ...] = (black_boxes, augmentations, transitions, large_state)
 
 
 def _verdict(holds: bool, highs: pd.Series) -> str:

@@ -9,9 +9,11 @@ from gpicl_flax.analysis import groups
 
 
 def places_of(values: Iterable[float]) -> dict[float, float]:
-    """Where each number is on an axis: at its binary logarithm; inf, unbounded, after all others."""
+    """Where each number is on an axis: at its binary logarithm; 0 two octaves before all others, inf, unbounded, after them."""
     values = set(values)
-    places = {value: math.log2(value) for value in sorted(values) if math.isfinite(value)}
+    places = {value: math.log2(value) for value in sorted(values) if 0 < value < math.inf}
+    if 0 in values:
+        places = {0: min(places.values(), default=2) - 2} | places
     if math.inf in values:
         first, last = min(places.values(), default=0), max(places.values(), default=0)
         gap = 1.2 * (last - first) / max(len(places) - 1, 1)
@@ -25,6 +27,16 @@ def name(axis: Axis, places: dict[float, float], most: int = 9, *, powers: bool 
     every = -(-len(values) // most)
     shown = [value for index, value in enumerate(values) if math.isinf(value) or index % every == 0]
     axis.set_ticks([places[value] for value in shown], [text(x) if powers else f"{x:,.0f}" for x in shown])
+
+
+def name_powers(axis: Axis, places: dict[float, float], most: int = 7) -> None:
+    """Names about `most` whole powers of two between the places of numbers that are none themselves, and 0 where it is one."""
+    known = [place for value, place in places.items() if value]
+    first, last = math.ceil(min(known)), math.floor(max(known))
+    powers = range(first, last + 1, max(1, round((last - first) / most)))
+    zero = {places[0]: "0"} if 0 in places else {}
+    names = zero | {power: f"$2^{{{power}}}$" for power in powers}
+    axis.set_ticks(list(names), list(names.values()))
 
 
 def name_cells(axis: Axis, values: Sequence[float], most: int = 13, *, powers: bool = True) -> None:

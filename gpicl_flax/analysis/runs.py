@@ -75,10 +75,10 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       run_id, folder, ended ('DONE' or 'DIVERGED'), stopped_early ('plateau' or 'converged', of a run that ended before its
         last step because of that), gaps (what is missing or damaged, as text);
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
-      width, num_layers, optimizer, eps, weight_decay, inputs: see `settings.of`;
+      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`;
       label_<axis>: what the axes of a sweep call the run;
       binding_<name>: of config.gin, as text;
-      last_step: of the log; lowest_loss_ema, in nats;
+      last_step: of the log; lowest_loss_ema and last_loss_ema, in nats;
       plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
         length is censored: it is the last step;
       unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics;
@@ -118,9 +118,10 @@ def _row(run: OneRun) -> dict[str, Any]:
     labels = facts.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}
-    row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": metrics["loss_ema"].min()}
-    classes = facts.get("num_classes")
     ema = metrics["loss_ema"]
+    row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": ema.min()}
+    row["last_loss_ema"] = ema.iloc[-1] if len(ema) else math.nan
+    classes = facts.get("num_classes")
     row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.left_at, classes)
     losses = {step: values.get("unseen_loss") for step, values in run.diagnostics.items()}
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}

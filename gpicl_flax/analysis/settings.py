@@ -23,7 +23,7 @@ def of(run: OneRun) -> dict[str, Any]:
     """The columns of a run; NaN or None where its configuration does not tell.
 
     width: model size of a Transformer, hidden size of an MLP or LSTM, ...; num_layers; optimizer, the name of its
-    configurable, with its eps and weight_decay; inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
+    configurable, with its learning_rate, eps and weight_decay; inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
     """
     settings, model = run.settings, run.facts.get("model")
     optimizer = settings.get("Run.optimizer", "").removeprefix("@").removesuffix("()")
@@ -33,6 +33,7 @@ def of(run: OneRun) -> dict[str, Any]:
         "width": _number(settings, f"{model}.{_WIDTHS.get(model)}"),
         "num_layers": _number(settings, f"{model}.num_layers"),
         "optimizer": name or None,
+        "learning_rate": _number(settings, f"{optimizer}.learning_rate", f"{name}.learning_rate"),
         "eps": _number(settings, f"{optimizer}.eps", f"{name}.eps"),
         "weight_decay": _number(settings, f"{optimizer}.weight_decay", f"{name}.weight_decay"),
         "inputs": None if shape is None else PIXELS if shape.count(",") == 2 else FEATURES,

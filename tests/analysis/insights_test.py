@@ -1,5 +1,8 @@
 """The verdicts on the paper's insights."""
 
+import itertools
+import math
+
 import pytest
 
 from gpicl_flax.analysis import insights, study
@@ -119,3 +122,33 @@ def test_a_setting_of_its_own_has_its_own_order(find):
     lstm = {"model": "LSTM"}
     runs = (memorized(1), identified(16), general(2**13), general(4, **lstm), general(8, **lstm))
     assert find(insights.transitions, *runs).verdict == SUPPORTED
+
+
+def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **facts):
+    """Runs of four state sizes and four parameter counts for each model, by an accuracy that a function of both tells."""
+    for model in models:
+        for number, (state, parameters) in enumerate(itertools.product((16, 64, 256, 1024), (1e3, 4e3, 16e3, 64e3))):
+            last = accuracy(math.log2(state), math.log2(parameters)) + 0.002 * (number % 3)
+            curves = [make_curve("seen"), make_curve("unseen", last=last), make_curve("unseen", "other")]
+            sizes = {"state_size_paper": state, "state_size_exact": 2 * state, "parameters": int(parameters)}
+            yield {"model": model, "evaluations": {100: curves}, "diagnostics_period": None} | sizes | facts
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "facts", "verdict", "because"),
+    [
+        (lambda state, parameters: state / 20, {}, SUPPORTED, "State size predicts accuracy better"),
+        (lambda state, parameters: parameters / 20, {}, NOT_SUPPORTED, "Parameter count predicts accuracy better"),
+        (lambda state, parameters: 0.3, {}, NOT_ENOUGH, "Neither"),
+        (lambda state, parameters: state / 20, {"models": ("LSTM",)}, NOT_ENOUGH, "several architectures"),
+        (lambda state, parameters: state / 20, {"ended": None}, NOT_ENOUGH, "several architectures"),
+    ],
+    ids=["state", "parameters", "neither", "one architecture", "not ended"],
+)
+def test_the_fourth_insight_is_what_predicts_accuracy(
+    accuracy, facts, verdict, because, make_run, make_curve, tmp_path
+):
+    for index, run in enumerate(sizes(make_curve, accuracy, **facts)):
+        make_run(tmp_path / f"run{index}", **run)
+    finding = insights.large_state(study.load(tmp_path))
+    assert (finding.number, finding.verdict) == (4, verdict) and because in finding.because

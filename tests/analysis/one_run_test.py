@@ -59,6 +59,7 @@ def test_rows_with_nan_break_nothing(make_run, tmp_path):
     assert row["ended"] == "DIVERGED" and row["last_step"] == 120
     assert row["plateau_steps"] == 120 and not row["plateau_left"]
     assert row["lowest_loss_ema"] == 2.25
+    assert math.isnan(row["last_loss_ema"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", None])
@@ -94,6 +95,7 @@ def test_a_run_of_no_steps_has_no_plateau(make_run, tmp_path):
     folder = make_run(tmp_path / "run", steps=0, diagnostics_period=None, model="OnlineSGD")
     row = row_of(folder)
     assert row["gaps"] == "" and math.isnan(row["plateau_steps"]) and math.isnan(row["lowest_loss_ema"])
+    assert math.isnan(row["last_loss_ema"])
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from gpicl_flax.analysis import (
     adam_moments,
+    final_losses,
     gradient_dynamics,
     learning_phases,
     loss_over_steps,
@@ -16,6 +17,8 @@ from gpicl_flax.analysis import (
     plateau_scaling,
     pretrained_features,
     sequence_length,
+    size_predictors,
+    state_size,
     study,
     tensor_gradients,
     vsml_layers,
@@ -28,6 +31,9 @@ FIGURES = {
     within_sequence: "at least two examples",
     methods: "at least two models",
     learning_phases: "at least two numbers of tasks",
+    final_losses: "8 seeds",
+    state_size: "at least two state sizes",
+    size_predictors: "6 configurations",
     loss_over_steps: "MetaTest.at_checkpoints",
     phases_by_batch_size: "at least two batch sizes",
     plateau_scaling: "at least two batch sizes",
@@ -251,7 +257,6 @@ def test_plateaus_shorten_with_the_batch_and_are_censored_at_the_budget(load):
     np.testing.assert_allclose(drawn(by_tasks, "batch size 128"), [[16, 20], [20, 40]])
     assert steps.get_yscale() == "log" and texts(steps.get_xticklabels()) == ["32", "128"]
     assert "longer than that" in labels(chart.figure)
-    assert chart.ours == {"plateau_by_batch_size": "times 0.25", "tasks_seen_by_batch_size": "times 1"}
     assert math.isinf(chart.numbers.query("num_tasks == 2**20 and task_batch_size == 32")["median"].item())
 
 
@@ -260,9 +265,15 @@ def test_optimisers_have_lines_of_their_own(load):
         plateau(batch, 2**16, left, **{"adam.eps": eps})
         for batch, left, eps in ((32, 80, 1e-8), (128, 40, 1e-8), (32, 20, 1e-16))
     ]
-    of = load(*runs, plateau(128, 2**16, 10, "sign_ema"))
-    chart = plateau_scaling.draw(of)
-    assert set(chart.numbers["optimiser"]) == {"adam, eps 1e-08", "adam, eps 1e-16", "sign_ema"}
+    signs = [
+        plateau(128, 2**16, 10, "sign_ema", **{"sign_ema.learning_rate": rate})
+        | {"labels": {"intervention": f"sign_{rate}"}}
+        for rate in (1e-4, 1e-3)
+    ]
+    chart = plateau_scaling.draw(load(*runs, *signs))
+    signs = {"sign_ema, learning rate 0.0001", "sign_ema, learning rate 0.001"}
+    assert set(chart.numbers["optimiser"]) == {"adam, eps 1e-08", "adam, eps 1e-16"} | signs
+    assert chart.numbers["condition"].unique().tolist() == [""]
     assert chart.ours["plateau_by_eps"] == "times 0.25"
     assert set(labels(chart.figure)) > set(chart.numbers["optimiser"])
 
