@@ -89,7 +89,7 @@ def conditions(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
     keys = [table[axis].astype(str) for axis in axes]
     condition = pd.Series("", index=table.index, dtype=object)
     for column in ("label_intervention", *(x for x in table if x.startswith("label_")), *_WORDS):
-        if column in table and column not in (*axes, "label_seed"):
+        if column in table and column not in (*axes, "label_seed") and not _is_note(table, column):
             before, after = _WORDS.get(column, ("", ""))
             values = _numbers(table[column]) if pd.api.types.is_numeric_dtype(table[column]) else table[column]
             condition = _divided(condition, before + values.astype(object).fillna("none") + after, *keys)
@@ -105,10 +105,18 @@ def _settings(table: pd.DataFrame) -> pd.Series:
     for name in table.columns:
         if not name.startswith("label_") or name in ("label_dataset", "label_intervention", "label_seed"):
             continue
-        if table[name].nunique() > 1 and not _names_tasks(table, name):
+        if table[name].nunique() > 1 and not _names_tasks(table, name) and not _is_note(table, name):
             axis = "" if name == "label_model" else f"{name.removeprefix('label_')} "
             titles = titles + (", " + axis + table[name]).fillna("")
     return titles
+
+
+def _is_note(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column holds labels that choose nothing: runs with the same bindings have several of them."""
+    bound = [x for x in table if x.startswith("binding_") and not x.removeprefix("binding_").startswith(_NO_CONDITION)]
+    if not bound or not column.startswith("label_"):
+        return False
+    return bool((table.groupby(bound, dropna=False)[column].nunique() > 1).any())
 
 
 def _names_tasks(table: pd.DataFrame, name: str) -> bool:

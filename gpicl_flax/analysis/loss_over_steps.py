@@ -1,4 +1,4 @@
-"""Fig 7: losses while a run trains, of training and of meta-tests, with a close view of the plateau."""
+"""Fig 7 and 9: losses while a run trains, of training and of meta-tests, with a close view of the plateau."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gpicl_flax.analysis.chart import BLACK, Chart
 from gpicl_flax.analysis.groups import BY_TRAINING_LOSS, conditions
 from gpicl_flax.analysis.study import Study
 
-_PAPER, _NAME, _TITLE = "Figure 7", "loss_over_steps", "Losses over the training"
+_PAPER, _NAME, _TITLE = "Figures 7, 9", "loss_over_steps", "Losses over the training"
 _ZOOM = (2.25 - math.log(10), 2.40 - math.log(10))  # around chance
 _MOST = 4
 TRAINING = "training"

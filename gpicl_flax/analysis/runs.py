@@ -77,7 +77,7 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
       width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`;
       label_<axis>: what the axes of a sweep call the run;
-      binding_<name>: of config.gin, as text;
+      binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used;
       last_step: of the log; lowest_loss_ema and last_loss_ema, in nats;
       plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
         length is censored: it is the last step;
@@ -87,7 +87,8 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
         unseen_last_low[digits].
     """
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
-        rows, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
+        rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
+    _fill_defaults(rows, used)
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
     evaluated, drawn = ([row for rows in parts for row in rows] for parts in (evaluated, drawn))
     logged, compared = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
@@ -96,9 +97,17 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
 
 def _read(
     folder: RunFolder,
-) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     run = one_run.read(folder)
-    return _row(run), evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
+    return _row(run), run.settings, evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
+
+
+def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]]) -> None:
+    """A run that leaves a setting at its default is like one that binds it to that."""
+    names = {column.removeprefix("binding_") for row in rows for column in row if column.startswith("binding_")}
+    for row, own in zip(rows, used, strict=True):
+        for name in sorted(names & own.keys()):
+            row.setdefault(f"binding_{name}", own[name])
 
 
 def of_its_own_dataset(row: pd.Series, number: str) -> float:
