@@ -222,7 +222,7 @@ def test_rows_come_at_the_period_and_have_the_last_step_alone(alone):
     assert run.telemetry["", "initial_distance"].tolist() == distances
     norms = run.telemetry.xs("grad_norm", axis=1, level="quantity")
     np.testing.assert_allclose(np.linalg.norm(norms.drop(columns=""), axis=1), norms[""], rtol=1e-5)
-    assert "logits/kernel" in norms and set(run.metrics) == rows[0].keys() - {"step"}
+    assert "logits/kernel" in norms and set(run.metrics) == rows[0].keys() - {"step", "phase"}
 
 
 def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone, tmp_path):
@@ -252,6 +252,8 @@ def test_it_changes_nothing_else(small_bindings, alone, tmp_path):
     folder = start(parse([], [*small_bindings, *OFF, *MEMBERS[0]]), RunFolder(tmp_path / "run"))
     rows = [{k: v for k, v in row.items() if k != "telemetry"} for row in json_lines.read(alone[0].metrics)]
     for row, expected_row in zip(rows, json_lines.read(folder.metrics), strict=True):
+        for name in ("plateau_left_at", "phase"):
+            assert row.pop(name) == expected_row.pop(name)
         assert row == pytest.approx(expected_row, rel=1e-5)
     metadata = [run.checkpoints / "12" / "state" / "_METADATA" for run in (folder, alone[0])]
     assert metadata[0].read_text() == metadata[1].read_text()
