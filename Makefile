@@ -34,8 +34,9 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 quickstart: install
 	$(BIN)/gpicl train --gin_file gin/quickstart.gin --workdir runs/quickstart
 
+# Each process compiles for itself, which keeps one core busy.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

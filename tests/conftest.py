@@ -3,14 +3,15 @@
 import os
 import tempfile
 
-# Many tests compile the same small programs: within one run of the suite, each is compiled once.
-_CACHE = tempfile.TemporaryDirectory(prefix="gpicl_flax_tests_")
+# Many tests compile the same small programs: within one run of the suite, each is compiled once, also where several processes
+# share its tests.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="gpicl_flax_tests_")
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": f"{_CACHE.name}/jax", "XDG_CACHE_HOME": f"{_CACHE.name}/xdg"}
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-    "JAX_COMPILATION_CACHE_DIR": f"{_CACHE.name}/jax",
-    "XDG_CACHE_HOME": f"{_CACHE.name}/xdg",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

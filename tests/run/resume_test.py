@@ -90,7 +90,7 @@ def test_a_run_killed_twice_equals_an_undisturbed_one(start, contents, small_bin
         "TaskDistribution.task_batch_size = 64",
         "LSTM.hidden_size = 128",
         "TaskDistribution.sequence_length = 20",
-        "Training.steps = 160",
+        "Training.steps = 80",
         "Training.steps_per_dispatch = 5",
         "Training.checkpoint_period = 10",
     ]
