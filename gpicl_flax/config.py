@@ -6,6 +6,7 @@ everything else is handed values.
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +22,8 @@ T = TypeVar("T")
 _PACKAGE = pathlib.Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
 gin.add_config_file_search_path(str(_HOME))  # for includes
+# Before that folder gin tries the working folder, and packages of that name; that there are none is no error.
+logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
 
 
 class Reference(NamedTuple):

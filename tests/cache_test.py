@@ -45,6 +45,7 @@ def test_another_processor_has_another_folder(monkeypatch):
     assert cache._processor() != here
 
 
+@pytest.mark.launch
 def test_a_command_keeps_what_it_compiles_and_finds_it_again(tmp_path, environment, small_bindings):
     def run(folder):
         bindings = [*small_bindings, "Run.model = @LSTM()", "LSTM.hidden_size = 8", "Training.steps = 4",

@@ -8,7 +8,7 @@ from typing import Any
 import gin
 import jax
 import numpy as np
-import scipy.stats
+import scipy
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel

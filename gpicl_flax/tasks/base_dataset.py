@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.ndimage
+import scipy
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import checks, input_space, sources

@@ -80,6 +80,7 @@ def test_metrics_beyond_the_last_checkpoint_are_made_again(start, contents, conf
     assert contents(folder) == contents(undisturbed)
 
 
+@pytest.mark.launch
 def test_a_run_killed_twice_equals_an_undisturbed_one(start, contents, small_bindings, tmp_path):
     """Real processes and SIGKILL, at moments that differ from test to test."""
     bindings = [
