@@ -18,13 +18,17 @@ os.environ |= {
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from gpicl_flax import cli
+from gpicl_flax.config import Config
 from gpicl_flax.records import claim
 from gpicl_flax.records.run_folder import write_json
+from gpicl_flax.run import Run
+from gpicl_flax.sweep import grid
 from gpicl_flax.tasks.base_dataset import BaseDataset, Split
 
 
@@ -54,6 +58,40 @@ def small_bindings() -> list[str]:
         "MetaTest.base_datasets = ['digits']",
         "MeshShape.data = 1",
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[Config], tuple[Config, Run]]:
+    """Makes two steps of any configuration quick: the least data, and few layers, to which compiling is in proportion."""
+    always = {
+        "Training.steps_per_dispatch": 2,
+        "Training.checkpoint_period": 2,
+        "Training.accumulation": 1,
+        "Training.diagnostics": None,
+        "TaskDistribution.base_dataset": "random",
+        "TaskDistribution.input_shape": (2, 2, 1),
+        "TaskDistribution.sequence_length": 4,
+        "TaskDistribution.task_batch_size": 2,
+        "MetaTest.base_datasets": ("random",),
+        "MetaTest.at_checkpoints": False,
+        "MetaTest.num_sequences": 16,
+        "MeshShape.data": 1,
+    }
+    models = {
+        "Transformer": {"Transformer.num_layers": 1, "Transformer.model_size": 16, "Transformer.key_size": 4},
+        "DeltaNet": {"DeltaNet.num_layers": 1},
+    }
+
+    def shrink(config):
+        run, _ = config.resolve(Run)
+        steps = {"Training.steps": min(run.training.steps, 2)}
+        unused = [name for name in config.bindings if name.startswith("Diagnostics.")]
+        config = config.without(grid.LABELS, *unused).override(
+            always | steps | models.get(type(run.model).__name__, {})
+        )
+        return config, config.resolve(Run)[0]
+
+    return shrink
 
 
 @pytest.fixture

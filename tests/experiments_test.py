@@ -11,10 +11,9 @@ import pathlib
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.models import Transformer
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Run, Start, execute
+from gpicl_flax.run import Start, execute
 from gpicl_flax.sweep import grid, listing, stacking
 from gpicl_flax.training.preemption import StopRequest
 from gpicl_flax.training.telemetry import Telemetry
@@ -267,37 +266,17 @@ def test_the_cpu_scale_keeps_the_shape_without_downloads(name):
 ONE_AT_CPU_SCALE = {("fig10", "tasks.num_tasks"), ("fig19", "tasks.num_tasks")}
 
 
-TINY = {
-    "Training.steps": 2,
-    "Training.steps_per_dispatch": 2,
-    "Training.checkpoint_period": 2,
-    "Training.diagnostics": None,
-    "TaskDistribution.base_dataset": "random",
-    "TaskDistribution.input_shape": (2, 2, 1),
-    "TaskDistribution.sequence_length": 4,
-    "TaskDistribution.task_batch_size": 2,
-    "MetaTest.base_datasets": ("random",),
-    "MetaTest.at_checkpoints": False,
-    "MetaTest.num_sequences": 16,
-    "MeshShape.data": 1,
-}
-TINY_TRANSFORMER = {"Transformer.num_layers": 1, "Transformer.model_size": 16, "Transformer.key_size": 4}
-
-
-def different_programs():
+def different_programs(tiny):
     """The last point of each file at the cpu scale, made tiny, and of those that are the same program then, the first."""
     found = {}
     for name in FACTS:
-        point, run = points(name, CPU)[-1], runs(name, CPU)[-1]
-        tiny = TINY | (TINY_TRANSFORMER if isinstance(run.model, Transformer) else {})
-        config = point.config.without(grid.LABELS).override(tiny)
-        run, _ = config.resolve(Run)
+        config, run = tiny(points(name, CPU)[-1].config)
         found.setdefault(stacking.shape(config, run), (name, config))
     return dict(found.values())
 
 
-def test_one_point_of_each_program_takes_two_steps(tmp_path):
-    programs = different_programs()
+def test_one_point_of_each_program_takes_two_steps(tiny, tmp_path):
+    programs = different_programs(tiny)
     assert programs.keys() == {"fig2", "fig4", "fig7", "fig19", "fig20", "fig21", "table2"}
     for name, config in programs.items():
         folder = RunFolder(tmp_path / name)
