@@ -121,9 +121,9 @@ def log_steps(axes: Axes, low: float, high: float) -> None:
     plain_ticks(axes, low, high)
 
 
-def step_ticks(axes: Axes) -> None:
-    """A few numbers in full on a horizontal axis of steps."""
-    axes.locator_params(axis="x", nbins=5)
+def count_ticks(axes: Axes) -> None:
+    """A few whole numbers, in full, on a horizontal axis that counts steps or examples."""
+    axes.locator_params(axis="x", nbins=5, integer=True)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

@@ -77,7 +77,7 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
         axes.plot(curve["step"], curve["mean"], linewidth=1.5, **style)
         axes.fill_between(curve["step"], curve["low"], curve["high"], color=style["color"], alpha=0.15, linewidth=0)
     axes.axhline(chance, color="0.4", linestyle=":", label="chance")
-    chart.step_ticks(axes)
+    chart.count_ticks(axes)
     axes.grid(alpha=0.3)
 
 

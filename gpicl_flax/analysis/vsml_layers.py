@@ -47,7 +47,7 @@ def draw(study: Study) -> Chart:
         title = f"{tasks}, {groups.number(depth)} {'layer' if depth == 1 else 'layers'}"
         axes.set_title("\n".join(filter(None, (title, condition))), fontsize="medium")
         axes.grid(alpha=0.3)
-        chart.step_ticks(axes)
+        chart.count_ticks(axes)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("training loss (nats)")
         if axes.get_subplotspec().is_last_row():

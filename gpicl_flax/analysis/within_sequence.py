@@ -64,6 +64,7 @@ def draw(study: Study) -> Chart:
         if chance is not None:
             axes.axhline(chance, color="0.4", linestyle=":", label="chance")
         axes.set(xlabel="examples seen in the sequence", ylim=(0, 1))
+        chart.count_ticks(axes)
         axes.set_title("\n".join(filter(None, (f"trained on {base}", condition))), fontsize="medium")
         axes.grid(alpha=0.3)
         if axes.get_subplotspec().is_first_col():
