@@ -53,6 +53,11 @@ class Checkpoints:
         self._manager.close()
 
     @property
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    @property
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint, or None."""
         return self._manager.latest_step()
@@ -103,7 +108,7 @@ class Checkpoints:
         Raises:
           GpiclError: there is none.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps):
             with contextlib.suppress(OSError, ValueError):
                 return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
         raise self._unreadable()
@@ -111,7 +116,7 @@ class Checkpoints:
     def _newest(self, args: ocp.args.Composite) -> ocp.args.Composite:
         """Restores the newest checkpoint that can be read; afterwards it is the latest."""
         damaged = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps):
             with _without_unraisable_errors():
                 try:
                     with self._memory_needed(step):
