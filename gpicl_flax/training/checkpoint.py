@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from gpicl_flax import hosts
+from gpicl_flax import hosts, library_logs
 from gpicl_flax.errors import GpiclError, first_line
 from gpicl_flax.training.state import TrainState
 
@@ -37,14 +37,15 @@ class Checkpoints:
             writing["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix="alone"
             )
-        options = ocp.CheckpointManagerOptions(
-            read_only=keep is None,
-            create=keep is not None and not alone,
-            cleanup_tmp_directories=keep is not None,
-            **writing,
-        )
         self._folder, self._keep = folder, keep
-        self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+        with library_logs.only_errors():  # Orbax would warn of a folder that is only read
+            options = ocp.CheckpointManagerOptions(
+                read_only=keep is None,
+                create=keep is not None and not alone,
+                cleanup_tmp_directories=keep is not None,
+                **writing,
+            )
+            self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
     def __enter__(self) -> "Checkpoints":
         return self
