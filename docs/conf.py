@@ -35,7 +35,8 @@ autodoc_default_options = {"ignore-module-all": True, "member-order": "bysource"
 autodoc_preserve_defaults = True
 default_role = "py:obj"  # what stands in single backticks is code, and a link where it names something
 # Names that share a description stay together: `train, test: the fixed splits`.
-napoleon_custom_sections = [(name, "params_style") for name in ("Attributes", "Args", "Columns")]
+# What is returned has no type before a colon.
+napoleon_custom_sections = [*((name, "params_style") for name in ("Attributes", "Args", "Columns")), "Returns"]
 
 
 def setup(app) -> None:
@@ -62,8 +63,9 @@ def _write_commands(app) -> None:
 
 
 def _escape(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with code in backticks: a star or a bar elsewhere is itself."""
+    """Docstrings are plain text with code in backticks: a star or a bar elsewhere is itself, and `C.` begins no list."""
     lines[:] = ["".join(_escaped(part) for part in re.split(r"(`[^`]*`)", line)) for line in lines]
+    lines[:] = [re.sub(r": ([A-Z]\.)( |$)", r": \\\1\2", line) for line in lines]
 
 
 def _escaped(part: str) -> str:
