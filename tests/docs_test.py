@@ -4,6 +4,8 @@ import importlib
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -150,3 +152,14 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
                         "MeshShape.data = 1",
                     ]  # of the eight devices, which saves compilation
                 assert cli.main(arguments) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx", reason="needs the extra `docs`")
+    options = ["--quiet", "--fail-on-warning", "--keep-going"]
+    command = [sys.executable, "-m", "sphinx", *options, "docs", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    api = (tmp_path / "reference/api/gpicl_flax.models.transformer.html").read_text()
+    assert "matching_gain" in api and "gpicl inspect" in (tmp_path / "reference/commands.html").read_text()
