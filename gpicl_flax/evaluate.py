@@ -23,9 +23,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     Raises:
       UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
     """
-    if not folder.config.exists():
-        raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
-    run, _ = parse_text(folder.config.read_text(), bindings).resolve(Run)
+    run, _ = parse_text(folder.read_config(), bindings).resolve(Run)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
     form = _projection_form(run, folder)

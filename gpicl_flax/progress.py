@@ -6,8 +6,15 @@ import sys
 import time
 from typing import Any, TextIO
 
+from gpicl_flax import durations
+
 _PLAIN_SECONDS = 10.0  # between lines when nobody watches
 _LIVE_SECONDS = 0.1
+
+
+def erase(stream: TextIO) -> str:
+    """What to write before other text, so that it takes the place of a progress line on a terminal; nothing elsewhere."""
+    return "\r\033[K" if stream.isatty() else ""
 
 
 class ProgressLine:
@@ -53,7 +60,7 @@ class ProgressLine:
         )
         if self._live:  # a line that wraps could not be rewritten
             end = "\n" if self._is_last(row) else ""
-            text = f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}{end}"
+            text = f"{erase(self._stream)}{text[: shutil.get_terminal_size().columns - 1]}{end}"
         else:
             text += "\n"
         with contextlib.suppress(OSError):  # a run goes on when nobody reads any more
@@ -71,6 +78,5 @@ class ProgressLine:
         if step == first:
             return "steps/s: -"
         speed = (step - first) / (now - then)
-        minutes, seconds = divmod(round((self._total - step) / speed), 60)
         digits = ".1f" if speed >= 1 else ".2g"  # a large model on a small machine makes a few steps a minute
-        return f"{speed:{digits}} steps/s  {minutes}:{seconds:02d} left"
+        return f"{speed:{digits}} steps/s  {durations.in_words((self._total - step) / speed)} left"

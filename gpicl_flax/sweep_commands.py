@@ -1,6 +1,7 @@
 """The command `gpicl sweep`: lists, estimates, runs and watches the points of a grid."""
 
 import argparse
+import functools
 import re
 import sys
 
@@ -58,6 +59,7 @@ def add(commands) -> None:
         "(default): as many as fit an accelerator's memory, and none on CPU; results are those of single runs, up to "
         "rounding",
     )
+    console.add_quiet(running)
 
     estimate = parser.add_argument_group("the estimate of --dry_run")
     estimate.add_argument("--chip", metavar="NAME", help="kind of chip: v4, v5e (default), v5p, v6e, tpu7x")
@@ -115,6 +117,8 @@ def _check(arguments: argparse.Namespace) -> None:
         listing or arguments.status or arguments.dry_run and arguments.topology is None
     ):
         raise UsageError("--stack is for running a sweep, or for --dry_run with --topology")
+    if arguments.quiet and (listing or arguments.status or arguments.dry_run):
+        raise UsageError("--quiet is for running a sweep")
     if arguments.topology is not None and arguments.stack == "auto":
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
@@ -123,10 +127,12 @@ def _run(points, runs, arguments: argparse.Namespace) -> None:
     from gpicl_flax.sweep import runner, stacking
     from gpicl_flax.training.preemption import StopRequest
 
+    def say(text: str) -> None:
+        if not arguments.quiet:
+            console.say(text)
+
     if not points:
-        console.say(
-            f"shard {arguments.shard[0]}/{arguments.shard[1]} has no points: there are fewer of them than shards"
-        )
+        say(f"shard {arguments.shard[0]}/{arguments.shard[1]} has no points: there are fewer of them than shards")
     if arguments.stack in (None, "auto"):
         sizes = stacking.largest
     else:
@@ -138,8 +144,9 @@ def _run(points, runs, arguments: argparse.Namespace) -> None:
             arguments.workdir,
             stop,
             stack_sizes=sizes,
-            make_progress=console.progress,
-            say=console.say,
+            make_progress=functools.partial(console.progress, quiet=arguments.quiet),
+            say=say,
+            warn=console.say,
         )
 
 

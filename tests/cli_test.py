@@ -1,5 +1,6 @@
 """The command as a user meets it: output, exit codes, one line an error."""
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,33 @@ def test_train_then_evaluate(quick, refused, tmp_path, capsys):
 
     other = [*arguments, "--gin_bindings", "Run.seed = 5"]
     refused(other, "another configuration", "Run.seed")
+
+
+def test_quiet_leaves_results_alone(quick, tmp_path, capsys):
+    assert cli.main(["train", *quick, "--quiet", "--workdir", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "unseen tasks, digits" in captured.out
+
+
+def test_the_quickstart_says_nothing_but_what_the_package_says(tmp_path):
+    """In a process of its own, where libraries that warn at import or at exit would be heard."""
+    bindings = ["STEPS = 20", "optax.warmup_cosine_decay_schedule.warmup_steps = 2"]
+    bindings += ["Training.checkpoint_period = 20", "MetaTest.num_sequences = 16"]
+    options = [word for binding in bindings for word in ("--gin_bindings", binding)]
+    command = ["train", "--gin_file", "gin/quickstart.gin", *options, "--workdir", str(tmp_path / "run")]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+
+    def gpicl(*arguments):
+        command = [sys.executable, "-m", "gpicl_flax", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+
+    result = gpicl(*command)
+    first, *others = result.stderr.splitlines()
+    assert first == "base dataset 'digits': 1,437 examples (0.1 MB) in device memory"
+    assert others and all(line.startswith("step ") and line.endswith(" the plateau") for line in others)
+    assert others[-1].startswith("step 20/20 ")
+    assert result.stdout.startswith("The plateau ")
+    assert gpicl("inspect", str(tmp_path / "run")).stderr == ""
 
 
 def test_mistakes_are_one_line_and_exit_2(refused, gin_file, tmp_path):

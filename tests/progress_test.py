@@ -106,3 +106,23 @@ def test_who_stops_early_has_ended(monkeypatch):
     alone = Terminal()
     progress.ProgressLine(100, stream=alone)({"step": 20, **ROW, "stopped_early": "plateau"})
     assert alone.getvalue().endswith("on the plateau\n")
+
+
+def test_other_text_takes_the_place_of_an_unfinished_line():
+    stream = Terminal()
+    show = progress.ProgressLine(100, stream=stream)
+    show({"step": 10, **ROW})
+    stream.write(f"{progress.erase(stream)}warning: the disk is full\n")
+    *_, last = stream.getvalue().split("\r\033[K")
+    assert last == "warning: the disk is full\n"
+    assert progress.erase(io.StringIO()) == ""
+
+
+def test_long_runs_count_hours(monkeypatch):
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    show = progress.ProgressLine(610, stream=stream)
+    for step in (5, 10):
+        show({"step": step, **ROW})
+    assert "  2:00:00 left" in stream.getvalue()

@@ -39,6 +39,16 @@ def test_sweep_runs_and_says_what_it_does(quick, refused, tmp_path, capsys):
         assert f"must be auto, off or a positive integer, not '{wrong}'" in capsys.readouterr().err
 
 
+def test_a_quiet_sweep_says_what_went_wrong_alone(quick, tmp_path, capsys):
+    grids = "sweep.grids = [{'adam.learning_rate': [1e-3, 1e30], 'Run.optimizer': @adam()}]"
+    arguments = ["sweep", *quick, "--gin_bindings", grids, "--workdir", str(tmp_path), "--quiet"]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    (line,) = out.splitlines()
+    assert "learning_rate=1e+30" in line and ": diverged at step" in line
+    assert err.strip().startswith("gpicl: error: 1 of 2 points diverged")
+
+
 @pytest.fixture
 def sweep(quick):
     grids = "sweep.grids = [{'Run.seed': [0, 1, 2]}, {'LSTM.hidden_size': [8, 16], 'Run.seed': [0, 1]}]"
@@ -108,6 +118,8 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(sweep, tmp_path, capsys):
         (["--dry_run", "--stack", "4"], "--stack is for"),
         (["--list", "--stack", "4"], "--stack is for"),
         (["--dry_run", "--topology", "v5e:4x4x1", "--stack", "auto"], "give a number"),
+        (["--list", "--quiet"], "--quiet is for running"),
+        (["--status", "--workdir", "x", "--quiet"], "--quiet is for running"),
         (["--dry_run", "--chip", "v99"], "v99"),
         (["--dry_run", "--utilization", "2"], "utilization"),
     ],

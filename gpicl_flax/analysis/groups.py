@@ -61,11 +61,13 @@ RULES = (BY_UNSEEN_TASKS, BY_TRAINING_LOSS)  # the first also compares runs that
 def grouped(table: pd.DataFrame) -> pd.DataFrame:
     """A table of runs with three more columns, which are missing for runs whose facts are.
 
-    intervention: the label of that axis; for runs without it the model, with its number of parameters where there are several.
-    setting: base dataset, size of the model and what other axes of labels there are, as far as they vary, and the bias and
-      any other binding that varies among runs that are the same otherwise; all but the number of tasks.
-    panel: in which interventions are compared: the setting, and the number of tasks where that varies among runs that are
-      the same otherwise. Runs of one panel and intervention differ in their seeds.
+    Columns:
+      intervention: the label of that axis; for runs without it the model, with its number of parameters where there are
+        several.
+      setting: base dataset, size of the model and what other axes of labels there are, as far as they vary, and the bias and
+        any other binding that varies among runs that are the same otherwise; all but the number of tasks.
+      panel: in which interventions are compared: the setting, and the number of tasks where that varies among runs that are
+        the same otherwise. Runs of one panel and intervention differ in their seeds.
     """
     table = table.copy()
     table["intervention"] = _interventions(table)

@@ -26,7 +26,7 @@ def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) 
 def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     """The mean of a column over the rows, each of another run, that have the same keys.
 
-    Its own interval is in the columns `number`_low and `number`_high; without them a single run has none.
+    Its own interval is in the columns of its name with _low and _high; without them a single run has none.
 
     Returns:
       The keys, mean, low, high, and how many runs; in the order of the keys.

@@ -17,7 +17,7 @@ def numbers(study: Study, rule: Rule) -> pd.DataFrame:
     """A row for each panel and intervention.
 
     Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a baseline,
-    the fields of `survival.SpeedUp` (with speed_up_ before low and high); the baseline's own are missing.
+    the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
     """
     rows = []
     for panel, runs in by_panel(rule.known(study.table)):

@@ -71,20 +71,23 @@ def _is_run(folder: RunFolder) -> bool:
 def read_all(folders: Sequence[RunFolder]) -> Runs:
     """Reads runs, and keeps no more of them than figures of many runs show.
 
-    What a run does not tell is missing in its row. The columns of the rows:
-      run_id, folder, ended ('DONE' or 'DIVERGED'), stopped_early ('plateau' or 'converged', of a run that ended before its
-        last step because of that), gaps (what is missing or damaged, as text);
-      model, parameters and so on, as in run.json; num_tasks, infinite where it is unbounded; base_dataset, its name;
-      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`;
-      label_<axis>: what the axes of a sweep call the run;
-      binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used;
-      last_step: of the log; lowest_loss_ema and last_loss_ema, in nats;
+    What a run does not tell is missing in its row.
+
+    Columns:
+      run_id, folder: of the run.
+      ended: 'DONE' or 'DIVERGED'; stopped_early: 'plateau' or 'converged', of a run that ended before its last step because of
+        that; gaps: what is missing or damaged, as text.
+      model, parameters: and so on, as in run.json; num_tasks: infinite where it is unbounded; base_dataset: its name.
+      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`.
+      label_<axis>: what the axes of a sweep call the run.
+      binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used.
+      last_step: of the log; lowest_loss_ema and last_loss_ema: in nats.
       plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
-        length is censored: it is the last step;
-      unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics;
-      telemetry_rows: measurements of gradients and updates in the log;
-      evaluated_at: the step of the last evaluation, and for each of its curves `evaluations.NUMBERS`, in columns such as
-        unseen_last_low[digits].
+        length is censored: it is the last step.
+      unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics.
+      telemetry_rows: measurements of gradients and updates in the log.
+      evaluated_at: the step of the last evaluation; for each of its curves there are `evaluations.NUMBERS`, in columns such
+        as unseen_last_low[digits].
     """
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
         rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)

@@ -9,6 +9,7 @@ from gpicl_flax.models.sequence_model import (
     InContextModel,
     SequenceModel,
     StateSize,
+    abstract_parameters,
     count_parameters,
     sizes,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Transformer",
     "VSML",
     "VSMLWithoutSymmetries",
+    "abstract_parameters",
     "count_parameters",
     "sizes",
 ]

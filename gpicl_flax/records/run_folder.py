@@ -43,6 +43,12 @@ class RunFolder:
         """Ends the run with DONE or DIVERGED."""
         write_atomically(self.path / marker, text)
 
+    def read_config(self) -> str:
+        """The text of config.gin; raises UsageError if the folder is no run."""
+        if not self.config.exists():
+            raise UsageError(f"{self} is not a run folder: it has no {self.config.name}")
+        return self.config.read_text()
+
     def read_facts(self) -> dict[str, Any]:
         """The contents of run.json."""
         return read_json(self.facts)
@@ -53,8 +59,15 @@ class RunFolder:
 
     def latest_evaluation(self) -> dict[str, Any] | None:
         """The run's own meta-test at the highest step, or None."""
-        files = sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.exists() else []
+        files = self._evaluation_files()
         return read_json(files[-1]) if files else None
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """The run's own meta-tests, in the order of their steps."""
+        return [read_json(file) for file in self._evaluation_files()]
+
+    def _evaluation_files(self) -> list[epath.Path]:
+        return sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.exists() else []
 
 
 def write_atomically(path: epath.Path, text: str) -> None:

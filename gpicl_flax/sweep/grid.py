@@ -1,4 +1,4 @@
-"""From a grid in gin to the points of a sweep.
+"""From a grid in gin to the points of a sweep::
 
     sweep.grids = [
         {'Run.model': @LSTM(), 'LSTM.hidden_size': [16, 64], 'Run.seed': [0, 1]},

@@ -30,6 +30,7 @@ def run_all(
     stack_sizes: stacking.Sizes | None = None,
     make_progress: MakeProgress = lambda total_steps, num_members: lambda row, member: None,
     say: Callable[[str], None] = print,
+    warn: Callable[[str], None] | None = None,
     poll_seconds: float = 5.0,
 ) -> None:
     """Runs every point in workdir/<run_id>, skipping those that are done or have diverged.
@@ -42,6 +43,7 @@ def run_all(
       stop: checked during and between the runs.
       stack_sizes: how many points train together (see `stacking.plan`); None: each is alone.
       say: takes a line of text for each point.
+      warn: takes one for each point that fails, diverges or is lost to another process; None: `say` does.
       poll_seconds: between looks at what others train, while there is nothing else to do.
 
     Raises:
@@ -49,7 +51,7 @@ def run_all(
       Preempted: told to stop; call again to go on.
       GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
-    sweep = _Sweep(points, runs, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say)
+    sweep = _Sweep(points, runs, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
     waiting = sweep.not_ended(range(len(points)))
     sweep.check(waiting)
     for index in sorted(set(range(len(points))) - set(waiting)):
@@ -74,10 +76,11 @@ class _Sweep:
       failed: the indices of points that failed.
     """
 
-    def __init__(self, points, runs, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say):
+    def __init__(self, points, runs, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
         self._points, self._runs, self._workdir = points, runs, workdir
         self._folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
-        self._stop, self._sizes, self._make_progress, self._say = stop, sizes, make_progress, say
+        self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
+        self._say, self._warn = say, warn
         self.left: dict[int, str] = {}
         self.failed: set[int] = set()
 
@@ -149,7 +152,7 @@ class _Sweep:
                 if jax.process_count() > 1:  # the others of them may be anywhere
                     raise
                 if isinstance(error, claim.Lost):
-                    self._say(str(error))
+                    self._warn(str(error))
                     continue
                 if isinstance(error, UsageError):
                     if self.not_ended(indices) == indices:
@@ -159,7 +162,7 @@ class _Sweep:
                     traceback.print_exc()
                 failed = self.not_ended(indices)
                 for index in failed:
-                    self._say(f"{self._points[index].run_id}: failed: {first_line(error)}")
+                    self._warn(f"{self._points[index].run_id}: failed: {first_line(error)}")
                 self.failed.update(failed)
                 return
 
@@ -193,7 +196,7 @@ class _Sweep:
         ends = execute_stack(starts, self._stop, on_held=lambda: self._say_begun(indices))
         for index, diverged in zip(indices, ends, strict=True):
             if diverged:
-                self._say(f"{self._points[index].run_id}: {diverged}" if len(indices) > 1 else str(diverged))
+                self._warn(f"{self._points[index].run_id}: {diverged}")
 
     def _say_begun(self, indices: Sequence[int]) -> None:
         for index in indices:

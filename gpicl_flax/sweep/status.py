@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from etils import epath
 
-from gpicl_flax import text_table
+from gpicl_flax import durations, text_table
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import claim, json_lines, phase
 from gpicl_flax.records.run_folder import RunFolder
@@ -62,6 +62,13 @@ class Status:
     def as_json(self) -> str:
         """One line."""
         return json.dumps(dataclasses.asdict(self))
+
+    @property
+    def plateau_in_words(self) -> str:
+        """How it stands by its plateau; empty: it has no log yet."""
+        if self.plateau_left_at is None:
+            return {None: "", True: "on it", False: "left"}[self.plateau]
+        return f"left at {self.plateau_left_at:,}" + ", back" * bool(self.plateau)
 
 
 def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
@@ -156,25 +163,13 @@ def as_table(found: Sequence[Status]) -> str:
                 f"{each.step or 0:,}{of}" if of or each.step is not None else "",
                 "" if each.loss is None else f"{each.loss:.3f}",
                 "" if each.accuracy is None else f"{each.accuracy:.1%}",
-                _plateau_in_words(each),
+                each.plateau_in_words,
                 (each.phase or "").lower(),
-                "" if each.seconds_left is None else _duration(each.seconds_left),
+                "" if each.seconds_left is None else durations.in_words(each.seconds_left),
                 each.who or (f"stopped early: {each.stopped_early}" if each.stopped_early else ""),
             )
         )
     return f"{text_table.render(rows, right=(2, 3, 4, 7))}\n{counts(found)}"
-
-
-def _plateau_in_words(status: Status) -> str:
-    if status.plateau_left_at is None:
-        return {None: "", True: "on it", False: "left"}[status.plateau]
-    return f"left at {status.plateau_left_at:,}" + ", back" * bool(status.plateau)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def watch(

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from etils import epath
 
+from gpicl_flax import library_logs
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.tasks import array_cache
 from gpicl_flax.tasks.raw import BUILT_IN, RawDataset, RawSplit
@@ -258,17 +259,13 @@ def _quiet_tfds() -> Iterator[None]:
     """Within it TFDS tells neither of downloads that there are none of, nor of temporary folders, nor that OpenCV would
     decode faster."""
     import tensorflow_datasets as tfds
-    from absl import logging as absl_logging
 
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), library_logs.only_errors():
             yield
     finally:
         tfds.enable_progress_bar()
-        absl_logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from gpicl_flax import hosts
+from gpicl_flax import hosts, library_logs
 from gpicl_flax.errors import GpiclError, first_line
 from gpicl_flax.training.state import TrainState
 
@@ -37,20 +37,26 @@ class Checkpoints:
             writing["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix="alone"
             )
-        options = ocp.CheckpointManagerOptions(
-            read_only=keep is None,
-            create=keep is not None and not alone,
-            cleanup_tmp_directories=keep is not None,
-            **writing,
-        )
         self._folder, self._keep = folder, keep
-        self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+        with library_logs.only_errors():  # Orbax would warn of a folder that is only read
+            options = ocp.CheckpointManagerOptions(
+                read_only=keep is None,
+                create=keep is not None and not alone,
+                cleanup_tmp_directories=keep is not None,
+                **writing,
+            )
+            self._manager = ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_):
         self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
 
     @property
     def latest_step(self) -> int | None:
@@ -103,7 +109,7 @@ class Checkpoints:
         Raises:
           GpiclError: there is none.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps):
             with contextlib.suppress(OSError, ValueError):
                 return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
         raise self._unreadable()
@@ -111,7 +117,7 @@ class Checkpoints:
     def _newest(self, args: ocp.args.Composite) -> ocp.args.Composite:
         """Restores the newest checkpoint that can be read; afterwards it is the latest."""
         damaged = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps):
             with _without_unraisable_errors():
                 try:
                     with self._memory_needed(step):
