@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, sweep_commands
+from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, learner_commands, sweep_commands
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         help="examples of a sequence (default %(default)s)",
     )
 
+    learner_commands.add(commands)
     compile_commands.add(commands)
     dataset_commands.add(commands)
     return parser
