@@ -22,7 +22,7 @@ help:
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
 	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
 	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
-	@echo "make learner          meta-train the learner that comes with the package anew (about half an hour)"
+	@echo "make learner          meta-train the learner that comes with the package anew (some ten minutes)"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 

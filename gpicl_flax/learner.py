@@ -1,5 +1,6 @@
 """A learner: what is left of a run when training is over, its settings and its parameters, ready for contexts of any task."""
 
+import dataclasses
 import functools
 import io
 import pathlib
@@ -27,33 +28,39 @@ SHIPPED = pathlib.Path(__file__).parent / "learners" / "digits"  # made by `make
 PARAMETERS = "parameters.npz"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Learner:
     """A meta-trained model with its parameters.
 
-    Args:
+    Attributes:
       config: the run's configuration, the text of a gin file.
       facts: its run.json.
       params: of the model, nested dicts of arrays.
-
-    Attributes:
-      run: the settings of its training.
-      name: of the model.
-      max_context: examples of a context that leave room for a query in the sequences it was trained on.
-      input_rms: root of the mean square of the inputs it was trained on.
-
-    Raises:
-      UsageError: the configuration does not fit this version.
+      run: the settings that `config` describes.
     """
 
-    def __init__(self, config: str, facts: dict[str, Any], params: Any):
-        self._config, self._facts, self._params = config, facts, jax.device_put(params)
-        self.run, _ = parse_text(config).resolve(Run)
-        self.name = type(self.run.model).__name__
-        self.max_context = self.run.tasks.sequence_length - 1
-        self.input_rms = facts.get("input_rms", 1.0)
+    config: str
+    facts: dict[str, Any]
+    params: Any
+    run: Run
 
     def __reduce__(self):  # settings may hold functions, which cannot be pickled
-        return Learner, (self._config, self._facts, jax.device_get(self._params))
+        return _unpickle, (self.config, self.facts, jax.device_get(self.params))
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return type(self.run.model).__name__
+
+    @property
+    def max_context(self) -> int:
+        """Examples of a context that leave room for a query in the sequences it was trained on."""
+        return self.run.tasks.sequence_length - 1
+
+    @property
+    def input_rms(self) -> float:
+        """The root of the mean square of the inputs it was trained on."""
+        return self.facts.get("input_rms", 1.0)
 
     @property
     def reads_context(self) -> bool:
@@ -63,21 +70,21 @@ class Learner:
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
         """Contexts of `length` examples, inputs [B, T, X] and labels [B, T] -> what `answer` needs."""
         with self.run.precision():
-            return _encode(self.run.model, self._params, inputs, labels, np.int32(length), np.uint32(seed))
+            return _encode(self.run.model, self.params, inputs, labels, np.int32(length), np.uint32(seed))
 
     def answer(self, context: Any, queries: np.ndarray) -> np.ndarray:
         """queries [B, Q, X] -> logits [B, Q, C], each as if it alone came after its context."""
         with self.run.precision():
-            return np.asarray(_answer(self.run.model, self._params, context, queries))
+            return np.asarray(_answer(self.run.model, self.params, context, queries))
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
         """Writes what `load` reads, with parameters rounded to `dtype`."""
-        flat = {name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self._params, sep="/").items()}
+        flat = {name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()}
         folder.path.mkdir(parents=True, exist_ok=True)
         with (folder.path / PARAMETERS).open("wb") as file:
             np.savez_compressed(file, **flat)
-        write_json(folder.facts, self._facts)
-        write_atomically(folder.config, self._config)
+        write_json(folder.facts, self.facts)
+        write_atomically(folder.config, self.config)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -113,9 +120,18 @@ def _load(folder: RunFolder) -> Learner:
     facts = folder.read_facts()
     _check_version(folder, facts)
     config = folder.config.read_text()
-    run, _ = parse_text(config).resolve(Run)
+    run = _resolve(config)
     exported = folder.path / PARAMETERS
-    return Learner(config, facts, _read(exported, run) if exported.exists() else _restore(folder, run))
+    params = _read(exported, run) if exported.exists() else _restore(folder, run)
+    return Learner(config, facts, jax.device_put(params), run)
+
+
+def _unpickle(config: str, facts: dict[str, Any], params: Any) -> Learner:
+    return Learner(config, facts, jax.device_put(params), _resolve(config))
+
+
+def _resolve(config: str) -> Run:
+    return parse_text(config).resolve(Run)[0]
 
 
 def _check_version(folder: RunFolder, facts: dict[str, Any]) -> None:

@@ -82,7 +82,11 @@ class SequenceModel(nn.Module):
         Args:
           inputs, labels: of the examples, [B, T, X] and [B, T].
           length: how many of them there are, at most T; what comes after them changes nothing. None: T.
+
+        Raises:
+          UsageError: T examples leave no room for a query in the longest sequence that the model can read.
         """
+        self._check_room(inputs)
         return Examples(inputs, labels, inputs.shape[1] if length is None else length)
 
     def answer(self, context: Any, queries: jax.Array) -> jax.Array:
@@ -93,6 +97,14 @@ class SequenceModel(nn.Module):
         labels = jnp.repeat(jnp.pad(labels, ((0, 0), (0, 1))), num_queries, axis=0)
         inputs = inputs.at[:, length].set(queries.reshape(-1, num_features))
         return self(inputs, labels)[:, length].reshape(batch, num_queries, -1)
+
+    def _check_room(self, inputs: jax.Array) -> None:
+        longest = self.max_sequence_length
+        if longest is not None and inputs.shape[1] >= longest:
+            raise UsageError(
+                f"a context of {inputs.shape[1]} examples and a query are more than the {longest} positions of the "
+                f"{type(self).__name__}"
+            )
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         """The state size for X = num_features after a context of `sequence_length` examples."""
@@ -154,6 +166,7 @@ class StatefulModel(InContextModel):
         return self.read(self.token_parts(inputs, labels))[0]
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Context:
+        self._check_room(inputs)
         length = inputs.shape[1] if length is None else length
         _, state = self.read(self.token_parts(inputs, labels), length)
         return Context(state, [_later(x)[:, length] for x in self._shown_later(inputs, labels)], length)

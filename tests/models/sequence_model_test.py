@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from gpicl_flax import catalogue
 from gpicl_flax.baselines import MAML, OnlineSGD
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     LSTM,
     MLP,
@@ -154,3 +155,10 @@ def test_a_context_without_a_length_is_read_whole(model, data_and_params, model_
     context = model.apply(params, inputs[:, :-1], labels[:, :-1], method="encode")
     answer = model.apply(params, context, inputs[:, -1:], method="answer")
     np.testing.assert_allclose(answer[:, 0], model_and_logits[-1](inputs, labels)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_context_has_to_leave_room_for_a_query():
+    model = Transformer(**_TRANSFORMER, max_length=T)
+    inputs, labels = np.zeros((B, T, X), np.float32), np.zeros((B, T), np.int32)
+    with pytest.raises(UsageError, match="a context of 8 examples and a query are more than the 8 positions"):
+        model.apply({}, inputs, labels, method="encode")
