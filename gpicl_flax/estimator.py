@@ -73,7 +73,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """X [n, features] -> the most probable class of each, [n]."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def _start(self, X, y):
         for name in ("n_members", "batch_size"):
