@@ -17,10 +17,12 @@ def read_labelled(path: str, label: str) -> tuple[pd.DataFrame, np.ndarray]:
     """
     features, labels = _read(path, label)
     if labels is None:
-        missing = (
-            f"array named {label}" if _is_npz(path) else f"column named {label}; name that of the labels with --label"
-        )
-        raise UsageError(f"{path}: no {missing}")
+        what = "array named labels" if _is_npz(path) else f"column named {label}; name that of the labels with --label"
+        raise UsageError(f"{path}: no {what}")
+    _check_numbers(path, features)
+    missing = pd.isna(labels)
+    if missing.any():
+        raise UsageError(f"{path}: example {1 + missing.argmax()} has no label")
     if len(labels) != len(features):
         raise UsageError(f"{path}: {len(features):,} inputs, but {len(labels):,} labels")
     return features, labels
@@ -36,7 +38,14 @@ def read_queries(path: str, label: str, *, like: pd.DataFrame) -> pd.DataFrame:
     if set(features.columns) != set(like.columns):
         different = sorted(map(str, set(features.columns) ^ set(like.columns)))
         raise UsageError(f"{path}: has not the features of the context; in one of them only: {', '.join(different)}")
+    _check_numbers(path, features)
     return features[like.columns]
+
+
+def _check_numbers(path: str, features: pd.DataFrame) -> None:
+    for name, column in features.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            raise UsageError(f"{path}: column {name} holds other things than numbers")
 
 
 def predictions(classifier, queries: pd.DataFrame) -> str:
@@ -71,10 +80,5 @@ def _read_csv(path: str, label: str) -> tuple[pd.DataFrame, np.ndarray | None]:
         table = pd.read_csv(path, dtype={label: str}, skipinitialspace=True)
     except Exception as error:  # pandas raises many kinds
         raise UsageError(f"{path}: not a readable CSV file ({one_line(error)})") from error
-    labels = table.pop(label) if label in table else None
-    for name, column in table.items():
-        if not pd.api.types.is_numeric_dtype(column):
-            raise UsageError(f"{path}: column {name} holds other things than numbers")
-    if labels is not None and labels.isna().any():
-        raise UsageError(f"{path}: line {2 + int(labels.isna().argmax())} has no label")
-    return table, None if labels is None else labels.to_numpy(object)
+    labels = table.pop(label).to_numpy(object) if label in table else None
+    return table, labels
