@@ -44,7 +44,7 @@ def read_queries(path: str, label: str, *, like: pd.DataFrame) -> pd.DataFrame:
 
 def _check_numbers(path: str, features: pd.DataFrame) -> None:
     for name, column in features.items():
-        if not pd.api.types.is_numeric_dtype(column):
+        if len(column) and not pd.api.types.is_numeric_dtype(column):
             raise UsageError(f"{path}: column {name} holds other things than numbers")
 
 
