@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", metavar="FOLDER", help="another learner than the one that comes with the package"
     )
-    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="random draws (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="random draws (default %(default)s)")
     arguments = parser.parse_args()
     rows = [("", "examples", *classifiers(None, False))]
     for name, sizes in CONTEXTS.items():
