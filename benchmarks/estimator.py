@@ -1,12 +1,13 @@
 """What a query of `InContextClassifier` costs, with its context read once and with its context read for every query.
 
-    python benchmarks/estimator.py [--rounds N]
+    python benchmarks/estimator.py [--only PATTERN] [--rounds N]
 
 Of models as a run at 14x14x1 and T = 100 has them, with random parameters: one query, and many at once, for a context of 99
 examples. Everything takes turns, so that all of it meets the same machine; float32.
 """
 
 import argparse
+import fnmatch
 import functools
 
 import jax
@@ -30,13 +31,14 @@ SETTINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="models whose name matches, such as 'LSTM*'")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each (default %(default)s)")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(1, T - 1, X)).astype(np.float32)
     labels = rng.integers(10, size=(1, T - 1)).astype(np.int32)
     rows = [("", "encode ms", "one query ms", "read again ms", "ratio", "Q", "of Q, each ms", "read again ms", "ratio")]
-    for name, model, many in SETTINGS:
+    for name, model, many in (row for row in SETTINGS if fnmatch.fnmatch(row[0], arguments.only)):
         params = jax.jit(lambda key, model=model: nn.unbox(model.init(key, inputs, labels)))(jax.random.key(0))
         apply = functools.partial(jax.jit(model.apply, static_argnames="method"), params)
         context = apply(inputs, labels, method="encode")
