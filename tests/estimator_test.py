@@ -80,7 +80,7 @@ def untrained(small_bindings, tmp_path):
 def test_it_learns(fitted, iris):
     X, y = iris
     assert list(fitted.classes_) == ["setosa", "versicolor", "virginica"]
-    assert fitted.score(X[60:], y[60:]) > 0.85
+    assert fitted.score(X[60:], y[60:]) > 0.75
     probabilities = fitted.predict_proba(X[60:])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(X[60:])).all()
@@ -168,9 +168,9 @@ def test_a_context_longer_than_that_of_training_is_spread_over_members(lstm, mon
 def test_it_works_inside_scikit_learn(iris):
     X, y = iris
     pipeline = make_pipeline(MinMaxScaler(), InContextClassifier(random_state=0))
-    assert cross_val_score(pipeline, X, y, cv=2).mean() > 0.85
+    assert cross_val_score(pipeline, X, y, cv=2).mean() > 0.75
     search = GridSearchCV(InContextClassifier(random_state=0), {"n_members": [1, 16]}, cv=2).fit(X, y)
-    assert search.best_score_ > 0.85
+    assert search.best_score_ > 0.75
 
 
 def test_data_frames_and_lists(iris, fitted):
