@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow test-launch libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry clean
+.PHONY: help install quickstart test test-slow test-launch libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -21,6 +21,9 @@ help:
 	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make benchmark-diagnostics  what diagnostics along training cost, against a training step"
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
+	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
+	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
+	@echo "make learner          meta-train the learner that comes with the package anew (some ten minutes)"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 
@@ -82,6 +85,16 @@ benchmark-diagnostics: install
 
 benchmark-telemetry: install
 	$(BIN)/python benchmarks/telemetry.py
+
+benchmark-estimator: install
+	$(BIN)/python benchmarks/estimator.py
+
+benchmark-classifiers: install
+	$(BIN)/python benchmarks/classifiers.py
+
+learner: install
+	$(BIN)/gpicl train --gin_file gin/learner.gin --workdir runs/learner
+	$(BIN)/gpicl export runs/learner gpicl_flax/learners/digits --half
 
 clean:
 	rm -rf $(VENV) runs/quickstart

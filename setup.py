@@ -31,7 +31,10 @@ setuptools.setup(
         "gpicl_flax.gin.scale": "gin/scale",
         "gpicl_flax.gin.scale.parts": "gin/scale/parts",
     },
-    package_data={f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
+    package_data={
+        "gpicl_flax": ["learners/digits/*"],
+        **{f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
+    },
     entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},
     install_requires=[
         "clu>=0.0.12",
@@ -45,10 +48,11 @@ setuptools.setup(
         "numpy",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "packaging",
         "pandas>=3.0",
         "psutil",
         "pillow",  # tensorflow-datasets decodes images with it
-        "scikit-learn",
+        "scikit-learn>=1.6",
         "scipy",
         "tensorflow-datasets>=4.9.10",
     ],

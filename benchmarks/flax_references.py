@@ -126,7 +126,7 @@ class VSML(InContextModel):
 
     @nn.compact
     def __call__(self, inputs, labels):
-        (examples,), previous_labels = self.token_parts(inputs, labels)
+        examples, previous_labels = self.token_parts(inputs, labels)
         return _scan_vsml(self, examples[..., None], previous_labels[..., None])[..., 0]
 
 
@@ -138,7 +138,7 @@ class VSMLWithoutSymmetries(InContextModel):
 
     @nn.compact
     def __call__(self, inputs, labels):
-        (examples,), previous_labels = self.token_parts(inputs, labels)
+        examples, previous_labels = self.token_parts(inputs, labels)
         rows = nn.DenseGeneral((self.grid_size, 16))(examples)
         columns = nn.DenseGeneral((self.grid_size, 4))(previous_labels)
         messages = _scan_vsml(self, rows, columns)

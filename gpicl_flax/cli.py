@@ -8,7 +8,16 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import gpicl_flax
-from gpicl_flax import cache, compile_commands, console, dataset_commands, hosts, progress, sweep_commands
+from gpicl_flax import (
+    cache,
+    compile_commands,
+    console,
+    dataset_commands,
+    hosts,
+    learner_commands,
+    progress,
+    sweep_commands,
+)
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -150,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
         help="examples of a sequence (default %(default)s)",
     )
 
+    learner_commands.add(commands)
     compile_commands.add(commands)
     dataset_commands.add(commands)
     return parser

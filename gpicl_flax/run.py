@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, NamedTuple
@@ -343,6 +344,7 @@ def write_evaluation(
 
 
 def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
+    offset, scale = dataset.normalization(run.tasks.normalize)
     facts = {
         "gpicl_flax": gpicl_flax.__version__,
         "jax": jax.__version__,
@@ -364,6 +366,7 @@ def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sh
             "std": dataset.std,
             "fingerprint": dataset.fingerprint,
         },
+        "input_rms": math.hypot(dataset.mean - offset, dataset.std) / scale,
         "projection": dataclasses.asdict(form),
         "mesh": dict(mesh.shape),
         "device": mesh.devices.flat[0].device_kind,

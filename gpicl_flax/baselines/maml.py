@@ -37,10 +37,10 @@ class MAML(OnlineLearner):
             )
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        params = self.param("classifier", self.initial_classifier, inputs.shape[-1])
-        return jax.vmap(self.learn, in_axes=(None, 0, 0))(params, inputs, labels)
+    def starts(self, batch, num_features):
+        """The same for all."""
+        params = self.param("classifier", self.initial_classifier, num_features)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), params)
 
 
 @functools.cache  # flax makes a module anew for each of its uses

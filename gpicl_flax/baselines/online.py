@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_types
-from gpicl_flax.models import layers
+from gpicl_flax.models import layers, recurrence
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
 Params = Any
@@ -43,7 +43,8 @@ def learn_online(
     optimizer: optax.GradientTransformation,
     inputs: jax.Array,
     labels: jax.Array,
-) -> jax.Array:
+    length: int | jax.Array | None = None,
+) -> tuple[jax.Array, Params]:
     """At each position predicts, then makes one step of the optimiser on the cross entropy of that prediction.
 
     Differentiable in `params` through all steps. What differentiating keeps is the classifier and the optimiser's state
@@ -54,9 +55,10 @@ def learn_online(
       params: of the classifier before the first example.
       inputs: of one sequence, [T, X].
       labels: [T].
+      length: examples that are learned; None: all.
 
     Returns:
-      The logits [T, C], each computed before its own label was used.
+      The logits [T, C], each computed before its own label was used, and the parameters after the last example.
     """
 
     def loss(params, x, label):
@@ -70,7 +72,8 @@ def learn_online(
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), logits
 
-    return jax.lax.scan(step, (params, optimizer.init(params)), (inputs, labels))[1]
+    logits, (params, _) = recurrence.read(step, (params, optimizer.init(params)), (inputs, labels), length)
+    return logits, params
 
 
 class OnlineLearner(SequenceModel):
@@ -104,12 +107,30 @@ class OnlineLearner(SequenceModel):
         """Fresh parameters of the classifier for X = num_features."""
         return nn.unbox(self.classifier.init(key, jnp.zeros(num_features))["params"])
 
-    def learn(self, params: Params, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """`learn_online` of one sequence, inputs [T, X] and labels [T] -> logits [T, C]."""
-        classifier = self.classifier
-        return learn_online(
-            lambda params, x: classifier.apply({"params": params}, x), params, self.inner_optimizer, inputs, labels
-        )
+    def starts(self, batch: int, num_features: int) -> Params:
+        """The parameters [B, ...] that the classifiers of B sequences start from."""
+        raise NotImplementedError
+
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        return self._learn(inputs, labels)[0]
+
+    def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Params:
+        return self._learn(inputs, labels, length)[1]
+
+    def answer(self, context: Params, queries: jax.Array) -> jax.Array:
+        return jax.vmap(self._classify)(context, queries)
+
+    def _classify(self, params: Params, x: jax.Array) -> jax.Array:
+        return self.classifier.apply({"params": params}, x)
+
+    def _learn(self, inputs, labels, length=None) -> tuple[jax.Array, Params]:
+        """`learn_online` of every sequence."""
+
+        def learn(params, inputs, labels):
+            return learn_online(self._classify, params, self.inner_optimizer, inputs, labels, length)
+
+        return jax.vmap(learn)(self.starts(len(inputs), inputs.shape[-1]), inputs, labels)
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         """paper: the classifier's parameters (Section 4.2); exact: with the moments that the optimiser keeps of them."""

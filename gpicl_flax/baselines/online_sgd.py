@@ -19,11 +19,7 @@ class OnlineSGD(OnlineLearner):
     is_meta_trained: ClassVar[bool] = False
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]; draws the classifiers from the stream 'learner'."""
-
-        def learn_sequence(key, inputs, labels):
-            return self.learn(self.initial_classifier(key, inputs.shape[-1]), inputs, labels)
-
-        keys = jax.random.split(self.make_rng("learner"), len(inputs))
-        return jax.vmap(learn_sequence)(keys, inputs, labels)
+    def starts(self, batch, num_features):
+        """Drawn from the stream 'learner'."""
+        keys = jax.random.split(self.make_rng("learner"), batch)
+        return jax.vmap(lambda key: self.initial_classifier(key, num_features))(keys)

@@ -10,14 +10,14 @@ from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import delta_rule, initializers, layers, matching
-from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
 FORMS = ("chunked", "recurrent")
 _SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # of the spreads below
 
 
 @gin.configurable
-class DeltaNet(InContextModel):
+class DeltaNet(StatefulModel):
     """Pre-layer-norm blocks of a (gated) delta rule and an MLP, on the paper's tokens; no positions.
 
     The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would be a state
@@ -62,18 +62,18 @@ class DeltaNet(InContextModel):
         return StateSize(paper=size, exact=size)
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+    def read(self, parts, length=None, state=None):
         embedding_init = None
         if self.matching_heads:
             # Labels as large as E x: the read of a matched head is normalised, and with the usual small rows its part
             # that tells labels apart drowns.
-            embedding_init = matching.embedding(nn.initializers.normal(1.0), inputs.shape[-1])
+            embedding_init = matching.embedding(nn.initializers.normal(1.0), parts[0].shape[-1])
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
-            self.tokens(inputs, labels)
+            jnp.concatenate(parts, -1)
         )
+        memories = []
         for layer in range(self.num_layers):
-            x = Block(
+            x, memory = Block(
                 num_heads=self.num_heads,
                 key_size=self.key_size,
                 mlp_ratio=self.mlp_ratio,
@@ -83,12 +83,16 @@ class DeltaNet(InContextModel):
                 matched_heads=self.matching_heads if layer < self.matching_layers else 0,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(x)
-        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
+            )(x, length, None if state is None else state[layer])
+            memories.append(memory)
+        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes), memories
 
 
 class Block(nn.Module):
     """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step.
+
+    Also returns what its heads remember [B, heads, key size, key size], after `length` positions if that is set. Given such
+    a memory, every position reads and writes a copy of it.
 
     The first `matched_heads` heads start matched.
     """
@@ -103,7 +107,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, length=None, memory: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         init = self.kernel_init
         y = layers.layer_norm("delta_norm", dtype=self.dtype)(x)
 
@@ -120,18 +124,23 @@ class Block(nn.Module):
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
         query, key = _normalized(query), _normalized(key)
         show_comparison(self, "memory", query, key)
+        if length is not None and memory is None:
+            counts = (jnp.arange(x.shape[1]) < length)[:, None]
+            strength, log_decay = strength * counts, log_decay * counts  # the others write and forget nothing
         arguments = query, key, value, log_decay, strength
-        if self.chunk_size is None:
-            read = delta_rule.recurrent(*arguments)
+        if memory is not None:
+            read = delta_rule.each(*arguments, memory)
+        elif self.chunk_size is None:
+            read, memory = delta_rule.recurrent(*arguments)
         else:
-            read = delta_rule.chunked(*arguments, chunk_size=min(self.chunk_size, x.shape[1]))
+            read, memory = delta_rule.chunked(*arguments, chunk_size=min(self.chunk_size, x.shape[1]))
         read = nn.RMSNorm(
             dtype=self.dtype, scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm"
         )(read)
         x = x + layers.linear(
             x.shape[-1], ("heads", "kv", "embed"), "delta_output", dtype=self.dtype, init=init, num_input_axes=2
         )(read * nn.silu(heads("gate")))
-        return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype)
+        return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype), memory
 
     def _log_decay(self, y: jax.Array) -> jax.Array:
         """ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias), both initially spread as in Mamba-2.

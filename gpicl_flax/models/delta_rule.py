@@ -8,37 +8,43 @@ and reads with the query:
 with the decay a in (0, 1] and the writing strength b in [0, 1]. With a = 1 it is the delta rule of DeltaNet.
 
 All functions take query, key [B, T, H, K], value [B, T, H, V], log_decay = ln a and strength = b [B, T, H], float32,
-and return o [B, T, H, V].
+and give o [B, T, H, V].
 """
 
 import jax
 import jax.numpy as jnp
 
 
-def recurrent(query, key, value, log_decay, strength) -> jax.Array:
-    """Step by step: T products of matrix and vector."""
-
-    def step(state, position):
-        q, k, v, log_a, b = position
-        state = state * jnp.exp(log_a)[..., None, None]
-        u = b[..., None] * (v - jnp.einsum("bhkv,bhk->bhv", state, k))
-        state = state + k[..., :, None] * u[..., None, :]
-        return state, jnp.einsum("bhkv,bhk->bhv", state, q)
-
+def recurrent(query, key, value, log_decay, strength) -> tuple[jax.Array, jax.Array]:
+    """Step by step: T products of matrix and vector; also returns S_T [B, H, K, V]."""
     batch, _, heads, key_size = key.shape
     state = jnp.zeros((batch, heads, key_size, value.shape[-1]), value.dtype)
     positions = jax.tree.map(lambda x: x.swapaxes(0, 1), (query, key, value, log_decay, strength))
-    return jax.lax.scan(step, state, positions)[1].swapaxes(0, 1)
+    state, output = jax.lax.scan(_step, state, positions)
+    return output.swapaxes(0, 1), state
 
 
-def chunked(query, key, value, log_decay, strength, *, chunk_size: int) -> jax.Array:
+def each(query, key, value, log_decay, strength, state) -> jax.Array:
+    """Every position alone after the state S [B, H, K, V]."""
+    return jax.vmap(lambda *position: _step(state, position)[1], 1, 1)(query, key, value, log_decay, strength)
+
+
+def _step(state, position):
+    q, k, v, log_a, b = position
+    state = state * jnp.exp(log_a)[..., None, None]
+    u = b[..., None] * (v - jnp.einsum("bhkv,bhk->bhv", state, k))
+    state = state + k[..., :, None] * u[..., None, :]
+    return state, jnp.einsum("bhkv,bhk->bhv", state, q)
+
+
+def chunked(query, key, value, log_decay, strength, *, chunk_size: int) -> tuple[jax.Array, jax.Array]:
     """In parallel within chunks of `chunk_size` positions: T / chunk_size products of matrices, one after another.
 
     Within a chunk that begins with the state S, with A_ij the decay from position j to i and A_i that from the start,
 
         (I + tril(b_i A_ij k_i . k_j, -1)) U = b V - b A_i K S,   O = A_i Q S + tril(A_ij q_i . k_j) U
 
-    so U = U_v - U_k S, and U_v and U_k are solved for in all chunks at once.
+    so U = U_v - U_k S, and U_v and U_k are solved for in all chunks at once. Also returns S_T [B, H, K, V].
     """
     length = query.shape[1]
     padding = -length % chunk_size
@@ -70,5 +76,6 @@ def chunked(query, key, value, log_decay, strength, *, chunk_size: int) -> jax.A
 
     state = jnp.zeros((*key.shape[1:3], key.shape[-1], value.shape[-1]), value.dtype)
     chunks = (u_value, u_key, attention, query * from_start, key * to_end, from_start[..., -1:, :])
-    output = jnp.moveaxis(jax.lax.scan(step, state, chunks)[1], (0, 2), (1, 3))  # [B, chunks, chunk_size, H, V]
-    return output.reshape(output.shape[0], -1, *output.shape[3:])[:, :length]
+    state, output = jax.lax.scan(step, state, chunks)
+    output = jnp.moveaxis(output, (0, 2), (1, 3))  # [B, chunks, chunk_size, H, V]
+    return output.reshape(output.shape[0], -1, *output.shape[3:])[:, :length], state

@@ -1,18 +1,17 @@
 """The paper's LSTM (Table 2, Fig 6): a two-layer MLP on the tokens, an LSTM cell, a linear read-out."""
 
 import gin
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import initializers, layers
-from gpicl_flax.models.recurrence import lstm_cell, recur
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models.recurrence import lstm_cell, read_cell
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 
 @gin.configurable
-class LSTM(InContextModel):
+class LSTM(StatefulModel):
     """Linear-relu-linear-relu, then an LSTM cell whose forget gate has a bias of +1, then linear to the logits.
 
     Attributes:
@@ -31,17 +30,16 @@ class LSTM(InContextModel):
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        x = layers.input_mlp(self.tokens(inputs, labels), self.mlp_size or self.hidden_size, dtype=self.dtype)
+    def read(self, parts, length=None, state=None):
+        x = layers.input_mlp(jnp.concatenate(parts, -1), self.mlp_size or self.hidden_size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(x.shape[-1] + self.hidden_size)
         gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
-        gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(
             "gates_recurrent",
             nn.with_logical_partitioning(init, ("hidden", "gates")),
             (self.hidden_size, 4 * self.hidden_size),
         )
-        cell = jnp.zeros((len(inputs), self.hidden_size), gates.dtype)
-        hidden = recur(lambda _, *args: lstm_cell(*args), (), kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden.swapaxes(0, 1), self.num_classes)
+        cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)
+        kernel = kernel.astype(gates.dtype)
+        hidden, state = read_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, length, state)
+        return layers.logits(hidden, self.num_classes), state

@@ -23,11 +23,17 @@ class MLP(SequenceModel):
         super().__post_init__()
         check_positive_integers(self, "hidden_size")
 
+    def encode(self, inputs: jax.Array, labels: jax.Array, length=None) -> tuple[()]:
+        return ()
+
+    def answer(self, context: tuple[()], queries: jax.Array) -> jax.Array:
+        return self(queries, None)
+
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         return StateSize(paper=0, exact=0)
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, labels: jax.Array | None) -> jax.Array:
         """inputs [B, T, X] -> logits [B, T, C]; the labels are not read."""
         x = layers.input_mlp(inputs.astype(self.dtype), self.hidden_size, dtype=self.dtype)
         return layers.logits(x, self.num_classes)

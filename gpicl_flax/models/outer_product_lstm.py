@@ -7,12 +7,12 @@ from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.models import initializers, layers, outer_product_matching
-from gpicl_flax.models.recurrence import recur, sigmoid
-from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
+from gpicl_flax.models.recurrence import read_cell, sigmoid
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
 
 @gin.configurable
-class OuterProductLSTM(InContextModel):
+class OuterProductLSTM(StatefulModel):
     """Linear-relu-linear-relu, then an outer-product LSTM cell, then linear to the logits.
 
     Attributes:
@@ -44,12 +44,11 @@ class OuterProductLSTM(InContextModel):
         return StateSize(paper=cells, exact=cells + self.num_heads * self.size)
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+    def read(self, parts, length=None, state=None):
         size, heads = self.size, self.num_heads
-        inits = self._inits(inputs.shape[-1])
+        inits = self._inits(parts[0].shape[-1])
         x = layers.input_mlp(
-            self.tokens(inputs, labels), size, dtype=self.dtype, inits=inits.mlp, bias_init=inits.mlp_bias
+            jnp.concatenate(parts, -1), size, dtype=self.dtype, inits=inits.mlp, bias_init=inits.mlp_bias
         )
         gates = layers.linear(
             heads * 8 * size,
@@ -62,18 +61,17 @@ class OuterProductLSTM(InContextModel):
         # Of what is compared, the part that comes from the inputs; the rest is known only within the recurrence.
         shown = gates.reshape(*gates.shape[:2], heads, 8, size)
         show_comparison(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
-        gates = gates.swapaxes(0, 1)  # here, since a layer merges the first two axes, of which a mesh divides B
         kernel = self.param(
             "gates_recurrent",
             nn.with_logical_partitioning(inits.recurrent, ("hidden", "gates")),
             (heads * size, heads * 8 * size),
         )
         key_scale = nn.softplus(self.param("key_scale", inits.key_scale, ()))
-        cell = jnp.zeros((len(inputs), heads, size, size), gates.dtype)
+        cell = jnp.zeros((len(gates), heads, size, size), gates.dtype)
         # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
-        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(inputs), 1, 1, 1))
-        hidden = recur(_cell, key_scale, kernel.astype(gates.dtype), gates, cell)
-        return layers.logits(hidden.swapaxes(0, 1), self.num_classes, init=inits.logits)
+        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(gates), 1, 1, 1))
+        hidden, state = read_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, length, state)
+        return layers.logits(hidden, self.num_classes, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product_matching.Inits:
         """Of the parameters for X = num_features: the paper's, or matched."""

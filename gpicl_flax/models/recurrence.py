@@ -20,6 +20,38 @@ def lstm_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
     return sigmoid(output) * jnp.tanh(cell), cell
 
 
+def read(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, xs: Any, length: int | jax.Array | None, after: Any = None
+) -> tuple[Any, Any]:
+    """A recurrent step, (state, x) -> (state, y), over positions, as `StatefulModel.read` describes them.
+
+    Args:
+      state: before the first position.
+      xs: a pytree of arrays [T, ...].
+      length: positions that change the state; None: all.
+      after: if set, the state that each position comes after, alone.
+
+    Returns:
+      y [T, ...], and the state.
+    """
+    if after is not None:
+        return jax.vmap(lambda x: step(after, x)[1])(xs), after
+    if length is not None:
+        state, ys = jax.lax.scan(_only_before(length, step), (state, 0), xs)
+        return ys, state[0]
+    state, ys = jax.lax.scan(step, state, xs)
+    return ys, state
+
+
+def _only_before(length, step):
+    def counted(carry, x):
+        state, position = carry
+        new, y = step(state, x)
+        return (jax.tree.map(lambda new, old: jnp.where(position < length, new, old), new, state), position + 1), y
+
+    return counted
+
+
 _UNROLL = 4  # positions in one iteration of the loop; on CPU 5 to 10% faster than 1, and than 8
 
 # (weights, gates [B, G], state) -> (hidden [B, H], state)
@@ -46,17 +78,34 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
     return _scan(cell, weights, kernel, gates, state)
 
 
-def _scan(cell, weights, kernel, gates, state):
-    # Backward keeps the gates and the state of a position and computes the rest again, which is faster than to store it.
-    cell = jax.checkpoint(cell)
+def read_cell(
+    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, length=None, after: Any = None
+) -> tuple[jax.Array, Any]:
+    """`recur` of gates [B, T, G], or what `read` does instead -> h [B, T, H], and the hidden and other state."""
+    gates = gates.swapaxes(0, 1)  # here, since the layer before merges the first two axes, of which a mesh divides B
+    if length is None:
+        return recur(cell, weights, kernel, gates, state).swapaxes(0, 1), None
+    hidden, after = read(_step(cell, weights, kernel), (_first_hidden(kernel, gates), state), gates, length, after)
+    return hidden.swapaxes(0, 1), after
 
+
+def _first_hidden(kernel, gates):
+    return jnp.zeros((gates.shape[1], kernel.shape[0]), gates.dtype)
+
+
+def _step(cell, weights, kernel):
     def step(carry, gates_t):
         hidden, state = carry
         hidden, state = cell(weights, gates_t + hidden @ kernel, state)
         return (hidden, state), hidden
 
-    zeros = jnp.zeros((gates.shape[1], kernel.shape[0]), gates.dtype)
-    return jax.lax.scan(step, (zeros, state), gates, unroll=_UNROLL)[1]
+    return step
+
+
+def _scan(cell, weights, kernel, gates, state):
+    # Backward keeps the gates and the state of a position and computes the rest again, which is faster than to store it.
+    step = _step(jax.checkpoint(cell), weights, kernel)
+    return jax.lax.scan(step, (_first_hidden(kernel, gates), state), gates, unroll=_UNROLL)[1]
 
 
 def _forward(cell, weights, kernel, gates, state):

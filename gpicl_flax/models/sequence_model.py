@@ -1,7 +1,7 @@
 """What sequence models have in common: their interface, their tokens, their sizes."""
 
 import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,35 @@ class StateSize(NamedTuple):
     exact: int
 
 
+class Examples(NamedTuple):
+    """A context as it came: inputs [B, T, X] and labels [B, T], of which the first `length` count."""
+
+    inputs: jax.Array
+    labels: jax.Array
+    length: int | jax.Array
+
+
+class Context(NamedTuple):
+    """A context that has been read.
+
+    Attributes:
+      state: what the model keeps of it, a pytree of arrays [B, ...].
+      last: what the token of a query shows of the last example, arrays [B, features].
+      length: its number of examples.
+    """
+
+    state: Any
+    last: list[jax.Array]
+    length: int | jax.Array
+
+
 class SequenceModel(nn.Module):
     """A learner: inputs [B, T, X] and labels [B, T] -> logits [B, T, C].
 
     The logits at position t depend on the inputs up to t and on the labels before t only.
+
+    Many queries to one context: `encode` the context, then `answer`. A model that has nothing better keeps the examples, and
+    reads them again for every query.
 
     Attributes:
       num_classes: C.
@@ -50,6 +75,36 @@ class SequenceModel(nn.Module):
             raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         check_positive_integers(self, "num_classes")
         super().__post_init__()
+
+    def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Any:
+        """What `answer` needs of a context, a pytree of arrays.
+
+        Args:
+          inputs, labels: of the examples, [B, T, X] and [B, T].
+          length: how many of them there are, at most T; what comes after them changes nothing. None: T.
+
+        Raises:
+          UsageError: T examples leave no room for a query in the longest sequence that the model can read.
+        """
+        self._check_room(inputs)
+        return Examples(inputs, labels, inputs.shape[1] if length is None else length)
+
+    def answer(self, context: Any, queries: jax.Array) -> jax.Array:
+        """queries [B, Q, X] -> logits [B, Q, C], of each as if it alone came after the examples of the context."""
+        inputs, labels, length = context
+        batch, num_queries, num_features = queries.shape
+        inputs = jnp.repeat(jnp.pad(inputs, ((0, 0), (0, 1), (0, 0))), num_queries, axis=0)
+        labels = jnp.repeat(jnp.pad(labels, ((0, 0), (0, 1))), num_queries, axis=0)
+        inputs = inputs.at[:, length].set(queries.reshape(-1, num_features))
+        return self(inputs, labels)[:, length].reshape(batch, num_queries, -1)
+
+    def _check_room(self, inputs: jax.Array) -> None:
+        longest = self.max_sequence_length
+        if longest is not None and inputs.shape[1] >= longest:
+            raise UsageError(
+                f"a context of {inputs.shape[1]} examples and a query are more than the {longest} positions of the "
+                f"{type(self).__name__}"
+            )
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         """The state size for X = num_features after a context of `sequence_length` examples."""
@@ -78,16 +133,47 @@ class InContextModel(SequenceModel):
             )
         super().__post_init__()
 
-    def token_parts(self, inputs: jax.Array, labels: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+    def token_parts(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
         """What a token holds: the inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as a one-hot vector [B, T, C]."""
-        inputs = inputs.astype(self.dtype)
-        previous_labels = _previous(jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype))
-        return [inputs, *([_previous(inputs)] if self.token_layout == "aligned" else [])], previous_labels
+        return [inputs.astype(self.dtype), *(_later(x)[:, :-1] for x in self._shown_later(inputs, labels))]
 
     def tokens(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, with parts in the order x_t(, x_{t-1}), y_{t-1}."""
-        examples, previous_labels = self.token_parts(inputs, labels)
-        return jnp.concatenate([*examples, previous_labels], axis=-1)
+        return jnp.concatenate(self.token_parts(inputs, labels), axis=-1)
+
+    def _shown_later(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
+        """What the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C]."""
+        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype)
+        return [*([inputs.astype(self.dtype)] if self.token_layout == "aligned" else []), one_hot]
+
+
+class StatefulModel(InContextModel):
+    """An in-context model that answers from its state, without reading the context again."""
+
+    def read(
+        self, parts: list[jax.Array], length: int | jax.Array | None = None, state: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """The logits [B, T, C] for tokens that hold `parts` (see `token_parts`), and the state.
+
+        Args:
+          length: if set, the state is that after so many tokens, else nobody needs it.
+          state: if set, the tokens are no sequence: each comes alone after the `length` ones that led to this state.
+        """
+        raise NotImplementedError
+
+    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        return self.read(self.token_parts(inputs, labels))[0]
+
+    def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Context:
+        self._check_room(inputs)
+        length = inputs.shape[1] if length is None else length
+        _, state = self.read(self.token_parts(inputs, labels), length)
+        return Context(state, [_later(x)[:, length] for x in self._shown_later(inputs, labels)], length)
+
+    def answer(self, context: Context, queries: jax.Array) -> jax.Array:
+        last = [jnp.broadcast_to(x[:, None], (*queries.shape[:2], x.shape[-1])) for x in context.last]
+        return self.read([queries.astype(self.dtype), *last], context.length, context.state)[0]
 
 
 def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
@@ -101,9 +187,9 @@ def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Arr
         module.sow(COMPARISONS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
-def _previous(x: jax.Array) -> jax.Array:
-    """x [B, T, ...] one position later along T, with zeros at the first."""
-    return jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+def _later(x: jax.Array) -> jax.Array:
+    """x [B, T, n] one position later, [B, T + 1, n], with zeros at the first."""
+    return jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
 
 
 def abstract_parameters(model: SequenceModel, num_features: int, sequence_length: int):

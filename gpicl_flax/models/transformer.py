@@ -11,13 +11,13 @@ from flax.typing import Initializer
 
 from gpicl_flax.errors import check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers, matching
-from gpicl_flax.models.sequence_model import InContextModel, StateSize, show_comparison
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
 _OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
 
 
 @gin.configurable
-class Transformer(InContextModel):
+class Transformer(StatefulModel):
     """A pre-layer-norm causal Transformer with learned positions; the defaults are the paper's.
 
     Attributes:
@@ -59,27 +59,28 @@ class Transformer(InContextModel):
         return StateSize(paper=paper, exact=2 * self.num_heads * paper)
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]; T at most max_length."""
+    def read(self, parts, length=None, state=None):
+        # At most max_length tokens; the state is the keys and values of every block.
         scaled = initializers.scaled_by_depth(self.num_layers)
         embedding_init = initializers.fan_in_truncated_normal()
         query_init = key_init = scaled
         if self.matching_gain is not None:
-            embedding_init = matching.embedding(embedding_init, inputs.shape[-1])
+            embedding_init = matching.embedding(embedding_init, parts[0].shape[-1])
             heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size, _OTHER_SCALE)
             query_init, key_init = heads.query(scaled), heads.key(scaled)
 
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
-            self.tokens(inputs, labels)
+            jnp.concatenate(parts, -1)
         )
         positions = self.param(
             "positions",
             nn.with_logical_partitioning(nn.initializers.truncated_normal(0.1), ("position", "embed")),
             (self.max_length, self.model_size),
         )
-        x = x + positions[: x.shape[1]].astype(x.dtype)
+        x = x + (positions[: x.shape[1]] if state is None else positions[length]).astype(x.dtype)
+        keys_and_values = []
         for layer in range(self.num_layers):
-            x = Block(
+            x, own = Block(
                 num_heads=self.num_heads,
                 key_size=self.key_size,
                 mlp_ratio=self.mlp_ratio,
@@ -88,12 +89,17 @@ class Transformer(InContextModel):
                 key_init=key_init if layer < self.matching_layers else scaled,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(x)
-        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
+            )(x, None if state is None else (*state[layer], length))
+            keys_and_values.append(own)
+        logits = layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
+        return logits, keys_and_values
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]."""
+    """x + attention(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; also returns its keys and values.
+
+    Given the keys and values of a context and its length, every position attends to that and to itself.
+    """
 
     num_heads: int
     key_size: int
@@ -104,7 +110,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, context: tuple | None = None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         heads = (self.num_heads, self.key_size)
         y = layers.layer_norm("attention_norm", dtype=self.dtype)(x)
         query, key, value = (
@@ -112,7 +118,10 @@ class Block(nn.Module):
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
         show_comparison(self, "attention", query, key)
-        y = causal_attention(query, key, value)
+        if context is None:
+            y = causal_attention(query, key, value)
+        else:
+            y = attention_to_context(query, key, value, *context)
         x = x + layers.linear(
             x.shape[-1],
             ("heads", "kv", "embed"),
@@ -121,7 +130,7 @@ class Block(nn.Module):
             init=self.kernel_init,
             num_input_axes=2,
         )(y)
-        return layers.mlp_block(x, ratio=self.mlp_ratio, init=self.kernel_init, dtype=self.dtype)
+        return layers.mlp_block(x, ratio=self.mlp_ratio, init=self.kernel_init, dtype=self.dtype), (key, value)
 
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -144,3 +153,14 @@ def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) 
     total = weights.sum(axis=-1, keepdims=True)
     y = jnp.einsum("bnts,bnsk->bntk", weights.astype(value.dtype), value) / total.astype(value.dtype)
     return y.swapaxes(1, 2)
+
+
+def attention_to_context(query, key, value, context_key, context_value, length) -> jax.Array:
+    """Attention of each of Q queries [B, Q, heads, key size] to the first `length` of context_key, context_value [B, T, heads,
+    key size], and to its own key and value."""
+    query = query * query.shape[-1] ** -0.5
+    to_context = jnp.einsum("bqnk,btnk->bqnt", query, context_key, preferred_element_type=jnp.float32)
+    to_context = jnp.where(jnp.arange(context_key.shape[1]) < length, to_context, -jnp.inf)
+    to_itself = jnp.einsum("bqnk,bqnk->bqn", query, key, preferred_element_type=jnp.float32)[..., None]
+    weights = jax.nn.softmax(jnp.concatenate([to_itself, to_context], axis=-1)).astype(value.dtype)
+    return weights[..., :1] * value + jnp.einsum("bqnt,btnk->bqnk", weights[..., 1:], context_value)

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_positive_integers
-from gpicl_flax.models import vsml_layer
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models import recurrence, vsml_layer
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 
 @gin.configurable
-class VSML(InContextModel):
+class VSML(StatefulModel):
     """Layers of LSTM cells with shared parameters; the first has a row for each input feature, the last a column a class.
 
     Its predictions do not change when input features are permuted, and permute with the classes; its number of
@@ -57,9 +57,9 @@ class VSML(InContextModel):
         )
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        examples, previous_labels = self.token_parts(inputs, labels)
+    def read(self, parts, length=None, state=None):
+        *examples, previous_labels = parts
+        batch, _, num_features = examples[0].shape
         # [T, B, X or C, features of a row or column]
         row_inputs = jnp.stack(examples, axis=-1).swapaxes(0, 1)
         column_inputs = previous_labels.swapaxes(0, 1)[..., None]
@@ -72,8 +72,8 @@ class VSML(InContextModel):
             for i in range(self.num_layers)
         ]
         states = [
-            vsml_layer.initial_state(weights, len(inputs), *grid)
-            for weights, grid in zip(layers, self._grids(inputs.shape[-1]), strict=True)
+            vsml_layer.initial_state(weights, batch, *grid)
+            for weights, grid in zip(layers, self._grids(num_features), strict=True)
         ]
 
         # A state of X C H numbers a position is all that the backward pass keeps; the rest is computed again.
@@ -88,8 +88,8 @@ class VSML(InContextModel):
                 forward = state.forward
             return new_states, forward[..., 0]
 
-        _, logits = jax.lax.scan(step, states, (row_inputs, column_inputs))
-        return logits.swapaxes(0, 1).astype(jnp.float32)
+        logits, state = recurrence.read(step, states, (row_inputs, column_inputs), length, state)
+        return logits.swapaxes(0, 1).astype(jnp.float32), state
 
     def _padded(self, x: jax.Array) -> jax.Array:
         """x [..., n] -> [..., message_size], with zeros."""

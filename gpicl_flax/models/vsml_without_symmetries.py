@@ -6,14 +6,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.errors import check_positive_integers
-from gpicl_flax.models import layers, vsml_layer
-from gpicl_flax.models.sequence_model import InContextModel, StateSize
+from gpicl_flax.models import layers, recurrence, vsml_layer
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 _ROW_INPUTS, _COLUMN_INPUTS = 16, 4  # as in the authors' code
 
 
 @gin.configurable
-class VSMLWithoutSymmetries(InContextModel):
+class VSMLWithoutSymmetries(StatefulModel):
     """A k x k grid of LSTM cells with shared parameters, whose rows read a projection of the example's inputs, whose
     columns read one of the previous label, and whose forward messages are projected to the logits.
 
@@ -40,10 +40,9 @@ class VSMLWithoutSymmetries(InContextModel):
         )
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+    def read(self, parts, length=None, state=None):
         k = self.grid_size
-        examples, previous_labels = self.token_parts(inputs, labels)
+        *examples, previous_labels = parts
 
         def projected(x, features, name):  # [B, T, ...] -> [T, B, k, features]
             return layers.linear((k, features), ("token", None, None), name, dtype=self.dtype)(x).swapaxes(0, 1)
@@ -59,7 +58,7 @@ class VSMLWithoutSymmetries(InContextModel):
             state = vsml_layer.update(weights, state, *example, micro_ticks=self.micro_ticks)
             return state, state.forward
 
-        state = vsml_layer.initial_state(weights, len(inputs), k, k)
-        _, messages = jax.lax.scan(step, state, (row_inputs, column_inputs))
+        start = vsml_layer.initial_state(weights, len(previous_labels), k, k)
+        messages, state = recurrence.read(step, start, (row_inputs, column_inputs), length, state)
         messages = messages.swapaxes(0, 1)  # [B, T, k, M]
-        return layers.logits(messages.reshape(*messages.shape[:2], -1), self.num_classes)
+        return layers.logits(messages.reshape(*messages.shape[:2], -1), self.num_classes), state

@@ -53,7 +53,7 @@ def read_array(path: pathlib.Path, kind: str) -> np.ndarray:
     if not path.is_file():
         raise UsageError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if path.suffix == ".npz":
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
         if kind not in arrays and len(arrays) != 1:
             raise UsageError(
                 f"{path}: holds {', '.join(arrays) or 'no array'}; needed is one array, or one named {kind}"
@@ -118,7 +118,7 @@ def join(train: tuple[RawSplit, tuple[str, ...]], test: tuple[RawSplit, tuple[st
 def _read_npz_dataset(path: pathlib.Path) -> RawDataset:
     if not path.is_file():
         raise UsageError(f"base dataset {str(path)!r}: no such file")
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     keys = KERAS_KEYS if set(KERAS_KEYS) <= arrays.keys() else NPZ_KEYS
     missing = [key for key in keys if key not in arrays]
     if missing:
@@ -130,7 +130,8 @@ def _read_npz_dataset(path: pathlib.Path) -> RawDataset:
     return RawDataset(RawSplit(images, labels), RawSplit(test_images, test_labels))
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, by name; raises UsageError if it cannot be read."""
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path}: not a readable .npz file (not a zip archive, or cut off)")
     try:

@@ -1,5 +1,7 @@
 """What must hold for every sequence model and baseline."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -8,7 +10,17 @@ from flax import linen as nn
 
 from gpicl_flax import catalogue
 from gpicl_flax.baselines import MAML, OnlineSGD
-from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import (
+    LSTM,
+    MLP,
+    VSML,
+    DeltaNet,
+    OuterProductLSTM,
+    SequenceModel,
+    Transformer,
+    VSMLWithoutSymmetries,
+)
 
 B, T, X, C = 2, 8, 5, 4
 _TRANSFORMER = {"num_layers": 2, "num_heads": 2, "key_size": 4, "model_size": 12, "num_classes": C}
@@ -51,13 +63,23 @@ def name(request):
 
 
 @pytest.fixture
-def model_and_logits(name, quick_jit):
-    model = MODELS[name]
+def model(name):
+    return MODELS[name]
+
+
+@pytest.fixture
+def data_and_params(model, quick_jit):
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
     params = nn.unbox(quick_jit(model.init)(jax.random.key(0), inputs, labels))
     # As after some training: the zeros of a matched start let the first input pass unseen.
     params = jax.tree.map(lambda x: x + 0.01 * rng.normal(size=x.shape).astype(np.float32), params)
+    return inputs, labels, params
+
+
+@pytest.fixture
+def model_and_logits(model, data_and_params):
+    inputs, labels, params = data_and_params
     rngs = {"learner": jax.random.key(1)}
     apply = jax.jit(lambda inputs, labels: model.apply(params, inputs, labels, rngs=rngs))
     return inputs, labels, apply
@@ -95,3 +117,48 @@ def test_sequences_of_a_batch_do_not_see_each_other(model_and_logits):
     inputs, labels, apply = model_and_logits
     change = changes(apply(inputs + [[[1]], [[0]]], (labels + [[1], [0]]) % C), apply(inputs, labels))
     assert (change[0] > 0).all() and (change[1] == 0).all()
+
+
+def check_answers(encode, answer, forward, inputs, labels):
+    """That queries are answered as if each alone came next."""
+    queries = np.random.default_rng(1).normal(size=(B, 3, X)).astype(np.float32)
+    for length in (0, 1, 4, T - 1):
+        unread = np.arange(T - 1) >= length  # what comes after the context, and changes nothing
+        context = encode(np.where(unread[:, None], 7, inputs[:, :-1]), np.where(unread, 0, labels[:, :-1]), length)
+        answers = answer(context, queries)
+        for number in range(3):
+            with_query = inputs.copy()
+            with_query[:, length] = queries[:, number]
+            expected = forward(with_query, labels)[:, length]
+            np.testing.assert_allclose(answers[:, number], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_context_that_was_read_once_answers_queries(model, data_and_params, model_and_logits, quick_jit):
+    inputs, labels, params = data_and_params
+    rngs = {"learner": jax.random.key(1)}
+    encode = quick_jit(lambda *context: model.apply(params, *context, rngs=rngs, method="encode"))
+    answer = quick_jit(lambda *arguments: model.apply(params, *arguments, method="answer"))
+    check_answers(encode, answer, model_and_logits[-1], inputs, labels)
+
+
+@pytest.mark.parametrize("name", ["aligned_transformer", "lstm"])
+def test_a_model_with_a_forward_pass_alone_reads_again(model, data_and_params, model_and_logits, quick_jit):
+    inputs, labels, params = data_and_params
+    encode = functools.partial(SequenceModel.encode, model)
+    answer = quick_jit(lambda *arguments: model.apply(params, *arguments, method=SequenceModel.answer))
+    check_answers(encode, answer, model_and_logits[-1], inputs, labels)
+
+
+@pytest.mark.parametrize("name", ["lstm"])
+def test_a_context_without_a_length_is_read_whole(model, data_and_params, model_and_logits):
+    inputs, labels, params = data_and_params
+    context = model.apply(params, inputs[:, :-1], labels[:, :-1], method="encode")
+    answer = model.apply(params, context, inputs[:, -1:], method="answer")
+    np.testing.assert_allclose(answer[:, 0], model_and_logits[-1](inputs, labels)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_context_has_to_leave_room_for_a_query():
+    model = Transformer(**_TRANSFORMER, max_length=T)
+    inputs, labels = np.zeros((B, T, X), np.float32), np.zeros((B, T), np.int32)
+    with pytest.raises(UsageError, match="a context of 8 examples and a query are more than the 8 positions"):
+        model.apply({}, inputs, labels, method="encode")
