@@ -33,7 +33,7 @@ def draw_run(run: OneRun) -> Chart:
         return Chart(name, title, lacks, paper=_PAPER)
     table = whole[list(_MOMENTS)].rename_axis(columns=None).reset_index()
     drops = diagnostics.drops(run, diagnostics.numbers(run))
-    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     grid = figure.subplots(1, len(_MOMENTS))
     for axes, (moment, words) in zip(grid, _MOMENTS.items(), strict=True):
         axes.plot(table["step"], table[moment], color=COLOURS[0], linewidth=1.5)
@@ -45,7 +45,7 @@ def draw_run(run: OneRun) -> Chart:
         axes.autoscale_view()
     diagnostics.mark_drops(grid, drops)
     if drops:
-        grid[-1].legend(frameon=False)
+        chart.legend(figure)
     caption = (
         "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all parameters "
         f"together. {diagnostics.drops_in_words(drops)}"

@@ -1,6 +1,7 @@
 """A figure of a report with what belongs to it, and the look that figures share."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -89,6 +90,11 @@ def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict:
         "marker": "o" if tasks == "unseen" else "s",
         "label": f"{tasks} tasks, {test_dataset}",
     }
+
+
+def title(axes: Axes, what: str, condition: str) -> None:
+    """What a panel shows, and below it, on as many lines as it takes, what is special about its runs, if anything."""
+    axes.set_title("\n".join([what, *textwrap.wrap(condition, 52)]), fontsize="medium")
 
 
 def legend(figure: Figure, where: str = "outside lower center", columns: int = 4, extra: Sequence = ()) -> None:

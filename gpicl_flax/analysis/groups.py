@@ -76,7 +76,7 @@ def grouped(table: pd.DataFrame) -> pd.DataFrame:
     table["setting"] = _divided(table["setting"], "p = " + _numbers(table["permute_labels_prob"]), kinds)
     for name in table.columns:
         if name.startswith("binding_") and not name.removeprefix("binding_").startswith(_NO_SETTING):
-            values = name.rpartition(".")[2] + " = " + table[name].fillna("default")
+            values = name.rpartition(".")[2] + " = " + table[name]
             table["setting"] = _divided(table["setting"], values, kinds)
     table["panel"] = _divided(table["setting"], _numbers(table["num_tasks"]) + " tasks", kinds)
     return table
@@ -94,10 +94,10 @@ def conditions(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
         if column in table and column not in (*axes, "label_seed") and not _is_note(table, column):
             before, after = _WORDS.get(column, ("", ""))
             values = _numbers(table[column]) if pd.api.types.is_numeric_dtype(table[column]) else table[column]
-            condition = _divided(condition, before + values.astype(object).fillna("none") + after, *keys)
+            condition = _divided(condition, before + values.astype(object) + after, *keys)
     for column in table:
         if column.startswith("binding_") and not column.removeprefix("binding_").startswith(_NO_CONDITION):
-            values = column.rpartition(".")[2] + " = " + table[column].fillna("default")
+            values = column.rpartition(".")[2] + " = " + table[column]
             condition = _divided(condition, values, *keys)
     return condition.str.removeprefix(", ")
 
@@ -128,10 +128,10 @@ def _names_tasks(table: pd.DataFrame, name: str) -> bool:
 
 
 def _divided(texts: pd.Series, facts: pd.Series, *keys: pd.Series) -> pd.Series:
-    """The texts, with the facts, as text, added if they vary among runs of the same text and keys."""
-    if not (facts.groupby([texts, *keys]).nunique() > 1).any():
+    """The texts, with the facts, as text or missing, added if they vary among runs of the same text and keys."""
+    if not (facts.fillna("").groupby([texts, *keys]).nunique() > 1).any():
         return texts
-    return texts + ", " + facts
+    return texts + (", " + facts).fillna("")
 
 
 def _numbers(values: pd.Series) -> pd.Series:

@@ -84,7 +84,7 @@ def draw(study: Study) -> Chart:
         axes.axhline(GAIN_CUT, color="0.4", linestyle=":", linewidth=1)
         log2_axis.name(axes.xaxis, places)
         axes.set(xlabel="number of tasks K (log scale)", ylabel="accuracy gained in a sequence\n(last less first)")
-        axes.set_title("\n".join(filter(None, (f"{key[0]} trained on {key[1]}", key[2]))), fontsize="medium")
+        chart.title(axes, f"{key[0]} trained on {key[1]}", key[2])
         axes.grid(alpha=0.3)
     used = [kind for kind in BEHAVIOURS if (found["behaviour"] == kind).any()]
     shades = [Patch(color=_SHADES[kind], alpha=0.25, linewidth=0, label=kind) for kind in used]

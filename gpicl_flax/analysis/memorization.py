@@ -41,7 +41,7 @@ def draw(study: Study) -> Chart:
     figure, grid = chart.panels(len(kinds), size=(3.9, 4.1))
     for axes, ((model, condition, tasks), cells) in zip(grid, kinds, strict=True):
         mesh = _draw_cells(axes, cells)
-        axes.set_title("\n".join(filter(None, (f"{model}: {tasks} tasks", condition))), fontsize="medium")
+        chart.title(axes, f"{model}: {tasks} tasks", condition)
         axes.set(xlabel="size of the model (width)", ylabel="number of tasks K")
     figure.colorbar(mesh, ax=grid, label="accuracy at the last position", shrink=0.8)
     figure.legend([Patch(**_MISSING)], ["no run that is done"], loc="outside lower center", frameon=False)

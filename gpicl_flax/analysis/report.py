@@ -111,7 +111,7 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     of = study.load(workdir)
     out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
     out.mkdir(parents=True, exist_ok=True)
-    single = len(of.folders) == 1
+    single = of.folders[0].path == RunFolder(workdir).path  # a sweep may have one run, too
     (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
     sections = [_overview(of)]

@@ -40,7 +40,7 @@ def draw(study: Study) -> Chart:
             axes.errorbar(line["sequence_length"].map(places), line["mean"], errors, capsize=3, linewidth=1.5, **style)
         log2_axis.name(axes.xaxis, places, powers=False)
         axes.set(xlabel="sequence length (examples, log scale)", ylim=(0, 1))
-        axes.set_title("\n".join(filter(None, (f"trained on {base}", condition))), fontsize="medium")
+        chart.title(axes, f"trained on {base}", condition)
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("accuracy of the last prediction")
     chart.legend(figure, columns=2 if len(kinds) == 1 else 4)

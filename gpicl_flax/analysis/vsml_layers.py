@@ -45,7 +45,7 @@ def draw(study: Study) -> Chart:
         axes.axhline(chance, color="0.4", linestyle=":", label="chance")
         tasks = f"{log2_axis.text(num_tasks)} {'task' if num_tasks == 1 else 'tasks'}"
         title = f"{tasks}, {groups.number(depth)} {'layer' if depth == 1 else 'layers'}"
-        axes.set_title("\n".join(filter(None, (title, condition))), fontsize="medium")
+        chart.title(axes, title, condition)
         axes.grid(alpha=0.3)
         chart.count_ticks(axes)
         if axes.get_subplotspec().is_first_col():

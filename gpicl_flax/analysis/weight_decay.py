@@ -29,7 +29,7 @@ def draw(study: Study) -> Chart:
         decay = decays[place % len(decays)]
         loss_over_steps.draw_losses(axes, rows[rows["weight_decay"] == decay], datasets, chance)
         title = f"{log2_axis.text(num_tasks)} tasks, weight decay {decay:g}"
-        axes.set_title("\n".join(filter(None, (title, condition))), fontsize="medium")
+        chart.title(axes, title, condition)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("cross entropy (nats)")
         if axes.get_subplotspec().is_last_row():

@@ -65,7 +65,7 @@ def draw(study: Study) -> Chart:
             axes.axhline(chance, color="0.4", linestyle=":", label="chance")
         axes.set(xlabel="examples seen in the sequence", ylim=(0, 1))
         chart.count_ticks(axes)
-        axes.set_title("\n".join(filter(None, (f"trained on {base}", condition))), fontsize="medium")
+        chart.title(axes, f"trained on {base}", condition)
         axes.grid(alpha=0.3)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("accuracy")

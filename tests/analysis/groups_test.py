@@ -67,10 +67,7 @@ def test_bindings_divide_settings_where_runs_would_pass_for_repetitions(grouped)
 
     slow, fast = (f"adam.learning_rate = {rate}" for rate in (1e-3, 3e-3))
     table = grouped(run(0, slow), run(1, slow), run(0, fast), run(0))
-    settings = ["digits, learning_rate = 0.001"] * 2 + [
-        "digits, learning_rate = 0.003",
-        "digits, learning_rate = default",
-    ]
+    settings = ["digits, learning_rate = 0.001"] * 2 + ["digits, learning_rate = 0.003", "digits"]
     assert table["setting"].tolist() == table["panel"].tolist() == settings
 
 
