@@ -209,9 +209,8 @@ def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
-@functools.lru_cache(
-    maxsize=1024
-)  # a sweep has many points of one model, and tracing it takes most of the time of a listing
+# A sweep has many points of one model, and tracing it takes most of the time of a listing.
+@functools.lru_cache(maxsize=1024)
 def count_parameters(model: SequenceModel, num_features: int, sequence_length: int) -> int:
     """The model's number of parameters for X = num_features."""
     parameters = nn.unbox(abstract_parameters(model, num_features, sequence_length))

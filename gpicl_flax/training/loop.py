@@ -98,6 +98,7 @@ def train(
     with contextlib.ExitStack() as stack:
         like = abstract_state(model, optimizer, tasks, mesh=mesh)
         runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
+        # Apart from the states, whose memory every dispatch uses again.
         initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
         train_steps = make_train_steps(

@@ -28,6 +28,14 @@ live_worker() {
   printf '%s\n' "$pid"
 }
 
+# The CPU cores that a process may use, one a line; none where nothing tells.
+usable_cores() {
+  local first last
+  while IFS=- read -r first last; do
+    seq "$first" "${last:-$first}"
+  done < <(taskset -cp "$1" 2> /dev/null | sed -e 's/.*: //' -e 's/,/\n/g')
+}
+
 # start_worker SHARD COMMAND...: sets WORKER to its pid. A process group of its own, so that Ctrl-C reaches only the script.
 start_worker() {
   local shard=$1

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 
@@ -11,6 +12,9 @@ OPTIONS = [
     *("gin/state_size.gin", "--engine", "local", "--name", "sweep", "--workdir", "runs", "--package", "preinstalled"),
     *("--poll_seconds", "0.05"),
 ]
+
+
+SHARED = shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2  # workers cannot have cores of their own
 
 
 def wait_for(condition, seconds=30):
@@ -25,6 +29,11 @@ def is_running(pid):
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def cores(cloud):
+    """Those of the last worker of each shard, as sets."""
+    return {call["shard"]: set(call["cores"]) for call in cloud.calls("gpicl")}
 
 
 def starts(cloud, shard):
@@ -78,6 +87,19 @@ def test_ctrl_c_waits_until_the_workers_have_saved(cloud, number, code):
     assert not any(is_running(call["pid"]) for call in cloud.calls("gpicl"))
 
 
+def test_workers_share_the_cores_out(cloud):
+    here = os.sched_getaffinity(0)
+    for workers, runs in ((2, "two"), (1, "one"), (len(here) + 1, "more")):
+        cloud.script("gpicl", **{f"{shard}/{workers}": ["hang"] for shard in range(1, workers + 1)})
+        process = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", str(workers), "--workdir", runs)
+        wait_for(lambda workers=workers: sum(shard.endswith(f"/{workers}") for shard in cores(cloud)) == workers)
+        cloud.stop(process, signal.SIGTERM)
+    found = cores(cloud)
+    if not SHARED:
+        assert len(found["1/2"]) == len(found["2/2"]) == len(here) // 2 and found["1/2"].isdisjoint(found["2/2"])
+    assert found["1/1"] == found[f"1/{len(here) + 1}"] == here
+
+
 def test_a_second_call_adopts_live_workers(cloud):
     cloud.script("gpicl", **{"1/2": ["hang"], "2/2": ["hang"]})
     first = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", "2")
@@ -90,7 +112,7 @@ def test_a_second_call_adopts_live_workers(cloud):
     (cloud.here / "runs/.launch/sweep-2.pid").write_text(f"{os.getpid()} 1\n")
     second = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", "2")
     wait_for(lambda: starts(cloud, "2/2") == 2)
-    assert starts(cloud, "1/2") == 1
+    assert starts(cloud, "1/2") == 1 and (SHARED or cores(cloud)["1/2"].isdisjoint(cores(cloud)["2/2"]))
     assert (
         f"process {pids['1/2']}" in cloud.run("status.sh", "--name", "sweep", *OPTIONS[1:3], "--workdir", "runs").stdout
     )

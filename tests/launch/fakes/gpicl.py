@@ -26,6 +26,7 @@ with open(FOLDER / "calls.jsonl", "a+") as log:
     started = sum(json.loads(line)["shard"] == shard for line in log)
     environment = {key: value for key, value in os.environ.items() if key.startswith(("JAX_", "TFDS_", "TPU_"))}
     call = {"shard": shard, "argv": argv, "pid": os.getpid(), "cwd": os.getcwd(), "environment": environment}
+    call["cores"] = sorted(os.sched_getaffinity(0))
     call["files"] = {str(p): p.read_text() for p in map(pathlib.Path, argv) if p.suffix == ".gin" and p.is_file()}
     log.write(json.dumps(call) + "\n")
 steps = json.loads((FOLDER / "script.json").read_text()).get(shard, [])
