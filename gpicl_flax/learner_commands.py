@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from gpicl_flax import console
-from gpicl_flax.errors import UsageError, first_line
+from gpicl_flax.errors import GpiclError, UsageError, first_line
 
 # Imports inside the commands keep `gpicl --help` instant.
 
@@ -65,6 +65,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     try:
         classifier.fit(context, labels)
     except (TypeError, ValueError) as error:
+        if isinstance(error.__cause__, GpiclError):  # of the checkpoint, not of the file
+            raise error.__cause__ from None
         raise UsageError(f"{arguments.context}: {first_line(error)}") from error
     try:
         table = examples.predictions(classifier, queries)

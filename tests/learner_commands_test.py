@@ -74,7 +74,7 @@ def test_mistakes_are_one_line_and_exit_2(csv, refused, tmp_path):
     arguments = ["predict", *csv]
     refused([*arguments, "--label", "sort"], "no column named sort", "--label")
     refused([*arguments, "--context", "none.csv"], "none.csv: no such file")
-    refused([*arguments, "--checkpoint", str(tmp_path)], "not a run folder")
+    refused([*arguments, "--checkpoint", str(tmp_path)], f"error: {tmp_path} is not a run folder")
     refused([*arguments, "--seed", "-1"], "--seed")
     refused(["export", str(tmp_path), str(tmp_path / "out")], "not a run folder")
     refused(["export", str(tmp_path), str(tmp_path)], "not empty")
