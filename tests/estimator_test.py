@@ -16,9 +16,10 @@ import sklearn.datasets
 from flax import linen as nn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.kernel_approximation import RBFSampler
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gpicl_flax import InContextClassifier, learner
@@ -84,6 +85,14 @@ def test_it_learns(fitted, iris):
     probabilities = fitted.predict_proba(X[60:])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(X[60:])).all()
+
+
+def test_random_fourier_features_help_where_features_are_few(iris):
+    """As the README says of iris."""
+    X, y = iris
+    lift = RBFSampler(gamma="scale", n_components=500, random_state=0)
+    lifted = make_pipeline(StandardScaler(), lift, InContextClassifier(random_state=0)).fit(X[:60], y[:60])
+    assert lifted.score(X[60:], y[60:]) > 0.9
 
 
 def test_scale_and_order_of_the_features_do_not_matter_much(fitted, iris):

@@ -1,4 +1,4 @@
-"""The launch commands of docs/tpu.md work; docs_test looks at the others."""
+"""The launch commands of docs/tpu.md and the README work; docs_test looks at the others."""
 
 import pathlib
 import re
@@ -11,13 +11,14 @@ from gpicl_flax.records.run_folder import DONE, RunFolder
 from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
 
 ROOT = pathlib.Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "docs/tpu.md").read_text(), re.M | re.S)
+PAGES = ("docs/tpu.md", "README.md")
+BLOCKS = [b for page in PAGES for b in re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 
 
 def commands(start):
     found = [line for line in LINES if line.startswith(start)]
-    assert found, f"docs/tpu.md shows no {start} command"
+    assert found, f"no page shows a {start} command"
     return found
 
 
