@@ -49,18 +49,17 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     return file
 
 
-def evaluate_learner(
-    learner: Learner, base_datasets: Sequence[str], num_sequences: int | None = None
-) -> dict[str, Any]:
-    """Meta-tests a learner, which needs no checkpoint, on other base datasets than its run's own and on so many sequences, if
-    set; what `evaluate` writes, and nothing is written.
+def evaluate_learner(learner: Learner, base_datasets: Sequence[str], num_sequences: int) -> dict[str, Any]:
+    """Meta-tests a learner, whose run may have no folder any more, on base datasets of a choice; returns what `evaluate` would
+    write.
 
     Raises:
       UsageError: a base dataset is missing or does not fit.
     """
     run, form = learner.run, learner.projection_form
-    changes = {"base_datasets": tuple(base_datasets)} | ({"num_sequences": num_sequences} if num_sequences else {})
-    settings = dataclasses.replace(run.meta_test, **changes)
+    settings = dataclasses.replace(
+        run.meta_test, base_datasets=tuple(base_datasets), num_sequences=num_sequences, sequences_per_task=1
+    )
     datasets = [run.tasks.load(name) for name in base_datasets]
     mesh = MeshShape(data=1).build()
     with jax.set_mesh(mesh), run.precision():

@@ -56,10 +56,11 @@ def draw(learner: Learner, drawn: Sequences, index: int = 0) -> Chart:
         axes.set(xlabel="token", ylabel="position")
         chart.title(axes, f"{layer}, head {head}", "")
     figure.colorbar(image, ax=maps, label="weight", shrink=0.9)
+    top = 1.05 * max(rows[["share", "uniform"]].to_numpy().max() for _, rows in heads)
     for axes, (_, rows) in zip(curves, heads, strict=True):
         axes.plot(rows["position"], rows["share"], color=COLOURS[1], label="attention to tokens with the right label")
         axes.plot(rows["position"], rows["uniform"], color="0.4", linestyle=":", label="if it looked at all alike")
-        axes.set(xlabel="examples seen in the sequence", ylabel="share", ylim=(0, None))
+        axes.set(xlabel="examples seen in the sequence", ylabel="share", ylim=(0, top))
         chart.count_ticks(axes)
         axes.grid(alpha=0.3)
     chart.legend(figure)

@@ -50,7 +50,7 @@ def draw(learner: Learner, drawn: Sequences, index: int = 0) -> Chart:
     caption = (
         f"Above: the {len(table)} examples of one sequence of an unseen task, made from test examples of {drawn.base_dataset}, row by "
         "row in the order in which the learner reads them, as they are before the task's projection, which is all it gets of "
-        "them. Over each its label in the task, in green where the learner predicted it, else in red with what it predicted. Below: "
+        "them. Over each its label in the task, in green where the learner predicted it, else in orange with what it predicted. Below: "
         "the probability that it gave to the right label before it was shown, a dot an example in the same colours, and the "
         f"mean over {len(drawn.labels)} sequences, each of another unseen task."
     )
