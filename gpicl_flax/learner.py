@@ -70,7 +70,7 @@ class Learner:
 
     @property
     def projection_form(self) -> ProjectionForm:
-        """How the projections of its tasks were drawn."""
+        """How the projections of its tasks were drawn; raises UsageError if its facts do not say that."""
         if "projection" not in self.facts:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
         return ProjectionForm(**self.facts["projection"])
