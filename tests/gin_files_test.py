@@ -20,7 +20,7 @@ NUM_POINTS = {
     "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1,
     "gin/sgd.gin": 3 * 9 * 4,
     "gin/plateau.gin": 13 * 3 * 2 * 4 + 8 * 3,
-    "gin/small_sweep.gin": 2 + 2 + 2 + 3,
+    "gin/small_sweep.gin": 1 + 2 + 3 + 1,
 }
 NUM_SEEDS = {"gin/state_size.gin": 8, "gin/plateau.gin": 5}
 

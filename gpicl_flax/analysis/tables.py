@@ -38,7 +38,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""
-        return self.html
+        return page.table_section(self.title, self.numbers, self.note, wraps=self.wraps, level=3)
 
 
 def runs(of: Study) -> Table:

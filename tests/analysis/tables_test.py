@@ -16,5 +16,6 @@ def test_every_run_has_a_row_with_its_sizes_and_its_end(make_run, make_curve, tm
     assert [rows[1][name] for name in shown[3:]] == ["10", "3", "not yet", "Plateau", ""]
     assert [(row["seen"], row["unseen"]) for row in rows] == [("90.0%", "60.0%"), ("", ""), ("", "")]
     assert rows[2]["tasks"] == rows[2]["parameters"] == "" and rows[2]["phase"] == "unknown"
-    html = table._repr_html_()
-    assert "<h2>Runs</h2>" in html and "12,345" in html
+    shown = table._repr_html_()
+    assert "<h3>Runs</h3>" in shown and "12,345" in shown
+    assert shown.replace("h3", "h2") == table.html
