@@ -46,8 +46,13 @@ def test_seeds_are_an_axis(path):
     assert len(grid.points(parse([path]))) == NUM_POINTS[path] * NUM_SEEDS[path]
 
 
-# The models of these take steps elsewhere.
-@pytest.mark.parametrize("path", sorted(set(FILES) - {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}))
+ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
+LONG = {"gin/state_size.gin"}  # seven architectures, which take sharded steps in step_test
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=[pytest.mark.slow] * (p in LONG)) for p in sorted(set(FILES) - ELSEWHERE)]
+)
 def test_every_model_takes_two_steps(path, tiny, tmp_path):
     first = {}
     for config in configs(path):
