@@ -47,6 +47,7 @@ def draw(learner: Learner, drawn: Sequences) -> Chart:
         similarity(states), cmap="viridis", vmax=1, interpolation="nearest", extent=(*edges, *edges[::-1])
     )
     right.set(xlabel="tokens read", ylabel="tokens read")
+    right.locator_params(nbins=5, integer=True)
     figure.colorbar(image, ax=right, label="cosine of the two states")
     caption = (
         f"Of the {states.shape[-1]:,} numbers that {learner.name} answers from, over {len(states)} sequences of unseen tasks. Left: how "
