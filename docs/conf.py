@@ -73,5 +73,7 @@ def _escaped(part: str) -> str:
 
 
 def _skip(app, what, name, obj, skip, options) -> bool | None:
-    """Fields of named tuples are described under Attributes."""
-    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+    """Fields of named tuples are described under Attributes; scikit-learn gives methods such as set_score_request to every
+    estimator, whose descriptions point into its own documentation."""
+    is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return True if is_field or re.fullmatch(r"set_\w+_request", name) else None
