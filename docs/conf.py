@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 html_theme, html_title = "furo", f"gpicl_flax {release}"
+html_show_copyright = False  # LICENSE has it
 highlight_language = "text"
 python_maximum_signature_line_length = 100
 
