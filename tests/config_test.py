@@ -80,6 +80,12 @@ def test_bindings_and_macros_that_nothing_uses_are_refused(gin_file):
     refused(lambda: parse(["gin/base.gin"], ["STEPS = 3"]), "macro never used", "STEPS")
 
 
+def test_a_binding_of_a_sweep_may_name_the_module():
+    config = parse(["gin/base.gin"], ["adam.learning_rate = @optax.constant_schedule()"])
+    run, _ = config.override({"optax.constant_schedule.value": 1e-3}).resolve(Run)
+    assert run.training.steps == 50_000
+
+
 def test_values_that_do_not_fit_are_refused_in_one_line():
     def resolve(*bindings):
         return lambda: parse(["gin/base.gin"], bindings).resolve(Run)
