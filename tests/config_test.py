@@ -81,8 +81,9 @@ def test_bindings_and_macros_that_nothing_uses_are_refused(gin_file):
 
 
 def test_a_binding_of_a_sweep_may_name_the_module():
-    config = parse(["gin/base.gin"], ["adam.learning_rate = @optax.constant_schedule()"])
-    run, _ = config.override({"optax.constant_schedule.value": 1e-3}).resolve(Run)
+    config = parse(["gin/base.gin"], ["adam.learning_rate = @optax.cosine_decay_schedule()"])
+    schedule = {"init_value": 1e-3, "decay_steps": 100}
+    run, _ = config.override({f"optax.cosine_decay_schedule.{key}": x for key, x in schedule.items()}).resolve(Run)
     assert run.training.steps == 50_000
 
 
