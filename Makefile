@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test             run the tests"
-	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
+	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
 	@echo "make test-colabs      run the notebooks (a few minutes) and leave them with their output in build/colabs"
 	@echo "make aot ARGS='--gin_file gin/maml.gin --topology v5e:4x4x1'  what the programs of a gin file cost on a TPU slice"
