@@ -47,7 +47,7 @@ def test_seeds_are_an_axis(path):
 
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
-LONG = {"gin/state_size.gin"}  # seven architectures, which take sharded steps in step_test
+LONG = {"gin/plateau.gin", "gin/state_size.gin"}  # many architectures, which take sharded steps in step_test
 
 
 @pytest.mark.parametrize(
