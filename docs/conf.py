@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 html_theme, html_title = "furo", f"gpicl_flax {release}"
+html_show_copyright = False  # LICENSE has it
 highlight_language = "text"
 python_maximum_signature_line_length = 100
 
@@ -73,5 +74,7 @@ def _escaped(part: str) -> str:
 
 
 def _skip(app, what, name, obj, skip, options) -> bool | None:
-    """Fields of named tuples are described under Attributes."""
-    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+    """Fields of named tuples are described under Attributes; scikit-learn gives methods such as set_score_request to every
+    estimator, whose descriptions point into its own documentation."""
+    is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return True if is_field or re.fullmatch(r"set_\w+_request", name) else None

@@ -78,7 +78,7 @@ class Config:
                 raise UsageError(first_line(error)) from error  # less the lines that gin adds about where it was
             except (TypeError, ValueError) as error:
                 raise UsageError(one_line(error)) from error
-            given, operative = gin.config_str(), gin.operative_config_str()  # which name everything alike
+            given, operative = gin.config_str(), gin.operative_config_str()  # both name things as shortly as they can
         unused = read(given).bindings.keys() - read(operative).bindings.keys()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")

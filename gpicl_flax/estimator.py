@@ -65,7 +65,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self._read(np.concatenate([self._X, X]), np.concatenate([self._y, y]), self._announced)
 
     def predict_proba(self, X):
-        """X [n, features] -> probabilities [n, classes], in the order of classes_."""
+        """X [n, features] -> probabilities [n, classes], in the order of `classes_`."""
         check_is_fitted(self)
         X = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
         batches = (X[start : start + self.batch_size] for start in range(0, len(X), self.batch_size))

@@ -1,16 +1,22 @@
 """A run folder, meta-tested anew."""
 
+import dataclasses
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from etils import epath
 
 from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError
+from gpicl_flax.evaluation.meta_test import meta_test
+from gpicl_flax.learner import Learner
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, check_data, write_evaluation
 from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.state import abstract_state
 
 
@@ -41,6 +47,24 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     with jax.set_mesh(mesh), run.precision():
         write_evaluation(run, form, state.params, step, datasets, mesh, file)
     return file
+
+
+def evaluate_learner(learner: Learner, base_datasets: Sequence[str], num_sequences: int) -> dict[str, Any]:
+    """Meta-tests a learner, whose run may have no folder any more, on base datasets of a choice; returns what `evaluate` would
+    write.
+
+    Raises:
+      UsageError: a base dataset is missing or does not fit.
+    """
+    run, form = learner.run, learner.projection_form
+    settings = dataclasses.replace(
+        run.meta_test, base_datasets=tuple(base_datasets), num_sequences=num_sequences, sequences_per_task=1
+    )
+    datasets = [run.tasks.load(name) for name in base_datasets]
+    mesh = MeshShape(data=1).build()
+    with jax.set_mesh(mesh), run.precision():
+        curves = meta_test(run.model, learner.params, run.tasks, datasets, form, settings, seed=run.seed, mesh=mesh)
+    return {"step": learner.facts["steps"], "curves": curves}
 
 
 def _projection_form(run: Run, folder: RunFolder) -> ProjectionForm:

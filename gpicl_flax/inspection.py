@@ -89,10 +89,16 @@ class Inspection:
         parts = [text_table.render(list(self._facts()))]
         if self.metrics:
             parts.append(_metrics_table(self.metrics))
-        if self.tensors:
-            parts.append(_parameter_table(self.tensors))
-        parts.append(text_table.render([("binding", "value"), *_as_text(self.config).items()]))
-        return "\n\n".join(parts)
+        parts += [self.parameters_as_text()] if self.tensors else []
+        return "\n\n".join([*parts, self.bindings_as_text()])
+
+    def parameters_as_text(self) -> str:
+        """A table: a line for each module, with how many numbers it has, and under it those of its parts."""
+        return _parameter_table(self.tensors)
+
+    def bindings_as_text(self) -> str:
+        """A table of config.gin."""
+        return text_table.render([("binding", "value"), *_as_text(self.config).items()])
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """Names and values."""
@@ -184,7 +190,6 @@ def _metrics_table(metrics: Iterable[Metric]) -> str:
 
 
 def _parameter_table(tensors: Iterable[Tensor]) -> str:
-    """A line for each module, with how many numbers it has, and under it those of its parts."""
     counts: dict[tuple[str, ...], int] = {}
     shapes = {tensor.path: tensor.shape for tensor in tensors}
     for tensor in tensors:

@@ -16,10 +16,11 @@ from packaging.version import InvalidVersion, Version
 import gpicl_flax
 from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError, one_line
-from gpicl_flax.models.sequence_model import abstract_parameters
+from gpicl_flax.models.sequence_model import COMPARISONS, abstract_parameters, compared
 from gpicl_flax.records.run_folder import RunFolder, write_atomically, write_json
 from gpicl_flax.run import Run
 from gpicl_flax.tasks import keys
+from gpicl_flax.tasks.projections import ProjectionForm
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.state import abstract_state
@@ -67,6 +68,19 @@ class Learner:
         """Whether it learns from its context at all: a multi-task MLP does not."""
         return self.run.model.state_size(self.run.tasks.num_features, self.run.tasks.sequence_length).exact > 0
 
+    @property
+    def projection_form(self) -> ProjectionForm:
+        """How the projections of its tasks were drawn; raises UsageError if its facts do not say that."""
+        if "projection" not in self.facts:
+            raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
+        return ProjectionForm(**self.facts["projection"])
+
+    def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
+        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `compared`."""
+        with self.run.precision():
+            logits, shown = _read_sequences(self.run.model, self.params, inputs, labels, np.uint32(seed))
+        return np.asarray(logits), compared(shown)
+
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
         """Contexts of `length` examples, inputs [B, T, X] and labels [B, T] -> what `answer` needs."""
         with self.run.precision():
@@ -85,6 +99,13 @@ class Learner:
             np.savez_compressed(file, **flat)
         write_json(folder.facts, self.facts)
         write_atomically(folder.config, self.config)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_sequences(model, params, inputs, labels, seed):
+    rngs = {"learner": keys.learners(seed)}
+    logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[COMPARISONS])
+    return logits, kept.get(COMPARISONS, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)

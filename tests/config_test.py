@@ -80,6 +80,13 @@ def test_bindings_and_macros_that_nothing_uses_are_refused(gin_file):
     refused(lambda: parse(["gin/base.gin"], ["STEPS = 3"]), "macro never used", "STEPS")
 
 
+def test_a_binding_of_a_sweep_may_name_the_module():
+    config = parse(["gin/base.gin"], ["adam.learning_rate = @optax.cosine_decay_schedule()"])
+    schedule = {"init_value": 1e-3, "decay_steps": 100}
+    run, _ = config.override({f"optax.cosine_decay_schedule.{key}": x for key, x in schedule.items()}).resolve(Run)
+    assert run.training.steps == 50_000
+
+
 def test_values_that_do_not_fit_are_refused_in_one_line():
     def resolve(*bindings):
         return lambda: parse(["gin/base.gin"], bindings).resolve(Run)

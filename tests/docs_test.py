@@ -1,13 +1,16 @@
 """What the documentation shows works: Python blocks run, commands fit the command line, and all that it names exists."""
 
 import importlib
+import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import sklearn.datasets
 
 from gpicl_flax import cli, config
 from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
@@ -152,6 +155,39 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
                         "MeshShape.data = 1",
                     ]  # of the eight devices, which saves compilation
                 assert cli.main(arguments) == 0, capsys.readouterr().err
+
+
+NOT_HERE = (
+    ["datasets", "prepare"],
+    ["datasets", "embed"],
+    ["datasets", "needed"],
+)  # they download, or need what that brings
+AS_THEY_STAND = ("README.md", "docs/runs.md", "docs/data.md", "docs/sweeps.md")
+
+
+@pytest.mark.slow
+def test_commands_run_as_they_stand(tmp_path):
+    """Those of a user's first hour, in one folder and their order, with the files that they name."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(100, 8, 8), dtype=np.uint8), np.arange(100) % 10
+    np.savez(
+        tmp_path / "data.npz",
+        **{"train_images": images, "train_labels": labels, "test_images": images[:50]},
+        test_labels=labels[:50],
+    )
+    iris = sklearn.datasets.load_iris(as_frame=True).frame.sample(frac=1, random_state=0)
+    iris = iris.rename(columns={"target": "species"})
+    iris[:60].to_csv(tmp_path / "labelled.csv", index=False)
+    iris[60:].drop(columns="species").to_csv(tmp_path / "new.csv", index=False)
+    cache = {name: str(tmp_path / name) for name in ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | cache
+    lines = [line for page in AS_THEY_STAND for _, text in blocks(page) for line in commands(text)]
+    for line in dict.fromkeys(map(tuple, lines)):
+        if list(line[:2]) not in NOT_HERE:
+            command = [sys.executable, "-m", "gpicl_flax", *line]
+            result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{shlex.join(line)}\n{result.stderr}"
+    assert (tmp_path / "runs/state_size/report/index.html").exists()
 
 
 @pytest.mark.slow

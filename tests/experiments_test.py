@@ -275,6 +275,7 @@ def different_programs(tiny):
     return dict(found.values())
 
 
+@pytest.mark.slow
 def test_one_point_of_each_program_takes_two_steps(tiny, tmp_path):
     programs = different_programs(tiny)
     assert programs.keys() == {"fig2", "fig4", "fig7", "fig19", "fig20", "fig21", "table2"}

@@ -20,6 +20,7 @@ NUM_POINTS = {
     "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1,
     "gin/sgd.gin": 3 * 9 * 4,
     "gin/plateau.gin": 13 * 3 * 2 * 4 + 8 * 3,
+    "gin/small_sweep.gin": 1 + 2 + 3 + 1,
 }
 NUM_SEEDS = {"gin/state_size.gin": 8, "gin/plateau.gin": 5}
 
@@ -45,8 +46,13 @@ def test_seeds_are_an_axis(path):
     assert len(grid.points(parse([path]))) == NUM_POINTS[path] * NUM_SEEDS[path]
 
 
-# The models of base.gin and quickstart.gin take steps elsewhere.
-@pytest.mark.parametrize("path", sorted(set(FILES) - {"gin/base.gin", "gin/quickstart.gin"}))
+ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
+LONG = {"gin/plateau.gin", "gin/state_size.gin"}  # many architectures, which take sharded steps in step_test
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=[pytest.mark.slow] * (p in LONG)) for p in sorted(set(FILES) - ELSEWHERE)]
+)
 def test_every_model_takes_two_steps(path, tiny, tmp_path):
     first = {}
     for config in configs(path):

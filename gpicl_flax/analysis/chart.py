@@ -1,6 +1,9 @@
 """A figure of a report with what belongs to it, and the look that figures share."""
 
+import base64
 import dataclasses
+import html
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -46,6 +49,15 @@ class Chart:
     def heading(self) -> str:
         """The title, after the number that it has in the paper."""
         return f"{self.paper}: {self.title}" if self.paper else self.title
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        picture = ""
+        if self.figure is not None:
+            buffer = io.BytesIO()
+            self.figure.savefig(buffer, format="png", dpi=90)
+            picture = f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">\n'
+        return f"<h3>{html.escape(self.heading)}</h3>\n{picture}<p>{html.escape(self.caption)}</p>"
 
 
 TELEMETRY = "a run with telemetry (Training.telemetry = @Telemetry())"  # what several figures need

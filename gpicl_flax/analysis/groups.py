@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -162,6 +163,11 @@ def number(value: float) -> str:
 def tasks(value: float) -> str:
     """A number of tasks in words: 1 task, 2^13 tasks, unbounded tasks."""
     return f"{number(value)} {'task' if value == 1 else 'tasks'}"
+
+
+def natural(text: str) -> list[tuple[str, float]]:
+    """A key that sorts texts by the numbers in them: size = 4 comes before size = 16."""
+    return [(words, float(number or -1)) for words, number in re.findall(r"([^\d]*)(\d*)", text)]
 
 
 def in_order(table: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from gpicl_flax.analysis.chart import COLOURS, Chart
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.errors import UsageError
+from gpicl_flax.learner import Learner
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 
@@ -34,6 +35,14 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
         _draw_loss(axes[0, 1], json_lines.read(folder.metrics), facts["num_classes"])
     figure.suptitle(title)
     return figure
+
+
+def chart_of(learner: Learner, evaluation: dict[str, Any]) -> Chart:
+    """The curves of a meta-test alone, and their ends as numbers."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    _draw_accuracy(figure.subplots(), evaluation, learner.run.tasks.num_classes)
+    caption = "Accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals."
+    return Chart("meta_test", f"Meta-test of {learner.name}", caption, figure)
 
 
 def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path) -> None:

@@ -49,3 +49,8 @@ def text(value: float) -> str:
     """A number as `groups.number`, with powers raised."""
     words = groups.number(value)
     return f"$2^{{{words[2:]}}}$" if words.startswith("2^") else words
+
+
+def tasks(value: float) -> str:
+    """A number of tasks as `groups.tasks`, with powers raised."""
+    return f"{text(value)} {'task' if value == 1 else 'tasks'}"

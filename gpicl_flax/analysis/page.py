@@ -39,11 +39,11 @@ def chart_section(chart: Chart) -> str:
     return f"<h2>{title}</h2>\n<figure>{picture}\n{caption}</figure>\n<p>{links}</p>"
 
 
-def table_section(title: str, table: pd.DataFrame, note: str, *, wraps: bool = False) -> str:
-    """A table under a heading, with a paragraph about it; its cells hold sentences if it `wraps`."""
+def table_section(title: str, table: pd.DataFrame, note: str, *, wraps: bool = False, level: int = 2) -> str:
+    """A table under a heading of a level, with a paragraph about it; its cells hold sentences if it `wraps`."""
     with pd.option_context("display.max_colwidth", None):
         shown = table.to_html(index=False, border=0, na_rep="", justify="left", classes="wraps" if wraps else None)
-    return f'<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{shown}'
+    return f'<h{level}>{html.escape(title)}</h{level}>\n<p class="note">{html.escape(note)}</p>\n{shown}'
 
 
 def list_section(title: str, items: Sequence[str]) -> str:

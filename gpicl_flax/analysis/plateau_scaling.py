@@ -139,7 +139,10 @@ def draw(study: Study) -> Chart:
 
 def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height: str, dashes: dict) -> None:
     """One line for each value of `colour` and optimiser; medians beyond the budget lie at it, hollow."""
-    words, colours = {"num_tasks": ("{} tasks", "viridis"), "task_batch_size": ("batch size {:,.0f}", "plasma")}[colour]
+    words, colours = {
+        "num_tasks": (log2_axis.tasks, "viridis"),
+        "task_batch_size": ("batch size {:,.0f}".format, "plasma"),
+    }[colour]
     shades = chart.shades(sorted(rows[colour].unique()), colours)
     places = log2_axis.places_of(rows[across])
     budget, low, high = ("budget", "low", "high") if height == "median" else ("tasks_budget", "tasks_low", "tasks_high")
@@ -151,7 +154,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
             at,
             heights,
             linewidth=1.5,
-            label=words.format(value if colour == "task_batch_size" else log2_axis.text(value)),
+            label=words(value),
             **style,
         )
         axes.plot(at[known], heights[known], "o", color=style["color"], markersize=5)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import matplotlib
-import pandas as pd
 from etils import epath
 
 from gpicl_flax.analysis import (
@@ -16,7 +15,6 @@ from gpicl_flax.analysis import (
     diagnostics,
     final_losses,
     gradient_dynamics,
-    insights,
     learning_curve,
     learning_phases,
     loss_over_steps,
@@ -31,22 +29,21 @@ from gpicl_flax.analysis import (
     plateau_lengths,
     plateau_scaling,
     pretrained_features,
-    published,
     sequence_length,
     size_predictors,
     state_size,
     study,
     survival_curves,
+    tables,
     tensor_gradients,
     vsml_layers,
     weight_decay,
     within_sequence,
 )
 from gpicl_flax.analysis.chart import Chart
-from gpicl_flax.analysis.groups import BASELINE, RULES, by_panel
+from gpicl_flax.analysis.groups import RULES
 from gpicl_flax.analysis.one_run import OneRun
 from gpicl_flax.analysis.study import Study
-from gpicl_flax.records import phase
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
 _NAMED = 6  # runs that lack the same and are named
@@ -120,7 +117,9 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
         sections += _save(charts, out)
     else:
         charts, compared = list(_drawn(of, _PAPER)), [*_drawn(of, _comparisons(after_drop)), *_diagnostics(of)]
-        sections += [_insights(of), *_published(charts), *_save(charts, out), *_tables(of), *_save(compared, out)]
+        sections += [tables.insights(of).html, tables.published_values(charts).html, *_save(charts, out)]
+        sections += [table.html for table in (*tables.accuracies(of), *tables.plateaus(of), *tables.phases(of))]
+        sections += _save(compared, out)
         charts += compared
     lacking = [f"{chart.heading}: {chart.caption}" for chart in charts if chart.figure is None]
     if lacking:
@@ -187,35 +186,6 @@ def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
         yield page.chart_section(chart)
 
 
-def _insights(of: Study) -> str:
-    findings = [insight(of) for insight in insights.INSIGHTS]
-    table = pd.DataFrame(
-        {
-            "insight": [f"{found.number}. {found.claim}" for found in findings],
-            "these runs": [found.verdict for found in findings],
-            "because": [found.because for found in findings],
-            "see": [found.figures for found in findings],
-        }
-    )
-    return page.table_section(
-        "The insights of the paper",
-        table,
-        "What the runs that are done say about each insight. Brackets are 95% intervals.",
-        wraps=True,
-    )
-
-
-def _published(charts: Sequence[Chart]) -> Iterator[str]:
-    """The published values beside those of the runs."""
-    ours = {key: text for chart in charts for key, text in chart.ours.items()}
-    yield page.table_section(
-        "Published values",
-        published.beside(ours),
-        "Values of the paper as its text says them, and what the figures below say of these runs, whose settings may differ.",
-        wraps=True,
-    )
-
-
 def _overview(of: Study) -> str:
     ended = of.table["ended"]
     early = of.table["stopped_early"].notna().sum()
@@ -228,51 +198,4 @@ def _overview(of: Study) -> str:
     return (
         f'<p>{text} Their numbers: <a href="runs.csv">runs.csv</a>; those of all evaluations: '
         f'<a href="evaluations.csv">evaluations.csv</a>.{more}</p>'
-    )
-
-
-def _tables(of: Study) -> Iterator[str]:
-    """Table 2, the medians and speed-ups by each rule that runs tell, and how runs ended."""
-    accuracies = methods.in_words(methods.numbers(of))
-    if not accuracies.empty:
-        yield page.table_section(
-            "Table 2: accuracy of the last prediction",
-            accuracies,
-            "On unseen tasks, with 95% intervals; in round brackets the published value, where runs were trained on mnist.",
-        )
-    for rule in RULES:
-        numbers = plateau_lengths.numbers(of, rule)
-        if not numbers.empty:
-            yield page.table_section(
-                f"Medians and speed-ups, by {rule.words}",
-                _in_words(numbers),
-                "Median length of the plateau in training steps, and how many times shorter it is than that of "
-                f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched for. "
-                "p: permutation test of the log-rank statistic against that baseline, not corrected for the number of "
-                "comparisons; 0.1 is the least that three runs against three can have. One run has neither interval nor p, "
-                "and fewer than five have no interval of a speed-up." + rule.caveat,
-            )
-    ends = of.table.assign(phase=phases.phases(of.table).fillna("unknown"))
-    ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
-    if not ends.empty:
-        rows = [(panel, x) for panel, _ in by_panel(of.table) for x in of.interventions if (panel, x) in ends.index]
-        columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
-        yield page.table_section(
-            "Phases",
-            ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
-            f"How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at least "
-            f"{phase.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. {phases.CAVEAT}",
-        )
-
-
-def _in_words(numbers: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "setting": numbers["panel"],
-            "intervention": numbers["intervention"],
-            "left": [f"{left} of {runs}" for left, runs in zip(numbers["left"], numbers["runs"], strict=True)],
-            "median [95% interval]": numbers.apply(plateau_lengths.median_in_words, axis=1),
-            "speed-up [95% interval]": numbers.apply(plateau_lengths.speed_up_in_words, axis=1),
-            "p": [f"{p:.2g}" if pd.notna(p) else "" for p in numbers["p_value"]],
-        }
     )

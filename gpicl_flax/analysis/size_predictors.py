@@ -132,11 +132,15 @@ def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
 
 
 def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
-    """The verdict of each test over all architectures, with the paper's count of the state, and whether it stands with the other."""
+    """The verdict of each test over all architectures, with the paper's count of the state, and whether it stands with the other;
+    and how many tests have too few runs for one."""
     table = numbers(comparisons)
-    found = []
+    found, too_few = [], 0
     for test, rows in table[table["predictor"] == PARAMETERS].groupby(TEST, sort=False):
         widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # of a single architecture, that
+        if (widest["verdict"] == predictors.NOT_ENOUGH).all():
+            too_few += 1
+            continue
         words = configurations.name_of(test, table)
         text = f"{words[0].upper()}{words[1:]}: {widest.loc[STATE_PAPER, 'sentence']}"
         verdicts = widest["verdict"]
@@ -145,4 +149,8 @@ def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
         else:
             text += f" With all numbers counted that a state keeps: {widest.loc[STATE_EXACT, 'sentence']}"
         found.append(text)
+    if too_few:
+        found.append(
+            f"Tests with too few runs, of {predictors.FEWEST} configurations that a comparison takes: {too_few}."
+        )
     return found

@@ -27,7 +27,7 @@ def draw(study: Study, rule: Rule) -> Chart:
     entries = sum(known["intervention"].isin([x]).any() for x in study.interventions)
     height = max(3.4 * rows, 0.23 * entries + 1) + 0.4
     figure = Figure(figsize=(4.7 * columns + 2.2, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel().tolist()
     low, high = known[rule.steps].min() / 1.3, known[rule.steps].max() * 1.15
     styles = chart.line_styles(study.interventions, BASELINE)
     curves, handles = [], {}
@@ -47,7 +47,7 @@ def draw(study: Study, rule: Rule) -> Chart:
         axes.set_ylim(-0.03, 1.05)
         axes.set_title(panel, fontsize="medium")
         axes.grid(alpha=0.3)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.remove()
     figure.supxlabel("training step (log scale)", fontsize="medium")
     figure.supylabel("share of runs still on the plateau", fontsize="medium")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from gpicl_flax.analysis import chart, intervals
+from gpicl_flax.analysis import chart, groups, intervals
 from gpicl_flax.analysis.chart import Chart
 from gpicl_flax.analysis.groups import conditions
 from gpicl_flax.analysis.study import Study
@@ -39,7 +39,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 def _most_tasks_first(rows: pd.DataFrame) -> list:
     parts = rows.groupby(["base_dataset", "condition"])
-    return sorted(parts, key=lambda item: (-item[1]["num_tasks"].max(), item[0]))
+    return sorted(parts, key=lambda item: (-item[1]["num_tasks"].max(), *map(groups.natural, item[0])))
 
 
 def draw(study: Study) -> Chart:

@@ -1,12 +1,14 @@
 """What sequence models have in common: their interface, their tokens, their sizes."""
 
 import functools
+import re
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 from flax import linen as nn
+from flax import traverse_util
 
 from gpicl_flax.errors import UsageError, check_positive_integers
 
@@ -185,6 +187,15 @@ def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Arr
     """
     if not module.is_initializing():
         module.sow(COMPARISONS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
+def compared(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.Array]]:
+    """The queries and keys, float32, of each layer that showed them in the collection `shown`, by its path, whose last name is
+    the kind; in the order of the layers."""
+    arrays = {path: array.astype(jnp.float32) for path, array in traverse_util.flatten_dict(shown).items()}
+    layers = {path[:-1] for path in arrays}
+    layers = sorted(layers, key=lambda path: [int(n) for n in re.findall(r"\d+", "/".join(path))])
+    return {layer: (arrays[*layer, "query"], arrays[*layer, "key"]) for layer in layers}
 
 
 def _later(x: jax.Array) -> jax.Array:

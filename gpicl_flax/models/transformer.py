@@ -139,6 +139,14 @@ def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
     return jax.lax.platform_dependent(query, key, value, cpu=attention_in_few_passes, default=library)
 
 
+def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
+    """The weights [B, heads, T, T] of causal attention for queries and keys [B, T, heads, key size]: row t is where position t
+    looks."""
+    length, key_size = query.shape[1], query.shape[-1]
+    logits = jnp.einsum("btnk,bsnk->bnts", query, key) / key_size**0.5
+    return jax.nn.softmax(jnp.where(jnp.tri(length, dtype=bool), logits, -jnp.inf), axis=-1)
+
+
 def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """The same for CPU, where passes over the T^2 weights cost as much as the products.
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, input_space, keys
 from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.images import as_images, grey_values
 from gpicl_flax.tasks.projections import ProjectionForm
 
 NUM_TASKS = 3
@@ -55,7 +56,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
         )
     )
     growth = input_space.growth(dataset.stored_shape, dataset.input_shape)
-    panels = [("raw", np.asarray(growth(_grey_values(stored))), labels)]
+    panels = [("raw", np.asarray(growth(grey_values(stored))), labels)]
     for task in range(NUM_TASKS):
         # A projection leaves no range: its mean is 0 and its standard deviation about that of the normalised inputs.
         pixels = np.clip(inputs[task] / (2 * _SPREAD) + 0.5, 0, 1)
@@ -64,7 +65,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
         len(panels), 1, figsize=(0.62 * num_classes + 0.4, 1.65 * len(panels) + 0.5), layout="constrained"
     )
     for panel, (title, pixels, panel_labels) in zip(axes, panels, strict=True):
-        _draw_panel(panel, title, _as_images(pixels, dataset.input_shape), panel_labels, places, num_classes)
+        _draw_panel(panel, title, as_images(pixels, dataset.input_shape), panel_labels, places, num_classes)
     figure.suptitle(f"{dataset.name}: training examples, and the same as tasks (label above)", fontsize="medium")
     return figure
 
@@ -91,19 +92,3 @@ def _draw_panel(axes, title, images, labels, places, num_classes: int) -> None:
     axes.set_ylabel(title)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-
-
-def _grey_values(raw: np.ndarray) -> np.ndarray:
-    """[n, features] in [0, 1]: grey values as they are, features between their extremes."""
-    if raw.dtype == np.uint8:
-        return raw.astype(np.float32) / 255
-    return (raw - raw.min()) / (np.ptp(raw) or 1)
-
-
-def _as_images(pixels: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:
-    """[n, X] -> [n, height, width] or [n, height, width, 3]."""
-    if len(input_shape) == 1:
-        side = int(input_shape[0] ** 0.5)
-        return pixels[:, : side**2].reshape(-1, side, side)
-    images = pixels.reshape(-1, *input_shape)
-    return images if images.shape[-1] == 3 else images.mean(axis=-1)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gpicl_flax.models.transformer import attention_weights
+
 
 class AttentionMass(NamedTuple):
     """Shares of the attention, averaged over sequences and the second half of their positions.
@@ -51,17 +53,15 @@ def matching_score(query: jax.Array, key: jax.Array, inputs: jax.Array) -> jax.A
 
 def attention_mass(query: jax.Array, key: jax.Array, labels: jax.Array) -> AttentionMass:
     """Where causal attention with these queries and keys lies."""
-    length, key_size = query.shape[1], query.shape[-1]
-    causal = jnp.tri(length, dtype=bool)
-    logits = jnp.einsum("btnk,bsnk->nbts", query, key) / key_size**0.5
-    weights = jax.nn.softmax(jnp.where(causal, logits, -jnp.inf), axis=-1)
-    same = (labels[:, :, None] == jnp.roll(labels, 1, axis=1)[:, None, :]) & causal
+    length = query.shape[1]
+    weights = attention_weights(query, key)
+    same = (labels[:, :, None] == jnp.roll(labels, 1, axis=1)[:, None, :]) & jnp.tri(length, dtype=bool)
     same = same.at[:, :, 0].set(False)  # the first token holds no label
     late = slice(length // 2, None)
     previous = jnp.eye(length, k=-1, dtype=bool)
 
     def share(of):
-        return jnp.where(of, weights, 0).sum(axis=-1)[..., late].mean(axis=(1, 2))
+        return jnp.where(of, weights, 0).sum(axis=-1)[..., late].mean(axis=(0, 2))
 
     uniform = same.sum(axis=-1) / jnp.arange(1, length + 1)
-    return AttentionMass(share(same), share(previous), uniform[:, late].mean())
+    return AttentionMass(share(same[:, None]), share(previous), uniform[:, late].mean())

@@ -5,7 +5,6 @@ whatever the run itself trains on: so runs with other biases, curricula or numbe
 """
 
 import dataclasses
-import re
 from typing import Any
 
 import gin
@@ -13,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.models.sequence_model import COMPARISONS
+from gpicl_flax.models.sequence_model import COMPARISONS, compared
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -113,13 +111,13 @@ def _make_diagnose(model, tasks: TaskDistribution, form: ProjectionForm, mesh, n
             losses, correct = sequence_losses(logits, labels)
             return losses.mean(), (correct[:, -1].mean(), kept.get(COMPARISONS, {}))
 
-        (loss, (accuracy, compared)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        (loss, (accuracy, shown)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         norms = {name: optax.tree.norm(part) for name, part in _parts(grads).items()}
         return {
             "unseen_loss": loss,
             "unseen_accuracy_last": accuracy,
             "grad_norms": norms,
-        } | _compare(compared, inputs, labels)
+        } | _compare(shown, inputs, labels)
 
     stacked = over_members(diagnose, num_members, in_axes=(0, 0, None, 1))
     return jax.jit(lambda *arguments: partitioning.constrain_replicated(mesh, stacked(*arguments)))
@@ -134,13 +132,9 @@ def _parts(grads) -> dict[str, list[jax.Array]]:
     return parts
 
 
-def _compare(compared, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+def _compare(shown, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """What the layers that show their queries and keys compare, [layers, heads]."""
-    arrays = {path: array.astype(jnp.float32) for path, array in traverse_util.flatten_dict(compared).items()}
-    layers = sorted(
-        {path[:-1] for path in arrays}, key=lambda path: [int(n) for n in re.findall(r"\d+", "/".join(path))]
-    )
-    pairs = {layer: (arrays[*layer, "query"], arrays[*layer, "key"]) for layer in layers}
+    pairs = compared(shown)
     if not pairs:
         return {}
     results = {"matching_score": jnp.stack([comparisons.matching_score(*pair, inputs) for pair in pairs.values()])}

@@ -52,6 +52,13 @@ def test_survival_curves_fall_where_runs_leave(plateaus):
     assert chart.numbers.query("intervention == 'matched'")["share"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
 
 
+def test_survival_curves_of_three_panels_leave_no_empty_one(make_run, tmp_path):
+    for number, dataset in enumerate(("digits", "mnist", "random")):
+        make_run(tmp_path / dataset, left_at=20 * (number + 1), base_dataset={"name": dataset})
+    drawn = survival_curves.draw(study.load(tmp_path), BY_TRAINING_LOSS)
+    assert [axes.get_title() for axes in drawn.figure.axes] == ["digits", "mnist", "random"]
+
+
 def test_survival_by_unseen_tasks_has_its_own_steps(plateaus):
     (axes,) = survival_curves.draw(plateaus, BY_UNSEEN_TASKS).figure.axes
     (matched,) = lines(axes, color=COLOURS[0], drawstyle="steps-post")

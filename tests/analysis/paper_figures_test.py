@@ -142,6 +142,14 @@ def test_accuracy_within_a_sequence(load, make_curve):
     assert last.loc[("other", "other"), ["low", "high"]].tolist() == pytest.approx([0.35, 0.45])  # of its sequences
 
 
+def test_panels_are_in_the_order_of_their_numbers(load, make_curve):
+    evaluation = {100: [make_curve("unseen")]}
+    config = "Run.model = @Transformer()\nTransformer.key_size = {}"
+    of = load(*({"evaluations": evaluation, "config": config.format(size)} for size in (16, 4, 1)))
+    titles = [axes.get_title() for axes in within_sequence.draw(of).figure.axes]
+    assert [title.split()[-1] for title in titles] == ["1", "4", "16"]
+
+
 def by_tasks(make_curve, *points, **facts):
     """Runs by (number of tasks, first and last accuracy on seen tasks, last on unseen tasks and on another base dataset)."""
     for num_tasks, first, seen, unseen, other in points:

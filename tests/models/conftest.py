@@ -32,7 +32,7 @@ def random_params():
     return draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick_jit():
     """jax.jit without the optimisations that cost most of the time of compiling."""
     return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -57,17 +57,17 @@ def test_all_of_them_are_here():
     assert {type(model) for model in MODELS.values()} == set(catalogue.MODELS)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(scope="module", params=MODELS)
 def name(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(name):
     return MODELS[name]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data_and_params(model, quick_jit):
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
@@ -77,7 +77,7 @@ def data_and_params(model, quick_jit):
     return inputs, labels, params
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model_and_logits(model, data_and_params):
     inputs, labels, params = data_and_params
     rngs = {"learner": jax.random.key(1)}
@@ -141,7 +141,7 @@ def test_a_context_that_was_read_once_answers_queries(model, data_and_params, mo
     check_answers(encode, answer, model_and_logits[-1], inputs, labels)
 
 
-@pytest.mark.parametrize("name", ["aligned_transformer", "lstm"])
+@pytest.mark.parametrize("name", ["aligned_transformer", "lstm"], scope="module")
 def test_a_model_with_a_forward_pass_alone_reads_again(model, data_and_params, model_and_logits, quick_jit):
     inputs, labels, params = data_and_params
     encode = functools.partial(SequenceModel.encode, model)
@@ -149,7 +149,7 @@ def test_a_model_with_a_forward_pass_alone_reads_again(model, data_and_params, m
     check_answers(encode, answer, model_and_logits[-1], inputs, labels)
 
 
-@pytest.mark.parametrize("name", ["lstm"])
+@pytest.mark.parametrize("name", ["lstm"], scope="module")
 def test_a_context_without_a_length_is_read_whole(model, data_and_params, model_and_logits):
     inputs, labels, params = data_and_params
     context = model.apply(params, inputs[:, :-1], labels[:, :-1], method="encode")

@@ -48,6 +48,7 @@ def test_training_does_not_see_the_test_split(start, config, tmp_path):
         assert curve["loss"] != other["loss"]  # ... while the meta-test sees nothing else
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")  # 1e39 is no float32
 @pytest.mark.parametrize("learning_rate", [1e30, 1e39])  # the second spoils the parameters in one step
 def test_a_diverged_run_says_so_and_is_not_started_again(start, config, tmp_path, learning_rate):
     folder = RunFolder(tmp_path / "diverged")

@@ -100,8 +100,7 @@ def test_worker_processes_do_not_change_the_data(gather):
     assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("gather", [False, True])
+@pytest.mark.parametrize(("gather", "num_workers"), [(False, 0), (True, 0), (True, 2)])
 def test_members_of_a_stack_have_the_batches_of_single_runs(gather, num_workers):
     unbounded = dataclasses.replace(TASKS, num_tasks=None)
     streams = [Stream(TASKS, 0), Stream(TASKS, 7, start_step=4), Stream(unbounded, 1)]
