@@ -36,6 +36,17 @@ class Study:
         """The runs that ended so, of those that say what they are."""
         return self.table[(self.table["ended"] == marker) & self.table["model"].notna()]
 
+    def tested(self) -> pd.DataFrame:
+        """The runs that are done, and those that have not ended but were meta-tested on the way: their `progress` says at what step
+        of how many; it is '' for those that are done."""
+        under_way = self.table["ended"].isna() & self.table["evaluated_at"].notna() & self.table["model"].notna()
+        table = pd.concat([self.ended(), self.table[under_way]]).sort_index()
+        progress = [
+            f"after {at:,.0f} of {steps:,.0f} steps" if going else ""
+            for at, steps, going in zip(table["evaluated_at"], table["steps"], under_way[table.index], strict=True)
+        ]
+        return table.assign(progress=progress)
+
     def final(self) -> pd.DataFrame:
         """The last evaluation of every run that is done: a row a curve, `evaluations.NUMBERS` beside the run's own columns.
 

@@ -16,10 +16,12 @@ def numbers(study: Study) -> pd.DataFrame:
     """A row for each base_dataset trained on, condition, test_dataset, tasks and position (from 0: the examples seen before):
     mean, low, high, runs.
 
-    Seen tasks only of the base dataset trained on. Conditions with more tasks come first.
+    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended count with
+    their last meta-test, as a condition of their own.
     """
-    runs = study.ended()
-    runs = runs.assign(condition=conditions(runs, ["base_dataset"]))
+    runs = study.tested()
+    condition = conditions(runs, ["base_dataset"])
+    runs = runs.assign(condition=[", ".join(filter(None, both)) for both in zip(condition, runs["progress"], strict=True)])
     rows = runs[["run_id", "base_dataset", "condition", "num_tasks"]].merge(study.curves, on="run_id")
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     parts = []
@@ -46,7 +48,7 @@ def draw(study: Study) -> Chart:
     """A panel for each base dataset trained on, a curve for each tested on."""
     table = numbers(study)
     lacks = chart.missing(
-        {"runs that are done, meta-tested on sequences of at least two examples": bool((table["position"] > 0).any())}
+        {"runs that were meta-tested on sequences of at least two examples": bool((table["position"] > 0).any())}
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -76,5 +78,5 @@ def draw(study: Study) -> Chart:
 
 def _chance(study: Study) -> float | None:
     """Of guessing, where all runs have the same number of classes."""
-    classes = study.ended()["num_classes"].dropna().unique()
+    classes = study.tested()["num_classes"].dropna().unique()
     return 1 / classes[0] if len(classes) == 1 else None

@@ -79,7 +79,7 @@ def test_what_a_figure_lacks_is_one_line(figure, load, make_run, make_curve, tmp
     """Runs that have begun, that diverged, without facts or with too few, without evaluations."""
     make_run(tmp_path / "no_facts").facts.unlink()
     evaluations = {step: [make_curve("unseen")] for step in (50, 100)}
-    make_run(tmp_path / "few_facts", num_classes=None, ended=None, evaluations=evaluations)
+    make_run(tmp_path / "few_facts", model=None, num_classes=None, ended=None, evaluations=evaluations)
     of = load(
         {"ended": None, "num_tasks": 16, "steps": 0, "evaluations": {}},
         {"ended": "DIVERGED", "num_tasks": 256, "model": "LSTM", "left_at": None},
@@ -140,6 +140,16 @@ def test_accuracy_within_a_sequence(load, make_curve):
     margin = 12.7062 * math.sqrt(2 * 0.1**2 / 1) / math.sqrt(2)  # Student's quantile of one degree of freedom
     assert last.loc[("digits", "digits"), "high"] == pytest.approx(0.4 + margin, abs=1e-4)
     assert last.loc[("other", "other"), ["low", "high"]].tolist() == pytest.approx([0.35, 0.45])  # of its sequences
+
+
+def test_a_run_that_has_not_ended_is_shown_at_its_last_meta_test(load, make_curve):
+    evaluations = {100: [make_curve("unseen", last=0.3)], 200: [make_curve("unseen", last=0.6)]}
+    one = {"evaluations": evaluations, "steps": 1000, "ended": None}
+    of = load({"evaluations": {1000: [make_curve("unseen", last=0.8)]}, "steps": 1000}, one, {**one, "ended": "DIVERGED"})
+    done, under_way = within_sequence.draw(of).figure.axes
+    assert under_way.get_title() == "trained on digits\nafter 200 of 1,000 steps"
+    assert drawn(under_way, "unseen tasks, digits")[1][-1] == pytest.approx(0.6)
+    assert drawn(done, "unseen tasks, digits")[1][-1] == pytest.approx(0.8)
 
 
 def test_panels_are_in_the_order_of_their_numbers(load, make_curve):
