@@ -8,7 +8,10 @@ import pandas as pd
 import scipy.stats
 
 CONFIDENCE = 0.95
-WORDS = "Means over runs that differ in their seeds, with Student's 95% intervals; of a single run with Wilson's over its sequences."
+WORDS = (
+    "Means over runs that differ in their seeds, with Student's 95% intervals, or those of their sequences together if they are "
+    "wider; of a single run with Wilson's over its sequences."
+)
 
 
 def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,14 +22,22 @@ def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """`of_runs`; of one run its own interval over sequences, between `low` and `high`, which are [n, ...] as well."""
-    return of_runs(values) if len(values) > 1 else (values[0], low[0], high[0])
+    """`of_runs`; of one run its own interval over sequences, between `low` and `high`, which are [n, ...] as well.
+
+    Two runs can be alike by chance: an interval is no narrower than what all their sequences together allow.
+    """
+    if len(values) == 1:
+        return values[0], low[0], high[0]
+    mean, student, _ = of_runs(values)
+    margin = np.maximum(mean - student, (high - low).mean(axis=0) / 2 / len(values) ** 0.5)
+    return mean, mean - margin, mean + margin
 
 
 def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     """The mean of a column over the rows, each of another run, that have the same keys.
 
-    Its own interval is in the columns of its name with _low and _high; without them a single run has none.
+    Its own interval is in the columns of its name with _low and _high; without them a single run has none. See
+    `of_runs_or_sequences` for the intervals.
 
     Returns:
       The keys, mean, low, high, and how many runs; in the order of the keys.
@@ -37,6 +48,8 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     found = groups[number].agg(mean="mean", runs="count")
     margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found["runs"] - 1) * groups[number].sem()
     several = found["runs"] > 1
+    own_margin = (groups["_high"].mean() - groups["_low"].mean()) / 2 / found["runs"] ** 0.5
+    margin = np.fmax(margin, own_margin)  # a run may have no interval of its own
     found["low"] = (found["mean"] - margin).where(several, groups["_low"].first())
     found["high"] = (found["mean"] + margin).where(several, groups["_high"].first())
     return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]

@@ -21,7 +21,9 @@ def numbers(study: Study) -> pd.DataFrame:
     """
     runs = study.tested()
     condition = conditions(runs, ["base_dataset"])
-    runs = runs.assign(condition=[", ".join(filter(None, both)) for both in zip(condition, runs["progress"], strict=True)])
+    runs = runs.assign(
+        condition=[", ".join(filter(None, both)) for both in zip(condition, runs["progress"], strict=True)]
+    )
     rows = runs[["run_id", "base_dataset", "condition", "num_tasks"]].merge(study.curves, on="run_id")
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     parts = []

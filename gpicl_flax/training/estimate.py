@@ -40,7 +40,8 @@ def _flops(jaxpr) -> int:
 
 
 def loop_turns(jaxpr: ClosedJaxpr) -> int:
-    """How often its loops turn, those inside of others every time; one that is unrolled by n, an n-th as often."""
+    """How often its loops turn, those inside of others every time; one that is unrolled by n, an n-th as often, and not at
+    all if that is all of it."""
     return _turns(jaxpr.jaxpr)
 
 
@@ -50,7 +51,8 @@ def _turns(jaxpr) -> int:
         inner = sum(map(_turns, _parts(equation)))
         if equation.primitive.name == "scan":
             length, unroll = equation.params["length"], equation.params["unroll"]
-            inner = -(-length // unroll) + length * inner
+            own = 0 if unroll > 1 and unroll >= length else -(-length // unroll)
+            inner = own + length * inner
         total += inner
     return total
 

@@ -145,7 +145,9 @@ def test_accuracy_within_a_sequence(load, make_curve):
 def test_a_run_that_has_not_ended_is_shown_at_its_last_meta_test(load, make_curve):
     evaluations = {100: [make_curve("unseen", last=0.3)], 200: [make_curve("unseen", last=0.6)]}
     one = {"evaluations": evaluations, "steps": 1000, "ended": None}
-    of = load({"evaluations": {1000: [make_curve("unseen", last=0.8)]}, "steps": 1000}, one, {**one, "ended": "DIVERGED"})
+    of = load(
+        {"evaluations": {1000: [make_curve("unseen", last=0.8)]}, "steps": 1000}, one, {**one, "ended": "DIVERGED"}
+    )
     done, under_way = within_sequence.draw(of).figure.axes
     assert under_way.get_title() == "trained on digits\nafter 200 of 1,000 steps"
     assert drawn(under_way, "unseen tasks, digits")[1][-1] == pytest.approx(0.6)

@@ -76,9 +76,13 @@ def test_a_row_for_each_test_and_columns_for_both_sizes(make_sizes):
 def test_intervals_are_over_seeds_or_else_over_sequences(make_sizes):
     table = configurations.table(study.load(make_sizes(by_state, seeds=3)))
     row = table.query("architecture == 'LSTM' and state_size_paper == 16 and tasks == 'seen'").iloc[0]
-    expected = scipy.stats.ttest_1samp([by_state(16, 0, seed) for seed in range(3)], 0).confidence_interval()
+    values = [by_state(16, 0, seed) for seed in range(3)]
+    margin = scipy.stats.ttest_1samp(values, 0).confidence_interval().high - sum(values) / 3
+    margin = max(margin, 0.05 / 3**0.5)  # of the sequences together
     assert (row["seeds"], row["interval"]) == (3, "seeds")
-    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((expected.low, expected.high))
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(
+        (row["accuracy"] - margin, row["accuracy"] + margin)
+    )
     for path in make_sizes(by_state).glob("*_[12]"):
         (path / "DONE").unlink()
     of = study.load(path.parent)

@@ -31,9 +31,12 @@ def test_a_scan_counts_as_often_as_it_turns_also_inside_of_another():
 
 def test_an_unrolled_loop_turns_less_often_and_costs_the_same():
     matrix = jnp.zeros((4, 4))
-    traced = jaxpr(lambda x: jax.lax.scan(lambda x, _: (x @ matrix, None), x, length=10, unroll=4)[0], matrix)
-    assert estimate.loop_turns(traced) == 3
-    assert estimate.matmul_flops(traced) == 10 * 2 * 4**3
+    for unroll, turns in ((1, 10), (4, 3), (10, 0)):
+        traced = jaxpr(
+            lambda x, n=unroll: jax.lax.scan(lambda x, _: (x @ matrix, None), x, length=10, unroll=n)[0], matrix
+        )
+        assert estimate.loop_turns(traced) == turns
+        assert estimate.matmul_flops(traced) == 10 * 2 * 4**3
 
 
 def test_of_branches_one_is_counted():
