@@ -24,7 +24,7 @@ help:
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
 	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
 	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
-	@echo "make learner          meta-train the learner that comes with the package anew (some ten minutes)"
+	@echo "make learner          meta-train the learner that comes with the package anew (on MNIST; minutes on a GPU)"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 
@@ -104,7 +104,7 @@ benchmark-classifiers: install
 
 learner: install
 	$(BIN)/gpicl train --gin_file gin/learner.gin --workdir runs/learner
-	$(BIN)/gpicl export runs/learner gpicl_flax/learners/digits --half
+	$(BIN)/gpicl export runs/learner gpicl_flax/learners/mnist --half
 
 clean:
 	rm -rf $(VENV) runs/quickstart

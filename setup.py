@@ -33,7 +33,7 @@ setuptools.setup(
         "gpicl_flax.gin.scale.parts": "gin/scale/parts",
     },
     package_data={
-        "gpicl_flax": ["learners/digits/*"],
+        "gpicl_flax": ["learners/mnist/*"],
         **{f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
     },
     entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},

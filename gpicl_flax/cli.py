@@ -96,9 +96,10 @@ def parser() -> argparse.ArgumentParser:
         _evaluate,
         "meta-test the newest checkpoint of a run folder anew",
         "Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. With "
-        "other settings than the run's own, the result goes to a file of its own in eval/.",
+        "other settings than the run's own, the result goes to a file of its own in eval/. Of an exported learner, "
+        "the result is only printed.",
     )
-    evaluate.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote")
+    evaluate.add_argument("folder", metavar="FOLDER", help="what `gpicl train` wrote, or `gpicl export`")
     evaluate.add_argument(
         "--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets"
     )
@@ -218,16 +219,23 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.evaluate import evaluate
+    from gpicl_flax import learner
+    from gpicl_flax.analysis import results
+    from gpicl_flax.evaluate import evaluate, evaluate_learner
     from gpicl_flax.records.run_folder import RunFolder
 
+    folder = RunFolder(arguments.folder)
+    if learner.is_exported(folder):
+        found = learner.load(folder.path)
+        evaluation = evaluate_learner(found, arguments.base_datasets, arguments.num_sequences)
+        print(results.accuracies(found.facts, evaluation))
+        return
     bindings = []
     if arguments.base_datasets:
         bindings.append(f"MetaTest.base_datasets = {arguments.base_datasets!r}")
     if arguments.num_sequences is not None:
         bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
     hosts.connect()
-    folder = RunFolder(arguments.folder)
     _show(folder, evaluate(folder, tuple(bindings)))
 
 

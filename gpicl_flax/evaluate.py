@@ -49,18 +49,20 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     return file
 
 
-def evaluate_learner(learner: Learner, base_datasets: Sequence[str], num_sequences: int) -> dict[str, Any]:
-    """Meta-tests a learner, whose run may have no folder any more, on base datasets of a choice; returns what `evaluate` would
-    write.
+def evaluate_learner(
+    learner: Learner, base_datasets: Sequence[str] | None = None, num_sequences: int | None = None
+) -> dict[str, Any]:
+    """Meta-tests a learner, whose run may have no folder any more, as its run was, or on base datasets and a number of sequences
+    of a choice; returns what `evaluate` would write.
 
     Raises:
       UsageError: a base dataset is missing or does not fit.
     """
     run, form = learner.run, learner.projection_form
-    settings = dataclasses.replace(
-        run.meta_test, base_datasets=tuple(base_datasets), num_sequences=num_sequences, sequences_per_task=1
-    )
-    datasets = [run.tasks.load(name) for name in base_datasets]
+    settings = run.meta_test
+    if num_sequences is not None:
+        settings = dataclasses.replace(settings, num_sequences=num_sequences, sequences_per_task=1)
+    datasets = [run.tasks.load(name) for name in base_datasets or run.test_names]
     mesh = MeshShape(data=1).build()
     with jax.set_mesh(mesh), run.precision():
         curves = meta_test(run.model, learner.params, run.tasks, datasets, form, settings, seed=run.seed, mesh=mesh)

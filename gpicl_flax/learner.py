@@ -25,7 +25,7 @@ from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.state import abstract_state
 
-SHIPPED = pathlib.Path(__file__).parent / "learners" / "digits"  # made by `make learner`
+SHIPPED = pathlib.Path(__file__).parent / "learners" / "mnist"  # made by `make learner`
 PARAMETERS = "parameters.npz"
 
 
@@ -130,6 +130,11 @@ def load(path: epath.PathLike | None = None) -> Learner:
     return _load(RunFolder(path)) if path is not None else _shipped()
 
 
+def is_exported(folder: RunFolder) -> bool:
+    """Whether `Learner.save` wrote the folder, and not a run."""
+    return (folder.path / PARAMETERS).exists()
+
+
 @functools.cache
 def _shipped() -> Learner:
     return _load(RunFolder(SHIPPED))
@@ -142,8 +147,7 @@ def _load(folder: RunFolder) -> Learner:
     _check_version(folder, facts)
     config = folder.config.read_text()
     run = _resolve(config)
-    exported = folder.path / PARAMETERS
-    params = _read(exported, run) if exported.exists() else _restore(folder, run)
+    params = _read(folder.path / PARAMETERS, run) if is_exported(folder) else _restore(folder, run)
     return Learner(config, facts, jax.device_put(params), run)
 
 

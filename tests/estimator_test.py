@@ -303,7 +303,7 @@ def test_an_export_is_the_same_learner(lstm, iris, tmp_path):
 
 
 def test_what_is_shipped_is_small():
-    assert sum(file.stat().st_size for file in learner.SHIPPED.iterdir()) < 2**20
+    assert sum(file.stat().st_size for file in learner.SHIPPED.iterdir()) < 5e6
 
 
 def test_the_snippet_of_the_readme(capsys):

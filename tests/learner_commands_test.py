@@ -59,6 +59,15 @@ def test_predictions_of_npz_files_with_an_exported_run(quick, tmp_path, capsys):
     assert cli.main(["export", run, str(out)]) == 0
     assert {file.name for file in out.iterdir()} == {"config.gin", "run.json", learner.PARAMETERS}
     capsys.readouterr()
+    assert cli.main(["evaluate", run]) == 0
+    of_the_run = capsys.readouterr().out.splitlines()
+    assert cli.main(["evaluate", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) > 2 and printed == of_the_run[1:-1]  # less the plateau and the picture
+    assert {file.name for file in out.iterdir()} == {"config.gin", "run.json", learner.PARAMETERS}
+    assert cli.main(["evaluate", str(out), "--num_sequences", "0"]) == 2
+    assert "num_sequences" in capsys.readouterr().err
+    capsys.readouterr()
     files = ["--context", str(tmp_path / "context.npz"), "--queries", str(tmp_path / "queries.npz")]
     printed = []
     for checkpoint in (run, str(out)):

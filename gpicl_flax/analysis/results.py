@@ -10,19 +10,22 @@ from gpicl_flax.records.run_folder import RunFolder
 
 def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
     """A table of a meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
-    facts = folder.read_facts()
     lines = [plateau_sentence(folder)]
     if evaluation is not None:
-        last = facts["sequence_length"]
-        header = ("meta-test accuracy", "example 1", f"example {last}")
-        rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
-        lines.append(text_table.render(rows))
-        sequences = evaluation["curves"][0]["num_sequences"]
-        lines.append(
-            f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
-            f"chance is {1 / facts['num_classes']:.1%})"
-        )
+        lines.append(accuracies(folder.read_facts(), evaluation))
     return "\n".join(lines)
+
+
+def accuracies(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """A meta-test of what a run.json describes, as a table."""
+    header = ("meta-test accuracy", "example 1", f"example {facts['sequence_length']}")
+    rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
+    sequences = evaluation["curves"][0]["num_sequences"]
+    return (
+        f"{text_table.render(rows)}\n"
+        f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
+        f"chance is {1 / facts['num_classes']:.1%})"
+    )
 
 
 def plateau_sentence(folder: RunFolder) -> str:

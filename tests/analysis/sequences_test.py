@@ -15,6 +15,8 @@ from gpicl_flax.analysis.chart import COLOURS
 from gpicl_flax.config import parse
 from gpicl_flax.evaluate import evaluate_learner
 from gpicl_flax.run import Run
+from gpicl_flax.tasks import input_space
+from gpicl_flax.tasks.images import grey_values
 
 COUNT, T = 5, 12
 
@@ -29,7 +31,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def drawn(shipped):
-    return sequences.unseen(shipped, shipped.run.tasks.load(), COUNT)
+    return sequences.unseen(shipped, shipped.run.tasks.load("digits"), COUNT)
 
 
 @pytest.fixture
@@ -59,29 +61,32 @@ def test_predictions_along_the_sequences_are_those_of_the_meta_test(shipped, dra
         np.take_along_axis(sequences.probabilities(shipped, drawn), drawn.labels[..., None], axis=-1)[..., 0]
     )
     np.testing.assert_allclose(losses.mean(axis=0), curve["loss"], rtol=1e-4)
-    assert (evaluation["step"], curve["num_sequences"]) == (2000, COUNT)
+    assert (evaluation["step"], curve["num_sequences"]) == (shipped.facts["steps"], COUNT)
     (axes,) = learning_curve.chart_of(shipped, evaluation).figure.axes
     assert any(np.array_equal(line.get_ydata(), curve["accuracy"]) for line in axes.get_lines())
 
 
 def test_images_are_test_examples_and_labels_a_permutation_of_theirs(shipped, drawn):
-    test = shipped.run.tasks.load().test
-    labels_of = {image.tobytes(): label for image, label in zip(test.inputs, test.labels, strict=True)}
-    raw = np.rint(drawn.images * 255).astype(np.uint8).reshape(COUNT, T, -1)
+    dataset = shipped.run.tasks.load("digits")
+    grow = input_space.growth(dataset.stored_shape, dataset.input_shape)
+    test_images = np.asarray(grow(grey_values(dataset.test.inputs)))
     permutations = []
-    for images, labels in zip(raw, drawn.labels, strict=True):
-        pairs = {(labels_of[image.tobytes()], label) for image, label in zip(images, labels, strict=True)}
+    for images, labels in zip(drawn.images.reshape(COUNT, T, -1), drawn.labels, strict=True):
+        distances = np.abs(images[:, None] - test_images).max(axis=-1)
+        nearest = distances.argmin(axis=1)
+        assert distances.min(axis=1).max() < 1e-5 and len(set(nearest)) == T
+        pairs = set(zip(dataset.test.labels[nearest].tolist(), labels.tolist(), strict=True))
         assert len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs})
         permutations.append(frozenset(pairs))
     assert len(set(permutations)) == COUNT
-    assert drawn.images.shape == (COUNT, T, 8, 8) and len({image.tobytes() for image in raw[0]}) == T
+    assert drawn.images.shape == (COUNT, T, 14, 14)
 
 
 def test_attention_is_the_softmax_of_queries_and_keys_in_numpy(shipped, drawn):
     weights = sequences.attention(shipped, drawn)
-    assert list(weights) == ["block_0", "block_1"]
+    assert list(weights) == ["block_0", "block_1", "block_2"]
     for heads in weights.values():
-        assert heads.shape == (COUNT, 1, T, T)
+        assert heads.shape == (COUNT, 8, T, T)
         np.testing.assert_allclose(heads.sum(axis=-1), 1, rtol=1e-5)
         assert (heads[..., ~np.tri(T, dtype=bool)] == 0).all()
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(shipped.params))
@@ -135,10 +140,12 @@ def test_the_picture_of_predictions_shows_every_example_and_what_was_said_of_it(
 
 def test_maps_of_attention_are_of_the_sequence_that_is_asked_for(shipped, drawn):
     chart = attention.draw(shipped, drawn, 3)
-    maps = [axes.images[0].get_array() for axes in chart.figure.axes if axes.images]
-    seen = np.tri(T, dtype=bool)
-    for shown, heads in zip(maps, sequences.attention(shipped, drawn).values(), strict=True):
-        np.testing.assert_array_equal(shown[seen], heads[3, 0][seen])
+    maps = {axes.get_title(): axes.images[0].get_array() for axes in chart.figure.axes if axes.images}
+    seen, weights = np.tri(T, dtype=bool), sequences.attention(shipped, drawn)
+    assert len(maps) > 1
+    for title, shown in maps.items():
+        layer, head = title.split(", head ")
+        np.testing.assert_array_equal(shown[seen], weights[layer][3, int(head)][seen])
         assert np.isnan(np.asarray(shown.filled(np.nan))[~seen]).all()
 
 
