@@ -1,0 +1,59 @@
+"""The runs that are kept in results/ can be read, and docs/results.md says what they say."""
+
+import pathlib
+
+import pandas as pd
+import pytest
+
+from gpicl_flax import learner
+from gpicl_flax.analysis import insights, results, study, within_sequence
+from gpicl_flax.records.run_folder import RunFolder
+
+ROOT = pathlib.Path(__file__).parent.parent
+TEXT = (ROOT / "docs/results.md").read_text()
+SWEEPS = ["fig3", "fig3_32x32x3", "fig4", "fig9", "state_size", "table2", "without_warm_up"]
+
+
+@pytest.fixture(scope="module", params=SWEEPS)
+def runs(request):
+    return study.load(ROOT / "results" / request.param)
+
+
+def test_runs_are_whole_and_small(runs):
+    assert (runs.table["gaps"] == "").all() and runs.table["evaluated_at"].notna().all()
+    for path in (path for folder in runs.folders for path in pathlib.Path(folder.path).rglob("*")):
+        assert path.is_dir() or path.suffix in ("", ".gin", ".json", ".jsonl") and path.stat().st_size < 5e5
+
+
+def test_accuracies_of_fig_3_are_those_of_the_text():
+    last = within_sequence.numbers(study.load(ROOT / "results/fig3")).query("position == 99 and tasks == 'unseen'")
+    assert len(last) == 8
+    for row in last.itertuples():
+        if row.runs != 2 or row.test_dataset == "my_mnist":
+            assert f"{row.mean:.1%} [{row.low:.1%}, {row.high:.1%}]" in TEXT
+        else:
+            assert f"{row.mean:.1%} (" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("number", "sweep", "find"),
+    [
+        (1, "fig3", insights.black_boxes),
+        (2, "fig4", insights.augmentations),
+        (3, "fig4", insights.transitions),
+        (4, "state_size", insights.large_state),
+    ],
+)
+def test_verdicts_are_those_of_the_text(number, sweep, find):
+    found = find(study.load(ROOT / "results" / sweep))
+    (row,) = (line for line in TEXT.splitlines() if line.startswith(f"| {number}. "))
+    assert f"| {found.verdict} |" in row and f"results/{sweep}" in row
+
+
+def test_the_card_is_of_the_learner_that_ships():
+    card, shipped = (learner.SHIPPED / "CARD.md").read_text(), learner.load()
+    assert f"{shipped.facts['parameters']:,} parameters, state size {shipped.facts['state_size_paper']:,}" in card
+    assert f"{shipped.facts['steps']:,} steps of {shipped.facts['task_batch_size']} sequences" in card
+    kept = pd.read_json(ROOT / "results/learner/metrics.jsonl", lines=True)
+    assert kept["step"].iloc[-1] == shipped.facts["steps"]
+    assert results.plateau_sentence(RunFolder(ROOT / "results/learner")).startswith("The plateau was left by step")
