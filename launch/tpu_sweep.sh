@@ -41,7 +41,7 @@ include, travel with the start-up script.
 What to run
   --workdir FOLDER          gs://BUCKET/FOLDER, or an absolute path that all hosts mount; with --engine local a folder here
                             (default: runs/ and the name of the gin file)
-  --scale NAME              adds gin/scale/NAME.gin as the last gin file: cpu, laptop
+  --scale NAME              adds gin/scale/NAME.gin as the last gin file: cpu, gpu, laptop
   --gin_bindings 'A = B'    one more binding; repeat it (in the environment: one a line)
   --only PATTERN            only points whose run id contains what the shell pattern describes
   --stack auto|N|off        as in gpicl sweep
