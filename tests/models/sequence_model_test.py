@@ -57,32 +57,42 @@ def test_all_of_them_are_here():
     assert {type(model) for model in MODELS.values()} == set(catalogue.MODELS)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(params=MODELS)
 def name(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(name):
     return MODELS[name]
 
 
 @pytest.fixture(scope="module")
-def data_and_params(model, quick_jit):
-    rng = np.random.default_rng(0)
-    inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
-    params = nn.unbox(quick_jit(model.init)(jax.random.key(0), inputs, labels))
-    # As after some training: the zeros of a matched start let the first input pass unseen.
-    params = jax.tree.map(lambda x: x + 0.01 * rng.normal(size=x.shape).astype(np.float32), params)
-    return inputs, labels, params
+def made(quick_jit):
+    """By name: data and parameters of a model, and its logits as a function of data; each made once."""
+
+    @functools.cache
+    def make(name):
+        rng, model = np.random.default_rng(0), MODELS[name]
+        inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
+        params = nn.unbox(quick_jit(model.init)(jax.random.key(0), inputs, labels))
+        # As after some training: the zeros of a matched start let the first input pass unseen.
+        params = jax.tree.map(lambda x: x + 0.01 * rng.normal(size=x.shape).astype(np.float32), params)
+        rngs = {"learner": jax.random.key(1)}
+        apply = jax.jit(lambda inputs, labels: model.apply(params, inputs, labels, rngs=rngs))
+        return (inputs, labels, params), (inputs, labels, apply)
+
+    return make
 
 
-@pytest.fixture(scope="module")
-def model_and_logits(model, data_and_params):
-    inputs, labels, params = data_and_params
-    rngs = {"learner": jax.random.key(1)}
-    apply = jax.jit(lambda inputs, labels: model.apply(params, inputs, labels, rngs=rngs))
-    return inputs, labels, apply
+@pytest.fixture
+def data_and_params(name, made):
+    return made(name)[0]
+
+
+@pytest.fixture
+def model_and_logits(name, made):
+    return made(name)[1]
 
 
 def changes(after, before):
