@@ -3,8 +3,8 @@
     python benchmarks/classifiers.py [--checkpoint FOLDER] [--repeats N]
 
 Of each data set that scikit-learn ships, examples are drawn at random, stratified; the others are queries. All classifiers get
-the same ones. Of digits, examples and queries are those of the test split, for learners that were trained on the other
-(gin/quickstart.gin); the one that comes with the package has seen neither. It also gets 500 random Fourier features of the standardised ones,
+the same ones. Those of digits are of the test split, for learners that were trained on the other one (gin/quickstart.gin);
+the learner that comes with the package has seen neither. It also gets 500 random Fourier features of the standardised ones,
 scikit-learn's RBFSampler with the gamma that depends on the number of features alone. The other classifiers get standardised
 features, except on digits, where they do better without.
 """

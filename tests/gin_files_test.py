@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from gpicl_flax.config import parse
+from gpicl_flax.config import parse, parse_text
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.run import Run, Start, execute
@@ -110,3 +110,23 @@ def test_state_size_gin_lists_the_sizes_of_every_model():
     assert ("DeltaNet", 3_494_890, 32_768, 32_768) in sizes
     assert ("MLP", 1_261_578, 0, 0) in sizes
     assert len(sizes) == 36
+
+
+@pytest.mark.slow
+def test_a_warm_up_keeps_the_memory_of_a_matched_outer_product_lstm(tmp_path):
+    (point,) = (point for point in grid.points(parse(["gin/small_sweep.gin"])) if "_size=96_" in point.run_id)
+    schedule = [
+        key for key in point.config.bindings if "warmup_constant_schedule" in key or key == "adam.learning_rate"
+    ]
+    short = ["Training.steps = 20", "Training.checkpoint_period = 20", "MetaTest.num_sequences = 8"]
+    losses = []
+    for less, more in (([], []), (schedule, ["adam.learning_rate = 2e-3"])):
+        less = [*less, *(binding.split(" = ")[0] for binding in short)]
+        config, folder = (
+            parse_text(point.config.without(*less).text, [*more, *short]),
+            RunFolder(tmp_path / str(len(less))),
+        )
+        execute(Start(config, folder), StopRequest())
+        losses.append(json_lines.read(folder.metrics)[-1]["loss"])
+    kept, lost = losses
+    assert kept < 2.27 and lost > 2.3  # chance is 2.303

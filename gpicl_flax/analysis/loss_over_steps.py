@@ -82,8 +82,9 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
 
 
 def _plateau(study: Study) -> str:
-    """The median length of the plateau, of as many settings as there are."""
-    known = BY_TRAINING_LOSS.known(study.table.dropna(subset=["model"]))
+    """The median length of the plateau, of as many settings as there are; of runs without bias, as in Fig 7: with one, the training
+    loss falls at once."""
+    known = BY_TRAINING_LOSS.known(study.table.dropna(subset=["model"]).query("permute_labels_prob == 1"))
     parts = [survival.median(BY_TRAINING_LOSS.lengths(runs)) for _, runs in known.groupby(conditions(known, ()))]
     steps = sorted(part.steps for part in parts)
     if not steps:

@@ -209,6 +209,9 @@ def test_losses_over_the_training(load, make_curve):
     np.testing.assert_allclose(drawn(whole, "training"), [range(10, 101, 10), [2.25] * 4 + [1.5] * 6])
     assert zoom.get_ylim() == pytest.approx((2.25, 2.40))
     assert chart.ours == {"plateau_steps": "50 steps"}
+    biased = {"evaluations": evaluations(2.2), "permute_labels_prob": 0.1, "left_at": 30}
+    of = load({"evaluations": evaluations(2.2)}, biased)
+    assert loss_over_steps.draw(of).ours == {"plateau_steps": "50 steps"}  # a bias ends it early
 
 
 def test_the_plateau_is_near_chance_also_for_other_numbers_of_classes(load, make_curve):
