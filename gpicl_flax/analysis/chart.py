@@ -110,13 +110,17 @@ def title(axes: Axes, what: str, condition: str) -> None:
 
 
 def legend(figure: Figure, where: str = "outside lower center", columns: int = 4, extra: Sequence = ()) -> None:
-    """One legend for all axes, with every label once, and with more handles."""
+    """One legend for all axes, with every label once, and with more handles; in fewer columns if so many are too wide."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     found |= {handle.get_label(): handle for handle in extra}
-    figure.legend(found.values(), found.keys(), loc=where, frameon=False, ncols=columns)
+    for count in range(columns, 0, -1):
+        made = figure.legend(found.values(), found.keys(), loc=where, frameon=False, ncols=count)
+        if count == 1 or made.get_window_extent().width <= figure.bbox.width:
+            return
+        made.remove()
 
 
 def line_styles(interventions: Sequence[str], baseline: str) -> dict[str, dict]:

@@ -59,6 +59,11 @@ BY_UNSEEN_TASKS = Rule("unseen", "unseen_plateau_steps", "unseen_plateau_left", 
 RULES = (BY_UNSEEN_TASKS, BY_TRAINING_LOSS)  # the first also compares runs that train on other tasks
 
 
+def rule_of(table: pd.DataFrame) -> Rule:
+    """The first of RULES by which some run of a table has a length."""
+    return next((rule for rule in RULES if len(rule.known(table))), BY_TRAINING_LOSS)
+
+
 def grouped(table: pd.DataFrame) -> pd.DataFrame:
     """A table of runs with three more columns, which are missing for runs whose facts are.
 
@@ -83,20 +88,22 @@ def grouped(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def conditions(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
+def conditions(table: pd.DataFrame, axes: Sequence[str], *, across_tasks: bool = False) -> pd.Series:
     """In words, what tells runs apart that have the same values in the columns `axes`, besides their seeds.
 
     Runs with the same values there and the same condition are repetitions of each other. What does not vary among runs that
-    would pass for repetitions is not named; '' if nothing does.
+    would pass for repetitions is not named; '' if nothing does. `across_tasks`: runs of one condition are also alike but for
+    their number of tasks, which is no axis and is not named, so that they can be compared by it.
     """
     keys = [table[axis].astype(str) for axis in axes]
+    unnamed = ("num_tasks", "label_num_tasks", "binding_TaskDistribution.num_tasks") if across_tasks else ()
     condition = pd.Series("", index=table.index, dtype=object)
     for column in ("label_intervention", *(x for x in table if x.startswith("label_")), *_WORDS):
-        if column in table and column not in (*axes, "label_seed") and not _is_note(table, column):
+        if column in table and column not in (*axes, *unnamed, "label_seed") and not _is_note(table, column):
             before, after = _WORDS.get(column, ("", ""))
             values = _numbers(table[column]) if pd.api.types.is_numeric_dtype(table[column]) else table[column]
             condition = _divided(condition, before + values.astype(object) + after, *keys)
-    for column in table:
+    for column in table.columns.difference(unnamed, sort=False):
         if column.startswith("binding_") and not column.removeprefix("binding_").startswith(_NO_CONDITION):
             values = column.rpartition(".")[2] + " = " + table[column]
             condition = _divided(condition, values, *keys)
@@ -172,7 +179,7 @@ def natural(text: str) -> list[tuple[str, float]]:
 
 def in_order(table: pd.DataFrame) -> list[str]:
     """The interventions of a grouped table: the baseline, then the others from the shortest plateau to the longest."""
-    rule = next((rule for rule in RULES if len(rule.known(table))), BY_TRAINING_LOSS)
+    rule = rule_of(table)
     keys = {}
     for name, runs in table.groupby("intervention"):
         known = rule.known(runs)

@@ -29,8 +29,8 @@ def numbers(study: Study) -> pd.DataFrame:
     """
     rows = study.final().dropna(subset=["num_tasks"])
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
-    axes = ["model", "base_dataset", "tasks", "test_dataset", "num_tasks"]
-    rows = rows.assign(condition=conditions(rows, axes))
+    axes = ["model", "base_dataset", "tasks", "test_dataset"]
+    rows = rows.assign(condition=conditions(rows, axes, across_tasks=True))
     keys = [*_KIND, "tasks", "test_dataset", "num_tasks"]
     last = intervals.table(rows, keys, "last")[[*keys, "mean"]].rename(columns={"mean": "last"})
     return intervals.table(rows, keys, "gain").merge(last, on=keys)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from gpicl_flax.analysis import chart, intervals, survival
 from gpicl_flax.analysis.chart import BLACK, Chart
-from gpicl_flax.analysis.groups import BY_TRAINING_LOSS, conditions
+from gpicl_flax.analysis.groups import conditions, rule_of
 from gpicl_flax.analysis.study import Study
 
 _PAPER, _NAME, _TITLE = "Figures 7, 9", "loss_over_steps", "Losses over the training"
@@ -82,10 +82,12 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
 
 
 def _plateau(study: Study) -> str:
-    """The median length of the plateau, of as many settings as there are; of runs without bias, as in Fig 7: with one, the training
-    loss falls at once."""
-    known = BY_TRAINING_LOSS.known(study.table.dropna(subset=["model"]).query("permute_labels_prob == 1"))
-    parts = [survival.median(BY_TRAINING_LOSS.lengths(runs)) for _, runs in known.groupby(conditions(known, ()))]
+    """The median length of the plateau, of as many settings as there are; of runs without bias, as in Fig 7, and by unseen tasks where
+    they were measured: the training loss falls before, as its tasks are memorised."""
+    runs = study.table.dropna(subset=["model"]).query("permute_labels_prob == 1")
+    rule = rule_of(runs)
+    known = rule.known(runs)
+    parts = [survival.median(rule.lengths(same)) for _, same in known.groupby(conditions(known, ()))]
     steps = sorted(part.steps for part in parts)
     if not steps:
         return "not known"
@@ -93,4 +95,5 @@ def _plateau(study: Study) -> str:
         f"{x:,.0f}" if math.isfinite(x) else f"more than {max(p.budget for p in parts):,.0f}"
         for x in (steps[0], steps[-1])
     )
-    return f"{low} steps" if low == high else f"{low} to {high} steps, by setting"
+    length = f"{low} steps" if low == high else f"{low} to {high} steps, by setting"
+    return f"{length}, by the {rule.words}"

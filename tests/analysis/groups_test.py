@@ -101,3 +101,23 @@ def test_a_study_is_divided_by_panels_in_the_order_of_the_numbers_of_tasks(make_
 def test_numbers_are_short():
     values = pd.Series([2**13, 1000, 3, 0.1, float("inf")])
     assert values.map(groups.number).tolist() == ["2^13", "1,000", "3", "0.1", "unbounded"]
+
+
+def test_conditions_name_what_axes_do_not(grouped):
+    table = grouped(
+        {"num_tasks": 16, "settings": {"adam.eps": 1e-8}},
+        {"num_tasks": 16, "settings": {"adam.eps": 1e-16}, "ended": None},
+        {"num_tasks": 256, "settings": {"adam.eps": 1e-8}, "seed": 1},
+    )
+    assert groups.conditions(table, ["num_tasks"]).tolist() == ["eps = 1e-08", "eps = 1e-16", "eps = 1e-08"]
+    assert groups.conditions(table, ["num_tasks", "eps"]).tolist() == ["", "", ""]
+
+
+def test_runs_that_are_compared_across_tasks_differ_in_nothing_else(grouped):
+    few, many = (
+        {"num_tasks": n, "labels": {"num_tasks": str(n)}, "settings": {"TaskDistribution.num_tasks": n}}
+        for n in (16, 256)
+    )
+    assert groups.conditions(grouped(few, many), ["model"], across_tasks=True).tolist() == ["", ""]
+    matched = many | {"labels": {"intervention": "matched"}}
+    assert groups.conditions(grouped(few, matched), ["model"], across_tasks=True).tolist() == ["", "matched"]

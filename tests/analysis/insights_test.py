@@ -89,8 +89,9 @@ def test_many_tasks_that_do_not_generalize_do_not_support_it(find):
         (general(2**14), memorized(16)),  # no other base dataset
         (memorized(16, 0.1), memorized(256, 0.1)),  # few tasks
         (general(16, other=0.55), general(2**14, other=0.6)),  # no difference between them
+        (memorized(16, 0.1, settings={"adam.eps": 1e-8}), general(2**14, other=0.6, settings={"adam.eps": 1e-16})),
     ],
-    ids=["one number of tasks", "one base dataset", "few tasks", "no difference"],
+    ids=["one number of tasks", "one base dataset", "few tasks", "no difference", "another difference"],
 )
 def test_what_is_not_enough_for_the_second_insight(find, runs):
     assert find(insights.augmentations, *runs).verdict == NOT_ENOUGH

@@ -202,16 +202,19 @@ def test_losses_over_the_training(load, make_curve):
         steps = {step: loss + step / 1000 for step in (50, 100)}
         return {step: [make_curve("seen", loss=1.5), make_curve("unseen", loss=x)] for step, x in steps.items()}
 
-    of = load({"evaluations": evaluations(2.2)}, {"evaluations": evaluations(2.3), "seed": 1, "ended": None})
-    chart = loss_over_steps.draw(of)
+    first, second = {"evaluations": evaluations(2.2)}, {"evaluations": evaluations(2.3), "seed": 1, "ended": None}
+    chart = loss_over_steps.draw(load(first, second))
     whole, zoom = chart.figure.axes
     np.testing.assert_allclose(drawn(whole, "unseen tasks, digits"), [[50, 100], [2.3, 2.35]])
     np.testing.assert_allclose(drawn(whole, "training"), [range(10, 101, 10), [2.25] * 4 + [1.5] * 6])
     assert zoom.get_ylim() == pytest.approx((2.25, 2.40))
-    assert chart.ours == {"plateau_steps": "50 steps"}
-    biased = {"evaluations": evaluations(2.2), "permute_labels_prob": 0.1, "left_at": 30}
-    of = load({"evaluations": evaluations(2.2)}, biased)
-    assert loss_over_steps.draw(of).ours == {"plateau_steps": "50 steps"}  # a bias ends it early
+
+    def length(**facts):
+        biased = first | {"permute_labels_prob": 0.1, "left_at": 30, "unseen_left_at": 20}
+        return loss_over_steps.draw(load(first | facts, biased)).ours["plateau_steps"]  # a bias ends it early
+
+    assert length(unseen_left_at=80) == "80 steps, by the loss on unseen tasks"
+    assert length(diagnostics_period=None) == "50 steps, by the training loss"
 
 
 def test_the_plateau_is_near_chance_also_for_other_numbers_of_classes(load, make_curve):
@@ -379,13 +382,3 @@ def test_published_values_are_of_runs_trained_on_mnist_only(load, make_curve):
         "evaluations": {100: [make_curve("unseen"), make_curve("unseen", "mnist")]},
     }
     assert methods.numbers(load(run))["published"].isna().all()
-
-
-def test_conditions_name_what_axes_do_not(load):
-    of = load(
-        {"num_tasks": 16, "settings": {"adam.eps": 1e-8}},
-        {"num_tasks": 16, "settings": {"adam.eps": 1e-16}, "ended": None},
-        {"num_tasks": 256, "settings": {"adam.eps": 1e-8}, "seed": 1},
-    )
-    assert learning_phases.conditions(of.table, ["num_tasks"]).tolist() == ["eps = 1e-08", "eps = 1e-16", "eps = 1e-08"]
-    assert learning_phases.conditions(of.table, ["num_tasks", "eps"]).tolist() == ["", "", ""]
