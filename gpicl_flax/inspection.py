@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from gpicl_flax import text_table
+from gpicl_flax import learner, text_table
 from gpicl_flax.config import Config, parse_text
 from gpicl_flax.models import SIZE_NAMES, abstract_parameters
 from gpicl_flax.records import json_lines
@@ -17,6 +17,8 @@ from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.run import Run
 from gpicl_flax.sweep import status
 from gpicl_flax.training.checkpoint import Checkpoints
+
+EXPORTED = "exported"  # the state of what `gpicl export` wrote, which is no run any more
 
 # What of the rows of metrics.jsonl is followed, and which value is the best of it; then the same of their diagnostics.
 _METRICS = {"loss": min, "loss_ema": min, "accuracy_last": max}
@@ -50,7 +52,7 @@ class Inspection:
 
     Attributes:
       folder: where.
-      status: how far the run is.
+      status: how far the run is; of an exported learner the state is EXPORTED.
       why_diverged: what its marker says, or None.
       model: the name of its class.
       sizes: of the model, under the keys of `SIZE_NAMES`.
@@ -105,7 +107,8 @@ class Inspection:
         now, data = self.status, self.base_dataset
         yield "run", str(self.folder)
         of = "" if now.steps is None else f" of {now.steps:,}"
-        yield "state", f"{now.state}, step {now.step or 0:,}{of}"
+        step = f"{now.state}, step {now.step or 0:,}{of}"
+        yield "state", f"{EXPORTED} from a run of {now.steps:,} steps" if now.state == EXPORTED else step
         reasons = {"diverged": self.why_diverged, "stopped early": now.stopped_early, "who": now.who}
         yield from ((name, text) for name, text in reasons.items() if text)
         if now.plateau is not None:
@@ -130,7 +133,7 @@ def inspect(folder: RunFolder) -> Inspection:
     marker = folder.path / DIVERGED
     return Inspection(
         folder,
-        status.read(folder.path.name, folder),
+        _status(folder),
         marker.read_text().strip() if marker.exists() else None,
         type(run.model).__name__,
         run.sizes(),
@@ -140,6 +143,12 @@ def inspect(folder: RunFolder) -> Inspection:
         _checkpoints(folder),
         [*_along_training(folder), *_of_meta_tests(folder)],
     )
+
+
+def _status(folder: RunFolder) -> status.Status:
+    if learner.is_exported(folder):
+        return status.Status(folder.path.name, EXPORTED, steps=folder.read_facts()["steps"])
+    return status.read(folder.path.name, folder)
 
 
 def _tensors(run: Run) -> list[Tensor]:

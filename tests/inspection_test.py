@@ -123,6 +123,13 @@ def test_a_run_that_has_only_begun(done, tmp_path, capsys):
     assert ["checkpoints", "none"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+def test_an_exported_learner_is_no_run_that_waits(done, tmp_path, capsys):
+    assert cli.main(["export", str(done), str(tmp_path / "learner")]) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", str(tmp_path / "learner")]) == 0
+    assert "exported from a run of 20 steps" in capsys.readouterr().out
+
+
 def test_a_diverged_run_says_why(half_finished, capsys):
     half_finished.mark(DIVERGED, "diverged at step 13: loss nan\n")
     found = inspect_json(half_finished, capsys)

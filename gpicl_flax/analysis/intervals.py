@@ -16,8 +16,7 @@ WORDS = (
 
 def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean of two or more runs, [n, ...] -> [...], and the ends of Student's interval."""
-    mean = values.mean(axis=0)
-    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
+    mean, margin = values.mean(axis=0), _margin(len(values), scipy.stats.sem(values, axis=0))
     return mean, mean - margin, mean + margin
 
 
@@ -28,8 +27,8 @@ def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) 
     """
     if len(values) == 1:
         return values[0], low[0], high[0]
-    mean, student, _ = of_runs(values)
-    margin = np.maximum(mean - student, (high - low).mean(axis=0) / 2 / len(values) ** 0.5)
+    mean = values.mean(axis=0)
+    margin = _margin(len(values), scipy.stats.sem(values, axis=0), (high - low).mean(axis=0))
     return mean, mean - margin, mean + margin
 
 
@@ -46,10 +45,14 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     own = {end: rows.get(f"{number}_{end}", pd.Series(math.nan, rows.index)) for end in ("low", "high")}
     groups = rows.assign(_low=own["low"], _high=own["high"]).groupby(list(keys), dropna=False)
     found = groups[number].agg(mean="mean", runs="count")
-    margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found["runs"] - 1) * groups[number].sem()
     several = found["runs"] > 1
-    own_margin = (groups["_high"].mean() - groups["_low"].mean()) / 2 / found["runs"] ** 0.5
-    margin = np.fmax(margin, own_margin)  # a run may have no interval of its own
+    margin = _margin(found["runs"], groups[number].sem(), groups["_high"].mean() - groups["_low"].mean())
     found["low"] = (found["mean"] - margin).where(several, groups["_low"].first())
     found["high"] = (found["mean"] + margin).where(several, groups["_high"].first())
     return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]
+
+
+def _margin(runs, error, width=math.nan):
+    """Student's for so many runs and their standard error of the mean, at least half the mean width of their own intervals over the
+    root of their number; without such intervals (NaN) Student's."""
+    return np.fmax(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) * error, width / 2 / runs**0.5)
