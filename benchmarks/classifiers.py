@@ -6,7 +6,7 @@ Of each data set that scikit-learn ships, examples are drawn at random, stratifi
 the same ones. Those of digits are of the test split, for learners that were trained on the other one (gin/quickstart.gin);
 the learner that comes with the package has seen neither. It also gets 500 random Fourier features of the standardised ones,
 scikit-learn's RBFSampler with the gamma that depends on the number of features alone. The other classifiers get standardised
-features, except on digits, where they do better without.
+features, except on digits, where they do better without, and where the learner scales all pixels alike.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def classifiers(checkpoint: str | None, scaled: bool) -> dict:
     }
     if scaled:
         others = {name: make_pipeline(StandardScaler(), other) for name, other in others.items()}
-    own = InContextClassifier(checkpoint, random_state=0)
+    own = InContextClassifier(checkpoint, shared_scale=not scaled, random_state=0)
     lifted = make_pipeline(StandardScaler(), RBFSampler(gamma="scale", n_components=500, random_state=0), own)
     return {"InContextClassifier": own, "RBFSampler before it": lifted, **others}
 

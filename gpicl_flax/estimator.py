@@ -17,7 +17,7 @@ from gpicl_flax.errors import GpiclError
 class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
-    Features are standardised one by one, and projected at random to the inputs of the model, as the tasks were that it was
+    Features are standardised, and projected at random to the inputs of the model, as the tasks were that it was
     trained on (Section 3.1 of the paper). The prediction is the mean of those of several members, which differ in projection, in
     the labels that stand for the classes, and in the order of the examples. Where there are more examples than the model
     was trained to read, each member reads as many as it can, stratified by class; together they read all of them if
@@ -25,8 +25,10 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
       checkpoint: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
-        Transformer trained on scikit-learn's digits that reads 99 examples of up to 10 classes.
+        Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
       n_members: members to average over.
+      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image; otherwise
+        each by its own.
       batch_size: queries answered at once; fewer are filled up, so that one program fits all.
       random_state: of projections, labels and order.
 
@@ -36,9 +38,10 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
       learner_: the meta-trained model, a `learner.Learner`.
     """
 
-    def __init__(self, checkpoint=None, *, n_members=16, batch_size=64, random_state=None):
+    def __init__(self, checkpoint=None, *, n_members=16, shared_scale=False, batch_size=64, random_state=None):
         self.checkpoint = checkpoint
         self.n_members = n_members
+        self.shared_scale = shared_scale
         self.batch_size = batch_size
         self.random_state = random_state
 
@@ -81,6 +84,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        if not isinstance(self.shared_scale, (bool, np.bool_)):
+            raise ValueError(f"shared_scale must be True or False, not {self.shared_scale!r}")
         if not isinstance(self.checkpoint, (str, os.PathLike, type(None))):
             raise ValueError(f"checkpoint must be a path or None, not {self.checkpoint!r}")
         X, y = self._validate(X, y, reset=True)
@@ -114,7 +119,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         if not model.reads_context or model.max_context < 1:
             raise ValueError(f"the {model.name} in use reads no context: it was trained on single examples")
         self.classes_, self._announced, self._X, self._y = names, classes, X, y
-        self._mean, self._scale = members.standardize(X)
+        self._mean, self._scale = members.standardize(X, shared=self.shared_scale)
         rng = np.random.default_rng(self._seed)
         self._projections = members.projections(rng, self.n_members, X.shape[1], tasks.num_features) * model.input_rms
         self._labels = members.label_permutations(rng, self.n_members, tasks.num_classes)[:, : len(names)]

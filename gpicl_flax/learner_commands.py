@@ -35,6 +35,11 @@ def add(commands) -> None:
     predict.add_argument(
         "--members", type=console.positive, metavar="N", help="random projections to average over (default 16)"
     )
+    predict.add_argument(
+        "--shared_scale",
+        action="store_true",
+        help="standardise all features by one mean and one scale, as is right for the pixels of an image, not each by its own",
+    )
     predict.add_argument("--seed", type=int, default=0, help="of the projections (default %(default)s)")
     predict.add_argument("--out", metavar="FILE", help="where the CSV goes (default: it is printed)")
 
@@ -60,8 +65,9 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     context, labels = examples.read_labelled(arguments.context, arguments.label)
     queries = examples.read_queries(arguments.queries, arguments.label, like=context)
-    members = {} if arguments.members is None else {"n_members": arguments.members}
-    classifier = InContextClassifier(arguments.checkpoint, random_state=arguments.seed, **members)
+    settings = {"shared_scale": arguments.shared_scale, "random_state": arguments.seed}
+    settings |= {} if arguments.members is None else {"n_members": arguments.members}
+    classifier = InContextClassifier(arguments.checkpoint, **settings)
     try:
         classifier.fit(context, labels)
     except (TypeError, ValueError) as error:

@@ -3,8 +3,11 @@
 import numpy as np
 
 
-def standardize(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of each feature of X [n, features]; features that are constant keep a scale of 1."""
+def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of each feature of X [n, features]; or, shared, of all together. What is constant keeps a scale of 1."""
+    if shared:
+        mean, scale = standardize(X.reshape(-1, 1))
+        return np.repeat(mean, X.shape[1]), np.repeat(scale, X.shape[1])
     scale = X.std(axis=0)
     # Equal numbers can have a standard deviation of the size of their rounding.
     constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(axis=0)

@@ -102,6 +102,18 @@ def test_scale_and_order_of_the_features_do_not_matter_much(fitted, iris):
     np.testing.assert_allclose(other.predict_proba(queries), fitted.predict_proba(X[60:]), atol=1e-3)
 
 
+def test_pixels_keep_their_differences_in_scale():
+    """Each scaled by itself, the nearly constant ones at the border of an image are noise as loud as its middle."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 4
+    middle = rng.standard_normal((4, 16))[y] + rng.standard_normal((200, 16))
+    X = np.concatenate([middle, 0.01 * rng.standard_normal((200, 84))], axis=1)
+    own, shared = (InContextClassifier(random_state=0, shared_scale=s).fit(X[:40], y[:40]) for s in (False, True))
+    assert shared.score(X[40:], y[40:]) > own.score(X[40:], y[40:]) + 0.1
+    moved = clone(shared).fit(5 + 3 * X[:40], y[:40])
+    np.testing.assert_allclose(moved.predict_proba(5 + 3 * X[40:]), shared.predict_proba(X[40:]), atol=1e-4)
+
+
 def test_queries_do_not_see_each_other_nor_the_batch_size(fitted, iris):
     X, _ = iris
     together = fitted.predict_proba(X)
@@ -247,6 +259,8 @@ def test_bad_data_is_refused_as_everywhere_in_scikit_learn(fitted, iris):
         InContextClassifier().fit(X, y[:9])
     with pytest.raises(ValueError, match="11 classes, and the Transformer in use tells 10 apart"):
         InContextClassifier().fit(X, np.arange(150) % 11)
+    with pytest.raises(ValueError, match="shared_scale must be True or False, not 'pixels'"):
+        InContextClassifier(shared_scale="pixels").fit(X, y)
     for name in ("n_members", "batch_size"):
         with pytest.raises(ValueError, match=f"{name} must be a positive integer, not 0"):
             InContextClassifier(**{name: 0}).fit(X, y)

@@ -46,8 +46,9 @@ def test_predictions_of_csv_files(csv, iris, capsys, tmp_path):
     out = tmp_path / "predictions.csv"
     assert cli.main(["predict", *csv, "--out", str(out)]) == 0
     assert capsys.readouterr().out == "" and out.read_text() == printed
-    assert cli.main(["predict", *csv, "--seed", "1", "--members", "2"]) == 0
-    assert capsys.readouterr().out != printed
+    for other in (["--seed", "1", "--members", "2"], ["--shared_scale"]):
+        assert cli.main(["predict", *csv, *other]) == 0
+        assert capsys.readouterr().out != printed
 
 
 def test_predictions_of_npz_files_with_an_exported_run(quick, tmp_path, capsys):
