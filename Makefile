@@ -24,7 +24,7 @@ help:
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
 	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
 	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
-	@echo "make benchmark-image-classifiers  how accurate classifiers of scikit-learn are on MNIST and Fashion-MNIST after 99 examples"
+	@echo "make benchmark-image-classifiers  how accurate the learner and classifiers of scikit-learn are on MNIST and Fashion-MNIST"
 	@echo "make learner          meta-train the learner that comes with the package anew (on MNIST; minutes on a GPU)"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
