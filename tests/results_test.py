@@ -11,7 +11,18 @@ from gpicl_flax.records.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs/results.md").read_text()
-SWEEPS = ["fig3", "fig3_32x32x3", "fig3_laptop", "fig4", "fig7", "fig9", "lstm", "state_size", "table2", "without_warm_up"]
+SWEEPS = [
+    "fig3",
+    "fig3_32x32x3",
+    "fig3_laptop",
+    "fig4",
+    "fig7",
+    "fig9",
+    "lstm",
+    "state_size",
+    "table2",
+    "without_warm_up",
+]
 
 
 @pytest.fixture(scope="module", params=SWEEPS)
@@ -25,7 +36,9 @@ def test_runs_are_whole_and_small(runs):
         assert path.is_dir() or path.suffix in ("", ".gin", ".json", ".jsonl") and path.stat().st_size < 6e5
 
 
-@pytest.mark.parametrize(("sweep", "count"), [("fig3", 8), ("fig3_32x32x3", 2), ("fig3_laptop", 8), ("fig7", 2), ("lstm", 2)])
+@pytest.mark.parametrize(
+    ("sweep", "count"), [("fig3", 8), ("fig3_32x32x3", 2), ("fig3_laptop", 8), ("fig7", 2), ("lstm", 2)]
+)
 def test_accuracies_after_99_examples_are_those_of_the_text(sweep, count):
     last = within_sequence.numbers(study.load(ROOT / "results" / sweep)).query("position == 99 and tasks == 'unseen'")
     assert len(last) == count

@@ -113,11 +113,18 @@ def test_a_sweep_here_whose_workers_are_killed(real):
     workdir = real.here / "runs"
     arguments = ["--engine", "local", "--package", "preinstalled", "--num_slices", "2", "--workdir", "runs"]
     process = real.start("tpu_sweep.sh", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
-    generator, pid_files, before = random.Random(0), [], 0
+    generator, killed, before = random.Random(0), "", 0
+
+    def workers():
+        return sorted(path.read_text() for path in (workdir / ".launch").glob("sweep-*.pid"))
+
+    def works():
+        return workdir.exists() and rows(workdir) > before and killed not in workers() and all(workers())
+
     for _ in range(2):
-        wait_for(lambda before=before: workdir.exists() and rows(workdir) > before, process)
-        pid_files = sorted((workdir / ".launch").glob("sweep-*.pid"))
-        os.kill(int(generator.choice(pid_files).read_text().split()[0]), signal.SIGKILL)
+        wait_for(works, process)  # with a new worker in the place of the killed one
+        killed = generator.choice(workers())
+        os.kill(int(killed.split()[0]), signal.SIGKILL)
         before = rows(workdir)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
