@@ -50,7 +50,7 @@ def _tested(study: Study) -> pd.DataFrame:
     """The runs that are done, of conditions and numbers of tasks with enough of them."""
     done = study.ended().dropna(subset=["num_tasks"])
     done = done[np.isfinite(done["last_loss_ema"].astype(float))]
-    done = done.assign(condition=conditions(done, ["num_tasks"]))
+    done = done.assign(condition=conditions(done, [], across_tasks=True))
     return done[done.groupby(["condition", "num_tasks"])["run_id"].transform("size") >= clusters.FEWEST]
 
 

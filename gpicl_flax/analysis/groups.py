@@ -96,9 +96,13 @@ def conditions(table: pd.DataFrame, axes: Sequence[str], *, across_tasks: bool =
     their number of tasks, which is no axis and is not named, so that they can be compared by it.
     """
     keys = [table[axis].astype(str) for axis in axes]
-    unnamed = ("num_tasks", "label_num_tasks", "binding_TaskDistribution.num_tasks") if across_tasks else ()
+    labels = [x for x in table if x.startswith("label_")]
+    unnamed = []
+    if across_tasks:
+        names = [x for x in labels if x != "label_intervention" and _names_tasks(table, x)]
+        unnamed = ["num_tasks", "binding_TaskDistribution.num_tasks", *names]
     condition = pd.Series("", index=table.index, dtype=object)
-    for column in ("label_intervention", *(x for x in table if x.startswith("label_")), *_WORDS):
+    for column in ("label_intervention", *labels, *_WORDS):
         if column in table and column not in (*axes, *unnamed, "label_seed") and not _is_note(table, column):
             before, after = _WORDS.get(column, ("", ""))
             values = _numbers(table[column]) if pd.api.types.is_numeric_dtype(table[column]) else table[column]

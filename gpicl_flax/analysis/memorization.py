@@ -21,8 +21,8 @@ def numbers(study: Study) -> pd.DataFrame:
     last position on the base dataset trained on, low, high, runs."""
     rows = study.final().dropna(subset=["width", "num_tasks"])
     rows = rows[rows["test_dataset"] == rows["base_dataset"]]
-    axes = ["model", "width", "num_tasks", "tasks"]
-    return intervals.table(rows.assign(condition=conditions(rows, axes)), _KEYS, "last")
+    condition = conditions(rows, ["model", "width", "tasks"], across_tasks=True)
+    return intervals.table(rows.assign(condition=condition), _KEYS, "last")
 
 
 def draw(study: Study) -> Chart:

@@ -115,8 +115,8 @@ def test_conditions_name_what_axes_do_not(grouped):
 
 def test_runs_that_are_compared_across_tasks_differ_in_nothing_else(grouped):
     few, many = (
-        {"num_tasks": n, "labels": {"num_tasks": str(n)}, "settings": {"TaskDistribution.num_tasks": n}}
-        for n in (16, 256)
+        {"num_tasks": n, "labels": {"tasks": name}, "settings": {"TaskDistribution.num_tasks": n}}
+        for n, name in ((16, "few"), (256, "many"))
     )
     assert groups.conditions(grouped(few, many), ["model"], across_tasks=True).tolist() == ["", ""]
     matched = many | {"labels": {"intervention": "matched"}}
