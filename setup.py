@@ -33,10 +33,10 @@ setuptools.setup(
         "gpicl_flax.gin.scale.parts": "gin/scale/parts",
     },
     package_data={
-        "gpicl_flax": ["learners/mnist/*"],
+        "gpicl_flax": ["py.typed", "learners/mnist/*"],
         **{f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
     },
-    entry_points={"console_scripts": ["gpicl = gpicl_flax.cli:main"]},
+    entry_points={"console_scripts": ["gpicl = gpicl_flax.cli.main:main"]},
     install_requires=[
         "clu>=0.0.12",
         "etils[epath]",

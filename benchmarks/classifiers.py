@@ -20,8 +20,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gpicl_flax import InContextClassifier, text_table
-from gpicl_flax.tasks import sources
+from gpicl_flax import InContextClassifier
+from gpicl_flax.tasks.datasets import sources
+from gpicl_flax.terminal import text_table
 
 CONTEXTS = {"digits": (20, 50, 99, 200), "iris": (15, 50, 99), "wine": (15, 50, 99), "breast_cancer": (20, 99, 400)}
 

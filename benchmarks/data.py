@@ -17,7 +17,7 @@ import jax
 from setups import TimedTraining, noise, seconds
 
 from gpicl_flax.models import LSTM
-from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 

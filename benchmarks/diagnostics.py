@@ -10,9 +10,10 @@ import argparse
 import jax
 from setups import TimedTraining, seconds
 
-from gpicl_flax import models, text_table
+from gpicl_flax import models
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training.diagnostics import Diagnose, Diagnostics
+from gpicl_flax.terminal import text_table
+from gpicl_flax.training.probes.diagnostics import Diagnose, Diagnostics
 
 SETTINGS = (
     ("Transformer", models.Transformer(), 32),

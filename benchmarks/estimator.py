@@ -15,8 +15,9 @@ import numpy as np
 from flax import linen as nn
 from setups import seconds
 
-from gpicl_flax import baselines, models, text_table
+from gpicl_flax import models, references
 from gpicl_flax.models import SequenceModel
+from gpicl_flax.terminal import text_table
 
 T, X = 100, 196
 SETTINGS = (
@@ -25,7 +26,7 @@ SETTINGS = (
     ("outer-product LSTM 32", models.OuterProductLSTM(), 64),
     ("DeltaNet", models.DeltaNet(), 16),
     ("VSML 16", models.VSML(), 4),
-    ("MAML", baselines.MAML(), 64),
+    ("MAML", references.MAML(), 64),
 )
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_flax.training import estimate
+from gpicl_flax.training.cost import estimate
 
 
 def matmul_flops(function: Callable, *arguments) -> int:

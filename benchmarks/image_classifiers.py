@@ -14,10 +14,11 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from gpicl_flax import InContextClassifier, text_table
-from gpicl_flax.tasks import input_space
+from gpicl_flax import InContextClassifier
+from gpicl_flax.tasks.datasets.images import grey_values
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.images import grey_values
+from gpicl_flax.tasks.projections import input_space
+from gpicl_flax.terminal import text_table
 
 EXAMPLES, QUERIES = 99, 50
 RANDOM = np.random.RandomState(0)  # goes on from fit to fit: other members for every draw

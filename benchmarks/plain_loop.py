@@ -11,7 +11,7 @@ import optax
 from flax.training import train_state
 
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 
 

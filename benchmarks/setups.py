@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks import input_space
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
+from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place

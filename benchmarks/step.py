@@ -6,7 +6,7 @@ T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dat
 figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the step.
 
 - tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a row:
-  `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see gpicl_flax/tasks/projections.py).
+  `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see gpicl_flax/tasks/projections/spec.py).
 - model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: their flops a second, in the time of
   the whole step, against those of one large product of float32 matrices, timed in turn with the rows.
 - plain loop: flax's own layers, dense projections from jax.random.normal, a step a dispatch (see plain_loop.py).
@@ -33,10 +33,11 @@ from flops import matmul_flops, square_product
 from plain_loop import PlainLoop
 from setups import TimedTraining, seconds
 
-from gpicl_flax import models, text_table
+from gpicl_flax import models
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.terminal import text_table
 from gpicl_flax.training import optimizers
 from gpicl_flax.training.placement import projection_bytes
 from gpicl_flax.training.step import sequence_losses

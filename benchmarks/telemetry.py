@@ -9,8 +9,9 @@ import argparse
 
 from setups import TimedTraining, seconds
 
-from gpicl_flax import models, text_table
+from gpicl_flax import models
 from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.terminal import text_table
 
 SETTINGS = (
     ("Transformer", models.Transformer(), 32),

@@ -27,7 +27,8 @@ from gpicl_flax import models
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel, recurrence
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training import ahead, collectives, hlo, optimizers, partitioning, topology
+from gpicl_flax.training import optimizers, partitioning
+from gpicl_flax.training.cost import collectives, hlo, lowering, topology
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of
 from gpicl_flax.training.step import sequence_losses
@@ -79,7 +80,9 @@ def lower(case: Case, form: str) -> jax.stages.Lowered:
         return lower_alone(case, tasks, optimizer)
     projection = tasks.projection_form(STORED_SHAPE)
     training = Training(steps_per_dispatch=1)
-    return ahead.lower(case.model, optimizer, tasks, projection, training, mesh=case.mesh, num_members=case.num_members)
+    return lowering.lower(
+        case.model, optimizer, tasks, projection, training, mesh=case.mesh, num_members=case.num_members
+    )
 
 
 def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTransformation) -> jax.stages.Lowered:

@@ -6,7 +6,7 @@ import pathlib
 import re
 
 import gpicl_flax
-from gpicl_flax import cli
+from gpicl_flax.cli import main
 
 os.environ["COLUMNS"] = "100"  # of help texts
 
@@ -57,7 +57,7 @@ def _write_commands(app) -> None:
                     yield from walk(command)
 
     page = pathlib.Path(app.srcdir, "reference/commands.md")
-    text = "\n".join(["# Commands\n", *walk(cli.parser())])
+    text = "\n".join(["# Commands\n", *walk(main.parser())])
     page.parent.mkdir(exist_ok=True)
     if not page.exists() or page.read_text() != text:
         page.write_text(text)

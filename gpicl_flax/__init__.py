@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "InContextClassifier":  # at its first use, since a command that does not need it should start at once
-        from gpicl_flax.estimator import InContextClassifier
+        from gpicl_flax.learners.classifier import InContextClassifier
 
         return InContextClassifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

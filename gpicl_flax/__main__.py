@@ -2,7 +2,7 @@
 
 import sys
 
-from gpicl_flax import cli
+from gpicl_flax.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    sys.exit(main())

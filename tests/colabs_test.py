@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid
 
 ROOT = pathlib.Path(__file__).parents[1]

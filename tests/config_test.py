@@ -3,8 +3,8 @@ import pytest
 from gpicl_flax.config import differences, parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
-from gpicl_flax.run import Run
-from gpicl_flax.training.diagnostics import Diagnostics
+from gpicl_flax.runs.run import Run
+from gpicl_flax.training.probes.diagnostics import Diagnostics
 
 
 @pytest.fixture

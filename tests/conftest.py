@@ -23,13 +23,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gpicl_flax import cli
+from gpicl_flax.cli.main import main
 from gpicl_flax.config import Config
-from gpicl_flax.records import claim
+from gpicl_flax.records import lease
 from gpicl_flax.records.run_folder import write_json
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def refused(capsys):
     """(arguments, words) -> nothing, if the command is wrong usage and says so in one line with these words."""
 
     def refused(arguments, *words):
-        assert cli.main(arguments) == 2
+        assert main(arguments) == 2
         captured = capsys.readouterr()
         message = captured.err.strip()
         assert message.startswith("gpicl: error: ") and "\n" not in message, message
@@ -137,7 +137,7 @@ def other_holds():
 
     def write(folder, **fields):
         holder = {"number": 1, "host": "tpu-7", "pid": 12, "started": 0.0, "since": 0.0, "time": time.time()} | fields
-        values = dataclasses.asdict(claim.Holder(**holder))
-        write_json(folder.path / claim.FOLDER / f"{values.pop('number'):08d}.json", values)
+        values = dataclasses.asdict(lease.Holder(**holder))
+        write_json(folder.path / lease.FOLDER / f"{values.pop('number'):08d}.json", values)
 
     return write

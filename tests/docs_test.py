@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from gpicl_flax import cli, config
+from gpicl_flax import config
+from gpicl_flax.cli.main import main, parser
 from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def test_all_pages_are_looked_at():
 @pytest.mark.parametrize("lines", pages_with(lambda page: [c for _, text in blocks(page) for c in commands(text)]))
 def test_command_lines_fit_the_command_line(lines):
     for line in lines:
-        arguments = cli.parser().parse_args(line)
+        arguments = parser().parse_args(line)
         files = getattr(arguments, "gin_file", None) or []
         if all((ROOT / file).exists() for file in files):  # others are of the page's own
             config.parse(files, getattr(arguments, "gin_bindings", []))
@@ -63,7 +64,7 @@ def test_command_lines_fit_the_command_line(lines):
 @pytest.mark.parametrize("found", pages_with(lambda page: [s for s in spans(page) if s.startswith(("gpicl ", "--"))]))
 def test_commands_and_options_in_prose_exist(found):
     scripts = "".join(path.read_text() for path in (ROOT / "launch").rglob("*.sh"))
-    parsers = dict(subparsers(cli.parser()))
+    parsers = dict(subparsers(parser()))
     options = {option for parser in parsers.values() for option in parser._option_string_actions}
     for text in found:
         if text.startswith("gpicl "):
@@ -154,7 +155,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
                         "--gin_bindings",
                         "MeshShape.data = 1",
                     ]  # of the eight devices, which saves compilation
-                assert cli.main(arguments) == 0, capsys.readouterr().err
+                assert main(arguments) == 0, capsys.readouterr().err
 
 
 NOT_HERE = (

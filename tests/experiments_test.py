@@ -13,10 +13,10 @@ import pytest
 from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Start, execute
+from gpicl_flax.runs.run import Start, execute
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing, stacking
-from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.telemetry import Telemetry
+from gpicl_flax.training.probes.telemetry import Telemetry
 
 ROOT = pathlib.Path(__file__).parents[1]
 CPU = "gin/scale/cpu.gin"

@@ -7,9 +7,9 @@ import pytest
 from gpicl_flax.config import parse, parse_text
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Run, Start, execute
+from gpicl_flax.runs.run import Run, Start, execute
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing
-from gpicl_flax.training.preemption import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[1]
 ALL_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))

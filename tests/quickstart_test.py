@@ -2,11 +2,11 @@
 
 import pytest
 
-from gpicl_flax.analysis import results
+from gpicl_flax.analysis.report import run_summary
 from gpicl_flax.config import parse
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Start, execute
-from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.runs.run import Start, execute
+from gpicl_flax.runtime.preemption import StopRequest
 
 
 @pytest.mark.slow
@@ -19,4 +19,4 @@ def test_unseen_tasks_made_from_test_images_are_learned(seed, tmp_path):
     assert curve["accuracy"][-1] >= 0.65
     # Chance, by a bound that five seeds together break once in a thousand times.
     assert curve["accuracy"][0] == pytest.approx(0.1, abs=0.025)
-    assert "plateau was left by" in results.plateau_sentence(folder)
+    assert "plateau was left by" in run_summary.plateau_sentence(folder)

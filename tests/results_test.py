@@ -5,8 +5,10 @@ import pathlib
 import pandas as pd
 import pytest
 
-from gpicl_flax import learner
-from gpicl_flax.analysis import insights, results, study, within_sequence
+from gpicl_flax.analysis.data import study
+from gpicl_flax.analysis.figures import fig03_within_sequence
+from gpicl_flax.analysis.report import insights, run_summary
+from gpicl_flax.learners import learner
 from gpicl_flax.records.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,7 +42,9 @@ def test_runs_are_whole_and_small(runs):
     ("sweep", "count"), [("fig3", 8), ("fig3_32x32x3", 2), ("fig3_laptop", 8), ("fig7", 2), ("lstm", 2)]
 )
 def test_accuracies_after_99_examples_are_those_of_the_text(sweep, count):
-    last = within_sequence.numbers(study.load(ROOT / "results" / sweep)).query("position == 99 and tasks == 'unseen'")
+    last = fig03_within_sequence.numbers(study.load(ROOT / "results" / sweep)).query(
+        "position == 99 and tasks == 'unseen'"
+    )
     assert len(last) == count
     for row in last.itertuples():
         if row.runs != 2 or row.test_dataset == "my_mnist":
@@ -70,4 +74,4 @@ def test_the_card_is_of_the_learner_that_ships():
     assert f"{shipped.facts['steps']:,} steps of {shipped.facts['task_batch_size']} sequences" in card
     kept = pd.read_json(ROOT / "results/learner/metrics.jsonl", lines=True)
     assert kept["step"].iloc[-1] == shipped.facts["steps"]
-    assert results.plateau_sentence(RunFolder(ROOT / "results/learner")).startswith("The plateau was left by step")
+    assert run_summary.plateau_sentence(RunFolder(ROOT / "results/learner")).startswith("The plateau was left by step")

@@ -1,1 +1,1 @@
-"""Reads run folders, and nothing else: tables, plateau, pictures."""
+"""Reads run folders, and nothing else: statistics, tables, figures, reports. It loads no model."""

@@ -13,9 +13,9 @@ import scipy
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys, loader
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.step import sequence_losses
 

@@ -9,7 +9,8 @@ from flax import linen as nn
 from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.models import delta_rule, initializers, layers, matching
+from gpicl_flax.models import delta_rule, initializers, layers
+from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
 FORMS = ("chunked", "recurrent")
@@ -53,7 +54,7 @@ class DeltaNet(StatefulModel):
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "chunk_size")
         check_types(self, gated=bool)
         if self.matching_heads != 0:
-            matching.check(self, "matching_heads")
+            query_key.check(self, "matching_heads")
         if self.form not in FORMS:
             raise UsageError(f"DeltaNet.form must be one of {', '.join(FORMS)}, not {self.form!r}")
 
@@ -67,7 +68,7 @@ class DeltaNet(StatefulModel):
         if self.matching_heads:
             # Labels as large as E x: the read of a matched head is normalised, and with the usual small rows its part
             # that tells labels apart drowns.
-            embedding_init = matching.embedding(nn.initializers.normal(1.0), parts[0].shape[-1])
+            embedding_init = query_key.embedding(nn.initializers.normal(1.0), parts[0].shape[-1])
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
             jnp.concatenate(parts, -1)
         )
@@ -117,7 +118,7 @@ class Block(nn.Module):
 
         # The state and what writes it stay float32: it is a sum over the whole sequence.
         # As queries and keys are normalised, neither a gain nor the scale of the others matters.
-        start = matching.MatchedHeads(1.0, self.matched_heads, self.key_size, other_scale=1.0)
+        start = query_key.MatchedHeads(1.0, self.matched_heads, self.key_size, other_scale=1.0)
         inits = ("query", start.query(init)), ("key", start.key(init)), ("value", init)
         query, key, value = (heads(name, init).astype(jnp.float32) for name, init in inits)
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
@@ -148,8 +149,8 @@ class Block(nn.Module):
         A matched head starts with the slowest of them, about 0.15% a position, and so holds the whole context.
         """
         partitioned = nn.with_logical_partitioning
-        rate_init = matching.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
-        bias_init = matching.first_heads(_softplus_inverse_of_log_uniform, self.matched_heads, _SLOWEST_BIAS)
+        rate_init = query_key.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
+        bias_init = query_key.first_heads(_softplus_inverse_of_log_uniform, self.matched_heads, _SLOWEST_BIAS)
         log_rate = self.param("log_decay_rate", partitioned(rate_init, ("heads",)), (self.num_heads,))
         bias = self.param("decay_bias", partitioned(bias_init, ("heads",)), (self.num_heads,))
         step = layers.linear(self.num_heads, ("embed", "heads"), "decay", dtype="float32", use_bias=False)(y)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_positive_integers
-from gpicl_flax.models import initializers, layers, outer_product_matching
+from gpicl_flax.models import initializers, layers
+from gpicl_flax.models.matching import outer_product
 from gpicl_flax.models.recurrence import read_cell, sigmoid
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
@@ -73,11 +74,11 @@ class OuterProductLSTM(StatefulModel):
         hidden, state = read_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, length, state)
         return layers.logits(hidden, self.num_classes, init=inits.logits), state
 
-    def _inits(self, num_features: int) -> outer_product_matching.Inits:
+    def _inits(self, num_features: int) -> outer_product.Inits:
         """Of the parameters for X = num_features: the paper's, or matched."""
         zeros, linear = nn.initializers.zeros, initializers.fan_in_truncated_normal()
         gates = initializers.fan_in_truncated_normal(self.size + self.num_heads * self.size)
-        paper = outer_product_matching.Inits(
+        paper = outer_product.Inits(
             mlp=(linear, linear),
             mlp_bias=zeros,
             gates=gates,
@@ -88,10 +89,8 @@ class OuterProductLSTM(StatefulModel):
         )
         return self._matched_cell(num_features).inits(paper) if self.matching_heads else paper
 
-    def _matched_cell(self, num_features: int) -> outer_product_matching.MatchedCell:
-        return outer_product_matching.MatchedCell(
-            num_features, self.num_classes, self.size, self.num_heads, self.matching_heads
-        )
+    def _matched_cell(self, num_features: int) -> outer_product.MatchedCell:
+        return outer_product.MatchedCell(num_features, self.num_classes, self.size, self.num_heads, self.matching_heads)
 
 
 def _cell(key_scale: jax.Array, gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,8 @@ from flax import linen as nn
 from flax.typing import Initializer
 
 from gpicl_flax.errors import check_positive_integers, check_types
-from gpicl_flax.models import initializers, layers, matching
+from gpicl_flax.models import initializers, layers
+from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
 
 _OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
@@ -48,7 +49,7 @@ class Transformer(StatefulModel):
         check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
         check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
-            matching.check(self, "matching_gain")
+            query_key.check(self, "matching_gain")
 
     @property
     def max_sequence_length(self) -> int:
@@ -65,8 +66,8 @@ class Transformer(StatefulModel):
         embedding_init = initializers.fan_in_truncated_normal()
         query_init = key_init = scaled
         if self.matching_gain is not None:
-            embedding_init = matching.embedding(embedding_init, parts[0].shape[-1])
-            heads = matching.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size, _OTHER_SCALE)
+            embedding_init = query_key.embedding(embedding_init, parts[0].shape[-1])
+            heads = query_key.MatchedHeads(self.matching_gain, self.matching_heads, self.key_size, _OTHER_SCALE)
             query_init, key_init = heads.query(scaled), heads.key(scaled)
 
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(

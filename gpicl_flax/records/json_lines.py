@@ -9,6 +9,8 @@ from etils import epath
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import write_atomically
 
+Row = dict[str, Any]  # one line of a log
+
 _TAIL_BYTES = 1 << 14
 
 
@@ -23,7 +25,7 @@ class JsonLines:
         self._path = path
         self._pending: list[str] = []
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Adds a row; it is in the file after the next `flush`."""
         self._pending.append(json.dumps(row) + "\n")
 
@@ -39,7 +41,7 @@ class JsonLines:
                     file.write("".join(self._pending))
             self._pending.clear()
 
-    def drop_after(self, step: int) -> list[dict[str, Any]]:
+    def drop_after(self, step: int) -> list[Row]:
         """Removes rows later than `step`, and a last line that was cut off, before a run continues from there.
 
         Returns:
@@ -51,7 +53,7 @@ class JsonLines:
         return kept
 
 
-def read(path: epath.Path) -> list[dict[str, Any]]:
+def read(path: epath.Path) -> list[Row]:
     """The rows of a log, without a last line that its writer did not finish; no rows if there is no file.
 
     Raises:
@@ -64,7 +66,7 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path} is damaged ({error})") from error
 
 
-def read_last(path: epath.Path, count: int) -> list[dict[str, Any]]:
+def read_last(path: epath.Path, count: int) -> list[Row]:
     """The last rows of a log, at most `count`, read from its end; without a last line that its writer did not finish."""
     fs, name = fsspec.core.url_to_fs(str(path))
     fs.invalidate_cache()  # the size of a growing file

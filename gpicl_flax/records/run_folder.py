@@ -9,6 +9,7 @@ from gpicl_flax.errors import UsageError
 
 DONE = "DONE"
 DIVERGED = "DIVERGED"
+PARAMETERS = "parameters.npz"  # of an exported learner, which has no checkpoints
 
 
 class RunFolder:
@@ -38,6 +39,11 @@ class RunFolder:
     def ended(self) -> str | None:
         """The marker that the run ended with, or None."""
         return next((marker for marker in (DONE, DIVERGED) if (self.path / marker).exists()), None)
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether it holds an exported learner, and not a run."""
+        return (self.path / PARAMETERS).exists()
 
     def mark(self, marker: str, text: str = "") -> None:
         """Ends the run with DONE or DIVERGED."""

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from gpicl_flax import text_table
 from gpicl_flax.models import SIZE_NAMES
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep.grid import Point
+from gpicl_flax.terminal import text_table
 
 
 def resolve_all(points: Iterable[Point]) -> list[Run]:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import jax
 
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.tasks import input_space
-from gpicl_flax.tasks.dataset_listing import PAPER
-from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.tasks.sources import NUM_DIGITS_TEST
-from gpicl_flax.training import ahead
+from gpicl_flax.tasks.datasets.listing import PAPER
+from gpicl_flax.tasks.datasets.sources import NUM_DIGITS_TEST
+from gpicl_flax.tasks.projections import input_space
+from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.training.cost import lowering
 
 # What is said to users about the base dataset.
 ASSUMPTION = (
@@ -113,7 +113,7 @@ def trace(
     placement = run.loader.placement
     on_device = placement == "device" or placement == "auto" and (free_bytes is None or nbytes * 4 <= free_bytes)
     with run.precision():
-        traced = ahead.trace(
+        traced = lowering.trace(
             run.model,
             run.optimizer,
             run.tasks,
@@ -121,7 +121,7 @@ def trace(
             run.training,
             mesh=mesh,
             num_members=num_members,
-            examples=ahead.Examples(number, dtype, on_device),
+            examples=lowering.Examples(number, dtype, on_device),
         )
     return traced, run.training.steps_per_dispatch
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import jax
 from etils import epath
 
-from gpicl_flax.claims import Taken, any_of, decide
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
-from gpicl_flax.records import claim
+from gpicl_flax.records import lease
+from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.run import Run, Start, check_folder, execute_stack
+from gpicl_flax.records.stack_lease import Taken, any_of, decide
+from gpicl_flax.runs.run import Run, Start, check_folder, execute_stack
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.run_log import Row
 
 # From a number of steps and of members to what is called with each row of metrics and the index of its member.
 MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
@@ -151,7 +151,7 @@ class _Sweep:
             except Exception as error:
                 if jax.process_count() > 1:  # the others of them may be anywhere
                     raise
-                if isinstance(error, claim.Lost):
+                if isinstance(error, lease.Lost):
                     self._warn(str(error))
                     continue
                 if isinstance(error, UsageError):
@@ -184,7 +184,7 @@ class _Sweep:
         return had
 
     def _holder(self, index: int) -> str:
-        newest = claim.newest(self._folders[index])
+        newest = lease.newest(self._folders[index])
         return str(newest) if newest and newest.holds else ""
 
     def _execute(self, indices: Sequence[int]) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from gpicl_flax import hosts
 from gpicl_flax.config import Config, Reference
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
+from gpicl_flax.runtime import distributed
 from gpicl_flax.sweep.grid import LABELS, Point
-from gpicl_flax.training import ahead, optimizers
+from gpicl_flax.training import optimizers
+from gpicl_flax.training.cost import lowering
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.placement import free_device_memory
 
@@ -85,7 +86,7 @@ def largest(run: Run, count: int) -> list[int]:
         return [1] * count
     devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.fsdp * run.mesh.model)
     fit = int(_SHARE * free_device_memory() / _bytes_of_a_member(run))
-    fit = -hosts.agree(-fit, "how many members fit")  # on the host where the fewest do
+    fit = -distributed.agree(-fit, "how many members fit")  # on the host where the fewest do
     each = max(1, min(_LARGEST, fit))
     sizes = []
     while count:
@@ -103,5 +104,7 @@ def _bytes_of_a_member(run: Run) -> int:
     here = [device for device in jax.devices() if device.process_index == jax.process_index()]
     mesh = MeshShape(data=1, fsdp=run.mesh.fsdp, model=run.mesh.model).build(devices=here)
     form = run.tasks.projection_form(run.tasks.input_shape)
-    memory = ahead.lower(run.model, run.optimizer, run.tasks, form, run.training, mesh=mesh).compile().memory_analysis()
+    memory = (
+        lowering.lower(run.model, run.optimizer, run.tasks, form, run.training, mesh=mesh).compile().memory_analysis()
+    )
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -1,7 +1,7 @@
 """Task augmentation: a task id becomes a projection and a label permutation, as pure functions on the device.
 
 A task is a function of (seed, task id) and of nothing else: not of its place in a batch, the batch size, the number
-of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections`) makes a projection
+of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a projection
 for the one sequence that it is applied to.
 """
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gpicl_flax.tasks import projections
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.projections import spec
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 
 
 class Task(NamedTuple):
@@ -50,7 +50,7 @@ def make_task(
     1 - permute_labels_prob, decided by the id as well, the label permutation is the identity.
     """
     keys = _keys(key, task_id)
-    projection = projections.draw(keys[0], num_coordinates, num_features)
+    projection = spec.draw(keys[0], num_coordinates, num_features)
     return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob))
 
 
@@ -83,7 +83,7 @@ def make_sequences(
             task = make_task(key, task_id, num_coordinates=coordinates.shape[-1], **settings)
             return coordinates @ task.projection, task.label_permutation[labels]
         keys = _keys(key, task_id)
-        inputs = projections.gram_inputs(keys[0], coordinates, form.num_features)
+        inputs = spec.gram_inputs(keys[0], coordinates, form.num_features)
         return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
 
     rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * form.num_features

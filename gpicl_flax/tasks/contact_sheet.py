@@ -12,10 +12,11 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import augmentation, input_space, keys
-from gpicl_flax.tasks.base_dataset import BaseDataset
-from gpicl_flax.tasks.images import as_images, grey_values
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.tasks.datasets.images import as_images, grey_values
+from gpicl_flax.tasks.projections import input_space
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 
 NUM_TASKS = 3
 _MAX_FEATURES, _MAX_CLASSES = 4096, 20

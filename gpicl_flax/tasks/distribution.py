@@ -8,8 +8,8 @@ import gin
 import numpy as np
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.tasks import projections
-from gpicl_flax.tasks.base_dataset import BaseDataset, load_base_dataset
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, load_base_dataset
+from gpicl_flax.tasks.projections import spec
 
 # Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
 FIRST_UNSEEN_ID = 2**31
@@ -65,8 +65,8 @@ class TaskDistribution:
             normalize=bool,
             projection=str,
         )
-        if self.projection not in ("auto", *projections.FORMS):
-            names = ", ".join(("auto", *projections.FORMS))
+        if self.projection not in ("auto", *spec.FORMS):
+            names = ", ".join(("auto", *spec.FORMS))
             raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
         if len(self.input_shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
             raise UsageError(
@@ -84,9 +84,9 @@ class TaskDistribution:
             )
         self.projection_form(self.input_shape)
 
-    def projection_form(self, stored_shape: tuple[int, ...]) -> projections.ProjectionForm:
+    def projection_form(self, stored_shape: tuple[int, ...]) -> spec.ProjectionForm:
         """How projections are drawn for the base dataset that is trained on, from the shape it is stored in."""
-        return projections.choose(
+        return spec.choose(
             self.projection,
             stored_shape=stored_shape,
             input_shape=self.input_shape,

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 
 from gpicl_flax.errors import GpiclError, UsageError, check_types, first_line
-from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 
 Batch = dict[str, np.ndarray]

@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from gpicl_flax import hosts, library_logs
 from gpicl_flax.errors import GpiclError, first_line
+from gpicl_flax.runtime import distributed
+from gpicl_flax.terminal import library_logs
 from gpicl_flax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -88,14 +89,16 @@ class Checkpoints:
         else:
             # The first looks for all: a restore that fails for one of them would leave the others waiting.
             step, error = None, ""
-            if hosts.is_first():
+            if distributed.is_first():
                 try:
                     with Checkpoints(self._folder, keep=self._keep, alone=True) as alone:
                         alone._newest(_state_and_meta(_on_the_host(abstract)))
                         step = alone.latest_step
                 except GpiclError as caught:
                     error = str(caught)
-            step, error = json.loads(hosts.share(json.dumps([step, error]), "the newest checkpoint that can be read"))
+            step, error = json.loads(
+                distributed.share(json.dumps([step, error]), "the newest checkpoint that can be read")
+            )
             if error:
                 raise GpiclError(error)
             self._manager.reload()

@@ -7,7 +7,7 @@ from types import NoneType
 import gin
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.records.course import Course
+from gpicl_flax.records.plateau_tracker import Course
 
 PLATEAU, CONVERGED = "plateau", "converged"
 BY_TRAINING_LOSS, BY_UNSEEN_TASKS = "training", "unseen"

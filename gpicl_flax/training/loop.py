@@ -13,20 +13,22 @@ import jax
 import numpy as np
 import optax
 
-from gpicl_flax import hosts
 from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.models import SequenceModel
+from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.tasks.base_dataset import BaseDataset
+from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime.preemption import StopRequest
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
-from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.training import partitioning, placement, telemetry
-from gpicl_flax.training.agreement import Agreement, Wish
+from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training.action_sync import Agreement, Wish
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.diagnostics import Diagnose
-from gpicl_flax.training.preemption import StopRequest
-from gpicl_flax.training.run_log import Row, RunLog
+from gpicl_flax.training.probes import telemetry
+from gpicl_flax.training.probes.diagnostics import Diagnose
+from gpicl_flax.training.run_log import RunLog
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
 from gpicl_flax.training.step import Knobs, Metrics, make_train_steps
@@ -159,7 +161,9 @@ def train(
             if any(run.is_due(Wish.GO_ON) for run in runs):
                 running = _log(runs, running, training)
             overdue = training.checkpoint_seconds and time.monotonic() - saved_at > training.checkpoint_seconds
-            do = agreement(Wish.STOP if stop.requested else Wish.SAVE if overdue and hosts.is_first() else Wish.GO_ON)
+            do = agreement(
+                Wish.STOP if stop.requested else Wish.SAVE if overdue and distributed.is_first() else Wish.GO_ON
+            )
             if any(run.is_due(do) for run in runs):
                 running = _log(runs, running, training)
                 _save(runs, states, do)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from gpicl_flax import hosts
+from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.augmentation import Examples
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
-from gpicl_flax.tasks.input_space import Coordinates
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.projections.input_space import Coordinates
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 from gpicl_flax.training import partitioning
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Placed(NamedTuple):
 def on_device(setting: str, split: Split) -> bool:
     """Whether a split of a base dataset goes to the devices, under a `Loader.placement`: to all, or to none."""
     too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
-    return not hosts.agree(int(too_large), "where the base dataset lies")
+    return not distributed.agree(int(too_large), "where the base dataset lies")
 
 
 def log(name: str, split: Split, here: bool) -> None:

@@ -9,16 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpicl_flax import hosts
 from gpicl_flax.errors import Diverged
 from gpicl_flax.records import plateau
-from gpicl_flax.records.course import Course
-from gpicl_flax.records.json_lines import JsonLines
+from gpicl_flax.records.json_lines import JsonLines, Row
+from gpicl_flax.records.plateau_tracker import Course
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop, Ending
-
-Row = dict[str, Any]
 
 _WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
@@ -60,12 +58,12 @@ class RunLog:
             self._timing.drop_after(start_step)
         # All processes have to end together, and only the first may read what it rewrites.
         known = json.dumps([dataclasses.asdict(self._course), dataclasses.asdict(self.ending)])
-        course, ending = json.loads(hosts.share(known, "how the run stands"))
+        course, ending = json.loads(distributed.share(known, "how the run stands"))
         self._course, self.ending = Course(**course), Ending(**ending)
 
     @property
     def _writes(self) -> bool:
-        return hosts.is_first()
+        return distributed.is_first()
 
     def write(self) -> None:
         """Writes the pending rows."""

@@ -7,9 +7,9 @@ import gin
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.diagnostics import Diagnostics
 from gpicl_flax.training.early_stop import BY_UNSEEN_TASKS, EarlyStop
-from gpicl_flax.training.telemetry import Telemetry
+from gpicl_flax.training.probes.diagnostics import Diagnostics
+from gpicl_flax.training.probes.telemetry import Telemetry
 
 
 @gin.configurable

@@ -16,10 +16,11 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections import ProjectionForm
-from gpicl_flax.training import optimizers, partitioning, telemetry
+from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import Placed, projection_bytes
+from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
 
 Metrics = dict[str, jax.Array]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gpicl_flax.baselines import OnlineSGD
 from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
-from gpicl_flax.run import Run
+from gpicl_flax.references import OnlineSGD
+from gpicl_flax.runs.run import Run
 from gpicl_flax.tasks import augmentation, keys, loader
-from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
 

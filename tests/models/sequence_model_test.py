@@ -8,8 +8,6 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gpicl_flax import catalogue
-from gpicl_flax.baselines import MAML, OnlineSGD
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     LSTM,
@@ -21,6 +19,8 @@ from gpicl_flax.models import (
     Transformer,
     VSMLWithoutSymmetries,
 )
+from gpicl_flax.references import MAML, OnlineSGD
+from gpicl_flax.runs import model_zoo
 
 B, T, X, C = 2, 8, 5, 4
 _TRANSFORMER = {"num_layers": 2, "num_heads": 2, "key_size": 4, "model_size": 12, "num_classes": C}
@@ -54,7 +54,7 @@ NO_CONTEXT = {"mlp"}
 
 
 def test_all_of_them_are_here():
-    assert {type(model) for model in MODELS.values()} == set(catalogue.MODELS)
+    assert {type(model) for model in MODELS.values()} == set(model_zoo.MODELS)
 
 
 @pytest.fixture(params=MODELS)

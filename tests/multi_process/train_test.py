@@ -12,8 +12,8 @@ import pytest
 from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Start, execute
-from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.runs.run import Start, execute
+from gpicl_flax.runtime.preemption import StopRequest
 
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "Run.optimizer = @adam()", "adam.learning_rate = 1e-2"]
 STEPS = ["Training.steps = 30", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
@@ -154,8 +154,8 @@ def test_what_is_wrong_on_one_host_ends_all(train, start_job, bindings, tmp_path
     assert codes == [0, 0], outputs
     # The same command with another seed on the second host.
     script = (
-        "import sys, os; from gpicl_flax import cli;"
-        f"sys.exit(cli.main(['train', '--gin_file', {str(tmp_path / 'run.gin')!r}, '--workdir', {str(tmp_path / 'b')!r},"
+        "import sys, os; from gpicl_flax.cli.main import main;"
+        f"sys.exit(main(['train', '--gin_file', {str(tmp_path / 'run.gin')!r}, '--workdir', {str(tmp_path / 'b')!r},"
         "'--gin_bindings', f\"Run.seed = {os.environ['JAX_PROCESS_ID']}\"]))"
     )
     codes, outputs = start_job(["-c", script]).wait()
@@ -166,10 +166,10 @@ def test_what_is_wrong_on_one_host_ends_all(train, start_job, bindings, tmp_path
 @pytest.mark.launch
 def test_who_does_not_come_is_named(start_job):
     script = (
-        "from gpicl_flax import hosts; hosts.connect()\n"
+        "from gpicl_flax.runtime import distributed; distributed.connect()\n"
         "import time\n"
-        "if hosts.is_first():\n"
-        "    try: hosts.barrier('the roll call', 2)\n"
+        "if distributed.is_first():\n"
+        "    try: distributed.barrier('the roll call', 2)\n"
         "    except Exception as error: print(error, flush=True)\n"
         "else: time.sleep(4)\n"
         "import os; os._exit(0)"
@@ -188,14 +188,14 @@ def test_a_process_that_stays_alone_says_so(start_job):
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("connects", ["", "hosts.connect()\n"])
+@pytest.mark.parametrize("connects", ["", "distributed.connect()\n"])
 def test_processes_of_a_script_that_joined_them_itself_are_several(start_job, connects):
     script = (
-        "import os, jax; from gpicl_flax import hosts\n"
+        "import os, jax; from gpicl_flax.runtime import distributed\n"
         "jax.distributed.initialize(os.environ['JAX_COORDINATOR_ADDRESS'], int(os.environ['JAX_NUM_PROCESSES']),\n"
         "                           int(os.environ['JAX_PROCESS_ID']))\n"
         f"{connects}"
-        "print(hosts.is_first(), hosts.share(os.environ['JAX_PROCESS_ID'], 'a text'), hosts.agree(jax.process_index(), 'a number'))"
+        "print(distributed.is_first(), distributed.share(os.environ['JAX_PROCESS_ID'], 'a text'), distributed.agree(jax.process_index(), 'a number'))"
     )
     codes, outputs = start_job(["-c", script]).wait()
     assert codes == [0, 0], outputs

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gpicl_flax.records import phase
-from gpicl_flax.records.course import Course
+from gpicl_flax.records.plateau_tracker import Course
 
 
 @pytest.mark.parametrize(

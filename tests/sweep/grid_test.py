@@ -2,7 +2,7 @@ import pytest
 
 from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid, listing
 
 

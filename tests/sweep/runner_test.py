@@ -8,14 +8,13 @@ import time
 
 import pytest
 
-from gpicl_flax import claims
-from gpicl_flax import run as run_module
 from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
-from gpicl_flax.records import claim
+from gpicl_flax.records import lease, stack_lease
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.runs import run as run_module
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing, runner, stacking
-from gpicl_flax.training.preemption import StopRequest
 
 BINDINGS = [
     "Run.model = @LSTM()",
@@ -140,7 +139,7 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
     trained, said, ended = [], {"a": [], "b": []}, []
 
     def execute_stack(starts, stop, on_held):  # without training: Orbax does not save two runs at once in one process
-        with claims.hold([start.folder for start in starts]):
+        with stack_lease.hold([start.folder for start in starts]):
             on_held()
             for start in starts:
                 trained.append(start.folder.path.name)
@@ -193,7 +192,7 @@ def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, 
     for name in names:
         files = [RunFolder(tmp_path / workers / name).metrics for workers in ("two", "alone")]
         assert files[0].read_bytes() == files[1].read_bytes()
-        assert claim.newest(RunFolder(tmp_path / "two" / name)).number == 1  # nobody took anything over
+        assert lease.newest(RunFolder(tmp_path / "two" / name)).number == 1  # nobody took anything over
 
 
 def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(other_holds, sweep, tmp_path, monkeypatch):
@@ -213,18 +212,18 @@ def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(other_
     first, second = points[0].run_id, points[1].run_id
     assert said == [f"[1/2] {first}: left to host tpu-7, process 12", f"[2/2] {second}", f"[1/2] {first}"]
     assert slept == [7.0] * 3 and folders[0].ended == "DONE"
-    assert claim.newest(folders[0]).number == 2
+    assert lease.newest(folders[0]).number == 2
 
 
 def test_who_loses_a_close_race_for_a_point_says_only_who_has_it(other_holds, sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0]}]")
-    folder, said, hold = RunFolder(tmp_path / points[0].run_id), [], claims.hold
+    folder, said, hold = RunFolder(tmp_path / points[0].run_id), [], stack_lease.hold
 
     def hold_too_late(folders):
         other_holds(folder)
         return hold(folders)
 
-    monkeypatch.setattr(claims, "hold", hold_too_late)
+    monkeypatch.setattr(stack_lease, "hold", hold_too_late)
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
     run_all(points, runs, tmp_path, say=said.append)
     name = f"[1/1] {points[0].run_id}"
@@ -265,7 +264,7 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, t
     assert f"{points[0].run_id}: failed: RESOURCE_EXHAUSTED: out of memory" in said
     folders = [RunFolder(tmp_path / point.run_id) for point in points]
     assert [folder.ended for folder in folders] == [None, "DONE"]
-    assert claim.newest(folders[0]).why == "failed: RESOURCE_EXHAUSTED: out of memory"
+    assert lease.newest(folders[0]).why == "failed: RESOURCE_EXHAUSTED: out of memory"
     monkeypatch.setattr(run_module, "train", real)
     run_all(points, runs, tmp_path)
     assert [folder.ended for folder in folders] == ["DONE", "DONE"]
@@ -293,7 +292,7 @@ def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(other_holds, 
     def lose(starts, stop, on_held):
         on_held()
         other_holds(folder)
-        raise claim.Lost("taken over")
+        raise lease.Lost("taken over")
 
     monkeypatch.setattr(runner, "execute_stack", lose)
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))

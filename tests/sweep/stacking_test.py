@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.run import Run
+from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid, listing, stacking
 
 

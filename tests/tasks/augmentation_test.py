@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from gpicl_flax.tasks import augmentation, keys
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 from gpicl_flax.training import partitioning
 
 X, C = 12, 10

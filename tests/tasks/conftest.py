@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import files
-from gpicl_flax.tasks.raw import RawDataset, RawSplit
+from gpicl_flax.tasks.datasets import files
+from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
 
 
 @pytest.fixture

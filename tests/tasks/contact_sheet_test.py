@@ -5,7 +5,7 @@ from etils import epath
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, contact_sheet, keys
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 
 
 def dataset(input_shape, dtype=np.uint8):

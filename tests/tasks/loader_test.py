@@ -13,7 +13,7 @@ import pytest
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.tasks import loader
-from gpicl_flax.tasks.base_dataset import Split
+from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 
@@ -135,7 +135,7 @@ def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_p
     script.write_text(
         "import os, signal, sys, time\n"
         "import numpy as np, psutil\n"
-        "from gpicl_flax.tasks.base_dataset import Split\n"
+        "from gpicl_flax.tasks.datasets.base_dataset import Split\n"
         "from gpicl_flax.tasks.distribution import TaskDistribution\n"
         "from gpicl_flax.tasks.loader import Stream, TrainingBatches\n"
         "if __name__ == '__main__':\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from gpicl_flax.tasks.base_dataset import Split
-from gpicl_flax.tasks.projections import ProjectionForm
+from gpicl_flax.tasks.datasets.base_dataset import Split
+from gpicl_flax.tasks.projections.spec import ProjectionForm
 from gpicl_flax.training import partitioning, placement
 
 SPLIT = Split(np.zeros((100, 10), np.uint8), np.zeros(100, np.int32))  # 1,400 bytes

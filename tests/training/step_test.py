@@ -7,11 +7,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from gpicl_flax.baselines import MAML
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
 from gpicl_flax.records import plateau
-from gpicl_flax.tasks.base_dataset import BaseDataset, Split
+from gpicl_flax.references import MAML
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning

@@ -6,8 +6,8 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.run import Run, Start, execute
-from gpicl_flax.training.preemption import StopRequest
+from gpicl_flax.runs.run import Run, Start, execute
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.training.tensorboard import scalars
 
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Training.steps = 4", "Training.steps_per_dispatch = 2",

@@ -1,0 +1,55 @@
+"""The ends of the meta-test's learning curves, for every run, step and base dataset."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from gpicl_flax.analysis.data.one_run import OneRun
+
+# What a curve comes down to: the accuracy at its last position, how much it has gained since the first, their intervals, and
+# the mean of its loss over positions, which is the loss that training minimises, in nats.
+NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high", "loss")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `rows_of` as a table, which has its columns also without rows."""
+    return pd.DataFrame(rows, columns=["run_id", "step", "base_dataset", "tasks", *NUMBERS])
+
+
+def rows_of(run: OneRun) -> list[dict[str, Any]]:
+    """A row for each step and curve: run_id, step, base_dataset, tasks ('seen' or 'unseen') and `NUMBERS`."""
+    return [
+        {
+            "run_id": run.run_id,
+            "step": evaluation["step"],
+            "base_dataset": curve["base_dataset"],
+            "tasks": curve["tasks"],
+        }
+        | numbers(curve)
+        for evaluation in run.evaluations
+        for curve in evaluation["curves"]
+    ]
+
+
+def numbers(curve: dict[str, Any]) -> dict[str, float]:
+    """`NUMBERS` of one curve.
+
+    The 95% interval of the gain is Newcombe's for a difference of proportions, made of the Wilson intervals of its two ends.
+    It takes them for independent; as they are of the same sequences, it is on the wide side.
+    """
+    (first, first_low, first_high), (last, last_low, last_high) = (
+        tuple(curve[key][position] for key in ("accuracy", "accuracy_low", "accuracy_high")) for position in (0, -1)
+    )
+    gain = last - first
+    return {
+        "last": last,
+        "last_low": last_low,
+        "last_high": last_high,
+        "gain": gain,
+        "gain_low": gain - ((last - last_low) ** 2 + (first_high - first) ** 2) ** 0.5,
+        "gain_high": gain + ((last_high - last) ** 2 + (first - first_low) ** 2) ** 0.5,
+        "loss": statistics.fmean(curve["loss"]) if curve.get("loss") else math.nan,
+    }

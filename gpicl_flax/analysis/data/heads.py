@@ -1,0 +1,36 @@
+"""What attention heads compare over the steps of every run, from its diagnostics."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gpicl_flax.analysis.data.one_run import OneRun
+
+
+def of(run: OneRun) -> pd.DataFrame:
+    """A row a diagnosis of queries and keys: run_id, step, matching_score, same_class_ratio.
+
+    matching_score is the highest of all heads. same_class_ratio is the attention on the class over that of uniform attention,
+    of the head where it is farthest from 1; NaN for models without attention.
+    """
+    rows = [
+        (run.run_id, step, _highest(values["matching_score"]), _ratio(values))
+        for step, values in run.diagnostics.items()
+        if "matching_score" in values
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "step", "matching_score", "same_class_ratio"])
+
+
+def _highest(scores: list[list[float | None]]) -> float:
+    found = np.array(scores, float)
+    return float(np.nanmax(found)) if np.isfinite(found).any() else math.nan
+
+
+def _ratio(values: dict[str, Any]) -> float:
+    if "same_class_attention" not in values:
+        return math.nan
+    found = np.array(values["same_class_attention"], float).ravel() / float(values["same_class_uniform"] or math.nan)
+    found = found[np.isfinite(found) & (found > 0)]
+    return float(found[np.abs(np.log(found)).argmax()]) if len(found) else math.nan

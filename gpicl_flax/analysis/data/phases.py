@@ -1,0 +1,59 @@
+"""The phases that the runs of a table end in.
+
+And what runs have learned by their number of tasks, where the paper tells three phases as well: they memorise tasks, or
+identify them, or learn any.
+"""
+
+import pandas as pd
+
+from gpicl_flax.analysis.data import runs
+from gpicl_flax.records import phase, plateau
+
+MEMORIZATION, IDENTIFICATION, GENERAL = BEHAVIOURS = (
+    "task memorization",
+    "task identification",
+    "general learning to learn",
+)
+CAVEAT = (
+    "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell without "
+    "that gain."
+)
+
+
+def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = phase.GAIN_CUT) -> pd.Series:
+    """The phase of each run of a table of runs; missing where the run does not tell.
+
+    It is that of `records.phase`, with the lowest average of the training loss, and with the gain of the last evaluation on
+    unseen tasks of the base dataset trained on.
+
+    Args:
+      table: the runs.
+      loss_cut: in nats; None: the threshold of the plateau, 2.2 for 10 classes.
+      gain_cut: a difference of accuracies.
+    """
+    return table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut).astype(object)
+
+
+def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | None:
+    if loss_cut is None and pd.notna(run["num_classes"]):
+        loss_cut = plateau.threshold(int(run["num_classes"]))
+    gain = runs.of_its_own_dataset(run, "unseen_gain")
+    if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
+        return None
+    return phase.of(run["lowest_loss_ema"] < loss_cut, gain, run["num_tasks"], gain_cut=gain_cut)
+
+
+def behaviour(
+    *, seen_last: float, seen_gain: float, unseen_gain: float, chance: float, cut: float = phase.GAIN_CUT
+) -> str | None:
+    """What was learned (Table 1 and Fig 4 of the paper), from accuracies on the base dataset trained on.
+
+    General learning to learn: on unseen tasks the last prediction is at least `cut` more accurate than the first. Task
+    identification: on seen tasks only. Task memorization: on neither, but seen tasks are known, `cut` above chance. None:
+    nothing of this, as on the plateau, or a number that decides is NaN.
+    """
+    if unseen_gain >= cut:
+        return GENERAL
+    if seen_gain >= cut and unseen_gain < cut:
+        return IDENTIFICATION
+    return MEMORIZATION if seen_gain < cut <= seen_last - chance and unseen_gain < cut else None

@@ -1,0 +1,155 @@
+"""The runs of a folder as one table."""
+
+import concurrent.futures
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from etils import epath
+
+from gpicl_flax.analysis.data import curves, evaluations, heads, losses, one_run, settings
+from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records import plateau
+from gpicl_flax.records.run_folder import RunFolder
+
+_FACTS = (
+    "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
+    "permute_labels_prob", "steps", "seed",
+)  # fmt: skip
+_READERS = 8
+
+
+class Runs(NamedTuple):
+    """What is kept of the runs of a folder, each of which is read once.
+
+    Attributes:
+      table: a row each, see `read_all`.
+      evaluations: the ends of all curves, `evaluations.table`.
+      curves: the last meta-tests at all positions, `curves.table`.
+      losses: of training over the steps, thinned, `losses.of`.
+      heads: what attention compares over the steps, `heads.of`.
+    """
+
+    table: pd.DataFrame
+    evaluations: pd.DataFrame
+    curves: pd.DataFrame
+    losses: pd.DataFrame
+    heads: pd.DataFrame
+
+
+def load(workdir: epath.PathLike) -> pd.DataFrame:
+    """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `find` and `read_all`."""
+    return read_all(find(workdir)).table
+
+
+def find(workdir: epath.PathLike) -> list[RunFolder]:
+    """The run folders in `workdir`, or `workdir` itself if it is one, in the order of their names.
+
+    A folder with config.gin, run.json or metrics.jsonl is a run's; others, such as a report, are not.
+
+    Raises:
+      UsageError: there is none.
+    """
+    folder = RunFolder(workdir)
+    if not folder.path.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    if _is_run(folder):
+        return [folder]
+    children = [path for path in folder.path.iterdir() if not path.name.startswith(".") and path.is_dir()]
+    found = [child for child in map(RunFolder, sorted(children, key=lambda path: path.name)) if _is_run(child)]
+    if not found:
+        raise UsageError(f"there is no run in {folder}: no folder with run.json or metrics.jsonl")
+    return found
+
+
+def _is_run(folder: RunFolder) -> bool:
+    return any(path.exists() for path in (folder.config, folder.facts, folder.metrics))
+
+
+def read_all(folders: Sequence[RunFolder]) -> Runs:
+    """Reads runs, and keeps no more of them than figures of many runs show.
+
+    What a run does not tell is missing in its row.
+
+    Columns:
+      run_id, folder: of the run.
+      ended: 'DONE' or 'DIVERGED'; stopped_early: 'plateau' or 'converged', of a run that ended before its last step because of
+        that; gaps: what is missing or damaged, as text.
+      model, parameters: and so on, as in run.json; num_tasks: infinite where it is unbounded; base_dataset: its name.
+      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`.
+      label_<axis>: what the axes of a sweep call the run.
+      binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used.
+      last_step: of the log; lowest_loss_ema and last_loss_ema: in nats.
+      plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
+        length is censored: it is the last step.
+      unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics.
+      telemetry_rows: measurements of gradients and updates in the log.
+      evaluated_at: the step of the last evaluation; for each of its curves there are `evaluations.NUMBERS`, in columns such
+        as unseen_last_low[digits].
+    """
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
+        rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
+    _fill_defaults(rows, used)
+    table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
+    evaluated, drawn = ([row for rows in parts for row in rows] for parts in (evaluated, drawn))
+    logged, compared = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
+    return Runs(table, evaluations.table(evaluated), curves.table(drawn), logged, compared)
+
+
+def _read(
+    folder: RunFolder,
+) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+    run = one_run.read(folder)
+    return _row(run), run.settings, evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
+
+
+def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]]) -> None:
+    """A run that leaves a setting at its default is like one that binds it to that."""
+    names = {column.removeprefix("binding_") for row in rows for column in row if column.startswith("binding_")}
+    for row, own in zip(rows, used, strict=True):
+        for name in sorted(names & own.keys()):
+            row.setdefault(f"binding_{name}", own[name])
+
+
+def of_its_own_dataset(row: pd.Series, number: str) -> float:
+    """For a row of the table, a number of the last evaluation, unseen_gain say, on the base dataset trained on."""
+    return row.get(f"{number}[{row['base_dataset']}]", math.nan)
+
+
+def _row(run: OneRun) -> dict[str, Any]:
+    facts, metrics = run.facts, run.metrics
+    row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "stopped_early": run.stopped_early}
+    row["gaps"] = "; ".join(run.gaps)
+    row |= {name: facts.get(name) for name in _FACTS}
+    row["num_tasks"] = math.nan if "num_tasks" not in facts else facts["num_tasks"] or math.inf
+    base_dataset = facts.get("base_dataset")
+    row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
+    row |= settings.of(run)
+    labels = facts.get("labels")
+    row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
+    row |= {f"binding_{name}": value for name, value in run.bindings.items()}
+    ema = metrics["loss_ema"]
+    row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": ema.min()}
+    row["last_loss_ema"] = ema.iloc[-1] if len(ema) else math.nan
+    classes = facts.get("num_classes")
+    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.left_at, classes)
+    losses = {step: values.get("unseen_loss") for step, values in run.diagnostics.items()}
+    losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
+    rule = plateau.left_by_unseen_tasks_at
+    row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
+    row["telemetry_rows"] = len(run.telemetry)
+    row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
+    for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
+        numbers = evaluations.numbers(curve)
+        row |= {f"{curve['tasks']}_{name}[{curve['base_dataset']}]": value for name, value in numbers.items()}
+    return row
+
+
+def _duration(name: str, steps: list[int], losses: list[float], rule, num_classes: Any) -> dict[str, Any]:
+    """The length of a plateau, and whether it was left rather than cut off by the end of the log."""
+    known = bool(steps) and isinstance(num_classes, int)
+    left = rule(steps, losses, num_classes) if known else None
+    length = (steps[-1] if left is None else left) if known else math.nan
+    return {f"{name}_steps": length, f"{name}_left": left is not None if known else None}

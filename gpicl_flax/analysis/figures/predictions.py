@@ -1,0 +1,77 @@
+"""One sequence in pictures: its examples, their labels in the task, and what a learner predicts before it sees each."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gpicl_flax.analysis.figures.chart import COLOURS, Chart, count_ticks
+
+_RIGHT, _WRONG = COLOURS[2], COLOURS[1]
+_COLUMNS = 20  # pictures in a row
+_ROW, _BELOW = 0.72, 3.4  # inches that a row of pictures and the curve take
+
+
+def numbers(probabilities: np.ndarray, labels: np.ndarray, index: int) -> pd.DataFrame:
+    """A row for each position of one sequence (from 0: the examples seen before): label, prediction, of_label and
+    of_prediction (the probabilities given to them), mean_of_label (over all sequences), accuracy (the same).
+
+    Args:
+      probabilities: [B, T, C], of every label before the right one is seen (`learners.inspect.predictions`).
+      labels: [B, T], in the task.
+    """
+    of_label = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
+    predictions = probabilities.argmax(axis=-1)
+    return pd.DataFrame(
+        {
+            "position": range(labels.shape[1]),
+            "label": labels[index],
+            "prediction": predictions[index],
+            "of_label": of_label[index],
+            "of_prediction": probabilities[index].max(axis=-1),
+            "mean_of_label": of_label.mean(axis=0),
+            "accuracy": (predictions == labels).mean(axis=0),
+        }
+    )
+
+
+def draw(
+    probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, *, model: str, base_dataset: str, index: int = 0
+) -> Chart:
+    """Above, the pictures of the sequence `index` in their order; below, the probability given to the right label.
+
+    Args:
+      probabilities, labels: see `numbers`.
+      images: [B, T, height, width] or [B, T, height, width, 3], the examples before the task's projection, in [0, 1].
+      model, base_dataset: their names.
+    """
+    table = numbers(probabilities, labels, index)
+    rows = -(-len(table) // _COLUMNS)
+    figure = Figure(figsize=(11, _ROW * rows + _BELOW), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[_ROW * rows, _BELOW])
+    grid = above.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, row in zip(grid, images[index], table.itertuples(), strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        text = f"{row.label}" if row.prediction == row.label else f"{row.label} ({row.prediction})"
+        axes.set_title(text, color=_RIGHT if row.prediction == row.label else _WRONG, fontsize="small", pad=2)
+    _draw_probabilities(below.subplots(), table, len(labels))
+    caption = (
+        f"Above: the {len(table)} examples of one sequence of an unseen task, made from test examples of {base_dataset}, row by "
+        "row in the order in which the learner reads them, as they are before the task's projection, which is all it gets of "
+        "them. Over each its label in the task, in green where the learner predicted it, else in orange with what it predicted. Below: "
+        "the probability that it gave to the right label before it was shown, a dot an example in the same colours, and the "
+        f"mean over {len(labels)} sequences, each of another unseen task."
+    )
+    return Chart("predictions", f"What {model} predicts along a sequence", caption, figure, table)
+
+
+def _draw_probabilities(axes, table: pd.DataFrame, count: int) -> None:
+    for colour, right, words in ((_RIGHT, True, "right"), (_WRONG, False, "wrong")):
+        rows = table[(table["prediction"] == table["label"]) == right]
+        axes.plot(rows["position"], rows["of_label"], "o", color=colour, label=f"this sequence, predicted {words}")
+    axes.plot(table["position"], table["mean_of_label"], color=COLOURS[0], label=f"mean of {count} sequences")
+    axes.set(xlabel="examples seen in the sequence", ylabel="probability of the right label", ylim=(-0.02, 1.02))
+    count_ticks(axes)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,0 +1,79 @@
+"""The figures of a report: each module of this room registers its own, with its place on the page."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gpicl_flax.analysis import figures
+from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.analysis.data.study import Study
+from gpicl_flax.analysis.figures.chart import Chart
+
+DrawStudy = Callable[[Study], Chart]
+DrawRun = Callable[[OneRun], Chart]
+
+
+class Entry[Draw](NamedTuple):
+    """A chart of the page.
+
+    Attributes:
+      place: on the page; charts are shown from the lowest to the highest.
+      draw: draws it.
+      column: of the study's table; one figure holds at most `most` of its values, so that many make several figures.
+      most: 0: one figure holds all.
+    """
+
+    place: float
+    draw: Draw
+    column: str = ""
+    most: int = 0
+
+
+_PAPER: list[Entry[DrawStudy]] = []
+_COMPARISONS: list[Entry[DrawStudy]] = []
+_RUN: list[Entry[DrawRun]] = []
+
+
+def of_paper(place: float) -> Callable[[DrawStudy], DrawStudy]:
+    """Registers a figure of the paper; its place is its number there, and a table's is behind the figure before it."""
+    return _register(_PAPER, place)
+
+
+def of_comparison(place: float, column: str, most: int) -> Callable[[DrawStudy], DrawStudy]:
+    """Registers a figure beyond the paper, which compares interventions."""
+    return _register(_COMPARISONS, place, column, most)
+
+
+def of_run(place: float) -> Callable[[DrawRun], DrawRun]:
+    """Registers a figure of a single run."""
+    return _register(_RUN, place)
+
+
+def paper_figures() -> list[Entry[DrawStudy]]:
+    """The figures of the paper, in their order there."""
+    return _sorted(_PAPER)
+
+
+def comparisons() -> list[Entry[DrawStudy]]:
+    """The figures that compare interventions, in the order of the page."""
+    return _sorted(_COMPARISONS)
+
+
+def run_figures() -> list[Entry[DrawRun]]:
+    """The figures of a single run, in the order of the page."""
+    return _sorted(_RUN)
+
+
+def _register(entries: list, place: float, *parts):
+    def register(draw):
+        entries.append(Entry(place, draw, *parts))
+        return draw
+
+    return register
+
+
+def _sorted(entries: list) -> list:
+    for module in pkgutil.iter_modules(figures.__path__):  # importing a module registers its figures
+        importlib.import_module(f"{figures.__name__}.{module.name}")
+    return sorted(entries, key=lambda entry: entry.place)

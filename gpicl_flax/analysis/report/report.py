@@ -1,0 +1,129 @@
+"""A report of a sweep or of one run: every figure that its runs allow, their numbers, and a page that shows them."""
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+from etils import epath
+
+from gpicl_flax.analysis.data import one_run, phases, study
+from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.analysis.data.study import Study
+from gpicl_flax.analysis.figures import diagnostics, registry
+from gpicl_flax.analysis.figures.chart import Chart
+from gpicl_flax.analysis.report import page, tables
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
+
+_NAMED = 6  # runs that lack the same and are named
+
+
+def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
+    """Writes a report of the runs in `workdir` into the folder `out` and returns the path of its page, index.html.
+
+    Beside it: each figure as PNG and SVG, what it shows as CSV, and runs.csv and evaluations.csv with all runs.
+
+    Args:
+      workdir: folder of a sweep, or of one run.
+      out: None: the folder report in `workdir`. Files of the same names are replaced.
+      after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the
+        shortest intervention.
+
+    Raises:
+      UsageError: there is no run.
+    """
+    of = dataclasses.replace(study.load(workdir), after_drop=after_drop)
+    out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    single = of.folders[0].path == RunFolder(workdir).path  # a sweep may have one run, too
+    (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
+    (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
+    sections = [_overview(of)]
+    if single:
+        charts = charts_of_run(one_run.read(of.folders[0]))
+        sections += _save(charts, out)
+    else:
+        charts, compared = (
+            list(_drawn(of, registry.paper_figures())),
+            [*_drawn(of, registry.comparisons()), *_diagnostics(of)],
+        )
+        sections += [tables.insights(of).html, tables.published_values(charts).html, *_save(charts, out)]
+        sections += [table.html for table in (*tables.accuracies(of), *tables.plateaus(of), *tables.phases(of))]
+        sections += _save(compared, out)
+        charts += compared
+    lacking = [f"{chart.heading}: {chart.caption}" for chart in charts if chart.figure is None]
+    if lacking:
+        sections.append(page.list_section("Not drawn, and what they need", lacking))
+    gaps = of.table[of.table["gaps"] != ""]
+    if len(gaps):
+        lines = []
+        for text, same in gaps.groupby("gaps", sort=False)["run_id"]:
+            if len(same) > _NAMED:
+                lines.append(f"{', '.join(same[:_NAMED])} and {len(same) - _NAMED} more: {text}")
+            else:
+                lines += [f"{run_id}: {text}" for run_id in same]
+        sections.append(page.list_section("What runs do not have", lines))
+    index = out / "index.html"
+    index.write_text(page.render(f"Report of {RunFolder(workdir).path.name}", sections))
+    return index
+
+
+def charts_of_run(run: OneRun) -> list[Chart]:
+    """The charts of a single run."""
+    return [entry.draw(run) for entry in registry.run_figures()]
+
+
+def _drawn(of: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> Iterator[Chart]:
+    for _, draw, column, most in entries:
+        parts = of.parts(column, most) if most else [of]
+        if len(parts) > 1 and len(of.interventions) < 2:  # many figures that would compare nothing
+            chart = draw(parts[0])
+            yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
+            continue
+        for number, part in enumerate(parts, 1):
+            chart = draw(part)
+            if len(parts) > 1:
+                title = f"{chart.title} ({number} of {len(parts)})"
+                chart = dataclasses.replace(chart, name=f"{chart.name}_{number}", title=title)
+            yield chart
+
+
+def _diagnostics(of: Study) -> Iterator[Chart]:
+    diagnosed = of.table[of.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
+    if diagnosed.empty:
+        yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
+    one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
+    for index in sorted(one_each.index, key=lambda index: of.interventions.index(of.table["intervention"][index])):
+        yield diagnostics.draw(one_run.read(of.folders[index]))
+
+
+def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
+    """Writes the files of the charts that have a figure, and gives their sections of the page."""
+    for chart in charts:
+        if chart.figure is None:
+            continue
+        if chart.numbers is not None:
+            (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
+        for ending in ("png", "svg"):
+            buffer = io.BytesIO()
+            # The same runs give the same files.
+            with matplotlib.rc_context({"svg.hashsalt": chart.name}):
+                date = {"Date": None} if ending == "svg" else None
+                chart.figure.savefig(buffer, format=ending, dpi=150, metadata=date)
+            (out / f"{chart.name}.{ending}").write_bytes(buffer.getvalue())
+        yield page.chart_section(chart)
+
+
+def _overview(of: Study) -> str:
+    ended = of.table["ended"]
+    early = of.table["stopped_early"].notna().sum()
+    counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
+    text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
+    text += ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    text += f"; {early} stopped early, before {'its' if early == 1 else 'their'} last step." if early else "."
+    more = " Diagnostics are of one run an intervention; <code>gpicl report RUN_FOLDER</code> draws those of any run."
+    more = more if len(ended) > 1 else ""
+    return (
+        f'<p>{text} Their numbers: <a href="runs.csv">runs.csv</a>; those of all evaluations: '
+        f'<a href="evaluations.csv">evaluations.csv</a>.{more}</p>'
+    )

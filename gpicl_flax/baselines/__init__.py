@@ -1,6 +1,0 @@
-"""Learners that take a gradient step inside: online SGD and MAML, behind the interface of the sequence models."""
-
-from gpicl_flax.baselines.maml import MAML
-from gpicl_flax.baselines.online_sgd import OnlineSGD
-
-__all__ = ["MAML", "OnlineSGD"]

@@ -1,0 +1,1 @@
+"""The console command `gpicl`, one file a subcommand."""

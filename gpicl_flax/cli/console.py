@@ -1,0 +1,62 @@
+"""What the commands of `gpicl` share: options, plain lines, the progress line."""
+
+import argparse
+import contextlib
+import sys
+
+from gpicl_flax.runtime import distributed
+from gpicl_flax.terminal.progress import ProgressLine, erase
+
+
+def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds the options for gin files and bindings."""
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        required=required,
+        metavar="FILE",
+        help="gin file, here or among those that come with gpicl (gin/quickstart.gin); repeat it, later ones win",
+    )
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="one more binding, such as 'Run.seed = 1'; repeat it; wins over the files",
+    )
+
+
+def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
+    """Adds the option that takes the points of a pattern, see `sweep.selection.only`."""
+    parser.add_argument(
+        name,
+        metavar="PATTERN",
+        help="only points whose run id contains what this shell pattern describes, such as 'LSTM*seed=0'",
+    )
+
+
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """Adds the option that leaves only results, warnings and errors."""
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only, and no progress")
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a positive integer."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+    return int(text)
+
+
+def progress(total_steps: int, num_members: int = 1, *, quiet: bool = False):
+    """A progress line for a run, or a stack of runs, unless `quiet`; of several processes the first shows it."""
+    if quiet or not distributed.is_first():
+        return lambda row, member=0: None
+    return ProgressLine(total_steps, num_members)
+
+
+def say(text: str) -> None:
+    """Prints a line, if anybody reads; of several processes the first does."""
+    if not distributed.is_first():
+        return
+    with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
+        print(f"{erase(sys.stdout)}{text}", flush=True)

@@ -1,0 +1,27 @@
+"""The command `gpicl inspect`: shows what a run folder holds."""
+
+import argparse
+
+# Imports inside the command keep `gpicl --help` instant.
+
+
+def add(commands) -> None:
+    """Adds `inspect` to the subparsers of `gpicl`."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show what a run folder holds: parameters by module, settings, data, checkpoints, how far it is",
+        description="Shows a run that is done, diverged or half finished: how far it is, its phase and best metrics, the model's sizes and "
+        "its parameters by module, the base dataset and its fingerprint, checkpoints and bindings. Nothing is trained, and no "
+        "data are read.",
+    )
+    parser.set_defaults(command=_inspect)
+    parser.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote, or a point of a sweep")
+    parser.add_argument("--json", action="store_true", help="print it as one line of JSON")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.records.run_folder import RunFolder
+    from gpicl_flax.runs.inspection import inspect
+
+    found = inspect(RunFolder(arguments.folder))
+    print(found.as_json() if arguments.json else found.as_text())

@@ -1,0 +1,100 @@
+"""The console command `gpicl`. Every subcommand is a call into a room of the package."""
+
+import argparse
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+
+import gpicl_flax
+from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
+from gpicl_flax.errors import GpiclError, Preempted, first_line
+from gpicl_flax.runtime import caches, distributed
+from gpicl_flax.terminal import progress
+
+# In the order in which `gpicl --help` lists them.
+COMMANDS = (train, evaluate, inspect, sweep, report, models, predict, export, aot, datasets)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
+    arguments = parser().parse_args(argv)
+    caches.keep_compiled_programs()
+    try:
+        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)):
+            exit_code, message = _run(arguments)
+    except Exception as error:
+        traceback.print_exc()
+        distributed.leave(1, first_line(error))
+        raise
+    if message and (exit_code != Preempted.exit_code or distributed.is_first()):
+        print(f"\ngpicl: {message}", file=sys.stderr)
+    if exit_code in (0, Preempted.exit_code):
+        distributed.disconnect()
+    else:
+        distributed.leave(exit_code, message)
+    return exit_code
+
+
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Runs a command; returns its exit code and, unless it is 0, the line that says why."""
+    try:
+        arguments.command(arguments)
+    except Preempted as error:
+        return error.exit_code, str(error)
+    except GpiclError as error:
+        return error.exit_code, f"error: {error}"
+    except KeyboardInterrupt:
+        return 130, "interrupted"
+    except BrokenPipeError:  # the reader of a table, `head` say, has seen enough; all else was done before
+        sys.stderr.close()
+    except (
+        NotADirectoryError,
+        IsADirectoryError,
+        PermissionError,
+        FileExistsError,
+        ImportError,
+    ) as error:  # also of what gs:// needs
+        return 2, f"error: {error}"
+    except OSError as error:  # a full disk
+        return 1, f"error: {error}"
+    return 0, ""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `gpicl` and all its subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="gpicl",
+        description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do so.",
+        epilog="Exit codes: 0 done; 1 failed; 2 wrong usage; 42 preempted after saving (start the same command again).",
+    )
+    parser.add_argument("--version", action="version", version=f"gpicl_flax {gpicl_flax.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    for command in COMMANDS:
+        command.add(commands)
+    return parser
+
+
+@contextlib.contextmanager
+def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
+    """What the package logs, as plain lines, warnings alone if `quiet`; what other packages log as usual. Of several processes
+    the first speaks."""
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            kind = "" if record.levelno < logging.WARNING else "warning: "
+            return f"{progress.erase(handler.stream)}{kind}{record.getMessage()}"
+
+    logger, handler = logging.getLogger(gpicl_flax.__name__), logging.StreamHandler()
+    handler.setFormatter(Formatter())
+    handler.addFilter(lambda record: distributed.is_first() or record.levelno > logging.WARNING)
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False  # some libraries give the root logger a handler of their own
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)

@@ -1,0 +1,17 @@
+"""What `gpicl train` and `gpicl evaluate` print and draw at their end."""
+
+from gpicl_flax.runtime import distributed
+
+
+def show(folder, evaluation=None) -> None:
+    """Prints the results and draws the picture: of the run, or of an evaluation file with other settings."""
+    if distributed.is_first():
+        from gpicl_flax.analysis.figures import learning_curve
+        from gpicl_flax.analysis.report import run_summary
+        from gpicl_flax.records.run_folder import read_json
+
+        own = evaluation is None or evaluation.name.count("_") == 1
+        values = folder.latest_evaluation() if own else read_json(evaluation)
+        picture = folder.learning_curve if own else evaluation.with_suffix(".png")
+        learning_curve.save(folder, values, picture)
+        print(f"{run_summary.summary(folder, values)}\n{picture}")

@@ -1,0 +1,48 @@
+"""The command `gpicl train`: trains one run and meta-tests it."""
+
+import argparse
+
+from gpicl_flax.cli import console, results
+from gpicl_flax.errors import UsageError
+from gpicl_flax.runtime import distributed
+
+# Imports inside the command keep `gpicl --help` instant.
+
+
+def add(commands) -> None:
+    """Adds `train` to the subparsers of `gpicl`."""
+    parser = commands.add_parser(
+        "train",
+        help="meta-train one model, meta-test it, draw its learning curve",
+        description="Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
+        "stopped, with exactly the data it would have seen; a finished run is only shown.",
+    )
+    parser.set_defaults(command=_train)
+    console.add_gin(parser, required=True)
+    parser.add_argument(
+        "--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing"
+    )
+    console.add_quiet(parser)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.config import parse
+    from gpicl_flax.records.run_folder import RunFolder
+    from gpicl_flax.runs.run import Run, Start, check_folder, execute
+    from gpicl_flax.runtime.preemption import StopRequest
+    from gpicl_flax.sweep import grid
+
+    distributed.connect()
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    if grid.GRIDS in config.bindings:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({grid.GRIDS}); use `gpicl sweep`")
+    config = grid.without_sweep(config)
+    run, _ = config.resolve(Run)
+    folder = RunFolder(arguments.workdir)
+    check_folder(config, folder)
+    if folder.ended:
+        console.say(f"{folder} is done already; its results:")
+    else:
+        with StopRequest() as stop:
+            execute(Start(config, folder, console.progress(run.training.steps, quiet=arguments.quiet)), stop)
+    results.show(folder)

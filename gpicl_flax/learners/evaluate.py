@@ -1,0 +1,31 @@
+"""A learner meta-tested, whose run may have no folder any more."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from gpicl_flax.evaluation.meta_test import meta_test
+from gpicl_flax.learners.learner import Learner
+from gpicl_flax.training.partitioning import MeshShape
+
+
+def evaluate_learner(
+    learner: Learner, base_datasets: Sequence[str] | None = None, num_sequences: int | None = None
+) -> dict[str, Any]:
+    """Meta-tests a learner, whose run may have no folder any more, as its run was, or on base datasets and a number of sequences
+    of a choice; returns what `evaluate` would write.
+
+    Raises:
+      UsageError: a base dataset is missing or does not fit.
+    """
+    run, form = learner.run, learner.projection_form
+    settings = run.meta_test
+    if num_sequences is not None:
+        settings = dataclasses.replace(settings, num_sequences=num_sequences, sequences_per_task=1)
+    datasets = [run.tasks.load(name) for name in base_datasets or run.test_names]
+    mesh = MeshShape(data=1).build()
+    with jax.set_mesh(mesh), run.precision():
+        curves = meta_test(run.model, learner.params, run.tasks, datasets, form, settings, seed=run.seed, mesh=mesh)
+    return {"step": learner.facts["steps"], "curves": curves}

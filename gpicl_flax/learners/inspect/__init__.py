@@ -1,0 +1,1 @@
+"""The inside of a learner along sequences, as arrays: predictions, attention, states."""

@@ -1,0 +1,54 @@
+"""Sequences of unseen tasks, as a meta-test draws them, with the examples that they are made of."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from gpicl_flax.learners.learner import Learner
+from gpicl_flax.tasks import augmentation, keys, loader
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.tasks.datasets.images import as_images, grey_values
+from gpicl_flax.tasks.projections import input_space
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sequences:
+    """What a learner reads, B sequences of T test examples, each of another unseen task.
+
+    Attributes:
+      base_dataset: its name.
+      images: the examples as they are, before the task's projection, [B, T, height, width] or [B, T, height, width, 3],
+        in [0, 1].
+      inputs: [B, T, X], after it.
+      labels: [B, T], in the task.
+    """
+
+    base_dataset: str
+    images: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+
+
+def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
+    """The first `count` sequences of unseen tasks that a meta-test of `count` sequences on `dataset` draws (Section 3.1)."""
+    run, test = learner.run, dataset.test
+    size = count, run.tasks.sequence_length, len(test), test.group_size
+    indices = loader.draw_example_indices(np.random.default_rng(run.seed), *size)
+    stored, labels = test.inputs[indices], test.labels[indices]
+    offset, scale = dataset.normalization(run.tasks.normalize)
+    form = learner.projection_form
+    coordinates = form.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
+    inputs, task_labels = jax.device_get(
+        augmentation.make_sequences(
+            keys.tasks(run.seed),
+            run.tasks.unseen_task_ids(count),
+            augmentation.Examples(coordinates, labels),
+            form,
+            num_classes=run.tasks.num_classes,
+            permute_labels_prob=1.0,
+        )
+    )
+    grown = np.asarray(input_space.growth(dataset.stored_shape, dataset.input_shape)(grey_values(stored)))
+    images = as_images(grown.reshape(-1, grown.shape[-1]), dataset.input_shape)
+    return Sequences(dataset.name, images.reshape(*indices.shape, *images.shape[1:]), inputs, task_labels)

@@ -1,0 +1,188 @@
+"""A learner: what is left of a run when training is over, its settings and its parameters, ready for contexts of any task."""
+
+import dataclasses
+import functools
+import io
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from flax import linen as nn
+from flax import traverse_util
+from packaging.version import InvalidVersion, Version
+
+import gpicl_flax
+from gpicl_flax.config import parse_text
+from gpicl_flax.errors import UsageError, one_line
+from gpicl_flax.models.sequence_model import COMPARISONS, abstract_parameters, compared
+from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
+from gpicl_flax.runs.run import Run
+from gpicl_flax.tasks import keys
+from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.state import abstract_state
+
+SHIPPED = pathlib.Path(__file__).parent / "mnist"  # made by `make learner`
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learner:
+    """A meta-trained model with its parameters.
+
+    Attributes:
+      config: the run's configuration, the text of a gin file.
+      facts: its run.json.
+      params: of the model, nested dicts of arrays.
+      run: the settings that `config` describes.
+    """
+
+    config: str
+    facts: dict[str, Any]
+    params: Any
+    run: Run
+
+    def __reduce__(self):  # settings may hold functions, which cannot be pickled
+        return _unpickle, (self.config, self.facts, jax.device_get(self.params))
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return type(self.run.model).__name__
+
+    @property
+    def max_context(self) -> int:
+        """Examples of a context that leave room for a query in the sequences it was trained on."""
+        return self.run.tasks.sequence_length - 1
+
+    @property
+    def input_rms(self) -> float:
+        """The root of the mean square of the inputs it was trained on."""
+        return self.facts.get("input_rms", 1.0)
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether it learns from its context at all: a multi-task MLP does not."""
+        return self.run.model.state_size(self.run.tasks.num_features, self.run.tasks.sequence_length).exact > 0
+
+    @property
+    def projection_form(self) -> ProjectionForm:
+        """How the projections of its tasks were drawn; raises UsageError if its facts do not say that."""
+        if "projection" not in self.facts:
+            raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
+        return ProjectionForm(**self.facts["projection"])
+
+    def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
+        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `compared`."""
+        with self.run.precision():
+            logits, shown = _read_sequences(self.run.model, self.params, inputs, labels, np.uint32(seed))
+        return np.asarray(logits), compared(shown)
+
+    def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
+        """Contexts of `length` examples, inputs [B, T, X] and labels [B, T] -> what `answer` needs."""
+        with self.run.precision():
+            return _encode(self.run.model, self.params, inputs, labels, np.int32(length), np.uint32(seed))
+
+    def answer(self, context: Any, queries: np.ndarray) -> np.ndarray:
+        """queries [B, Q, X] -> logits [B, Q, C], each as if it alone came after its context."""
+        with self.run.precision():
+            return np.asarray(_answer(self.run.model, self.params, context, queries))
+
+    def save(self, folder: RunFolder, dtype: str = "float32") -> None:
+        """Writes what `load` reads, with parameters rounded to `dtype`."""
+        flat = {name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()}
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with (folder.path / PARAMETERS).open("wb") as file:
+            np.savez_compressed(file, **flat)
+        write_json(folder.facts, self.facts)
+        write_atomically(folder.config, self.config)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_sequences(model, params, inputs, labels, seed):
+    rngs = {"learner": keys.learners(seed)}
+    logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[COMPARISONS])
+    return logits, kept.get(COMPARISONS, {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(model, params, inputs, labels, length, seed):
+    rngs = {"learner": keys.learners(seed)}
+    return model.apply({"params": params}, inputs, labels, length, rngs=rngs, method="encode")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(model, params, context, queries):
+    return model.apply({"params": params}, context, queries, method="answer")
+
+
+def load(path: epath.PathLike | None = None) -> Learner:
+    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote; None: the one that comes with
+    the package.
+
+    Raises:
+      UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
+      GpiclError: no checkpoint can be read.
+    """
+    return _load(RunFolder(path)) if path is not None else _shipped()
+
+
+@functools.cache
+def _shipped() -> Learner:
+    return _load(RunFolder(SHIPPED))
+
+
+def _load(folder: RunFolder) -> Learner:
+    if not folder.config.exists():
+        raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
+    facts = folder.read_facts()
+    _check_version(folder, facts)
+    config = folder.config.read_text()
+    run = _resolve(config)
+    params = _read(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
+    return Learner(config, facts, jax.device_put(params), run)
+
+
+def _unpickle(config: str, facts: dict[str, Any], params: Any) -> Learner:
+    return Learner(config, facts, jax.device_put(params), _resolve(config))
+
+
+def _resolve(config: str) -> Run:
+    return parse_text(config).resolve(Run)[0]
+
+
+def _check_version(folder: RunFolder, facts: dict[str, Any]) -> None:
+    try:
+        newer = Version(facts["gpicl_flax"]) > Version(gpicl_flax.__version__)
+    except (KeyError, TypeError, InvalidVersion) as error:
+        raise UsageError(f"{folder.facts} does not say which version of gpicl_flax wrote it") from error
+    if newer:
+        raise UsageError(
+            f"{folder} was made by gpicl_flax {facts['gpicl_flax']}, which is newer than this one, {gpicl_flax.__version__}"
+        )
+
+
+def _restore(folder: RunFolder, run: Run) -> Any:
+    if not folder.checkpoints.exists():
+        raise UsageError(f"{folder} holds no checkpoint yet")
+    mesh = MeshShape(data=1).build()  # whatever it was trained on
+    with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
+        if checkpoints.latest_step is None:
+            raise UsageError(f"{folder} holds no checkpoint yet")
+        state, _ = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
+    return jax.device_get(state.params)
+
+
+def _read(file: epath.Path, run: Run) -> Any:
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            flat = {name: x.astype(np.float32) for name, x in arrays.items()}
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise UsageError(f"{file} is damaged ({one_line(error)})") from error
+    shapes = nn.unbox(abstract_parameters(run.model, run.tasks.num_features, run.tasks.sequence_length))
+    expected = traverse_util.flatten_dict(shapes, sep="/")
+    if {name: x.shape for name, x in flat.items()} != {name: x.shape for name, x in expected.items()}:
+        raise UsageError(f"{file} does not hold the parameters of the {type(run.model).__name__} in config.gin")
+    return traverse_util.unflatten_dict(flat, sep="/")

@@ -1,0 +1,1 @@
+"""Matching initialisation: parameters under which a model compares inputs from its first step."""

@@ -1,0 +1,36 @@
+"""What there is to choose from: every sequence model and baseline, with its sizes."""
+
+import dataclasses
+
+from gpicl_flax import models, references
+from gpicl_flax.terminal import text_table
+
+MODELS: tuple[type[models.SequenceModel], ...] = (
+    models.Transformer,
+    models.LSTM,
+    models.OuterProductLSTM,
+    models.VSML,
+    models.VSMLWithoutSymmetries,
+    models.DeltaNet,
+    models.MLP,
+    references.OnlineSGD,
+    references.MAML,
+)
+
+
+def as_table(num_features: int, sequence_length: int) -> str:
+    """Every model at its defaults, for X = num_features and T = sequence_length, and what its settings are."""
+    rows = [("model", *models.SIZE_NAMES.values(), "settings")]
+    for cls in MODELS:
+        model = cls(**({"max_length": sequence_length} if hasattr(cls, "max_length") else {}))
+        sizes = models.sizes(model, num_features, sequence_length)
+        rows.append((cls.__name__, *(f"{sizes[key]:,}" for key in models.SIZE_NAMES), _settings(model)))
+    return text_table.render(rows, right=range(1, len(rows[0]) - 1))
+
+
+def _settings(model: models.SequenceModel) -> str:
+    """The settings that are the model's own, as far as they are plain values."""
+    common = {field.name for field in dataclasses.fields(models.InContextModel)}
+    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in common}
+    plain = (bool, int, float, str, tuple)
+    return " ".join(f"{name}={value!r}".replace(" ", "") for name, value in values.items() if type(value) in plain)

@@ -1,0 +1,236 @@
+"""What a sweep will cost, before anything runs: compute, device memory, chip-hours. Estimates, in seconds, without a compiler.
+
+Every training program is traced once and counted in its jaxpr (see `training.estimate`).
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+
+import jax
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.runs.run import Run
+from gpicl_flax.sweep import aot
+from gpicl_flax.sweep.aot import Cost, Slice
+from gpicl_flax.sweep.grid import Point
+from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_form, trace
+from gpicl_flax.terminal import text_table
+from gpicl_flax.training.cost import chips, estimate
+from gpicl_flax.training.cost.chips import GIB, Chip
+from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.placement import ON_ACCELERATOR
+
+UTILIZATION = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What points of one training program and number of steps cost.
+
+    Attributes:
+      name: what they have in common of what varies in the sweep.
+      points: run ids.
+      steps: of each.
+      step_flops: of the matrix products of one step, forward and backward.
+      turns: of the loops inside of a step, one after another: what no chip does at once.
+      memory_bytes: that one run takes on a chip of its own, about.
+      chip_hours: of all these points.
+      fits: whether a chip has that memory.
+    """
+
+    name: str
+    points: tuple[str, ...]
+    steps: int
+    step_flops: float
+    turns: int
+    memory_bytes: int
+    chip_hours: float
+    fits: bool
+
+    @property
+    def flops(self) -> float:
+        """Of all these points."""
+        return self.step_flops * self.steps * len(self.points)
+
+
+def budget(
+    points: Sequence[Point], runs: Sequence[Run], *, chip: Chip, utilization: float = UTILIZATION
+) -> list[Budget]:
+    """The budget of the points that train, on chips of one kind.
+
+    Args:
+      utilization: share of the chip's peak flops that a step is taken to reach.
+
+    Raises:
+      UsageError: the utilization is not in (0, 1], or a batch does not divide into the parts of its accumulation.
+    """
+    if not 0 < utilization <= 1:
+        raise UsageError(f"the utilization must be in (0, 1], not {utilization}")
+    counted: dict[str, tuple[Program, _Counts]] = {}
+    for program in programs(points, runs):
+        _check_accumulation(program)
+        # Of a mesh, every device would do its share: chip-hours are the same.
+        mesh = MeshShape(data=1, model=1).build(devices=jax.devices()[:1])
+        traced, steps = trace(program.run, mesh, free_bytes=chip.usable_hbm_bytes // chip.devices)
+        text = str(traced.jaxpr)
+        if text in counted:
+            counted[text] = counted[text][0] + program, counted[text][1]
+        else:
+            counted[text] = program, _count(program.run, traced, steps)
+    rows = []
+    for program, counts in counted.values():
+        for steps in dict.fromkeys(run.training.steps for run in program.runs):
+            part = program.of_steps(steps)
+            hours = counts.flops * steps * len(part.points) / (chip.peak_flops * utilization) / 3600
+            ids = tuple(point.run_id for point in part.points)
+            fits = counts.memory <= chip.usable_hbm_bytes // chip.devices
+            rows.append(Budget(part.name, ids, steps, counts.flops, counts.turns, counts.memory, hours, fits))
+    return rows
+
+
+def _check_accumulation(program: Program) -> None:
+    batch, parts = program.run.tasks.task_batch_size, program.run.training.accumulation
+    if batch % parts:
+        raise UsageError(
+            f"{program.points[0].run_id}: TaskDistribution.task_batch_size = {batch} is not divisible by "
+            f"Training.accumulation = {parts}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    flops: float
+    turns: int
+    memory: int
+
+
+def _count(run: Run, traced: jax.stages.Traced, steps: int) -> _Counts:
+    flops, turns = estimate.matmul_flops(traced.jaxpr), estimate.loop_turns(traced.jaxpr)
+    given = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(traced.jaxpr.in_avals))
+    memory = max(estimate.peak_bytes(traced.jaxpr), given + _projection_bytes(run))
+    return _Counts(flops / steps, (turns - steps) // steps, memory)
+
+
+def _projection_bytes(run: Run) -> int:
+    """Of those that a TPU makes at once, before the model reads its inputs; this machine makes fewer."""
+    form, rows = projection_form(run), run.tasks.task_batch_size // run.training.accumulation
+    coordinates = math.prod(form.basis_shape) if form.form == "span" else form.num_features
+    return min(ON_ACCELERATOR, rows * coordinates * form.num_features * 4) if form.replays else 0
+
+
+def as_table(
+    points: Sequence[Point], runs: Sequence[Run], *, chip: str = "v5e", utilization: float = UTILIZATION
+) -> str:
+    """The budget as a table with its totals, and what it stands on.
+
+    Raises:
+      UsageError: see `chips.chip` and `budget`.
+    """
+    kind = chips.chip(chip)
+    rows = budget(points, runs, chip=kind, utilization=utilization)
+    memory = kind.usable_hbm_bytes / kind.devices / GIB
+    table = [("program", "points", "steps", "GFLOP/step", "turns", "PFLOP", "memory GiB", "chip-hours")]
+    for row in rows:
+        table.append(
+            (
+                row.name,
+                f"{len(row.points):,}",
+                f"{row.steps:,}",
+                f"{row.step_flops / 1e9:,.2f}",
+                f"{row.turns:,}",
+                f"{row.flops / 1e15:,.2f}",
+                f"{row.memory_bytes / GIB:.2f}{' ' if row.fits else '!'}",
+                f"{row.chip_hours:.3g}",
+            )
+        )
+    flops, hours = sum(row.flops for row in rows), sum(row.chip_hours for row in rows)
+    table.append(
+        ("all", f"{sum(len(r.points) for r in rows):,}", "", "", "", f"{flops / 1e15:,.2f}", "", f"{hours:,.2f}")
+    )
+    lines = [
+        f"An estimate for {chip} ({kind.peak_flops / 1e12:,.0f} TFLOP/s of bfloat16 products and {memory:.2f} GiB a device); "
+        "nothing was compiled or run.",
+        text_table.render(table, right=range(1, 8)),
+        "",
+        f"Chip-hours: flops at {utilization:.0%} of the chip's peak, which is an assumption: small models and those that go position",
+        "by position reach less. turns: what a step's loops do one after another. Flops are those of matrix products, forward,",
+        "backward and making tasks; meta-tests, diagnostics, start-up and compilation are not counted. Memory: one run on a",
+        "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's own account",
+        "(--topology) has been between a fifth and three and a half times of it.",
+        ASSUMPTION,
+        *_remarks(rows, runs),
+    ]
+    return "\n".join(lines)
+
+
+def _remarks(rows: Sequence[Budget], runs: Sequence[Run]) -> list[str]:
+    large = sum(len(row.points) for row in rows if not row.fits)
+    untrained = sum(not run.training.steps for run in runs)
+    lines = []
+    if large:
+        lines.append(
+            f"{large:,} points (!) may not fit one device: more devices along the mesh, or Training.accumulation, help."
+        )
+    if untrained:
+        lines.append(f"{untrained:,} points have Training.steps = 0: only their meta-tests, which are not counted.")
+    return lines
+
+
+def as_json(
+    points: Sequence[Point], runs: Sequence[Run], *, chip: str = "v5e", utilization: float = UTILIZATION
+) -> str:
+    """The budget as JSON, an object a line; raises as `as_table` does."""
+    rows = budget(points, runs, chip=chips.chip(chip), utilization=utilization)
+    settings = {"chip": chip, "utilization": utilization}
+    return "\n".join(json.dumps(dataclasses.asdict(row) | {"flops": row.flops} | settings) for row in rows)
+
+
+def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
+    """The budget by the TPU compiler's account of a step (see `compile_ahead.compile_all`), with its totals."""
+    table = [("program", "points", "stack", "us/step", "memory GiB", "of", "chip-hours", "")]
+    total = 0.0
+    for program, cost in results:
+        hours = compiled_chip_hours(program, cost, on)
+        total += hours
+        table.append(
+            (
+                program.name,
+                f"{len(program.points):,}",
+                str(cost.num_members),
+                "" if cost.problem else f"{cost.seconds * 1e6:,.0f}",
+                f"{cost.hbm_bytes / GIB:.3f}" if cost.hbm_limit else "",
+                f"{cost.hbm_limit / GIB:.2f}" if cost.hbm_limit else "",
+                "" if cost.problem else f"{hours:.3g}",
+                cost.problem or "",
+            )
+        )
+    num_points = sum(len(program.points) for program, _ in results)
+    table.append(("all", f"{num_points:,}", "", "", "", "", f"{total:.3g}", ""))
+    return "\n".join(
+        [
+            f"At least, on {on}, by the TPU compiler; nothing was run.",
+            text_table.render(table, right=range(1, 7)),
+            "",
+            "us/step: the larger of two times, that of its flops at the chip's peak of bfloat16 products and that of its bytes at the",
+            "bandwidth of its memory. Latencies, which rule small models and those that go position by position, and what devices say",
+            "to each other come on top. Chip-hours: of all chips of the slice, each run or stack having it for itself; meta-tests,",
+            "diagnostics, start-up and compilation are not counted. Points that cannot run are not in the sum.",
+        ]
+    )
+
+
+def compiled_as_json(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
+    """The same as JSON, an object a line: what `gpicl aot --json` prints, with the chip-hours of the program's points."""
+    return "\n".join(
+        json.dumps(aot.as_dict(program, cost) | {"chip_hours": compiled_chip_hours(program, cost, on)})
+        for program, cost in results
+    )
+
+
+def compiled_chip_hours(program: Program, cost: Cost, on: Slice) -> float:
+    """That the points of a compiled program take at least, if each of its stacks has the slice for itself."""
+    stacks = -(-len(program.points) // cost.num_members)
+    steps = sum(run.training.steps for run in program.runs) / len(program.runs)
+    return stacks * steps * cost.seconds * on.num_chips / 3600

@@ -1,0 +1,83 @@
+"""How far the points of a sweep are, as a table or live on a terminal."""
+
+import contextlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TextIO
+
+from etils import epath
+
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.runs import status
+from gpicl_flax.runs.status import ENDED, STATES, Status
+from gpicl_flax.sweep.grid import Point
+from gpicl_flax.terminal import durations, text_table
+
+_READERS = 16  # folders at once: gs:// answers slowly, and many at a time
+_REFRESH_SECONDS = 5.0
+
+
+def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
+    """The status of each point."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(
+            pool.map(lambda point: status.read(point.run_id, RunFolder(epath.Path(workdir) / point.run_id)), points)
+        )
+
+
+def counts(found: Sequence[Status]) -> str:
+    """How many points are in which state."""
+    number = Counter(each.state for each in found)
+    states = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
+    early = sum(each.stopped_early is not None for each in found)
+    return f"{len(found)} points{': ' * bool(states)}{states}{f'; {early} stopped early' * bool(early)}"
+
+
+def as_table(found: Sequence[Status]) -> str:
+    """A line a point, and how many are in which state."""
+    rows = [("run id", "state", "step", "loss", "last accuracy", "plateau", "phase", "time left", "who")]
+    for each in found:
+        of = "" if each.steps is None else f"/{each.steps:,}"
+        rows.append(
+            (
+                each.run_id,
+                each.state,
+                f"{each.step or 0:,}{of}" if of or each.step is not None else "",
+                "" if each.loss is None else f"{each.loss:.3f}",
+                "" if each.accuracy is None else f"{each.accuracy:.1%}",
+                each.plateau_in_words,
+                (each.phase or "").lower(),
+                "" if each.seconds_left is None else durations.in_words(each.seconds_left),
+                each.who or (f"stopped early: {each.stopped_early}" if each.stopped_early else ""),
+            )
+        )
+    return f"{text_table.render(rows, right=(2, 3, 4, 7))}\n{counts(found)}"
+
+
+def watch(
+    points: Sequence[Point], workdir: epath.PathLike, stream: TextIO, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Shows the table on a terminal, in place, until all points have ended or Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            found = read_all(points, workdir)
+            ended = all(each.state in ENDED for each in found)
+            table = as_table(found)
+            stream.write(f"\033[H\033[2J{table if ended else _cut(table)}\n")
+            stream.flush()
+            if ended:
+                return
+            sleep(_REFRESH_SECONDS)
+
+
+def _cut(table: str) -> str:
+    """As much of a table as a terminal shows, its last line included."""
+    columns, height = shutil.get_terminal_size()
+    *lines, last = table.split("\n")
+    shown = max(1, height - 3)
+    if len(lines) > shown:
+        lines = [*lines[:shown], f"... and {len(lines) - shown} more"]
+    return "\n".join(line[:columns] for line in [*lines, last])

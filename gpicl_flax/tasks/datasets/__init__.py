@@ -1,0 +1,1 @@
+"""Base datasets: where they come from, how they are checked, imported, encoded and listed."""

@@ -1,0 +1,82 @@
+"""What base datasets there are: built in, known to the paper, and found in a TFDS folder."""
+
+import pathlib
+from typing import NamedTuple
+
+from etils import epath
+
+from gpicl_flax.tasks.datasets import tfds_store
+from gpicl_flax.tasks.datasets.random_points import NUM_POINTS
+from gpicl_flax.tasks.datasets.raw import BUILT_IN
+from gpicl_flax.tasks.datasets.sources import NUM_DIGITS_TEST
+from gpicl_flax.terminal import text_table
+
+# The paper's, by their names in TFDS: examples of both splits and shape, as the publishers give them.
+PAPER = {
+    "mnist": (60_000, 10_000, "28x28x1"),
+    "fashion_mnist": (60_000, 10_000, "28x28x1"),
+    "kmnist": (60_000, 10_000, "28x28x1"),
+    "cifar10": (50_000, 10_000, "32x32x3"),
+    "svhn_cropped": (73_257, 26_032, "32x32x3"),
+}
+# Where Debian's package dataset-fashion-mnist puts its idx files.
+DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+
+
+class Entry(NamedTuple):
+    """One base dataset: its examples and input shape as text, whether it can be used, and where it is."""
+
+    name: str
+    train: str
+    test: str
+    inputs: str
+    state: str
+    where: str
+
+
+def entries(data_dir: str | None) -> list[Entry]:
+    """Every base dataset with a name, the ready ones of the TFDS folder included."""
+    folder = tfds_store.data_dir_or_default(data_dir)
+    prepared = {entry.name: entry for entry in _prepared(folder)}
+    rows = [Entry("digits", f"{1797 - NUM_DIGITS_TEST:,}", f"{NUM_DIGITS_TEST:,}", "8x8x1", "ready", "scikit-learn")]
+    rows += [
+        Entry(name, "10,000", "10,000", "any", "ready", f"made here: groups of {NUM_POINTS} random points")
+        for name in BUILT_IN[1:]
+    ]
+    for name, (train, test, shape) in PAPER.items():
+        rows.append(
+            prepared.pop(name, Entry(name, f"{train:,}", f"{test:,}", shape, "not prepared", str(folder / name)))
+        )
+    rows += prepared.values()
+    if DEBIAN_FASHION_MNIST.is_dir():
+        command = f"gpicl datasets import debian_fashion --images {DEBIAN_FASHION_MNIST}"
+        rows.append(Entry("(Fashion-MNIST)", "60,000", "10,000", "28x28x1", "importable", command))
+    return rows
+
+
+def as_table(data_dir: str | None) -> str:
+    """The entries as aligned lines."""
+    header = ("name", "train", "test", "inputs", "state", "where")
+    return text_table.render([header, *entries(data_dir)], right=(1, 2))
+
+
+def _prepared(folder: epath.Path) -> list[Entry]:
+    """The datasets of inputs and labels in a TFDS folder that `tfds_store.read` can open."""
+    import tensorflow_datasets as tfds
+
+    found = []
+    # <name>/<version>, or <name>/<config>/<version>
+    for info in sorted(path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json")):
+        try:
+            info = tfds.builder_from_directory(str(info.parent)).info
+            features, splits = info.features or {}, info.splits
+            key = next(name for name in ("image", tfds_store.FEATURES) if name in features)
+            counts = [f"{splits[name].num_examples:,}" for name in ("train", "test")]
+            shape = "x".join("?" if n is None else str(n) for n in features[key].shape)
+        except Exception:  # a folder that is no dataset of ours, or damaged: what reads it says what is wrong
+            continue
+        if "label" in features:
+            state = "ready" if info.file_format.value == "array_record" else f"{info.file_format.value}, unreadable"
+            name = info.full_name.rpartition("/")[0]
+            found.append(Entry(name, *counts, shape, state, info.data_dir))
+    return found

@@ -1,0 +1,70 @@
+"""From the name of a base dataset to its raw arrays."""
+
+import os
+import pathlib
+
+import numpy as np
+from etils import epath
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.tasks.datasets import files, random_points, tfds_store
+from gpicl_flax.tasks.datasets.raw import BUILT_IN, RawDataset, RawSplit
+
+NUM_DIGITS_TEST = 360
+
+
+def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str | None = None) -> RawDataset:
+    """Reads the base dataset `name`.
+
+    Args:
+      name: 'digits'; 'random' or 'random_own_labels' (see `random_points`); the path of an .npz file, an idx folder or a
+        folder of train/ and test/ class folders, where a folder's path has a slash in it; or the name of a dataset that
+        TFDS has or that was imported.
+      input_shape: that the random datasets are made in; None: the paper's, 32x32x3.
+      data_dir: where TFDS keeps datasets; None for its own default.
+
+    Raises:
+      UsageError: there is no such dataset, or it is not on this machine, or the file is not what it should be.
+    """
+    if name == "digits":
+        return _read_digits()
+    if name in BUILT_IN:
+        return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
+    path = _as_path(name)
+    return tfds_store.read(name, data_dir) if path is None else files.read_dataset(path)
+
+
+def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:
+    """Where the base dataset `name` is prepared: its path below the folder of TFDS, and as a whole; None if it is built in.
+
+    Raises:
+      UsageError: it is not prepared, or is a path and not a name.
+    """
+    if name in BUILT_IN:
+        return None
+    if _as_path(name) is not None:
+        raise UsageError(
+            f"base dataset {name!r} is a path, which other machines do not have; bring it under a name: `gpicl datasets "
+            "import my_name --images ...` (or set TaskDistribution.data_dir where they all see it)"
+        )
+    return tfds_store.locate(name, data_dir)
+
+
+def _as_path(name: str) -> pathlib.Path | None:
+    """The path that the name of a base dataset is, if it is one."""
+    path = pathlib.Path(os.path.expanduser(name))
+    if path.suffix == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
+        return path
+    return None  # also a name with a slash: a TFDS dataset with a config, emnist/letters
+
+
+def _read_digits() -> RawDataset:
+    """The 1,797 handwritten digits that scikit-learn ships, 8x8, split 1,437 / 360 by a fixed shuffle."""
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # grey values 0..16
+    # The file is sorted by writer: without the shuffle the test split would hold writers never trained on.
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[NUM_DIGITS_TEST:], order[:NUM_DIGITS_TEST]
+    return RawDataset(RawSplit(images[train], digits.target[train]), RawSplit(images[test], digits.target[test]))

@@ -1,0 +1,1 @@
+"""Random projections of inputs and the space that they are drawn in."""

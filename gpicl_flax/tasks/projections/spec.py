@@ -1,0 +1,109 @@
+"""How the projections of a run are drawn: in full, in the span of its images, or only where they meet a sequence.
+
+All of them project with entries that are iid N(0, 1/X), the projection of Section 3.1 of the paper. A projection A is
+drawn column by column in an orthonormal basis of the input space, which leaves its distribution as it is.
+
+- span: the columns of basis vectors that some image of the base dataset has a coordinate along. Images of 28x28x1 that
+  grow to 32x32x3 have 784 coordinates instead of 3,072. A dataset of another stored shape has the further columns
+  drawn as well, so that a task is the same for it.
+- dense: all X columns: the same tasks, at the cost that they would have without the basis. It is the reference.
+- gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and G [T, X]
+  is iid standard normal. That takes T rows of draws in the place of X, and gives a sequence a projection that no other
+  one can have: only for an unbounded number of tasks, which then cannot be replayed.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.tasks.projections import input_space
+from gpicl_flax.tasks.projections.normals import standard_normals
+
+FORMS = ("dense", "span", "gram")
+
+# Below this ratio of the draws of span and gram, projections are a small share of a step, and tasks that can be
+# replayed are worth more.
+_GRAM_SAVES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionForm:
+    """How the projections of a run are drawn; a function of its settings and of its base dataset's shape alone.
+
+    Attributes:
+      form: one of FORMS.
+      basis_shape: the stored shape that the basis begins with, that of the run's base dataset.
+      input_shape: its product is X.
+    """
+
+    form: str
+    basis_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("basis_shape", "input_shape"):  # lists, where they come from a file
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def replays(self) -> bool:
+        """Whether a task can be applied to other examples than those of one sequence."""
+        return self.form != "gram"
+
+    @property
+    def num_features(self) -> int:
+        """X."""
+        return math.prod(self.input_shape)
+
+    def coordinates(self, stored_shape: tuple[int, ...]) -> input_space.Coordinates:
+        """What gives examples of a base dataset of that stored shape the coordinates that their projection needs."""
+        if self.form == "gram":  # inner products are the same in any basis
+            return input_space.coordinates(stored_shape, self.input_shape, basis=stored_shape)
+        whole = self.form == "dense"
+        return input_space.coordinates(stored_shape, self.input_shape, basis=self.basis_shape, whole=whole)
+
+
+def choose(
+    form: str,
+    *,
+    stored_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
+    sequence_length: int,
+    replayed: bool,
+) -> ProjectionForm:
+    """The form that a setting, 'auto' or one of FORMS, means for a base dataset of that stored shape.
+
+    'auto' is the Gram form where no task is ever used twice and it needs at most a quarter of the draws, else span.
+
+    Args:
+      replayed: whether two sequences of the training can share a task.
+
+    Raises:
+      UsageError: the Gram form cannot replay tasks.
+    """
+    if form == "gram" and replayed:
+        raise UsageError(
+            "TaskDistribution.projection = 'gram' gives every sequence a projection of its own: it needs num_tasks = None "
+            "and sequences_per_task = 1"
+        )
+    if form == "auto":
+        gram = not replayed and _GRAM_SAVES * sequence_length <= math.prod(stored_shape)
+        form = "gram" if gram else "span"
+    return ProjectionForm(form, stored_shape, input_shape)
+
+
+def draw(key: jax.Array, num_coordinates: int, num_features: int) -> jax.Array:
+    """The transposed projection [R, X]: row r is the column of A along basis vector r."""
+    return standard_normals(key, num_coordinates, num_features) / jnp.sqrt(num_features)
+
+
+def gram_inputs(key: jax.Array, coordinates: jax.Array, num_features: int) -> jax.Array:
+    """Coordinates [T, R] of one sequence, under a projection that nothing else shares -> inputs [T, X]."""
+    gram = jnp.matmul(coordinates, coordinates.T, precision="highest") / num_features
+    # Repeated examples make it singular. What is added is of the size of its rounding: the projections of equal
+    # examples then differ by about 0.5% of their norm, for T = 100.
+    jitter = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
+    factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(len(gram)), symmetrize_input=False)
+    return factor @ standard_normals(key, len(gram), num_features)

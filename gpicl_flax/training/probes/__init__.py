@@ -1,0 +1,1 @@
+"""Measurements along training: diagnostics on unseen tasks, telemetry of gradients and updates."""

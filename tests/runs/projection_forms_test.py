@@ -1,0 +1,39 @@
+"""Runs of which the projections are drawn in other forms."""
+
+import numpy as np
+import pytest
+
+from gpicl_flax.errors import Preempted
+from gpicl_flax.records import json_lines
+from gpicl_flax.records.run_folder import RunFolder
+
+
+def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start, grown, tmp_path):
+    folders = {form: RunFolder(tmp_path / form) for form in ("span", "dense")}
+    for form, folder in folders.items():
+        start(grown.override({"TaskDistribution.projection": form}), folder)
+        assert folder.read_facts()["projection"] == {
+            "form": form,
+            "basis_shape": [8, 8, 1],
+            "input_shape": [10, 9, 3],
+        }
+    losses = [[row["loss"] for row in json_lines.read(folder.metrics)] for folder in folders.values()]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    curves = [folder.latest_evaluation()["curves"] for folder in folders.values()]
+    for span, dense in zip(*curves, strict=True):
+        np.testing.assert_allclose(span["loss"], dense["loss"], rtol=1e-4)
+
+
+def test_a_run_of_the_gram_form_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, grown, tmp_path):
+    from gpicl_flax.analysis.report import run_summary
+
+    config = grown.override({"TaskDistribution.num_tasks": None})
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    start(config, whole)
+    assert whole.read_facts()["projection"]["form"] == "gram"
+    assert [curve["tasks"] for curve in whole.latest_evaluation()["curves"]] == ["unseen"]
+    assert "unseen tasks, digits" in run_summary.summary(whole, whole.latest_evaluation())
+    with pytest.raises(Preempted):
+        start(config, parts, sigterm_at(2))
+    start(config, parts)
+    assert contents(parts) == contents(whole)
