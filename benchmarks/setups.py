@@ -19,7 +19,7 @@ from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place
 from gpicl_flax.training.state import init_states
-from gpicl_flax.training.step import Knobs, make_train_steps
+from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
 IMAGE_SHAPE = (28, 28, 1)  # of MNIST, whatever the input shape
 
@@ -60,22 +60,22 @@ class TimedTraining:
             streams = [Stream(tasks, seed) for seed in seeds]
             with contextlib.closing(TrainingBatches(streams, self.dataset.train, steps_per_batch=steps)) as batches:
                 self.batch = partitioning.shard_stacked_batches(self.mesh, next(batches))
-            self.knobs = partitioning.shard_members(
-                self.mesh, Knobs(np.array(seeds, np.uint32), np.full(num_members, 0.1, np.float32))
+            self.run_inputs = partitioning.shard_members(
+                self.mesh, PerRunInputs(np.array(seeds, np.uint32), np.full(num_members, 0.1, np.float32))
             )
             if telemetry:
-                self.knobs = self.knobs._replace(initial_params=jax.tree.map(jnp.copy, self.states.params))
+                self.run_inputs = self.run_inputs._replace(initial_params=jax.tree.map(jnp.copy, self.states.params))
 
     def __call__(self) -> jax.Array:
         """One dispatch."""
         with jax.set_mesh(self.mesh):
-            self.states, metrics, _ = self._train_steps(self.states, self.knobs, self.placed, self.batch)
+            self.states, metrics, _ = self._train_steps(self.states, self.run_inputs, self.placed, self.batch)
         return metrics["loss"]
 
     def compiled(self) -> jax.stages.Compiled:
         """The program of a dispatch."""
         with jax.set_mesh(self.mesh):
-            return self._train_steps.lower(self.states, self.knobs, self.placed, self.batch).compile()
+            return self._train_steps.lower(self.states, self.run_inputs, self.placed, self.batch).compile()
 
 
 def seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:

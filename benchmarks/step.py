@@ -188,15 +188,15 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
     """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, the first number of each step."""
 
     @jax.jit
-    def make(knobs, placed, batch):
+    def make(run_inputs, placed, batch):
         def step(_, batch):
             inputs, labels = augmentation.make_sequences(
-                keys.tasks(knobs.seed),
+                keys.tasks(run_inputs.seed),
                 batch["task_ids"],
                 placed.examples(batch),
                 training.form,
                 num_classes=10,
-                permute_labels_prob=knobs.permute_labels_prob,
+                permute_labels_prob=run_inputs.permute_labels_prob,
                 memory=projection_bytes(training.mesh),
             )
             # Through the barrier all elements are needed; else the compiler would make the first one alone.
@@ -205,9 +205,9 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
 
         return jax.lax.scan(step, (), batch)[1]
 
-    knobs = jax.tree.map(lambda x: x[0], training.knobs)
+    run_inputs = jax.tree.map(lambda x: x[0], training.run_inputs)
     batch = {name: x[:, 0] for name, x in training.batch.items()}
-    return lambda: make(knobs, training.placed, batch)
+    return lambda: make(run_inputs, training.placed, batch)
 
 
 def gradient(training: TimedTraining, sequences: tuple[jax.Array, jax.Array]) -> tuple[Callable[[], Any], int]:

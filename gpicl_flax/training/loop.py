@@ -31,7 +31,7 @@ from gpicl_flax.training.probes.diagnostics import Diagnose
 from gpicl_flax.training.run_log import RunLog
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
-from gpicl_flax.training.step import Knobs, Metrics, make_train_steps
+from gpicl_flax.training.step import Metrics, PerRunInputs, make_train_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +116,11 @@ def train(
         on_device = placement.on_device(loader.placement, dataset.train)
         placement.log(dataset.name, dataset.train, on_device)
         placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
-        knobs = Knobs(
+        run_inputs = PerRunInputs(
             np.array([member.seed for member in members], np.uint32),
             np.array([member.tasks.permute_labels_prob for member in members], np.float32),
         )
-        knobs = partitioning.shard_members(mesh, knobs)._replace(initial_params=initial_params)
+        run_inputs = partitioning.shard_members(mesh, run_inputs)._replace(initial_params=initial_params)
         batches = TrainingBatches(
             [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
             dataset.train,
@@ -150,7 +150,7 @@ def train(
         running, agreement, saved_at = None, Agreement(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
-            states, metrics, measured = train_steps(states, knobs, placed, batch)
+            states, metrics, measured = train_steps(states, run_inputs, placed, batch)
             _log(runs, running, training)
             running = _Dispatch([run.advance() for run in runs], metrics, {})
             if any(training.is_due("telemetry", step) for step in running.steps):

@@ -26,7 +26,7 @@ from gpicl_flax.training.state import TrainState, abstract_state, over_members, 
 Metrics = dict[str, jax.Array]
 
 
-class Knobs(NamedTuple):
+class PerRunInputs(NamedTuple):
     """What members may differ in, besides their batches and the hyperparameters in their states.
 
     Attributes:
@@ -56,7 +56,7 @@ def make_train_steps(
     num_members: int = 1,
     accumulation: int = 1,
     curriculum: Curriculum | None = None,
-) -> Callable[[TrainState, Knobs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
+) -> Callable[[TrainState, PerRunInputs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
     """A jitted function that makes as many steps as its batch holds, and donates the states it is given.
 
     Args:
@@ -66,7 +66,7 @@ def make_train_steps(
       curriculum: what of the tasks changes with the step; None: nothing.
 
     Returns:
-      (states, knobs, placed, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
+      (states, run_inputs, placed, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
       task_ids [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]; measured is the
       telemetry of the last of several steps, arrays [S, ...], or None without. All that members differ in is an argument,
       so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
@@ -76,14 +76,14 @@ def make_train_steps(
     memory = projection_bytes(mesh) // per_device
 
     def loss_fn(params, data, batch):
-        knobs, placed, step = data
+        run_inputs, placed, step = data
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(knobs.seed),
+            keys.tasks(run_inputs.seed),
             batch["task_ids"],
             placed.examples(batch),
             form,
             num_classes=tasks.num_classes,
-            permute_labels_prob=curriculum.bias(step, knobs.permute_labels_prob),
+            permute_labels_prob=curriculum.bias(step, run_inputs.permute_labels_prob),
             memory=memory,
             num_shards=partitioning.batch_shards(mesh),
         )
@@ -125,8 +125,10 @@ def make_train_steps(
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.Change(grads, updates)
 
-    def train_steps(state, knobs, placed, batch):
-        return telemetry.scan(functools.partial(train_step, (knobs, placed)), state, batch, knobs.initial_params)
+    def train_steps(state, run_inputs, placed, batch):
+        return telemetry.scan(
+            functools.partial(train_step, (run_inputs, placed)), state, batch, run_inputs.initial_params
+        )
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
     stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))

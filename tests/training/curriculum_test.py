@@ -13,7 +13,7 @@ from gpicl_flax.training import partitioning
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import place
 from gpicl_flax.training.state import init_states
-from gpicl_flax.training.step import Knobs, make_train_steps
+from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0, projection="span"
@@ -33,8 +33,8 @@ def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None,
         placed = place(mesh, dataset, dataset.train, form, normalize=True)
         batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
         batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
-        knobs = Knobs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))
-        _, metrics, _ = train_steps(state, knobs, placed, partitioning.shard_stacked_batches(mesh, batch))
+        run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))
+        _, metrics, _ = train_steps(state, run_inputs, placed, partitioning.shard_stacked_batches(mesh, batch))
         return {name: values[:, 0] for name, values in jax.device_get(metrics).items()}
 
 

@@ -18,7 +18,7 @@ from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.placement import place
 from gpicl_flax.training.state import abstract_state, init_states, member_state
-from gpicl_flax.training.step import Knobs, make_train_steps, sequence_losses
+from gpicl_flax.training.step import PerRunInputs, make_train_steps, sequence_losses
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
@@ -60,8 +60,8 @@ def train(
         placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
         batch = next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, gather=gather, steps_per_batch=steps))
         batch = partitioning.shard_stacked_batches(mesh, batch)
-        knobs = Knobs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
-        state, metrics, _ = train_steps(state, knobs, placed, batch)
+        run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
+        state, metrics, _ = train_steps(state, run_inputs, placed, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         state = jax.tree.map(lambda x: x[0], jax.device_get(state))
         return state, {name: values[:, 0] for name, values in jax.device_get(metrics).items()}

@@ -15,7 +15,7 @@ from gpicl_flax.training import partitioning
 from gpicl_flax.training.placement import Placed
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
-from gpicl_flax.training.step import Knobs, make_train_steps
+from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def trace(
         state,
         partitioning.stacked(shardings_of(state)),
     )
-    knobs = Knobs(
+    run_inputs = PerRunInputs(
         shape(jnp.uint32, (num_members,), "member"),
         shape(jnp.float32, (num_members,), "member"),
         states.params if training.telemetry else None,
@@ -101,4 +101,4 @@ def trace(
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        return train_steps.trace(states, knobs, placed, batch)
+        return train_steps.trace(states, run_inputs, placed, batch)

@@ -27,7 +27,7 @@ from gpicl_flax.training.placement import place
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states
-from gpicl_flax.training.step import Knobs, make_train_steps
+from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
@@ -62,8 +62,8 @@ def measured(dataset, model, optimizer, /, *, accumulation=1, **shape):
         train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
         placed = place(mesh, dataset, dataset.train, FORM, normalize=True)
         batch = partitioning.shard_stacked_batches(mesh, batches(dataset))
-        knobs = Knobs(np.zeros(1, np.uint32), np.ones(1, np.float32), initial_params)
-        states, _, found = train_steps(states, knobs, placed, batch)
+        run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.ones(1, np.float32), initial_params)
+        states, _, found = train_steps(states, run_inputs, placed, batch)
         assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(found))
         found, states = jax.tree.map(lambda x: x[0], jax.device_get((found, states)))
         return telemetry.by_tensor(found, states.params), states
