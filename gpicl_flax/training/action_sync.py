@@ -1,4 +1,4 @@
-"""What all processes of a run do after a dispatch: stop, save or go on."""
+"""The action that all processes of a run take after a dispatch: stop, save or continue."""
 
 import enum
 
@@ -8,18 +8,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-class Wish(enum.IntEnum):
-    """What a process wishes to do; where they differ, the largest is done."""
+class Action(enum.IntEnum):
+    """What a process wants to do next; where processes differ, the largest wins."""
 
-    GO_ON = 0
+    CONTINUE = 0
     SAVE = 1
     STOP = 2
 
 
-class Agreement:
-    """Called by every process after each dispatch with its own wish: what all of them do now.
+class ActionSync:
+    """Called by every process after each dispatch with what it wants to do; returns what all of them do now.
 
-    Among several processes it is what they wished one dispatch ago. That much later the answer has come by itself, behind
+    Among several processes it is what they wanted one dispatch ago. That much later the answer has come by itself, behind
     the metrics, so that no device waits for it.
     """
 
@@ -30,10 +30,10 @@ class Agreement:
             self._sharding = NamedSharding(mesh, PartitionSpec("process"))
             self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def __call__(self, wish: Wish) -> Wish:
+    def __call__(self, action: Action) -> Action:
         if jax.process_count() == 1:
-            return wish
+            return action
         before = self._coming
-        own = np.full(jax.local_device_count(), wish, np.int32)
+        own = np.full(jax.local_device_count(), action, np.int32)
         self._coming = self._largest(jax.make_array_from_process_local_data(self._sharding, own))
-        return Wish.GO_ON if before is None else Wish(int(before))
+        return Action.CONTINUE if before is None else Action(int(before))

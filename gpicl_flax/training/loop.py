@@ -24,7 +24,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections.spec import ProjectionForm
 from gpicl_flax.training import partitioning, placement
-from gpicl_flax.training.action_sync import Agreement, Wish
+from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.probes.diagnostics import Diagnose
@@ -146,8 +146,8 @@ def train(
                 mesh=mesh,
             )
         if training.steps == 0:
-            _save(runs, states, Wish.GO_ON)
-        running, agreement, saved_at = None, Agreement(), time.monotonic()
+            _save(runs, states, Action.CONTINUE)
+        running, sync, saved_at = None, ActionSync(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
             states, metrics, measured = train_steps(states, run_inputs, placed, batch)
@@ -158,17 +158,21 @@ def train(
             if any(training.is_due("diagnostics", step) for step in running.steps):
                 running.measured["diagnostics"] = diagnose(states.params)
             # A checkpoint never stands for steps that are not in the log.
-            if any(run.is_due(Wish.GO_ON) for run in runs):
+            if any(run.is_due(Action.CONTINUE) for run in runs):
                 running = _log(runs, running, training)
             overdue = training.checkpoint_seconds and time.monotonic() - saved_at > training.checkpoint_seconds
-            do = agreement(
-                Wish.STOP if stop.requested else Wish.SAVE if overdue and distributed.is_first() else Wish.GO_ON
+            do = sync(
+                Action.STOP
+                if stop.requested
+                else Action.SAVE
+                if overdue and distributed.is_first()
+                else Action.CONTINUE
             )
             if any(run.is_due(do) for run in runs):
                 running = _log(runs, running, training)
                 _save(runs, states, do)
                 saved_at = time.monotonic()
-            if do == Wish.STOP and any(run.is_training for run in runs):
+            if do == Action.STOP and any(run.is_training for run in runs):
                 for run in runs:
                     run.checkpoints.wait()
                 step = max(run.step for run in runs)
@@ -219,7 +223,7 @@ def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Trai
             run.log(step, {name: values[:, index] for name, values in metrics.items()}, own)
 
 
-def _save(runs: Sequence["_MemberRun"], states: TrainState, do: Wish) -> None:
+def _save(runs: Sequence["_MemberRun"], states: TrainState, do: Action) -> None:
     """Saves the members whose checkpoint is due."""
     for index, run in enumerate(runs):
         if run.is_due(do):
@@ -277,21 +281,24 @@ class _MemberRun:
         self.step += self._training.steps_per_dispatch
         return self.step
 
-    def is_due(self, do: Wish) -> bool:
+    def is_due(self, do: Action) -> bool:
         """Whether a checkpoint is to be saved now."""
         due = (
-            not self.is_training or do != Wish.GO_ON or self.step and self.step % self._training.checkpoint_period == 0
+            not self.is_training
+            or do != Action.CONTINUE
+            or self.step
+            and self.step % self._training.checkpoint_period == 0
         )
         return bool(due) and not self.diverged and self._saved_at != self.step
 
-    def save(self, states: TrainState, index: int, do: Wish) -> None:
+    def save(self, states: TrainState, index: int, do: Action) -> None:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
-        if do != Wish.STOP:  # who is told to stop may have seconds
+        if do != Action.STOP:  # who is told to stop may have seconds
             self._on_checkpoint(state)
 
     def _on_checkpoint(self, state: TrainState) -> None:

@@ -1,7 +1,11 @@
-from gpicl_flax.training.action_sync import Agreement, Wish
+from gpicl_flax.training.action_sync import Action, ActionSync
 
 
 def test_a_single_process_does_at_once_what_it_wishes():
-    agreement = Agreement()
-    assert [agreement(wish) for wish in (Wish.GO_ON, Wish.STOP, Wish.SAVE)] == [Wish.GO_ON, Wish.STOP, Wish.SAVE]
-    assert Wish.STOP > Wish.SAVE > Wish.GO_ON
+    sync = ActionSync()
+    assert [sync(wish) for wish in (Action.CONTINUE, Action.STOP, Action.SAVE)] == [
+        Action.CONTINUE,
+        Action.STOP,
+        Action.SAVE,
+    ]
+    assert Action.STOP > Action.SAVE > Action.CONTINUE
