@@ -28,7 +28,7 @@ def add(commands) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.records.run_folder import RunFolder
-    from gpicl_flax.runs.run import Run, Start, check_folder, execute
+    from gpicl_flax.runs.run import Run, RunSpec, check_folder, execute
     from gpicl_flax.runtime.preemption import StopRequest
     from gpicl_flax.sweep import grid
 
@@ -44,5 +44,5 @@ def _train(arguments: argparse.Namespace) -> None:
         console.say(f"{folder} is done already; its results:")
     else:
         with StopRequest() as stop:
-            execute(Start(config, folder, console.progress(run.training.steps, quiet=arguments.quiet)), stop)
+            execute(RunSpec(config, folder, console.progress(run.training.steps, quiet=arguments.quiet)), stop)
     results.show(folder)

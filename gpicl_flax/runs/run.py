@@ -167,7 +167,7 @@ class Run:
         return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
 
 
-class Start(NamedTuple):
+class RunSpec(NamedTuple):
     """A run to be started, or started again.
 
     Attributes:
@@ -181,7 +181,7 @@ class Start(NamedTuple):
     on_row: Callable[[Row], None] = lambda row: None
 
 
-def execute(start: Start, stop: StopRequest) -> None:
+def execute(spec: RunSpec, stop: StopRequest) -> None:
     """Trains one run, meta-tests it and marks its folder DONE; goes on where an earlier start of it stopped.
 
     Args:
@@ -194,12 +194,12 @@ def execute(start: Start, stop: StopRequest) -> None:
     """
     while True:
         try:
-            (diverged,) = execute_stack([start], stop)
+            (diverged,) = execute_stack([spec], stop)
         except stack_lease.Taken:
-            check_folder(start.config, start.folder)
-            if start.folder.ended:
+            check_folder(spec.config, spec.folder)
+            if spec.folder.ended:
                 return
-            stack_lease.refuse_while_alive(start.folder, stop)
+            stack_lease.refuse_while_alive(spec.folder, stop)
             continue
         if diverged:
             raise diverged
@@ -207,7 +207,7 @@ def execute(start: Start, stop: StopRequest) -> None:
 
 
 def execute_stack(
-    starts: Sequence[Start], stop: StopRequest, on_held: Callable[[], None] = lambda: None
+    specs: Sequence[RunSpec], stop: StopRequest, on_held: Callable[[], None] = lambda: None
 ) -> list[Diverged | None]:
     """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
 
@@ -218,22 +218,22 @@ def execute_stack(
       claims.Taken: others train some of them, or they have ended; nothing has been written.
       UsageError, Preempted: see `execute`.
     """
-    resolved = [start.config.resolve(Run) for start in starts]
+    resolved = [spec.config.resolve(Run) for spec in specs]
     runs = [run for run, _ in resolved]
-    run, folders = runs[0], [start.folder for start in starts]
-    for start in starts:
-        check_folder(start.config, start.folder)
+    run, folders = runs[0], [spec.folder for spec in specs]
+    for spec in specs:
+        check_folder(spec.config, spec.folder)
     mesh = run.check_devices(len(runs))
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
     with stack_lease.hold(folders) as check_claims:
         on_held()
-        return _execute_held(starts, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
+        return _execute_held(specs, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
 
 
 def _execute_held(
-    starts: Sequence[Start],
+    specs: Sequence[RunSpec],
     resolved: Sequence[tuple[Run, str]],
     dataset: BaseDataset,
     test_datasets: list[BaseDataset],
@@ -244,25 +244,25 @@ def _execute_held(
 ) -> list[Diverged | None]:
     """`execute_stack`, once this process alone has the folders."""
     runs = [run for run, _ in resolved]
-    run, folders = runs[0], [start.folder for start in starts]
+    run, folders = runs[0], [spec.folder for spec in specs]
     for folder in folders:
         if folder.checkpoints.exists():
             with Checkpoints(folder.checkpoints) as checkpoints:
                 check_data(folder, checkpoints, dataset)
-    distributed.check_same("\n".join(start.config.text for start in starts), "configuration")
+    distributed.check_same("\n".join(spec.config.text for spec in specs), "configuration")
     if distributed.is_first():
-        for start, (each, operative) in zip(starts, resolved, strict=True):
+        for spec, (each, operative) in zip(specs, resolved, strict=True):
             # The configuration first: it makes it a run folder, to be started again.
-            write_atomically(start.folder.config, start.config.text)
-            write_atomically(start.folder.operative_config, operative)
-            _describe(each, dataset, form, mesh, start.folder)
+            write_atomically(spec.folder.config, spec.config.text)
+            write_atomically(spec.folder.operative_config, operative)
+            _describe(each, dataset, form, mesh, spec.folder)
     with jax.set_mesh(mesh), run.precision(), contextlib.ExitStack() as stack:
         members, meta_tests = [], []
-        for start, each in zip(starts, runs, strict=True):
-            on_row = stack.enter_context(_also_to_tensorboard(each, start.folder, start.on_row))
+        for spec, each in zip(specs, runs, strict=True):
+            on_row = stack.enter_context(_also_to_tensorboard(each, spec.folder, spec.on_row))
             on_row = stack_lease.also_checked(check_claims, on_row)
-            member = Member(each.seed, each.optimizer, each.tasks, start.folder, start.config.text, on_row)
-            meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, start.folder))
+            member = Member(each.seed, each.optimizer, each.tasks, spec.folder, spec.config.text, on_row)
+            meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, spec.folder))
             if each.meta_test.at_checkpoints:
                 member = dataclasses.replace(member, on_checkpoint=meta_tests[-1])
             members.append(member)

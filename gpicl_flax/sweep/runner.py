@@ -12,7 +12,7 @@ from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.records.stack_lease import Taken, any_of, decide
-from gpicl_flax.runs.run import Run, Start, check_folder, execute_stack
+from gpicl_flax.runs.run import Run, RunSpec, check_folder, execute_stack
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
@@ -189,11 +189,11 @@ class _Sweep:
 
     def _execute(self, indices: Sequence[int]) -> None:
         progress = self._make_progress(self._runs[indices[0]].training.steps, len(indices))
-        starts = [
-            Start(self._points[index].config, self._folders[index], lambda row, member=member: progress(row, member))
+        specs = [
+            RunSpec(self._points[index].config, self._folders[index], lambda row, member=member: progress(row, member))
             for member, index in enumerate(indices)
         ]
-        ends = execute_stack(starts, self._stop, on_held=lambda: self._say_begun(indices))
+        ends = execute_stack(specs, self._stop, on_held=lambda: self._say_begun(indices))
         for index, diverged in zip(indices, ends, strict=True):
             if diverged:
                 self._warn(f"{self._points[index].run_id}: {diverged}")

@@ -8,7 +8,7 @@ import pytest
 
 from gpicl_flax.config import parse
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Start, execute
+from gpicl_flax.runs.run import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 
 STEPS = ["Training.steps = 30", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
@@ -34,7 +34,7 @@ def start():
 
     def start(config, folder, on_row=lambda row: None):
         with StopRequest() as stop:
-            execute(Start(config, folder, on_row), stop)
+            execute(RunSpec(config, folder, on_row), stop)
 
     return start
 

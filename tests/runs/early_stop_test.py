@@ -9,7 +9,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Start, execute_stack
+from gpicl_flax.runs.run import RunSpec, execute_stack
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.runtime.preemption import StopRequest
 
@@ -130,7 +130,7 @@ def test_without_it_nothing_changes(start, configure, shorter, tmp_path):
 def run_stack(configs, path, on_row=lambda row: None):
     folders = [RunFolder(path / str(index)) for index in range(len(configs))]
     with StopRequest() as stop:
-        assert execute_stack([Start(*each, on_row) for each in zip(configs, folders, strict=True)], stop) == [None] * 2
+        assert execute_stack([RunSpec(*each, on_row) for each in zip(configs, folders, strict=True)], stop) == [None] * 2
     return folders
 
 

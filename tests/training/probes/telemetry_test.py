@@ -17,7 +17,7 @@ from gpicl_flax.errors import Preempted, UsageError
 from gpicl_flax.models import LSTM, Transformer
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, Start, execute, execute_stack
+from gpicl_flax.runs.run import Run, RunSpec, execute, execute_stack
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -196,7 +196,7 @@ def configs(small_bindings):
 
 def start(config, folder, on_row=lambda row: None):
     with StopRequest() as stop:
-        execute(Start(config, folder, on_row), stop)
+        execute(RunSpec(config, folder, on_row), stop)
     return folder
 
 
@@ -229,7 +229,7 @@ def test_rows_come_at_the_period_and_have_the_last_step_alone(alone):
 def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone, tmp_path):
     folders = [RunFolder(tmp_path / str(index)) for index in range(2)]
     with StopRequest() as stop:
-        execute_stack([Start(config, folder) for config, folder in zip(configs, folders, strict=True)], stop)
+        execute_stack([RunSpec(config, folder) for config, folder in zip(configs, folders, strict=True)], stop)
     for found, single in zip(map(rows_of, folders), map(rows_of, alone), strict=True):
         assert found.keys() == single.keys()
         for step, values in single.items():
