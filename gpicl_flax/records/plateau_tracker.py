@@ -8,7 +8,7 @@ from gpicl_flax.records import phase, plateau
 
 
 @dataclasses.dataclass
-class Course:
+class PlateauTracker:
     """What the log has told so far, all plain JSON.
 
     Attributes:

@@ -7,14 +7,14 @@ from types import NoneType
 import gin
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
-from gpicl_flax.records.plateau_tracker import Course
+from gpicl_flax.records.plateau_tracker import PlateauTracker
 
 PLATEAU, CONVERGED = "plateau", "converged"
 BY_TRAINING_LOSS, BY_UNSEEN_TASKS = "training", "unseen"
 
 
 @dataclasses.dataclass
-class Ending:
+class StopState:
     """When a run ends, as far as its log has told it so far; all plain JSON.
 
     Attributes:
@@ -67,22 +67,24 @@ class EarlyStop:
         if self.judged_by not in (BY_TRAINING_LOSS, BY_UNSEEN_TASKS):
             raise UsageError(f"EarlyStop.judged_by must be 'training' or 'unseen', not {self.judged_by!r}")
 
-    def reason(self, ending: Ending, step: int, course: Course, loss_ema: float, diagnosed: bool) -> str | None:
+    def reason(
+        self, stop_state: StopState, step: int, tracker: PlateauTracker, loss_ema: float, diagnosed: bool
+    ) -> str | None:
         """Why a run stops after this row of its log, or None; to be called with every row.
 
         Args:
-          ending: keeps the loss that later ones are compared with.
-          course: of the run, up to this row.
+          stop_state: keeps the loss that later ones are compared with.
+          tracker: of the run, up to this row.
           loss_ema, diagnosed: of this row; whether it holds diagnostics.
         """
         by_unseen = self.judged_by == BY_UNSEEN_TASKS
-        left_at = course.unseen_left_at if by_unseen else course.left_at
+        left_at = tracker.unseen_left_at if by_unseen else tracker.left_at
         if left_at is None:
             stands = self.plateau_steps is not None and step >= self.plateau_steps
             return PLATEAU if stands else None
-        loss = course.unseen_average if by_unseen else loss_ema
+        loss = tracker.unseen_average if by_unseen else loss_ema
         if self.converged_steps is None or not math.isfinite(loss) or by_unseen and not diagnosed:
             return None
-        if ending.best is None or loss < ending.best * (1 - self.min_improvement):
-            ending.best, ending.best_at = loss, step
-        return CONVERGED if step - ending.best_at >= self.converged_steps else None
+        if stop_state.best is None or loss < stop_state.best * (1 - self.min_improvement):
+            stop_state.best, stop_state.best_at = loss, step
+        return CONVERGED if step - stop_state.best_at >= self.converged_steps else None

@@ -272,7 +272,7 @@ class _MemberRun:
 
     @property
     def is_training(self) -> bool:
-        return not self.diverged and self.step < self._log.ending.last_step
+        return not self.diverged and self.step < self._log.stop_state.last_step
 
     def advance(self) -> int | None:
         """Counts the steps of a dispatch; returns the step after it, or None for a member that has ended."""

@@ -12,11 +12,11 @@ import numpy as np
 from gpicl_flax.errors import Diverged
 from gpicl_flax.records import plateau
 from gpicl_flax.records.json_lines import JsonLines, Row
-from gpicl_flax.records.plateau_tracker import Course
+from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.training.early_stop import EarlyStop, Ending
+from gpicl_flax.training.early_stop import EarlyStop, StopState
 
 _WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
@@ -30,7 +30,7 @@ class RunLog:
     `stopped_early`, why this row is the last, in that of a run that stops before its last step.
 
     Attributes:
-      ending: when the run ends.
+      stop_state: when the run ends.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class RunLog:
         steps_per_dispatch: int,
         early_stop: EarlyStop | None,
     ):
-        self.ending = Ending(steps)
-        self._course = Course(tasks.num_classes, tasks.num_tasks)
+        self.stop_state = StopState(steps)
+        self._tracker = PlateauTracker(tasks.num_classes, tasks.num_tasks)
         self._folder = folder
         self._threshold = plateau.threshold(tasks.num_classes)
         self._on_row = on_row
@@ -57,9 +57,9 @@ class RunLog:
                 self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
             self._timing.drop_after(start_step)
         # All processes have to end together, and only the first may read what it rewrites.
-        known = json.dumps([dataclasses.asdict(self._course), dataclasses.asdict(self.ending)])
-        course, ending = json.loads(distributed.share(known, "how the run stands"))
-        self._course, self.ending = Course(**course), Ending(**ending)
+        known = json.dumps([dataclasses.asdict(self._tracker), dataclasses.asdict(self.stop_state)])
+        tracker, stop_state = json.loads(distributed.share(known, "how the run stands"))
+        self._tracker, self.stop_state = PlateauTracker(**tracker), StopState(**stop_state)
 
     @property
     def _writes(self) -> bool:
@@ -89,10 +89,10 @@ class RunLog:
         # JSON has no name for what is not finite.
         numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), measured)
         measured = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
-        if self.ending.why and step == self.ending.last_step:
-            row["stopped_early"] = self.ending.why
+        if self.stop_state.why and step == self.stop_state.last_step:
+            row["stopped_early"] = self.stop_state.why
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
-        row |= {"plateau_left_at": self._course.left_at, "phase": self._course.phase} | measured
+        row |= {"plateau_left_at": self._tracker.left_at, "phase": self._tracker.phase} | measured
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)
@@ -101,14 +101,14 @@ class RunLog:
         return None
 
     def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
-        """Keeps `_course` and `ending` at what the rows tell."""
-        self._course.follow(step, loss_ema, diagnostics)
-        if self._early_stop is None or self.ending.why:
+        """Keeps `_tracker` and `stop_state` at what the rows tell."""
+        self._tracker.follow(step, loss_ema, diagnostics)
+        if self._early_stop is None or self.stop_state.why:
             return
-        why = self._early_stop.reason(self.ending, step, self._course, loss_ema, diagnostics is not None)
+        why = self._early_stop.reason(self.stop_state, step, self._tracker, loss_ema, diagnostics is not None)
         last_step = step + self._steps_per_dispatch  # the device is already busy with these
-        if why and last_step < self.ending.last_step:
-            self.ending.why, self.ending.last_step = why, last_step
+        if why and last_step < self.stop_state.last_step:
+            self.stop_state.why, self.stop_state.last_step = why, last_step
 
     def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
         self.write()

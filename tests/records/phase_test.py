@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gpicl_flax.records import phase
-from gpicl_flax.records.plateau_tracker import Course
+from gpicl_flax.records.plateau_tracker import PlateauTracker
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_a_run_stands_on_its_plateau_overfits_or_generalizes(left, gain, num_tas
 
 
 def test_a_course_knows_a_phase_once_it_is_diagnosed_after_the_plateau():
-    course = Course(num_classes=10, num_tasks=64)
+    tracker = PlateauTracker(num_classes=10, num_tasks=64)
 
     def after(step, loss, accuracy=None):
         diagnosed = None if accuracy is None else {"unseen_loss": 2.3, "unseen_accuracy_last": accuracy}
-        course.follow(step, loss, diagnosed)
-        return course.left_at, course.phase
+        tracker.follow(step, loss, diagnosed)
+        return tracker.left_at, tracker.phase
 
     assert after(10, 2.3) == (None, "Plateau")
     assert after(20, 2.25, 0.1) == (None, "Plateau")
@@ -37,5 +37,5 @@ def test_a_course_knows_a_phase_once_it_is_diagnosed_after_the_plateau():
     assert after(40, 2.0, 0.25) == (30, "Overfit")
     assert after(50, 2.3) == (30, "Overfit")  # it rises again, and has left all the same
     assert after(60, 1.9, 0.31) == (30, "Generalize")
-    unbounded = Course(10, None, left_at=30, gain=0.1)
+    unbounded = PlateauTracker(10, None, left_at=30, gain=0.1)
     assert unbounded.phase == "Plateau"

@@ -34,7 +34,7 @@ def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, clas
     As in the loop, a row is logged when the next dispatch has begun.
     """
     log, step = log_of(folder, early_stop, start, classes), start
-    while step < min(log.ending.last_step, until):
+    while step < min(log.stop_state.last_step, until):
         step += DISPATCH
         metrics = {name: np.ones(DISPATCH) for name in ("loss", "grad_norm", "param_norm")}
         metrics["loss_ema"] = np.full(DISPATCH, losses(step))
@@ -171,8 +171,8 @@ def test_the_log_and_the_rule_of_whole_logs_agree(folder):
         unseen_losses = {r["step"]: r["diagnostics"]["unseen_loss"] for r in rows if "diagnostics" in r}
         log = log_of(folder_of_it, None, STEPS)
         left_at = plateau.left_by_unseen_tasks_at(list(unseen_losses), list(unseen_losses.values()), 10)
-        assert log._course.unseen_left_at == left_at
-        found.append((last["plateau_left_at"], log._course.unseen_left_at))
+        assert log._tracker.unseen_left_at == left_at
+        found.append((last["plateau_left_at"], log._tracker.unseen_left_at))
     assert len(set(found)) == 4
 
 
