@@ -133,11 +133,11 @@ def refused(capsys):
 
 @pytest.fixture
 def other_holds():
-    """(folder, fields) -> writes the claim of a process of another host, which gives a sign of life now."""
+    """(folder, fields) -> writes the lease of a process of another host, which has a heartbeat now."""
 
     def write(folder, **fields):
-        holder = {"number": 1, "host": "tpu-7", "pid": 12, "started": 0.0, "since": 0.0, "time": time.time()} | fields
-        values = dataclasses.asdict(lease.Holder(**holder))
+        record = {"number": 1, "host": "tpu-7", "pid": 12, "started": 0.0, "since": 0.0, "time": time.time()} | fields
+        values = dataclasses.asdict(lease.LeaseRecord(**record))
         write_json(folder.path / lease.FOLDER / f"{values.pop('number'):08d}.json", values)
 
     return write

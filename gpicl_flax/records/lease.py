@@ -1,9 +1,9 @@
-"""Who trains a run: a claim on its folder, so that one process at a time does.
+"""The lease on a run folder: the right to train the run, which one process at a time has.
 
-A claim is a numbered file in RUN/.claim/. It is taken by creating the next number, which only one process can do; the owner
-is the highest number there. The owner renews the time in its file as a sign of life, and says at the end how it ended. Who
-finds a claim released, or without a sign of life, takes the next number. The newest file is never removed, so that
-numbers only grow.
+A lease is a numbered file in RUN/.claim/. A process acquires it by creating the next number, which only one process can do;
+the highest number is the owner's. The owner renews the time in its file as a heartbeat, and writes at the end how it ended.
+A process that finds the lease released, or without a heartbeat, acquires the next number. The newest file is never removed,
+so that numbers only grow.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from fsspec.implementations.local import LocalFileSystem
 from gpicl_flax.errors import Diverged, GpiclError, Preempted, first_line
 from gpicl_flax.records.run_folder import RunFolder
 
-RENEWED_SECONDS = 20.0
-DEAD_SECONDS = 90.0  # without a sign of life; clocks of hosts may differ by the rest
+HEARTBEAT_SECONDS = 20.0
+LEASE_SECONDS = 90.0  # a lease without a heartbeat ends after this; the rest allows for clocks that differ
 RUNNING, RELEASED = "running", "released"
 DONE, DIVERGED, PREEMPTED, FAILED = (
     "done",
@@ -31,25 +31,25 @@ DONE, DIVERGED, PREEMPTED, FAILED = (
     "preempted",
     "failed",
 )  # why it was released; failed: with a text
-FOLDER = ".claim"
+FOLDER = ".claim"  # its name since the first version, by which workers of all versions find each other
 
 
-class Lost(GpiclError):
-    """Another process took a run over, since this one gave no sign of life."""
+class LeaseLost(GpiclError):
+    """Another process acquired the lease of this one, which had no heartbeat for LEASE_SECONDS."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Holder:
-    """What a claim says.
+class LeaseRecord:
+    """The contents of a lease file.
 
     Attributes:
-      number: of the claim.
+      number: the number of the lease.
       host, pid, started: the process, and when it started (unix time).
-      since: when it took the claim (unix time).
-      time: of its last sign of life (unix time).
+      since: when it acquired the lease (unix time).
+      time: its last heartbeat (unix time).
       state: running, or released.
-      why: released: done, diverged, preempted, "failed: text", or "" if it did nothing.
-      token: a random text, which tells this claim from any other.
+      why: why it was released: done, diverged, preempted, "failed: text", or "" if it did nothing.
+      token: a random text, which tells this lease from any other.
     """
 
     number: int
@@ -67,13 +67,13 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a process of this host, whose life can be seen."""
+        """Whether the process is on this host, where one can see whether it is alive."""
         return self.host == socket.gethostname()
 
     @property
     def holds(self) -> bool:
-        """Whether it trains the run, as far as one can tell from here."""
-        if self.state != RUNNING or time.time() - self.time > DEAD_SECONDS:
+        """Whether its process trains the run, as far as one can tell from here."""
+        if self.state != RUNNING or time.time() - self.time > LEASE_SECONDS:
             return False
         if not self.is_here:
             return True
@@ -83,19 +83,19 @@ class Holder:
             return False
 
 
-class Claim:
-    """The right to train the run in a folder, from `take`; a context manager, which says how it ended.
+class Lease:
+    """The right to train the run in a folder, made by `acquire`. A context manager: its end releases the lease and says why.
 
     Raises:
-      Lost: see `check`.
+      LeaseLost: see `check`.
     """
 
-    def __init__(self, folder: RunFolder, files: "_Files", me: Holder, before: Holder | None):
+    def __init__(self, folder: RunFolder, files: "_Files", me: LeaseRecord, before: LeaseRecord | None):
         self.folder = folder
         self.lost = False
         self._files, self._me, self._before = files, me, before
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._live, daemon=True, name=f"claim of {folder}")
+        self._thread = threading.Thread(target=self._live, daemon=True, name=f"lease on {folder}")
         self._thread.start()
 
     @property
@@ -103,15 +103,15 @@ class Claim:
         return self._me.number
 
     def check(self) -> None:
-        """Raises Lost if another process has taken the run over."""
+        """Raises LeaseLost if another process has acquired the lease meanwhile."""
         if self.lost:
-            raise Lost(
+            raise LeaseLost(
                 f"{self.folder} was taken over by another process, since this one gave no sign of life for "
-                f"{DEAD_SECONDS:.0f} s"
+                f"{LEASE_SECONDS:.0f} s"
             )
 
     def release(self, why: str) -> None:
-        """Lets others have it; `why` is one of done, diverged, preempted, "failed: text"."""
+        """Lets other processes acquire the lease; `why` is one of done, diverged, preempted, "failed: text"."""
         if self._ending.is_set():
             return
         self._ending.set()
@@ -120,11 +120,11 @@ class Claim:
             self._files.rewrite(dataclasses.replace(self._me, time=time.time(), state=RELEASED, why=why))
 
     def withdraw(self) -> None:
-        """Lets others have it, as if it had not been taken."""
+        """Lets other processes acquire the lease, as if this one had never had it."""
         before = self._before
         self.release(PREEMPTED if before and before.state == RUNNING else before.why if before else "")
 
-    def __enter__(self) -> "Claim":
+    def __enter__(self) -> "Lease":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -133,7 +133,7 @@ class Claim:
 
     def _live(self) -> None:
         renewed = time.monotonic()
-        while not self._ending.wait(RENEWED_SECONDS):
+        while not self._ending.wait(HEARTBEAT_SECONDS):
             try:
                 if self._files.numbers()[-1:] > [self.number]:
                     self.lost = True
@@ -141,11 +141,11 @@ class Claim:
                 self._files.rewrite(dataclasses.replace(self._me, time=time.time()))
                 renewed = time.monotonic()
             except Exception:  # of any storage: it may be there again soon
-                self.lost = time.monotonic() - renewed > DEAD_SECONDS
+                self.lost = time.monotonic() - renewed > LEASE_SECONDS
 
 
-def take(folder: RunFolder) -> Claim | Holder:
-    """The claim on the run in a folder, or who holds it."""
+def acquire(folder: RunFolder) -> Lease | LeaseRecord:
+    """Returns the lease on a run folder or, if another process has it, the record of that one."""
     files = _Files(folder)
     process = psutil.Process()
     while True:
@@ -154,22 +154,22 @@ def take(folder: RunFolder) -> Claim | Holder:
             return newest
         now = time.time()
         number = newest.number + 1 if newest else 1
-        me = Holder(number, socket.gethostname(), process.pid, process.create_time(), now, now)
+        me = LeaseRecord(number, socket.gethostname(), process.pid, process.create_time(), now, now)
         me = dataclasses.replace(me, token=uuid.uuid4().hex)
-        # A request that was sent twice, since its answer was lost, finds what it created.
+        # A request whose answer was lost is sent twice, and the second finds the file that the first created.
         if not files.create(me) and files.newest() != me:
             continue
-        # Who was slow may have created a number that had been used and removed.
+        # A slow process may have recreated a number that was already used and deleted.
         if files.numbers()[-1] != number:
             files.remove(number)
             continue
         for older in files.numbers()[:-1]:
             files.remove(older)
-        return Claim(folder, files, me, newest)
+        return Lease(folder, files, me, newest)
 
 
-def newest(folder: RunFolder) -> Holder | None:
-    """What the newest claim on a run says, also of one that is released or dead; None: there was none."""
+def newest(folder: RunFolder) -> LeaseRecord | None:
+    """Returns the newest record of a run folder, also of a lease that is released or has ended; None if it never had one."""
     return _Files(folder).newest()
 
 
@@ -184,14 +184,14 @@ def _why(error: BaseException | None) -> str:
 
 
 class _Files:
-    """The files of the claims on a run."""
+    """The lease files of a run folder."""
 
     def __init__(self, folder: RunFolder):
         self._fs, self._folder = fsspec.core.url_to_fs(str(folder.path / FOLDER))
         self._is_local = isinstance(self._fs, LocalFileSystem)
 
     def numbers(self) -> list[int]:
-        """Ascending."""
+        """Returns the numbers of the lease files, ascending."""
         self._fs.invalidate_cache()  # listings of others' files must be new
         try:
             names = [path.rpartition("/")[2] for path in self._fs.ls(self._folder, detail=False)]
@@ -199,17 +199,17 @@ class _Files:
             return []
         return sorted(int(name[:8]) for name in names if len(name) == 13 and name[:8].isdecimal())
 
-    def newest(self) -> Holder | None:
+    def newest(self) -> LeaseRecord | None:
         while numbers := self.numbers():
             try:
                 return self._read(numbers[-1])
-            except FileNotFoundError:  # somebody took the next one and removed this
+            except FileNotFoundError:  # another process acquired the next number and removed this one
                 continue
         return None
 
-    def create(self, holder: Holder) -> bool:
-        """Writes a claim whose number is not there; False if it is."""
-        path, data = self._path(holder.number), _data(holder)
+    def create(self, record: LeaseRecord) -> bool:
+        """Writes a lease file with a new number; returns False if the number exists."""
+        path, data = self._path(record.number), _data(record)
         try:
             if self._is_local:  # where fsspec would look first and write then
                 os.makedirs(self._folder, exist_ok=True)
@@ -221,9 +221,9 @@ class _Files:
             return False
         return True
 
-    def rewrite(self, holder: Holder) -> None:
-        """Writes a claim anew, such that a reader sees all of it."""
-        path, data = self._path(holder.number), _data(holder)
+    def rewrite(self, record: LeaseRecord) -> None:
+        """Replaces a lease file, such that a reader sees the old text or the new one."""
+        path, data = self._path(record.number), _data(record)
         if not self._is_local:
             self._fs.pipe_file(path, data)
             return
@@ -236,19 +236,19 @@ class _Files:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(number))
 
-    def _read(self, number: int) -> Holder:
+    def _read(self, number: int) -> LeaseRecord:
         path = self._path(number)
         try:
-            return Holder(number=number, **json.loads(self._fs.cat_file(path)))
-        except (ValueError, TypeError):  # just created; or never finished, then its age shows it
+            return LeaseRecord(number=number, **json.loads(self._fs.cat_file(path)))
+        except (ValueError, TypeError):  # just created, or never finished; the age of the file tells which
             modified = self._fs.modified(path).timestamp()
-            return Holder(number, "(unknown)", 0, 0.0, modified, modified)
+            return LeaseRecord(number, "(unknown)", 0, 0.0, modified, modified)
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:08d}.json"
 
 
-def _data(holder: Holder) -> bytes:
-    fields = dataclasses.asdict(holder)
+def _data(record: LeaseRecord) -> bytes:
+    fields = dataclasses.asdict(record)
     del fields["number"]
     return json.dumps(fields).encode()

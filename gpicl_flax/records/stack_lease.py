@@ -1,4 +1,4 @@
-"""The claims of a stack of runs. Of several processes that train together, the first holds them and tells the others."""
+"""The leases on the runs of a stack. Of several processes that train together, the primary one holds them."""
 
 import contextlib
 import dataclasses
@@ -17,35 +17,35 @@ from gpicl_flax.runtime.preemption import StopRequest
 _POLL_SECONDS = 1.0
 
 
-class Taken(GpiclError):
-    """Some of the runs are not to be had.
+class LeaseUnavailable(GpiclError):
+    """Some runs of a stack are trained by other processes or have ended.
 
     Attributes:
-      by: for the index of each such run who trains it; None: it has ended meanwhile.
+      by: the index of each such run -> the record of the process that trains it; None: it has ended meanwhile.
     """
 
-    def __init__(self, by: Mapping[int, lease.Holder | None]):
+    def __init__(self, by: Mapping[int, lease.LeaseRecord | None]):
         super().__init__(f"{len(by)} runs are trained by others or have ended")
         self.by = by
 
 
 @contextlib.contextmanager
 def hold(folders: Sequence[RunFolder]) -> Iterator[Callable[[], None]]:
-    """Holds the claims of all these runs, or none.
+    """Holds the leases on all these runs, or none.
 
     Yields:
-      What raises `claim.Lost` once one of them is lost.
+      A function that raises `lease.LeaseLost` once one of them is lost.
 
     Raises:
-      Taken: others have some of them.
+      LeaseUnavailable: other processes have some of them.
     """
-    held: list[lease.Claim] = []
+    held: list[lease.Lease] = []
 
-    def take() -> dict[str, Any]:
+    def acquire() -> dict[str, Any]:
         by = {}
         for index, folder in enumerate(folders):
-            result = lease.take(folder)
-            if isinstance(result, lease.Holder):
+            result = lease.acquire(folder)
+            if isinstance(result, lease.LeaseRecord):
                 by[str(index)] = dataclasses.asdict(result)
                 continue
             held.append(stack.enter_context(result))
@@ -58,32 +58,32 @@ def hold(folders: Sequence[RunFolder]) -> Iterator[Callable[[], None]]:
             each.check()
 
     with contextlib.ExitStack() as stack:
-        taken = decide(take)
-        if taken:
+        unavailable = decide(acquire)
+        if unavailable:
             for each in held:
                 each.withdraw()
-            raise Taken({int(index): by and lease.Holder(**by) for index, by in taken.items()})
+            raise LeaseUnavailable({int(index): by and lease.LeaseRecord(**by) for index, by in unavailable.items()})
         yield check
 
 
-def refuse_while_alive(folder: RunFolder, stop: StopRequest, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Returns when the claim on a run is to be had; waits as long as nobody can tell whether its holder lives.
+def wait_until_available(folder: RunFolder, stop: StopRequest, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Blocks until the lease can be acquired. While it is unclear whether the holder is alive, keeps polling.
 
     Raises:
-      GpiclError: its holder has given a sign of life.
+      GpiclError: the holder had a heartbeat meanwhile.
       Preempted: told to stop.
     """
 
-    def holder() -> str | None:
+    def living_holder() -> str | None:
         first = now = lease.newest(folder)
         while now is not None and now.holds and not stop.requested:
-            if now.is_here or (now.number, now.time) != (first.number, first.time):
+            if first is None or now.is_here or (now.number, now.time) != (first.number, first.time):
                 return f"host {now.host} (process {now.pid})"
             sleep(_POLL_SECONDS)
             now = lease.newest(folder)
         return None
 
-    alive = decide(holder)
+    alive = decide(living_holder)
     if alive:
         raise GpiclError(f"{folder} is being trained by {alive}; wait for its end, or stop it there first")
     if any_of(stop.requested):
@@ -91,17 +91,17 @@ def refuse_while_alive(folder: RunFolder, stop: StopRequest, sleep: Callable[[fl
 
 
 def decide(compute: Callable[[], Any]) -> Any:
-    """What `compute` returns in the first process, which is plain JSON; all processes call this together."""
+    """Returns what `compute` returns in the primary process, which is plain JSON; all processes call this together."""
     return json.loads(
         distributed.share(json.dumps(compute() if distributed.is_first() else None), "what the first host decides")
     )
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true in any process; all processes call this together."""
+    """Returns whether `flag` is true in any process; all processes call this together."""
     return bool(distributed.agree(int(flag), "whether to stop"))
 
 
 def also_checked(check: Callable[[], None], on_row: Callable[[Row], None]) -> Callable[[Row], None]:
-    """`on_row`, after a look whether the runs are still held."""
+    """Returns `on_row` with a check before it that the leases are still held."""
     return lambda row: (check(), on_row(row))

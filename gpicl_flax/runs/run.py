@@ -195,11 +195,11 @@ def execute(spec: RunSpec, stop: StopRequest) -> None:
     while True:
         try:
             (diverged,) = execute_stack([spec], stop)
-        except stack_lease.Taken:
+        except stack_lease.LeaseUnavailable:
             check_folder(spec.config, spec.folder)
             if spec.folder.ended:
                 return
-            stack_lease.refuse_while_alive(spec.folder, stop)
+            stack_lease.wait_until_available(spec.folder, stop)
             continue
         if diverged:
             raise diverged
@@ -215,7 +215,7 @@ def execute_stack(
     that nobody else trains them.
 
     Raises:
-      claims.Taken: others train some of them, or they have ended; nothing has been written.
+      stack_lease.LeaseUnavailable: others train some of them, or they have ended; nothing has been written.
       UsageError, Preempted: see `execute`.
     """
     resolved = [spec.config.resolve(Run) for spec in specs]
@@ -227,9 +227,9 @@ def execute_stack(
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     form = run.tasks.projection_form(dataset.stored_shape)
-    with stack_lease.hold(folders) as check_claims:
+    with stack_lease.hold(folders) as check_leases:
         on_held()
-        return _execute_held(specs, resolved, dataset, test_datasets, form, mesh, check_claims, stop)
+        return _execute_held(specs, resolved, dataset, test_datasets, form, mesh, check_leases, stop)
 
 
 def _execute_held(
@@ -239,7 +239,7 @@ def _execute_held(
     test_datasets: list[BaseDataset],
     form: ProjectionForm,
     mesh: jax.sharding.Mesh,
-    check_claims: Callable[[], None],
+    check_leases: Callable[[], None],
     stop: StopRequest,
 ) -> list[Diverged | None]:
     """`execute_stack`, once this process alone has the folders."""
@@ -260,7 +260,7 @@ def _execute_held(
         members, meta_tests = [], []
         for spec, each in zip(specs, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, spec.folder, spec.on_row))
-            on_row = stack_lease.also_checked(check_claims, on_row)
+            on_row = stack_lease.also_checked(check_leases, on_row)
             member = Member(each.seed, each.optimizer, each.tasks, spec.folder, spec.config.text, on_row)
             meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, spec.folder))
             if each.meta_test.at_checkpoints:

@@ -11,7 +11,7 @@ from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.records.stack_lease import Taken, any_of, decide
+from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.run import Run, RunSpec, check_folder, execute_stack
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import stacking
@@ -144,14 +144,14 @@ class _Sweep:
             try:
                 self._execute(indices)
                 return
-            except Taken:
+            except LeaseUnavailable:
                 continue
             except Preempted:
                 raise
             except Exception as error:
                 if jax.process_count() > 1:  # the others of them may be anywhere
                     raise
-                if isinstance(error, lease.Lost):
+                if isinstance(error, lease.LeaseLost):
                     self._warn(str(error))
                     continue
                 if isinstance(error, UsageError):
@@ -173,12 +173,12 @@ class _Sweep:
             return ["ended" if self._folders[i].ended else self._holder(i) for i in indices]
 
         had = []
-        for index, holder in zip(indices, decide(look), strict=True):
-            if holder == "ended":
+        for index, record in zip(indices, decide(look), strict=True):
+            if record == "ended":
                 self.say_ended(index)
-            elif holder:
-                self._say(f"{self._name(index)}: left to {holder}")
-                self.left[index] = holder
+            elif record:
+                self._say(f"{self._name(index)}: left to {record}")
+                self.left[index] = record
             else:
                 had.append(index)
         return had

@@ -86,7 +86,7 @@ def test_a_shard_without_points_says_so_and_is_done(sweep, tmp_path, capsys):
 def test_status_reads_the_folders_alone(sweep, tmp_path, capsys):
     names = [row["run_id"] for row in rows(capsys, sweep)]
     RunFolder(tmp_path / names[0]).mark(DONE)
-    with lease.take(RunFolder(tmp_path / names[1])):
+    with lease.acquire(RunFolder(tmp_path / names[1])):
         assert main([*sweep, "--status", "--workdir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["run", "id", "state"] and lines[-1] == "7 points: 1 done, 1 running, 5 waiting"
@@ -135,7 +135,7 @@ def test_a_file_without_a_grid_is_no_sweep(refused, gin_file):
 def test_train_leaves_a_run_that_another_process_trains(quick, other_holds, tmp_path, capsys):
     arguments = ["train", *quick, "--workdir", str(tmp_path / "run")]
     folder = RunFolder(tmp_path / "run")
-    with lease.take(folder) as own:
+    with lease.acquire(folder) as own:
         assert main(arguments) == 1
         err = capsys.readouterr().err.strip()
         assert "is being trained by host" in err and "\n" not in err and not folder.config.exists()

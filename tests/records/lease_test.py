@@ -25,17 +25,17 @@ def folder(tmp_path):
 
 @pytest.fixture
 def elsewhere(folder):
-    """Writes a claim as another process would."""
+    """Writes a lease as another process would."""
 
     def write(number=1, *, age=0.0, **fields):
         process, now = psutil.Process(), time.time()
         started = process.create_time()
-        holder = lease.Holder(number, socket.gethostname(), process.pid, started, now - age, now - age)
-        holder = dataclasses.replace(holder, **fields)
+        record = lease.LeaseRecord(number, socket.gethostname(), process.pid, started, now - age, now - age)
+        record = dataclasses.replace(record, **fields)
         path = folder.path / ".claim" / f"{number:08d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(lease._data(holder))
-        return holder
+        path.write_bytes(lease._data(record))
+        return record
 
     return write
 
@@ -50,15 +50,15 @@ def test_of_many_threads_exactly_one_gets_it(folder):
 
         def take(start=start, results=results):
             start.wait()
-            results.append(lease.take(folder))
+            results.append(lease.acquire(folder))
 
         threads = [threading.Thread(target=take) for _ in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        (own,) = (result for result in results if isinstance(result, lease.Claim))
-        others = [result for result in results if isinstance(result, lease.Holder)]
+        (own,) = (result for result in results if isinstance(result, lease.Lease))
+        others = [result for result in results if isinstance(result, lease.LeaseRecord)]
         assert len(others) == 15
         assert all(other.holds for other in others)
         own.release("preempted")
@@ -69,7 +69,7 @@ def test_of_several_processes_exactly_one_gets_it(folder):
     code = (
         "import sys; from gpicl_flax.records import lease; from gpicl_flax.records.run_folder import RunFolder\n"
         "print('ready', flush=True); input()\n"
-        "own = lease.take(RunFolder(sys.argv[1])); print(isinstance(own, lease.Claim), flush=True); input()"
+        "own = lease.acquire(RunFolder(sys.argv[1])); print(isinstance(own, lease.Lease), flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -81,19 +81,19 @@ def test_of_several_processes_exactly_one_gets_it(folder):
             process.stdin.flush()
         got = [process.stdout.readline() == "True\n" for process in processes]
         assert sum(got) == 1
-        assert isinstance(lease.take(folder), lease.Holder)
+        assert isinstance(lease.acquire(folder), lease.LeaseRecord)
     finally:
         for process in processes:
             process.kill()
             process.communicate()
-    with lease.take(folder) as own:  # who dies without a word is seen to be dead at once
+    with lease.acquire(folder) as own:  # who dies without a word is seen to be dead at once
         assert own.number == 2
 
 
 def test_a_live_process_is_named_and_keeps_it(folder, elsewhere):
     elsewhere(host="tpu-7", pid=12)
-    holder = lease.take(folder)
-    assert isinstance(holder, lease.Holder) and str(holder) == "host tpu-7, process 12"
+    record = lease.acquire(folder)
+    assert isinstance(record, lease.LeaseRecord) and str(record) == "host tpu-7, process 12"
     assert files(folder) == ["00000001.json"]
 
 
@@ -109,7 +109,7 @@ def test_a_live_process_is_named_and_keeps_it(folder, elsewhere):
 )
 def test_what_nobody_holds_is_taken_at_once(folder, elsewhere, fields):
     elsewhere(number=7, **fields)
-    with lease.take(folder) as own:
+    with lease.acquire(folder) as own:
         assert own.number == 8 and files(folder) == ["00000008.json"]
 
 
@@ -121,8 +121,8 @@ def test_a_number_that_had_been_used_is_not_used_again(folder, elsewhere, monkey
     (folder.path / ".claim" / "00000003.json").unlink()
     # Who looked before the others acted wants number 4.
     monkeypatch.setattr(lease._Files, "newest", lambda self: next(late, None) or seen(self))
-    holder = lease.take(folder)
-    assert isinstance(holder, lease.Holder) and holder.number == 5
+    record = lease.acquire(folder)
+    assert isinstance(record, lease.LeaseRecord) and record.number == 5
     assert files(folder) == ["00000005.json"]
 
 
@@ -130,15 +130,15 @@ def test_a_claim_that_was_never_finished_counts_until_it_is_old(folder, elsewher
     elsewhere()
     path = folder.path / ".claim" / "00000001.json"
     path.write_bytes(b"")
-    assert isinstance(lease.take(folder), lease.Holder)
+    assert isinstance(lease.acquire(folder), lease.LeaseRecord)
     os.utime(path, (time.time() - 100,) * 2)
-    with lease.take(folder) as own:
+    with lease.acquire(folder) as own:
         assert own.number == 2
 
 
 def test_the_owner_gives_signs_of_life(folder, monkeypatch):
-    monkeypatch.setattr(lease, "RENEWED_SECONDS", 0.01)
-    with lease.take(folder) as own:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    with lease.acquire(folder) as own:
         first = lease.newest(folder)
         until = time.time() + 10
         while lease.newest(folder).time == first.time:
@@ -149,14 +149,14 @@ def test_the_owner_gives_signs_of_life(folder, monkeypatch):
 
 
 def test_who_was_thought_dead_learns_that_it_lost(folder, elsewhere, monkeypatch):
-    monkeypatch.setattr(lease, "RENEWED_SECONDS", 0.01)
-    with lease.take(folder) as own:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    with lease.acquire(folder) as own:
         elsewhere(number=2, host="tpu-7")
         until = time.time() + 10
         while not own.lost:
             assert time.time() < until
             time.sleep(0.01)
-        with pytest.raises(lease.Lost, match="taken over by another process"):
+        with pytest.raises(lease.LeaseLost, match="taken over by another process"):
             own.check()
     assert lease.newest(folder).host == "tpu-7" and lease.newest(folder).state == "running"
 
@@ -174,7 +174,7 @@ def test_who_was_thought_dead_learns_that_it_lost(folder, elsewhere, monkeypatch
 )
 def test_it_says_how_it_ended(folder, error, why):
     try:
-        with lease.take(folder):
+        with lease.acquire(folder):
             if error:
                 raise error
     except BaseException as caught:
@@ -184,7 +184,7 @@ def test_it_says_how_it_ended(folder, error, why):
 
 
 def test_a_run_that_is_marked_done_is_released_as_done(folder):
-    with pytest.raises(Preempted), lease.take(folder):
+    with pytest.raises(Preempted), lease.acquire(folder):
         folder.mark(DONE)
         raise Preempted("another member of the stack goes on")
     assert lease.newest(folder).why == "done"
@@ -198,17 +198,17 @@ def test_a_claim_that_is_withdrawn_says_what_was_said_before(folder, elsewhere):
         elsewhere(number=1, **fields)
         for path in (folder.path / ".claim").glob("0000000[2-9].json"):
             path.unlink()
-        lease.take(folder).withdraw()
+        lease.acquire(folder).withdraw()
         assert lease.newest(folder).why == why
 
 
 def test_where_there_are_objects_and_no_files_it_is_the_same():
     folder = types.SimpleNamespace(path=_Url("memory://bucket/run"), ended=None)
-    with lease.take(folder) as own:
-        assert isinstance(lease.take(folder), lease.Holder)
+    with lease.acquire(folder) as own:
+        assert isinstance(lease.acquire(folder), lease.LeaseRecord)
         files = lease._Files(folder)
         assert not files.create(files.newest())
-    with lease.take(folder) as again:
+    with lease.acquire(folder) as again:
         assert (own.number, again.number, files.numbers()) == (1, 2, [2])
     assert json.loads(files._fs.cat_file(files._path(2)))["why"] == "done"
 
@@ -221,5 +221,5 @@ class _Url(str):
 def test_a_request_that_was_sent_twice_finds_its_own_claim(folder, monkeypatch):
     create = lease._Files.create
     monkeypatch.setattr(lease._Files, "create", lambda self, me: create(self, me) and create(self, me))
-    with lease.take(folder) as own:
+    with lease.acquire(folder) as own:
         assert own.number == 1

@@ -1,4 +1,4 @@
-"""The claims of a stack, and who may not be disturbed."""
+"""The leases of a stack, and who may not be disturbed."""
 
 import time
 
@@ -25,7 +25,7 @@ def test_a_stack_is_held_as_a_whole(folders):
 def test_or_not_at_all(other_holds, folders):
     other_holds(folders[1])
     folders[2].mark(DONE)
-    with pytest.raises(stack_lease.Taken) as caught, stack_lease.hold(folders):
+    with pytest.raises(stack_lease.LeaseUnavailable) as caught, stack_lease.hold(folders):
         raise AssertionError("nothing may be written now")
     assert set(caught.value.by) == {1, 2} and caught.value.by[2] is None
     assert str(caught.value.by[1]) == "host tpu-7, process 12"
@@ -43,14 +43,14 @@ def test_of_another_host_a_sign_of_life_is_waited_for(other_holds, folders):
             other_holds(folder)
 
     with pytest.raises(GpiclError, match=r"is being trained by host tpu-7 \(process 12\)"):
-        stack_lease.refuse_while_alive(folder, stop, sleep)
+        stack_lease.wait_until_available(folder, stop, sleep)
     assert len(waited) == 4
 
 
 def test_and_when_none_comes_the_run_is_to_be_had(other_holds, folders):
     folder, stop = folders[0], StopRequest()
     other_holds(folder, time=time.time() - 89.8)
-    stack_lease.refuse_while_alive(folder, stop, lambda seconds: time.sleep(0.05))
+    stack_lease.wait_until_available(folder, stop, lambda seconds: time.sleep(0.05))
     with stack_lease.hold([folder]):
         assert lease.newest(folder).number == 2
 
@@ -59,4 +59,4 @@ def test_who_waits_for_it_stops_when_told_to(other_holds, folders):
     stop = StopRequest()
     other_holds(folders[0])
     with pytest.raises(Preempted):
-        stack_lease.refuse_while_alive(folders[0], stop, lambda seconds: setattr(stop, "requested", True))
+        stack_lease.wait_until_available(folders[0], stop, lambda seconds: setattr(stop, "requested", True))

@@ -292,7 +292,7 @@ def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(other_holds, 
     def lose(starts, stop, on_held):
         on_held()
         other_holds(folder)
-        raise lease.Lost("taken over")
+        raise lease.LeaseLost("taken over")
 
     monkeypatch.setattr(runner, "execute_stack", lose)
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))

@@ -43,14 +43,14 @@ def read(workdir, name):
 def test_every_state_is_told_apart(other_holds, workdir):
     folder_of(workdir, "done", step=1000).mark(DONE)
     folder_of(workdir, "diverged", step=20).mark(DIVERGED)
-    with pytest.raises(Preempted), lease.take(folder_of(workdir, "preempted", step=500)):
+    with pytest.raises(Preempted), lease.acquire(folder_of(workdir, "preempted", step=500)):
         raise Preempted("stopped")
-    with pytest.raises(RuntimeError), lease.take(folder_of(workdir, "failed", step=10)):
+    with pytest.raises(RuntimeError), lease.acquire(folder_of(workdir, "failed", step=10)):
         raise RuntimeError("out of memory\nat length")
     killed = folder_of(workdir, "killed", step=30)
     other_holds(killed, time=0.0)
     (workdir / "empty").mkdir()
-    with lease.take(folder_of(workdir, "running", step=400, every=0.5)):
+    with lease.acquire(folder_of(workdir, "running", step=400, every=0.5)):
         states = {name: read(workdir, name) for name in (*status.STATES, "killed", "empty")}
     for name in status.STATES:
         assert states[name].state == name
@@ -85,7 +85,7 @@ def test_the_table_says_where_points_stand_and_which_stopped_early(workdir):
     folder_of(workdir, "b", step=500, plateau=True, phase="Overfit")
     folder_of(workdir, "c", step=500, phase="Generalize")
     folder_of(workdir, "d")
-    with lease.take(folder_of(workdir, "e", step=110, **stopped)):  # others of its stack go on
+    with lease.acquire(folder_of(workdir, "e", step=110, **stopped)):  # others of its stack go on
         found = table.read_all([SimpleNamespace(run_id=name) for name in "abcde"], workdir)
     lines = table.as_table(found).split("\n")
     assert lines[0].split() == "run id state step loss last accuracy plateau phase time left who".split()
