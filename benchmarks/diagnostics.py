@@ -37,7 +37,7 @@ def main() -> None:
                 settings,
                 model,
                 tasks,
-                training.form,
+                training.projection,
                 training.dataset.train,
                 training.placed,
                 seeds=[0],

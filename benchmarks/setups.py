@@ -47,16 +47,16 @@ class TimedTraining:
     ):
         self.model, self.tasks, self.steps = model, tasks, steps
         self.dataset = noise(tasks.input_shape)
-        self.form = tasks.projection_form(self.dataset.stored_shape)
+        self.projection = tasks.projection_spec(self.dataset.stored_shape)
         self.optimizer = adam()
         self.mesh = partitioning.MeshShape().build(num_members)
         seeds = list(range(num_members))
         with jax.set_mesh(self.mesh):
             self.states = init_states(model, [self.optimizer] * num_members, tasks, seeds=seeds, mesh=self.mesh)
             self._train_steps = make_train_steps(
-                model, self.optimizer, tasks, self.form, mesh=self.mesh, num_members=num_members
+                model, self.optimizer, tasks, self.projection, mesh=self.mesh, num_members=num_members
             )
-            self.placed = place(self.mesh, self.dataset, self.dataset.train, self.form, normalize=True)
+            self.placed = place(self.mesh, self.dataset, self.dataset.train, self.projection, normalize=True)
             streams = [Stream(tasks, seed) for seed in seeds]
             with contextlib.closing(TrainingBatches(streams, self.dataset.train, steps_per_batch=steps)) as batches:
                 self.batch = partitioning.shard_stacked_batches(self.mesh, next(batches))

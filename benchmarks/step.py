@@ -54,17 +54,17 @@ class Group:
     side: int
     channels: int
     batch_size: int
-    forms: tuple[str, ...] = ("span",)
+    kinds: tuple[str, ...] = ("span",)
     plain: bool = True
     members: tuple[int, ...] = (1,)
 
-    def tasks(self, form: str) -> TaskDistribution:
+    def tasks(self, kind: str) -> TaskDistribution:
         """The tasks of a row."""
         return TaskDistribution(
             input_shape=(self.side, self.side, self.channels),
             task_batch_size=self.batch_size,
-            num_tasks=None if form == "gram" else 2**25,
-            projection=form,
+            num_tasks=None if kind == "gram" else 2**25,
+            projection=kind,
         )
 
 
@@ -134,17 +134,17 @@ def as_text(machine: dict[str, Any]) -> str:
 def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
     """The rows of a group."""
     trainings = {
-        (form, members): TimedTraining(group.model, group.tasks(form), num_members=members, steps=STEPS)
-        for form in group.forms
+        (kind, members): TimedTraining(group.model, group.tasks(kind), num_members=members, steps=STEPS)
+        for kind in group.kinds
         for members in group.members
     }
     first = next(iter(trainings.values()))
     functions: dict[Any, Callable] = dict(trainings)
     if group.plain:
         functions["plain loop"] = PlainLoop(group.model, group.tasks("span"), first.dataset)
-    for form in group.forms:
-        functions["tasks", form] = make_tasks(trainings[form, 1])
-    inputs = make_tasks(trainings[group.forms[0], 1], keep=True)()
+    for kind in group.kinds:
+        functions["tasks", kind] = make_tasks(trainings[kind, 1])
+    inputs = make_tasks(trainings[group.kinds[0], 1], keep=True)()
     functions["model"], flops = gradient(first, inputs)
     functions["optimiser"] = update(first)
     functions["peak"], peak_flops = square_product(2048 if jax.default_backend() == "cpu" else 8192)
@@ -166,16 +166,16 @@ def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
         } | {f"{part}_ms": took * 1e3 for part, took in parts.items()}
 
     rows = []
-    for (form, members), training in trainings.items():
+    for (kind, members), training in trainings.items():
         parts = {}
         if members == 1:
             parts = {name: times[name] / STEPS for name in ("model", "optimiser")}
             parts |= {
-                "tasks": times["tasks", form] / STEPS,
+                "tasks": times["tasks", kind] / STEPS,
                 "loader": seconds_per_step(training.tasks, training.dataset.train, at_least=0.3),
             }
-        name = form if len(group.members) == 1 else f"x{members}"
-        rows.append(row(name, times[form, members] / STEPS, members, **parts))
+        name = kind if len(group.members) == 1 else f"x{members}"
+        rows.append(row(name, times[kind, members] / STEPS, members, **parts))
     if group.plain:
         rows.append(row("plain loop", times["plain loop"]))
     base = rows[-1] if group.plain else rows[0]
@@ -194,7 +194,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
                 keys.tasks(run_inputs.seed),
                 batch["task_ids"],
                 placed.examples(batch),
-                training.form,
+                training.projection,
                 num_classes=10,
                 permute_labels_prob=run_inputs.permute_labels_prob,
                 memory=projection_bytes(training.mesh),

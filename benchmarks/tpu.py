@@ -46,12 +46,12 @@ class Case:
     name: str
     model: SequenceModel
     mesh: Mesh
-    forms: tuple[str, ...] = ("gram",)
+    kinds: tuple[str, ...] = ("gram",)
     num_members: int = 1
 
-    def tasks(self, form: str) -> TaskDistribution:
-        form = "auto" if form == ALONE else form
-        return TaskDistribution(input_shape=INPUT_SHAPE, num_tasks=NUM_TASKS.get(form), projection=form)
+    def tasks(self, kind: str) -> TaskDistribution:
+        kind = "auto" if kind == ALONE else kind
+        return TaskDistribution(input_shape=INPUT_SHAPE, num_tasks=NUM_TASKS.get(kind), projection=kind)
 
 
 def cases(devices: np.ndarray) -> list[Case]:
@@ -73,12 +73,12 @@ def cases(devices: np.ndarray) -> list[Case]:
     ]
 
 
-def lower(case: Case, form: str) -> jax.stages.Lowered:
+def lower(case: Case, kind: str) -> jax.stages.Lowered:
     """One training step of the case, with tasks made by that form or, if it is ALONE, given."""
-    tasks, optimizer = case.tasks(form), optimizers.adam()
-    if form == ALONE:
+    tasks, optimizer = case.tasks(kind), optimizers.adam()
+    if kind == ALONE:
         return lower_alone(case, tasks, optimizer)
-    projection = tasks.projection_form(STORED_SHAPE)
+    projection = tasks.projection_spec(STORED_SHAPE)
     training = Training(steps_per_dispatch=1)
     return lowering.lower(
         case.model, optimizer, tasks, projection, training, mesh=case.mesh, num_members=case.num_members
@@ -112,12 +112,12 @@ def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTr
         return jax.jit(step, donate_argnums=0, out_shardings=shardings_of(state)).lower(state, inputs, labels)
 
 
-def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled]:
+def counts(case: Case, kind: str) -> tuple[dict[str, float], jax.stages.Compiled]:
     """The compiler's count of flops and bytes of one step, and the program that runs."""
-    compiled = counted = lower(case, form).compile()
+    compiled = counted = lower(case, kind).compile()
     if " while(" in compiled.as_text():
-        with mock.patch.object(recurrence, "_UNROLL", case.tasks(form).sequence_length):
-            counted = lower(case, form).compile()
+        with mock.patch.object(recurrence, "_UNROLL", case.tasks(kind).sequence_length):
+            counted = lower(case, kind).compile()
         assert " while(" not in counted.as_text()
     return counted.cost_analysis(), compiled
 
@@ -125,8 +125,8 @@ def counts(case: Case, form: str) -> tuple[dict[str, float], jax.stages.Compiled
 def show(case: Case) -> None:
     """Prints the rows of a case, each as soon as it is compiled."""
     mesh, alone = "x".join(str(case.mesh.shape[name]) for name in ("member", "data", "model")), None
-    for form in (ALONE, *case.forms):
-        cost, compiled = counts(case, form)
+    for kind in (ALONE, *case.kinds):
+        cost, compiled = counts(case, kind)
         alone = alone or cost["flops"]
         numbers = (
             f"{cost['flops'] / 1e9:.2f}",
@@ -135,7 +135,7 @@ def show(case: Case) -> None:
             f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f}",
         )
         said = collectives.summary(collectives.collectives(hlo.Program(compiled.as_text())))
-        print(_line((case.name, mesh, form), numbers), said, sep="  ", flush=True)
+        print(_line((case.name, mesh, kind), numbers), said, sep="  ", flush=True)
 
 
 def _line(words, numbers) -> str:

@@ -15,7 +15,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.step import sequence_losses
 
@@ -62,7 +62,7 @@ def meta_test(
     params: Any,
     tasks: TaskDistribution,
     datasets: Sequence[BaseDataset],
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     settings: MetaTest,
     *,
     seed: int,
@@ -78,7 +78,7 @@ def meta_test(
     replayed, and there is no such curve.
 
     Args:
-      form: how the run's projections are drawn.
+      projection: how the run draws its projections.
       where: the test examples lie, a `Loader.placement`; it changes no result.
 
     Returns:
@@ -86,19 +86,19 @@ def meta_test(
       positions of the means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence
       interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    evaluate = _make_evaluate(model, tasks.num_classes, form, mesh)
+    evaluate = _make_evaluate(model, tasks.num_classes, projection, mesh)
     curves = []
     for dataset in datasets:
         test = dataset.test
         on_device = placement.on_device(where, test)
-        placed = placement.place(mesh, dataset, test if on_device else None, form, normalize=tasks.normalize)
+        placed = placement.place(mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
         )
         num_tasks = settings.num_sequences // settings.sequences_per_task
         kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
-        if form.replays:
+        if projection.replayable:
             kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
         for kind, (task_ids, permute_labels_prob) in kinds.items():
             evaluate_batch = functools.partial(
@@ -120,14 +120,14 @@ def meta_test(
 
 
 @functools.lru_cache(maxsize=4)  # members of a stack and points of a sweep are meta-tested by the same program
-def _make_evaluate(model: SequenceModel, num_classes: int, form: ProjectionForm, mesh: jax.sharding.Mesh):
+def _make_evaluate(model: SequenceModel, num_classes: int, projection: ProjectionSpec, mesh: jax.sharding.Mesh):
     @jax.jit
     def evaluate(params, placed, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
             batch["task_ids"],
             placed.examples(batch),
-            form,
+            projection,
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
             memory=placement.projection_bytes(mesh),

@@ -20,12 +20,14 @@ def evaluate_learner(
     Raises:
       UsageError: a base dataset is missing or does not fit.
     """
-    run, form = learner.run, learner.projection_form
+    run, projection = learner.run, learner.projection_spec
     settings = run.meta_test
     if num_sequences is not None:
         settings = dataclasses.replace(settings, num_sequences=num_sequences, sequences_per_task=1)
     datasets = [run.tasks.load(name) for name in base_datasets or run.test_names]
     mesh = MeshShape(data=1).build()
     with jax.set_mesh(mesh), run.precision():
-        curves = meta_test(run.model, learner.params, run.tasks, datasets, form, settings, seed=run.seed, mesh=mesh)
+        curves = meta_test(
+            run.model, learner.params, run.tasks, datasets, projection, settings, seed=run.seed, mesh=mesh
+        )
     return {"step": learner.facts["steps"], "curves": curves}

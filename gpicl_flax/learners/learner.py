@@ -20,7 +20,7 @@ from gpicl_flax.models.sequence_model import COMPARISONS, abstract_parameters, c
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
 from gpicl_flax.runs.run import Run
 from gpicl_flax.tasks import keys
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.state import abstract_state
@@ -68,11 +68,11 @@ class Learner:
         return self.run.model.state_size(self.run.tasks.num_features, self.run.tasks.sequence_length).exact > 0
 
     @property
-    def projection_form(self) -> ProjectionForm:
+    def projection_spec(self) -> ProjectionSpec:
         """How the projections of its tasks were drawn; raises UsageError if its facts do not say that."""
         if "projection" not in self.facts:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
-        return ProjectionForm(**self.facts["projection"])
+        return ProjectionSpec.from_run_info(self.facts["projection"])
 
     def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
         """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `compared`."""

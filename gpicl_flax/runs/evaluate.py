@@ -9,7 +9,7 @@ from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runs.run import Run, check_data, write_evaluation
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.state import abstract_state
 
@@ -26,7 +26,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     run, _ = parse_text(folder.read_config(), bindings).resolve(Run)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
-    form = _projection_form(run, folder)
+    projection = _projection_spec(run, folder)
     mesh = run.check_devices()
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
@@ -39,19 +39,19 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh), run.precision():
-        write_evaluation(run, form, state.params, step, datasets, mesh, file)
+        write_evaluation(run, projection, state.params, step, datasets, mesh, file)
     return file
 
 
-def _projection_form(run: Run, folder: RunFolder) -> ProjectionForm:
+def _projection_spec(run: Run, folder: RunFolder) -> ProjectionSpec:
     """How the projections of the run in a folder were drawn."""
     facts = folder.read_facts()
     if "projection" not in facts:
         raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
-    form = ProjectionForm(**facts["projection"])
-    if run.tasks.projection not in ("auto", form.form):
+    projection = ProjectionSpec.from_run_info(facts["projection"])
+    if run.tasks.projection not in ("auto", projection.kind):
         raise UsageError(
-            f"{folder}: its projections were drawn in the form {form.form!r}; that cannot be changed to "
+            f"{folder}: its projections were drawn in the form {projection.kind!r}; that cannot be changed to "
             f"{run.tasks.projection!r} afterwards"
         )
-    return form
+    return projection

@@ -26,7 +26,7 @@ from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomi
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Member, train
@@ -226,10 +226,10 @@ def execute_stack(
     mesh = run.check_devices(len(runs))
     load = functools.cache(run.tasks.load)
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
-    form = run.tasks.projection_form(dataset.stored_shape)
+    projection = run.tasks.projection_spec(dataset.stored_shape)
     with stack_lease.hold(folders) as check_leases:
         on_held()
-        return _execute_held(specs, resolved, dataset, test_datasets, form, mesh, check_leases, stop)
+        return _execute_held(specs, resolved, dataset, test_datasets, projection, mesh, check_leases, stop)
 
 
 def _execute_held(
@@ -237,7 +237,7 @@ def _execute_held(
     resolved: Sequence[tuple[Run, str]],
     dataset: BaseDataset,
     test_datasets: list[BaseDataset],
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     mesh: jax.sharding.Mesh,
     check_leases: Callable[[], None],
     stop: StopRequest,
@@ -255,19 +255,19 @@ def _execute_held(
             # The configuration first: it makes it a run folder, to be started again.
             write_atomically(spec.folder.config, spec.config.text)
             write_atomically(spec.folder.operative_config, operative)
-            _describe(each, dataset, form, mesh, spec.folder)
+            _describe(each, dataset, projection, mesh, spec.folder)
     with jax.set_mesh(mesh), run.precision(), contextlib.ExitStack() as stack:
         members, meta_tests = [], []
         for spec, each in zip(specs, runs, strict=True):
             on_row = stack.enter_context(_also_to_tensorboard(each, spec.folder, spec.on_row))
             on_row = stack_lease.also_checked(check_leases, on_row)
             member = Member(each.seed, each.optimizer, each.tasks, spec.folder, spec.config.text, on_row)
-            meta_tests.append(functools.partial(_evaluate_member, each, form, test_datasets, spec.folder))
+            meta_tests.append(functools.partial(_evaluate_member, each, projection, test_datasets, spec.folder))
             if each.meta_test.at_checkpoints:
                 member = dataclasses.replace(member, on_checkpoint=meta_tests[-1])
             members.append(member)
         steps, params, diverged = train(
-            run.model, members, dataset, form, run.training, run.loader, mesh=mesh, stop=stop
+            run.model, members, dataset, projection, run.training, run.loader, mesh=mesh, stop=stop
         )
         for evaluate_member, folder, step, own_params, failed in zip(
             meta_tests, folders, steps, params, diverged, strict=True
@@ -315,7 +315,7 @@ def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset
 
 
 def _evaluate_member(
-    run: Run, form: ProjectionForm, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
+    run: Run, projection: ProjectionSpec, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
 ) -> None:
     """Meta-tests one member of a stack after a step."""
     # The devices that members trained on side by side test one after the other.
@@ -323,11 +323,11 @@ def _evaluate_member(
     like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
     params = jax.device_put(params, shardings_of(like.params))
     with jax.set_mesh(mesh):
-        write_evaluation(run, form, params, step, datasets, mesh, folder.evaluation(step))
+        write_evaluation(run, projection, params, step, datasets, mesh, folder.evaluation(step))
 
 
 def write_evaluation(
-    run: Run, form: ProjectionForm, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path
+    run: Run, projection: ProjectionSpec, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path
 ) -> None:
     """Meta-tests parameters of a run after a step, and writes the curves; to be called on `mesh`."""
     curves = meta_test(
@@ -335,7 +335,7 @@ def write_evaluation(
         params,
         run.tasks,
         datasets,
-        form,
+        projection,
         run.meta_test,
         seed=run.seed,
         mesh=mesh,
@@ -345,7 +345,7 @@ def write_evaluation(
         write_json(file, {"step": step, "curves": curves})
 
 
-def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
+def _describe(run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
     offset, scale = dataset.normalization(run.tasks.normalize)
     facts = {
         "gpicl_flax": gpicl_flax.__version__,
@@ -369,7 +369,7 @@ def _describe(run: Run, dataset: BaseDataset, form: ProjectionForm, mesh: jax.sh
             "fingerprint": dataset.fingerprint,
         },
         "input_rms": math.hypot(dataset.mean - offset, dataset.std) / scale,
-        "projection": dataclasses.asdict(form),
+        "projection": projection.as_run_info(),
         "mesh": dict(mesh.shape),
         "device": mesh.devices.flat[0].device_kind,
     }

@@ -15,7 +15,7 @@ from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import aot
 from gpicl_flax.sweep.aot import Cost, Slice
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_form, trace
+from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_spec, trace
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.cost import chips, estimate
 from gpicl_flax.training.cost.chips import GIB, Chip
@@ -115,9 +115,9 @@ def _count(run: Run, traced: jax.stages.Traced, steps: int) -> _Counts:
 
 def _projection_bytes(run: Run) -> int:
     """Of those that a TPU makes at once, before the model reads its inputs; this machine makes fewer."""
-    form, rows = projection_form(run), run.tasks.task_batch_size // run.training.accumulation
-    coordinates = math.prod(form.basis_shape) if form.form == "span" else form.num_features
-    return min(ON_ACCELERATOR, rows * coordinates * form.num_features * 4) if form.replays else 0
+    projection, rows = projection_spec(run), run.tasks.task_batch_size // run.training.accumulation
+    coordinates = math.prod(projection.basis_shape) if projection.kind == "span" else projection.num_features
+    return min(ON_ACCELERATOR, rows * coordinates * projection.num_features * 4) if projection.replayable else 0
 
 
 def as_table(

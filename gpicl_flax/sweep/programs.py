@@ -12,7 +12,7 @@ from gpicl_flax.sweep.grid import Point
 from gpicl_flax.tasks.datasets.listing import PAPER
 from gpicl_flax.tasks.datasets.sources import NUM_DIGITS_TEST
 from gpicl_flax.tasks.projections import input_space
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.cost import lowering
 
 # What is said to users about the base dataset.
@@ -88,12 +88,12 @@ def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
 
 def _key(point: Point, run: Run) -> tuple:
     elsewhere = [k for k in point.config.bindings if k.startswith(_ELSEWHERE) or k in _ELSEWHERE_EXACTLY]
-    return stacking.shape(point.config.without(*elsewhere), run), projection_form(run), _stored(run)[1]
+    return stacking.shape(point.config.without(*elsewhere), run), projection_spec(run), _stored(run)[1]
 
 
-def projection_form(run: Run) -> ProjectionForm:
+def projection_spec(run: Run) -> ProjectionSpec:
     """How the projections of a run are drawn."""
-    return run.tasks.projection_form(_stored(run)[0])
+    return run.tasks.projection_spec(_stored(run)[0])
 
 
 def trace(
@@ -117,7 +117,7 @@ def trace(
             run.model,
             run.optimizer,
             run.tasks,
-            projection_form(run),
+            projection_spec(run),
             run.training,
             mesh=mesh,
             num_members=num_members,

@@ -103,8 +103,10 @@ def _bytes_of_a_member(run: Run) -> int:
     """What the training steps of one run take on a device that it has to itself, by the compiler's account."""
     here = [device for device in jax.devices() if device.process_index == jax.process_index()]
     mesh = MeshShape(data=1, fsdp=run.mesh.fsdp, model=run.mesh.model).build(devices=here)
-    form = run.tasks.projection_form(run.tasks.input_shape)
+    projection = run.tasks.projection_spec(run.tasks.input_shape)
     memory = (
-        lowering.lower(run.model, run.optimizer, run.tasks, form, run.training, mesh=mesh).compile().memory_analysis()
+        lowering.lower(run.model, run.optimizer, run.tasks, projection, run.training, mesh=mesh)
+        .compile()
+        .memory_analysis()
     )
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

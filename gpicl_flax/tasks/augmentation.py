@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gpicl_flax.tasks.projections import spec
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 
 class Task(NamedTuple):
@@ -58,7 +58,7 @@ def make_sequences(
     key: jax.Array,
     task_ids: jax.Array,
     examples: Examples,
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     *,
     num_classes: int,
     permute_labels_prob: float | jax.Array,
@@ -73,22 +73,22 @@ def make_sequences(
       num_shards: devices that B lies along, and which it is a multiple of.
     """
     settings = {
-        "num_features": form.num_features,
+        "num_features": projection.num_features,
         "num_classes": num_classes,
         "permute_labels_prob": permute_labels_prob,
     }
 
     def sequence(task_id, coordinates, labels):
-        if form.replays:
+        if projection.replayable:
             task = make_task(key, task_id, num_coordinates=coordinates.shape[-1], **settings)
             return coordinates @ task.projection, task.label_permutation[labels]
         keys = _keys(key, task_id)
-        inputs = spec.gram_inputs(keys[0], coordinates, form.num_features)
+        inputs = spec.gram_inputs(keys[0], coordinates, projection.num_features)
         return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
 
-    rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * form.num_features
+    rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * projection.num_features
     at_once = next(n for n in range(rows, 0, -1) if rows % n == 0 and (n == 1 or n * nbytes <= memory))
-    return _in_parts(jax.vmap(sequence), rows // at_once if form.replays else 1, (task_ids, *examples))
+    return _in_parts(jax.vmap(sequence), rows // at_once if projection.replayable else 1, (task_ids, *examples))
 
 
 def _in_parts(function, num_parts: int, arrays):

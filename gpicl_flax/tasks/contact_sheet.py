@@ -16,7 +16,7 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.datasets.images import as_images, grey_values
 from gpicl_flax.tasks.projections import input_space
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 NUM_TASKS = 3
 _MAX_FEATURES, _MAX_CLASSES = 4096, 20
@@ -44,14 +44,14 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     places = [(row, label) for label, column in enumerate(columns) for row in range(len(column))]
     stored, labels = dataset.train.inputs[indices], dataset.train.labels[indices]
     offset, scale = dataset.normalization(True)
-    form = ProjectionForm("span", dataset.stored_shape, dataset.input_shape)
-    coordinates = form.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
+    projection = ProjectionSpec("span", dataset.stored_shape, dataset.input_shape)
+    coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
         augmentation.make_sequences(
             keys.tasks(seed),
             np.arange(NUM_TASKS, dtype=np.uint32),
             augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (coordinates, labels))),
-            form,
+            projection,
             num_classes=dataset.num_classes,
             permute_labels_prob=1.0,
         )

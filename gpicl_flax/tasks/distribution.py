@@ -34,7 +34,7 @@ class TaskDistribution:
       sequences_per_task: sequences of one step that share a task.
       normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if
         False, grey values are only scaled to [0, 1] (Fig 4).
-      projection: how projections are drawn, one of `projections.FORMS` or 'auto' (see `projections.choose`); all of them
+      projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`); all of them
         have the same distribution, and 'dense' and 'span' are the same tasks.
 
     Raises:
@@ -65,8 +65,8 @@ class TaskDistribution:
             normalize=bool,
             projection=str,
         )
-        if self.projection not in ("auto", *spec.FORMS):
-            names = ", ".join(("auto", *spec.FORMS))
+        if self.projection not in ("auto", *spec.KINDS):
+            names = ", ".join(("auto", *spec.KINDS))
             raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
         if len(self.input_shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
             raise UsageError(
@@ -82,9 +82,9 @@ class TaskDistribution:
                 f"TaskDistribution.task_batch_size = {self.task_batch_size} is not a multiple of "
                 f"sequences_per_task = {self.sequences_per_task}"
             )
-        self.projection_form(self.input_shape)
+        self.projection_spec(self.input_shape)
 
-    def projection_form(self, stored_shape: tuple[int, ...]) -> spec.ProjectionForm:
+    def projection_spec(self, stored_shape: tuple[int, ...]) -> spec.ProjectionSpec:
         """How projections are drawn for the base dataset that is trained on, from the shape it is stored in."""
         return spec.choose(
             self.projection,

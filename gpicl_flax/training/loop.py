@@ -22,7 +22,7 @@ from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, placement
 from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -76,7 +76,7 @@ def train(
     model: SequenceModel,
     members: Sequence[Member],
     dataset: BaseDataset,
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     training: Training,
     loader: Loader,
     *,
@@ -107,7 +107,7 @@ def train(
             model,
             optimizer,
             tasks,
-            form,
+            projection,
             mesh=mesh,
             num_members=len(runs),
             accumulation=training.accumulation,
@@ -115,7 +115,9 @@ def train(
         )
         on_device = placement.on_device(loader.placement, dataset.train)
         placement.log(dataset.name, dataset.train, on_device)
-        placed = placement.place(mesh, dataset, dataset.train if on_device else None, form, normalize=tasks.normalize)
+        placed = placement.place(
+            mesh, dataset, dataset.train if on_device else None, projection, normalize=tasks.normalize
+        )
         run_inputs = PerRunInputs(
             np.array([member.seed for member in members], np.uint32),
             np.array([member.tasks.permute_labels_prob for member in members], np.float32),
@@ -138,7 +140,7 @@ def train(
                 training.diagnostics,
                 model,
                 tasks,
-                form,
+                projection,
                 dataset.train,
                 placed,
                 seeds=seeds,

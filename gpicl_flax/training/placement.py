@@ -12,7 +12,7 @@ from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.augmentation import Examples
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.projections.input_space import Coordinates
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,12 @@ def projection_bytes(mesh: jax.sharding.Mesh) -> int:
 
 
 def place(
-    mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, form: ProjectionForm, *, normalize: bool
+    mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, projection: ProjectionSpec, *, normalize: bool
 ) -> Placed:
     """Brings a split of `dataset`, if there is one to bring, and what prepares it to every device of the mesh."""
     offset, scale = dataset.normalization(normalize)
     examples = None if split is None else (split.inputs, split.labels)
-    coordinates = form.coordinates(dataset.stored_shape)
+    coordinates = projection.coordinates(dataset.stored_shape)
     placed = partitioning.replicate(mesh, Placed(examples, np.float32(offset), np.float32(scale), coordinates))
     if placed.split is None:
         return placed

@@ -16,7 +16,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import Placed, projection_bytes
@@ -50,7 +50,7 @@ def make_train_steps(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     *,
     mesh: jax.sharding.Mesh,
     num_members: int = 1,
@@ -81,7 +81,7 @@ def make_train_steps(
             keys.tasks(run_inputs.seed),
             batch["task_ids"],
             placed.examples(batch),
-            form,
+            projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=curriculum.bias(step, run_inputs.permute_labels_prob),
             memory=memory,

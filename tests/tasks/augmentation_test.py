@@ -6,11 +6,11 @@ import pytest
 import scipy.stats
 
 from gpicl_flax.tasks import augmentation, keys
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
 
 X, C = 12, 10
-FORM = ProjectionForm("span", (9,), (9,))
+FORM = ProjectionSpec("span", (9,), (9,))
 
 
 def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
@@ -30,7 +30,7 @@ def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
         functools.partial(
             augmentation.make_sequences,
             keys.tasks(seed),
-            form=FORM,
+            projection=FORM,
             num_classes=C,
             permute_labels_prob=permute_labels_prob,
         )
@@ -162,9 +162,9 @@ def test_sequences_made_in_parts_are_those_made_at_once(toy_dataset, at_once):
 @pytest.mark.parametrize(("memory", "largest"), [(2**28, 16), (4 * 40 * 40 * 4, 4), (1, 1)])
 def test_projections_never_take_more_memory_than_they_may(memory, largest):
     """No array of the program holds the projections of more sequences."""
-    form = ProjectionForm("span", (40,), (40,))
+    projection = ProjectionSpec("span", (40,), (40,))
     make = functools.partial(
-        augmentation.make_sequences, form=form, num_classes=C, permute_labels_prob=1.0, memory=memory
+        augmentation.make_sequences, projection=projection, num_classes=C, permute_labels_prob=1.0, memory=memory
     )
     examples = augmentation.Examples(np.zeros((16, 5, 40), np.float32), np.zeros((16, 5), np.int32))
     text = str(jax.make_jaxpr(make)(keys.tasks(0), np.zeros(16, np.uint32), examples))

@@ -23,14 +23,14 @@ SHORT = Curriculum(sequence_length=lambda step: 3.4)
 
 def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None, accumulation=1):
     """Metrics [steps] of a short training."""
-    model, optimizer, form = LSTM(hidden_size=16), optax.sgd(0.3), tasks.projection_form((9,))
+    model, optimizer, projection = LSTM(hidden_size=16), optax.sgd(0.3), tasks.projection_spec((9,))
     mesh = partitioning.MeshShape(data=1).build()
     with jax.set_mesh(mesh):
         state = init_states(model, [optimizer], tasks, seeds=[0], mesh=mesh)
         train_steps = make_train_steps(
-            model, optimizer, tasks, form, mesh=mesh, curriculum=curriculum, accumulation=accumulation
+            model, optimizer, tasks, projection, mesh=mesh, curriculum=curriculum, accumulation=accumulation
         )
-        placed = place(mesh, dataset, dataset.train, form, normalize=True)
+        placed = place(mesh, dataset, dataset.train, projection, normalize=True)
         batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
         batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))

@@ -7,11 +7,11 @@ import pytest
 import scipy.ndimage
 
 from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, placement
 
 SPLIT = Split(np.zeros((100, 10), np.uint8), np.zeros(100, np.int32))  # 1,400 bytes
-FORM = ProjectionForm("span", (9,), (9,))
+FORM = ProjectionSpec("span", (9,), (9,))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_examples_smaller_than_the_input_shape_are_their_coordinates_in_the_runs
     """The stored 3x3x1 images, as inputs of 5x4x3: the inner products are those of the grown and normalised images."""
     stored, shape = (3, 3, 1), (5, 4, 3)
     dataset = dataclasses.replace(toy_dataset, input_shape=shape, stored_shape=stored)
-    form = ProjectionForm("span", stored, shape)
-    placed = placement.place(partitioning.MeshShape(data=1).build(), dataset, dataset.train, form, normalize=True)
+    projection = ProjectionSpec("span", stored, shape)
+    placed = placement.place(partitioning.MeshShape(data=1).build(), dataset, dataset.train, projection, normalize=True)
     found = np.asarray(placed.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
     assert found.shape == (6, 9)
     images = dataset.train.inputs[:6].reshape(6, *stored).astype(np.float64)

@@ -27,7 +27,7 @@ MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
     "lstm": LSTM(hidden_size=16),
 }
-FORM = TASKS.projection_form((9,))
+FORM = TASKS.projection_spec((9,))
 FURTHER_MODELS = {
     "outer_product_lstm": OuterProductLSTM(size=8, num_heads=2),
     "vsml": VSML(num_layers=2, layer_size=2, hidden_size=4),

@@ -37,14 +37,14 @@ def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
     indices = loader.draw_example_indices(np.random.default_rng(run.seed), *size)
     stored, labels = test.inputs[indices], test.labels[indices]
     offset, scale = dataset.normalization(run.tasks.normalize)
-    form = learner.projection_form
-    coordinates = form.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
+    projection = learner.projection_spec
+    coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
         augmentation.make_sequences(
             keys.tasks(run.seed),
             run.tasks.unseen_task_ids(count),
             augmentation.Examples(coordinates, labels),
-            form,
+            projection,
             num_classes=run.tasks.num_classes,
             permute_labels_prob=1.0,
         )

@@ -1,4 +1,4 @@
-"""How the projections of a run are drawn: in full, in the span of its images, or only where they meet a sequence.
+"""The kinds of random projection: drawn in full, in the span of the images, or only where they meet a sequence.
 
 All of them project with entries that are iid N(0, 1/X), the projection of Section 3.1 of the paper. A projection A is
 drawn column by column in an orthonormal basis of the input space, which leaves its distribution as it is.
@@ -14,6 +14,8 @@ drawn column by column in an orthonormal basis of the input space, which leaves 
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.tasks.projections.normals import standard_normals
 
-FORMS = ("dense", "span", "gram")
+KINDS = ("dense", "span", "gram")
 
 # Below this ratio of the draws of span and gram, projections are a small share of a step, and tasks that can be
 # replayed are worth more.
@@ -30,16 +32,16 @@ _GRAM_SAVES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectionForm:
-    """How the projections of a run are drawn; a function of its settings and of its base dataset's shape alone.
+class ProjectionSpec:
+    """How the projections of a run are drawn, determined by its settings and the shape of its base dataset alone.
 
     Attributes:
-      form: one of FORMS.
+      kind: one of KINDS.
       basis_shape: the stored shape that the basis begins with, that of the run's base dataset.
       input_shape: its product is X.
     """
 
-    form: str
+    kind: str
     basis_shape: tuple[int, ...]
     input_shape: tuple[int, ...]
 
@@ -47,10 +49,19 @@ class ProjectionForm:
         for name in ("basis_shape", "input_shape"):  # lists, where they come from a file
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
+    @classmethod
+    def from_run_info(cls, values: Mapping[str, Any]) -> "ProjectionSpec":
+        """Reads what `as_run_info` gave to run.json."""
+        return cls(values["form"], values["basis_shape"], values["input_shape"])
+
+    def as_run_info(self) -> dict[str, Any]:
+        """Returns what run.json keeps, where the kind is named 'form' since the first version."""
+        return {"form": self.kind, "basis_shape": self.basis_shape, "input_shape": self.input_shape}
+
     @property
-    def replays(self) -> bool:
-        """Whether a task can be applied to other examples than those of one sequence."""
-        return self.form != "gram"
+    def replayable(self) -> bool:
+        """Whether a task can be applied to examples of more than one sequence."""
+        return self.kind != "gram"
 
     @property
     def num_features(self) -> int:
@@ -58,40 +69,40 @@ class ProjectionForm:
         return math.prod(self.input_shape)
 
     def coordinates(self, stored_shape: tuple[int, ...]) -> input_space.Coordinates:
-        """What gives examples of a base dataset of that stored shape the coordinates that their projection needs."""
-        if self.form == "gram":  # inner products are the same in any basis
+        """Returns the map from examples of a base dataset of that stored shape to the coordinates that are projected."""
+        if self.kind == "gram":  # inner products are the same in any basis
             return input_space.coordinates(stored_shape, self.input_shape, basis=stored_shape)
-        whole = self.form == "dense"
+        whole = self.kind == "dense"
         return input_space.coordinates(stored_shape, self.input_shape, basis=self.basis_shape, whole=whole)
 
 
 def choose(
-    form: str,
+    kind: str,
     *,
     stored_shape: tuple[int, ...],
     input_shape: tuple[int, ...],
     sequence_length: int,
     replayed: bool,
-) -> ProjectionForm:
-    """The form that a setting, 'auto' or one of FORMS, means for a base dataset of that stored shape.
+) -> ProjectionSpec:
+    """Returns the spec that a setting, 'auto' or one of KINDS, means for a base dataset of that stored shape.
 
-    'auto' is the Gram form where no task is ever used twice and it needs at most a quarter of the draws, else span.
+    'auto' is 'gram' where no task is ever used twice and it needs at most a quarter of the draws, else 'span'.
 
     Args:
       replayed: whether two sequences of the training can share a task.
 
     Raises:
-      UsageError: the Gram form cannot replay tasks.
+      UsageError: 'gram' cannot replay tasks.
     """
-    if form == "gram" and replayed:
+    if kind == "gram" and replayed:
         raise UsageError(
             "TaskDistribution.projection = 'gram' gives every sequence a projection of its own: it needs num_tasks = None "
             "and sequences_per_task = 1"
         )
-    if form == "auto":
+    if kind == "auto":
         gram = not replayed and _GRAM_SAVES * sequence_length <= math.prod(stored_shape)
-        form = "gram" if gram else "span"
-    return ProjectionForm(form, stored_shape, input_shape)
+        kind = "gram" if gram else "span"
+    return ProjectionSpec(kind, stored_shape, input_shape)
 
 
 def draw(key: jax.Array, num_coordinates: int, num_features: int) -> jax.Array:

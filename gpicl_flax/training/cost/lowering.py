@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.placement import Placed
 from gpicl_flax.training.settings import Training
@@ -42,7 +42,7 @@ def trace(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
     tasks: TaskDistribution,
-    form: ProjectionForm,
+    projection: ProjectionSpec,
     training: Training,
     *,
     mesh: jax.sharding.Mesh,
@@ -70,8 +70,8 @@ def trace(
         shape(jnp.float32, (num_members,), "member"),
         states.params if training.telemetry else None,
     )
-    coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), form.coordinates(form.basis_shape))
-    stored = int(np.prod(form.basis_shape))
+    coordinates = jax.tree.map(lambda x: shape(x.dtype, x.shape), projection.coordinates(projection.basis_shape))
+    stored = int(np.prod(projection.basis_shape))
     rows = (training.steps_per_dispatch, num_members, tasks.task_batch_size)
     positions = (*rows, tasks.sequence_length)
 
@@ -95,7 +95,7 @@ def trace(
             model,
             optimizer,
             tasks,
-            form,
+            projection,
             mesh=mesh,
             num_members=num_members,
             accumulation=training.accumulation,

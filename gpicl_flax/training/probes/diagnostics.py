@@ -19,7 +19,7 @@ from gpicl_flax.models.sequence_model import COMPARISONS, compared
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionForm
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.placement import Placed, projection_bytes
 from gpicl_flax.training.probes import attention_stats
@@ -62,7 +62,7 @@ class Diagnose:
         settings: Diagnostics,
         model: SequenceModel,
         tasks: TaskDistribution,
-        form: ProjectionForm,
+        projection: ProjectionSpec,
         train: Split,
         placed: Placed,
         *,
@@ -83,14 +83,14 @@ class Diagnose:
         batch = {name: x[own][None] for name, x in batch.items()}
         batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if placed.split is None else batch)
         seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
-        function = _make_diagnose(model, tasks, form, mesh, len(seeds))
+        function = _make_diagnose(model, tasks, projection, mesh, len(seeds))
         self._diagnose = lambda params: function(params, seeds, placed, batch)
 
     def __call__(self, params: Any) -> dict[str, Any]:
         return self._diagnose(params)
 
 
-def _make_diagnose(model, tasks: TaskDistribution, form: ProjectionForm, mesh, num_members: int):
+def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, mesh, num_members: int):
     memory = projection_bytes(mesh) // (num_members // mesh.shape["member"])
 
     def diagnose(params, seed, placed, batch):
@@ -99,7 +99,7 @@ def _make_diagnose(model, tasks: TaskDistribution, form: ProjectionForm, mesh, n
             keys.tasks(seed),
             batch["task_ids"],
             placed.examples(batch),
-            form,
+            projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=1.0,
             memory=memory,

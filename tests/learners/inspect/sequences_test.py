@@ -48,8 +48,8 @@ def untrained(small_bindings):
         rngs = {"params": jax.random.key(0), "learner": jax.random.key(1)}
         variables = jax.jit(run.model.init)(rngs, np.zeros((1, 6, 16), np.float32), np.zeros((1, 6), np.int32))
         dataset = run.tasks.load()
-        form = dataclasses.asdict(run.tasks.projection_form(dataset.stored_shape))
-        facts = {"gpicl_flax": "0.0.1", "projection": form, "steps": 0}
+        projection = run.tasks.projection_spec(dataset.stored_shape).as_run_info()
+        facts = {"gpicl_flax": "0.0.1", "projection": projection, "steps": 0}
         made = learner.Learner(config.text, facts, nn.unbox(variables).get("params", {}), run)
         return made, sequences.unseen(made, dataset, COUNT)
 

@@ -1,6 +1,5 @@
 """The three forms draw tasks of one distribution; dense and span draw the same tasks."""
 
-import dataclasses
 import functools
 
 import jax
@@ -12,7 +11,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections import input_space
-from gpicl_flax.tasks.projections.spec import FORMS, ProjectionForm, choose
+from gpicl_flax.tasks.projections.spec import KINDS, ProjectionSpec, choose
 
 STORED, SHAPE, T = (3, 3, 1), (5, 4, 3), 6
 X = 60
@@ -26,11 +25,11 @@ def images():
     return images
 
 
-def projected(form, images, num_tasks, first_id=0, stored=STORED, seed=0):
+def projected(projection, images, num_tasks, first_id=0, stored=STORED, seed=0):
     """inputs [num_tasks, T, X] of the same images in as many tasks."""
-    form = ProjectionForm(form, STORED, SHAPE)
-    coordinates = np.asarray(form.coordinates(stored)(images))
-    make = functools.partial(augmentation.make_sequences, form=form, num_classes=4, permute_labels_prob=1.0)
+    projection = ProjectionSpec(projection, STORED, SHAPE)
+    coordinates = np.asarray(projection.coordinates(stored)(images))
+    make = functools.partial(augmentation.make_sequences, projection=projection, num_classes=4, permute_labels_prob=1.0)
     ids = np.arange(first_id, first_id + num_tasks, dtype=np.uint32)
     examples = augmentation.Examples(
         np.broadcast_to(coordinates, (num_tasks, *coordinates.shape)), np.zeros((num_tasks, len(images)), np.int32)
@@ -45,9 +44,9 @@ def test_dense_and_span_are_the_same_tasks(images):
 def test_a_task_is_the_same_matrix_for_images_of_another_stored_shape(images):
     """What a task makes of grown images does not depend on how these were stored."""
     at_input_shape = np.asarray(input_space.growth(STORED, SHAPE)(images))
-    for form in ("span", "dense"):
-        found = projected(form, at_input_shape, 8, stored=SHAPE)
-        np.testing.assert_allclose(found, projected(form, images, 8), atol=3e-6)
+    for projection in ("span", "dense"):
+        found = projected(projection, at_input_shape, 8, stored=SHAPE)
+        np.testing.assert_allclose(found, projected(projection, images, 8), atol=3e-6)
 
 
 def test_a_task_is_linear_in_the_inputs(images):
@@ -55,11 +54,11 @@ def test_a_task_is_linear_in_the_inputs(images):
     np.testing.assert_allclose(found[:, 2], 2 * found[:, 0] - 3 * found[:, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_moments_are_those_of_a_projection_with_iid_entries(form, images):
+@pytest.mark.parametrize("form", KINDS)
+def test_moments_are_those_of_a_projection_with_iid_entries(projection, images):
     """Features are independent, each with the covariance X_s X_s^T / X over the examples."""
     num_tasks = 3000
-    inputs = projected(form, images, num_tasks)
+    inputs = projected(projection, images, num_tasks)
     grown = np.asarray(input_space.growth(STORED, SHAPE)(images), np.float64)
     expected = grown @ grown.T / X
     scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
@@ -77,11 +76,11 @@ def test_moments_are_those_of_a_projection_with_iid_entries(form, images):
     assert np.abs(between).max() < 5 / (num_tasks * X) ** 0.5
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_repeated_images_have_equal_projections(form, images):
-    inputs = projected(form, images, 200)
+@pytest.mark.parametrize("form", KINDS)
+def test_repeated_images_have_equal_projections(projection, images):
+    inputs = projected(projection, images, 200)
     difference = np.linalg.norm(inputs[:, 0] - inputs[:, -1], axis=-1) / np.linalg.norm(inputs[:, 0], axis=-1)
-    assert difference.max() < (0.01 if form == "gram" else 1e-6)
+    assert difference.max() < (0.01 if projection == "gram" else 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,9 @@ def test_repeated_images_have_equal_projections(form, images):
     ],
 )
 def test_two_samples_of_span_and_gram_cannot_be_told_apart(statistic, images):
-    samples = [statistic(projected(form, images, 4000, seed=seed)) for form, seed in (("span", 1), ("gram", 2))]
+    samples = [
+        statistic(projected(projection, images, 4000, seed=seed)) for projection, seed in (("span", 1), ("gram", 2))
+    ]
     assert scipy.stats.ks_2samp(*samples).pvalue > 1e-3
 
 
@@ -111,22 +112,26 @@ def test_the_gram_form_of_degenerate_sequences_is_finite(inputs):
 
 def test_what_a_setting_chooses():
     large = {"stored_shape": (28, 28, 1), "input_shape": (32, 32, 3), "sequence_length": 100}
-    assert choose("auto", **large, replayed=False).form == "gram"
-    assert choose("auto", **large, replayed=True).form == "span"
-    assert choose("auto", **large | {"sequence_length": 200}, replayed=False).form == "span"
+    assert choose("auto", **large, replayed=False).kind == "gram"
+    assert choose("auto", **large, replayed=True).kind == "span"
+    assert choose("auto", **large | {"sequence_length": 200}, replayed=False).kind == "span"
     small = {"stored_shape": (14, 14, 1), "input_shape": (14, 14, 1), "sequence_length": 100}
-    assert choose("auto", **small, replayed=False).form == "span"
-    for form in FORMS:
-        assert choose(form, **small, replayed=False).form == form
-    for form, shape, number in (("span", (28, 28, 1), 784), ("span", (32, 32, 3), 3072), ("dense", (28, 28, 1), 3072),
+    assert choose("auto", **small, replayed=False).kind == "span"
+    for projection in KINDS:
+        assert choose(projection, **small, replayed=False).kind == projection
+    for projection, shape, number in (("span", (28, 28, 1), 784), ("span", (32, 32, 3), 3072), ("dense", (28, 28, 1), 3072),
                                 ("gram", (28, 28, 1), 784)):  # fmt: skip
-        coordinates = choose(form, **large, replayed=False).coordinates(shape)
+        coordinates = choose(projection, **large, replayed=False).coordinates(shape)
         assert coordinates(np.zeros((1, np.prod(shape)), np.float32)).shape == (1, number)
 
 
 def test_a_form_survives_json():
-    form = ProjectionForm("span", STORED, SHAPE)
-    assert ProjectionForm("span", list(STORED), list(SHAPE)) == form == ProjectionForm(**dataclasses.asdict(form))
+    projection = ProjectionSpec("span", STORED, SHAPE)
+    assert (
+        ProjectionSpec("span", list(STORED), list(SHAPE))
+        == projection
+        == ProjectionSpec.from_run_info(projection.as_run_info())
+    )
 
 
 @pytest.mark.parametrize("settings", [{"num_tasks": 2**25}, {"num_tasks": None, "sequences_per_task": 2}])

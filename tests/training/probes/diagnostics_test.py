@@ -21,10 +21,10 @@ from gpicl_flax.training.state import init_states
 
 # Trained with a bias on few tasks; diagnosed on unseen ones that permute all labels.
 TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
-FORM = TASKS.projection_form((9,))
+FORM = TASKS.projection_spec((9,))
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
-    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, form="recurrent"),
+    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, projection="recurrent"),
     "lstm": LSTM(hidden_size=16),
 }
 

@@ -32,7 +32,7 @@ from gpicl_flax.training.step import PerRunInputs, make_train_steps
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
-FORM = TASKS.projection_form((9,))
+FORM = TASKS.projection_spec((9,))
 STEPS = 4
 MODELS = {
     "transformer": Transformer(num_layers=1, num_heads=2, key_size=8, model_size=16),

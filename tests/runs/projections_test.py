@@ -1,4 +1,4 @@
-"""Runs of which the projections are drawn in other forms."""
+"""Runs with other kinds of projection."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from gpicl_flax.records.run_folder import RunFolder
 
 
 def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start, grown, tmp_path):
-    folders = {form: RunFolder(tmp_path / form) for form in ("span", "dense")}
-    for form, folder in folders.items():
-        start(grown.override({"TaskDistribution.projection": form}), folder)
+    folders = {projection: RunFolder(tmp_path / projection) for projection in ("span", "dense")}
+    for projection, folder in folders.items():
+        start(grown.override({"TaskDistribution.projection": projection}), folder)
         assert folder.read_facts()["projection"] == {
-            "form": form,
+            "form": projection,
             "basis_shape": [8, 8, 1],
             "input_shape": [10, 9, 3],
         }
@@ -24,7 +24,7 @@ def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start,
         np.testing.assert_allclose(span["loss"], dense["loss"], rtol=1e-4)
 
 
-def test_a_run_of_the_gram_form_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, grown, tmp_path):
+def test_a_gram_run_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, grown, tmp_path):
     from gpicl_flax.analysis.report import run_summary
 
     config = grown.override({"TaskDistribution.num_tasks": None})
