@@ -39,7 +39,7 @@ def main() -> None:
                 tasks,
                 training.projection,
                 training.dataset.train,
-                training.placed,
+                training.data,
                 seeds=[0],
                 accumulation=1,
                 mesh=training.mesh,

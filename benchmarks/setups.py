@@ -17,7 +17,7 @@ from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
-from gpicl_flax.training.placement import place
+from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
@@ -56,7 +56,7 @@ class TimedTraining:
             self._train_steps = make_train_steps(
                 model, self.optimizer, tasks, self.projection, mesh=self.mesh, num_members=num_members
             )
-            self.placed = place(self.mesh, self.dataset, self.dataset.train, self.projection, normalize=True)
+            self.data = put_on_mesh(self.mesh, self.dataset, self.dataset.train, self.projection, normalize=True)
             streams = [Stream(tasks, seed) for seed in seeds]
             with contextlib.closing(TrainingBatches(streams, self.dataset.train, steps_per_batch=steps)) as batches:
                 self.batch = partitioning.shard_stacked_batches(self.mesh, next(batches))
@@ -69,13 +69,13 @@ class TimedTraining:
     def __call__(self) -> jax.Array:
         """One dispatch."""
         with jax.set_mesh(self.mesh):
-            self.states, metrics, _ = self._train_steps(self.states, self.run_inputs, self.placed, self.batch)
+            self.states, metrics, _ = self._train_steps(self.states, self.run_inputs, self.data, self.batch)
         return metrics["loss"]
 
     def compiled(self) -> jax.stages.Compiled:
         """The program of a dispatch."""
         with jax.set_mesh(self.mesh):
-            return self._train_steps.lower(self.states, self.run_inputs, self.placed, self.batch).compile()
+            return self._train_steps.lower(self.states, self.run_inputs, self.data, self.batch).compile()
 
 
 def seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:

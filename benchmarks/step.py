@@ -188,12 +188,12 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
     """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, the first number of each step."""
 
     @jax.jit
-    def make(run_inputs, placed, batch):
+    def make(run_inputs, data, batch):
         def step(_, batch):
             inputs, labels = augmentation.make_sequences(
                 keys.tasks(run_inputs.seed),
                 batch["task_ids"],
-                placed.examples(batch),
+                data.examples(batch),
                 training.projection,
                 num_classes=10,
                 permute_labels_prob=run_inputs.permute_labels_prob,
@@ -207,7 +207,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
 
     run_inputs = jax.tree.map(lambda x: x[0], training.run_inputs)
     batch = {name: x[:, 0] for name, x in training.batch.items()}
-    return lambda: make(run_inputs, training.placed, batch)
+    return lambda: make(run_inputs, training.data, batch)
 
 
 def gradient(training: TimedTraining, sequences: tuple[jax.Array, jax.Array]) -> tuple[Callable[[], Any], int]:

@@ -91,7 +91,7 @@ def meta_test(
     for dataset in datasets:
         test = dataset.test
         on_device = placement.on_device(where, test)
-        placed = placement.place(mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize)
+        data = placement.put_on_mesh(mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
@@ -101,9 +101,7 @@ def meta_test(
         if projection.replayable:
             kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
         for kind, (task_ids, permute_labels_prob) in kinds.items():
-            evaluate_batch = functools.partial(
-                evaluate, params, placed, np.uint32(seed), np.float32(permute_labels_prob)
-            )
+            evaluate_batch = functools.partial(evaluate, params, data, np.uint32(seed), np.float32(permute_labels_prob))
             rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task), "example_indices": indices}
             losses, correct = _in_batches(evaluate_batch, rows, None if on_device else test, settings.batch_size, mesh)
             curves.append(
@@ -122,11 +120,11 @@ def meta_test(
 @functools.lru_cache(maxsize=4)  # members of a stack and points of a sweep are meta-tested by the same program
 def _make_evaluate(model: SequenceModel, num_classes: int, projection: ProjectionSpec, mesh: jax.sharding.Mesh):
     @jax.jit
-    def evaluate(params, placed, seed, permute_labels_prob, start, batch):
+    def evaluate(params, data, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
             batch["task_ids"],
-            placed.examples(batch),
+            data.examples(batch),
             projection,
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,

@@ -115,7 +115,7 @@ def train(
         )
         on_device = placement.on_device(loader.placement, dataset.train)
         placement.log(dataset.name, dataset.train, on_device)
-        placed = placement.place(
+        data = placement.put_on_mesh(
             mesh, dataset, dataset.train if on_device else None, projection, normalize=tasks.normalize
         )
         run_inputs = PerRunInputs(
@@ -142,7 +142,7 @@ def train(
                 tasks,
                 projection,
                 dataset.train,
-                placed,
+                data,
                 seeds=seeds,
                 accumulation=training.accumulation,
                 mesh=mesh,
@@ -152,7 +152,7 @@ def train(
         running, sync, saved_at = None, ActionSync(), time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
-            states, metrics, measured = train_steps(states, run_inputs, placed, batch)
+            states, metrics, measured = train_steps(states, run_inputs, data, batch)
             _log(runs, running, training)
             running = _Dispatch([run.advance() for run in runs], metrics, {})
             if any(training.is_due("telemetry", step) for step in running.steps):

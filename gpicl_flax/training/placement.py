@@ -21,7 +21,7 @@ ON_ACCELERATOR = 2**30  # bytes of projections at once
 _SHARE = 4  # of the free memory, what a split may take on the device; the rest is for the model and its activations
 
 
-class Placed(NamedTuple):
+class DeviceData(NamedTuple):
     """What a program reads besides its batches.
 
     Attributes:
@@ -72,15 +72,15 @@ def projection_bytes(mesh: jax.sharding.Mesh) -> int:
     return 2**24 if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
 
 
-def place(
+def put_on_mesh(
     mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, projection: ProjectionSpec, *, normalize: bool
-) -> Placed:
+) -> DeviceData:
     """Brings a split of `dataset`, if there is one to bring, and what prepares it to every device of the mesh."""
     offset, scale = dataset.normalization(normalize)
     examples = None if split is None else (split.inputs, split.labels)
     coordinates = projection.coordinates(dataset.stored_shape)
-    placed = partitioning.replicate(mesh, Placed(examples, np.float32(offset), np.float32(scale), coordinates))
-    if placed.split is None:
-        return placed
-    inputs, labels = placed.split
-    return placed._replace(split=(jax.device_put(inputs, partitioning.whole_rows(mesh)), labels))
+    data = partitioning.replicate(mesh, DeviceData(examples, np.float32(offset), np.float32(scale), coordinates))
+    if data.split is None:
+        return data
+    inputs, labels = data.split
+    return data._replace(split=(jax.device_put(inputs, partitioning.whole_rows(mesh)), labels))

@@ -19,7 +19,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.placement import Placed, projection_bytes
+from gpicl_flax.training.placement import DeviceData, projection_bytes
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
 
@@ -56,7 +56,7 @@ def make_train_steps(
     num_members: int = 1,
     accumulation: int = 1,
     curriculum: Curriculum | None = None,
-) -> Callable[[TrainState, PerRunInputs, Placed, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
+) -> Callable[[TrainState, PerRunInputs, DeviceData, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
     """A jitted function that makes as many steps as its batch holds, and donates the states it is given.
 
     Args:
@@ -66,7 +66,7 @@ def make_train_steps(
       curriculum: what of the tasks changes with the step; None: nothing.
 
     Returns:
-      (states, run_inputs, placed, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
+      (states, run_inputs, data, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
       task_ids [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]; measured is the
       telemetry of the last of several steps, arrays [S, ...], or None without. All that members differ in is an argument,
       so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
@@ -75,12 +75,12 @@ def make_train_steps(
     per_device = num_members // mesh.shape["member"]
     memory = projection_bytes(mesh) // per_device
 
-    def loss_fn(params, data, batch):
-        run_inputs, placed, step = data
+    def loss_fn(params, context, batch):
+        run_inputs, data, step = context
         inputs, labels = augmentation.make_sequences(
             keys.tasks(run_inputs.seed),
             batch["task_ids"],
-            placed.examples(batch),
+            data.examples(batch),
             projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=curriculum.bias(step, run_inputs.permute_labels_prob),
@@ -103,21 +103,21 @@ def make_train_steps(
 
     gradient = jax.grad(loss_fn, has_aux=True)
 
-    def accumulated_gradient(params, data, batch):
+    def accumulated_gradient(params, context, batch):
         # Part i takes every accumulation-th row, so that each device works on rows it already holds.
         parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
-        shapes = jax.eval_shape(gradient, params, data, jax.tree.map(lambda x: x[0], parts))
+        shapes = jax.eval_shape(gradient, params, context, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def add_part(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, data, part)), None
+            return jax.tree.map(jnp.add, total, gradient(params, context, part)), None
 
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
-    def train_step(data, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.Change]:
+    def train_step(context, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.Change]:
         compute = gradient if accumulation == 1 else accumulated_gradient
-        grads, metrics = compute(state.params, (*data, state.step), batch)
+        grads, metrics = compute(state.params, (*context, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
@@ -125,9 +125,9 @@ def make_train_steps(
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.Change(grads, updates)
 
-    def train_steps(state, run_inputs, placed, batch):
+    def train_steps(state, run_inputs, data, batch):
         return telemetry.scan(
-            functools.partial(train_step, (run_inputs, placed)), state, batch, run_inputs.initial_params
+            functools.partial(train_step, (run_inputs, data)), state, batch, run_inputs.initial_params
         )
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))

@@ -11,7 +11,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.placement import place
+from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
@@ -30,11 +30,11 @@ def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None,
         train_steps = make_train_steps(
             model, optimizer, tasks, projection, mesh=mesh, curriculum=curriculum, accumulation=accumulation
         )
-        placed = place(mesh, dataset, dataset.train, projection, normalize=True)
+        data = put_on_mesh(mesh, dataset, dataset.train, projection, normalize=True)
         batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
         batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))
-        _, metrics, _ = train_steps(state, run_inputs, placed, partitioning.shard_stacked_batches(mesh, batch))
+        _, metrics, _ = train_steps(state, run_inputs, data, partitioning.shard_stacked_batches(mesh, batch))
         return {name: values[:, 0] for name, values in jax.device_get(metrics).items()}
 
 

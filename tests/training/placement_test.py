@@ -50,18 +50,18 @@ def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset)
     mesh = partitioning.MeshShape(data=2).build()
     indices = np.array([[3, 7], [0, 199]], np.int32)
     inputs, labels = toy_dataset.train.inputs[indices], toy_dataset.train.labels[indices]
-    placed = placement.place(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
-    assert placed.split[0].dtype == np.uint8
-    empty = placement.place(mesh, toy_dataset, None, FORM, normalize=True)
+    data = placement.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
+    assert data.split[0].dtype == np.uint8
+    empty = placement.put_on_mesh(mesh, toy_dataset, None, FORM, normalize=True)
     assert empty.split is None
     for found in (
-        placed.examples({"example_indices": indices}),
+        data.examples({"example_indices": indices}),
         empty.examples({"inputs": inputs, "labels": labels}),
     ):
         expected = (inputs - np.float64(toy_dataset.mean)) / toy_dataset.std
         np.testing.assert_allclose(found.coordinates, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(found.labels, labels)
-    plain = placement.place(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
+    plain = placement.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
     np.testing.assert_allclose(plain.examples({"example_indices": indices}).coordinates, inputs / 255, rtol=1e-6)
 
 
@@ -70,8 +70,10 @@ def test_examples_smaller_than_the_input_shape_are_their_coordinates_in_the_runs
     stored, shape = (3, 3, 1), (5, 4, 3)
     dataset = dataclasses.replace(toy_dataset, input_shape=shape, stored_shape=stored)
     projection = ProjectionSpec("span", stored, shape)
-    placed = placement.place(partitioning.MeshShape(data=1).build(), dataset, dataset.train, projection, normalize=True)
-    found = np.asarray(placed.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
+    data = placement.put_on_mesh(
+        partitioning.MeshShape(data=1).build(), dataset, dataset.train, projection, normalize=True
+    )
+    found = np.asarray(data.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
     assert found.shape == (6, 9)
     images = dataset.train.inputs[:6].reshape(6, *stored).astype(np.float64)
     grown = scipy.ndimage.zoom(images, (1, 5 / 3, 4 / 3, 1), order=1, mode="nearest", grid_mode=True)

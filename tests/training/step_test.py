@@ -16,7 +16,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
-from gpicl_flax.training.placement import place
+from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.state import abstract_state, init_states, member_state
 from gpicl_flax.training.step import PerRunInputs, make_train_steps, sequence_losses
 
@@ -57,11 +57,11 @@ def train(
         state = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
         train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
-        placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
+        data = put_on_mesh(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
         batch = next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, gather=gather, steps_per_batch=steps))
         batch = partitioning.shard_stacked_batches(mesh, batch)
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
-        state, metrics, _ = train_steps(state, run_inputs, placed, batch)
+        state, metrics, _ = train_steps(state, run_inputs, data, batch)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         state = jax.tree.map(lambda x: x[0], jax.device_get(state))
         return state, {name: values[:, 0] for name, values in jax.device_get(metrics).items()}

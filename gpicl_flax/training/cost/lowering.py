@@ -12,7 +12,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.placement import Placed
+from gpicl_flax.training.placement import DeviceData
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
@@ -89,7 +89,7 @@ def trace(
             "inputs": batch_of(examples.dtype, (*positions, stored)),
             "labels": batch_of(jnp.int32, positions),
         }
-    placed = Placed(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
+    data = DeviceData(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     with jax.set_mesh(mesh):
         train_steps = make_train_steps(
             model,
@@ -101,4 +101,4 @@ def trace(
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        return train_steps.trace(states, run_inputs, placed, batch)
+        return train_steps.trace(states, run_inputs, data, batch)

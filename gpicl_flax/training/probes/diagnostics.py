@@ -21,7 +21,7 @@ from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.placement import Placed, projection_bytes
+from gpicl_flax.training.placement import DeviceData, projection_bytes
 from gpicl_flax.training.probes import attention_stats
 from gpicl_flax.training.state import over_members
 from gpicl_flax.training.step import sequence_losses
@@ -52,7 +52,7 @@ class Diagnose:
     """Called with the parameters [S, ...] of a stack: its members' diagnostics, arrays [S, ...].
 
     Args:
-      train: the training split; the batch brings its examples where `placed` does not have them.
+      train: the training split; the batch brings its examples where `data` does not have them.
       seeds: of the members.
       accumulation: parts that a training step splits its batch into.
     """
@@ -64,7 +64,7 @@ class Diagnose:
         tasks: TaskDistribution,
         projection: ProjectionSpec,
         train: Split,
-        placed: Placed,
+        data: DeviceData,
         *,
         seeds: list[int],
         accumulation: int,
@@ -81,10 +81,10 @@ class Diagnose:
         }
         own = np.ix_(partitioning.own_members(mesh, len(seeds)), partitioning.own_rows(mesh, count))
         batch = {name: x[own][None] for name, x in batch.items()}
-        batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if placed.split is None else batch)
+        batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if data.split is None else batch)
         seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
         function = _make_diagnose(model, tasks, projection, mesh, len(seeds))
-        self._diagnose = lambda params: function(params, seeds, placed, batch)
+        self._diagnose = lambda params: function(params, seeds, data, batch)
 
     def __call__(self, params: Any) -> dict[str, Any]:
         return self._diagnose(params)
@@ -93,12 +93,12 @@ class Diagnose:
 def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, mesh, num_members: int):
     memory = projection_bytes(mesh) // (num_members // mesh.shape["member"])
 
-    def diagnose(params, seed, placed, batch):
+    def diagnose(params, seed, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the one step that it is
         inputs, labels = augmentation.make_sequences(
             keys.tasks(seed),
             batch["task_ids"],
-            placed.examples(batch),
+            data.examples(batch),
             projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=1.0,

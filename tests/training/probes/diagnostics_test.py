@@ -13,7 +13,7 @@ from gpicl_flax.tasks.augmentation import make_sequences
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import draw_example_indices
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.training.placement import place
+from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.probes.attention_stats import attention_mass, matching_score
 from gpicl_flax.training.probes.diagnostics import Diagnose, Diagnostics, _compare
 from gpicl_flax.training.settings import Training
@@ -34,11 +34,11 @@ def diagnose(model, dataset, *, seeds=(5,), data=1, gather=False, num_sequences=
     mesh = MeshShape(data=data).build(len(seeds))
     with jax.set_mesh(mesh):
         params = init_states(model, [optax.sgd(0.1)] * len(seeds), TASKS, seeds=seeds, mesh=mesh).params
-        placed = place(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
+        data = put_on_mesh(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
         settings = Diagnostics(num_sequences=num_sequences)
-        data = dataset.train, placed
+        split_and_data = dataset.train, data
         more = {"seeds": list(seeds), "accumulation": accumulation, "mesh": mesh}
-        call = Diagnose(settings, model, TASKS, FORM, *data, **more)
+        call = Diagnose(settings, model, TASKS, FORM, *split_and_data, **more)
         return jax.device_get((call(params), params))
 
 
@@ -46,9 +46,9 @@ def unseen_sequences(dataset, seed, count):
     """Inputs and labels of the first unseen tasks, made from training examples."""
     indices = draw_example_indices(np.random.default_rng(seed), count, 6, len(dataset.train))
     mesh = MeshShape(data=1).build()
-    placed = place(mesh, dataset, dataset.train, FORM, normalize=True)
+    data = put_on_mesh(mesh, dataset, dataset.train, FORM, normalize=True)
     ids = np.uint32(FIRST_UNSEEN_ID) + np.arange(count, dtype=np.uint32)
-    examples = placed.examples({"example_indices": indices})
+    examples = data.examples({"example_indices": indices})
     return make_sequences(keys.tasks(seed), ids, examples, FORM, num_classes=10, permute_labels_prob=1.0)
 
 

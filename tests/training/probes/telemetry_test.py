@@ -23,7 +23,7 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import optimizers, partitioning
-from gpicl_flax.training.placement import place
+from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states
@@ -60,10 +60,10 @@ def measured(dataset, model, optimizer, /, *, accumulation=1, **shape):
         states = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         initial_params = jax.tree.map(jnp.copy, states.params)
         train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
-        placed = place(mesh, dataset, dataset.train, FORM, normalize=True)
+        data = put_on_mesh(mesh, dataset, dataset.train, FORM, normalize=True)
         batch = partitioning.shard_stacked_batches(mesh, batches(dataset))
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.ones(1, np.float32), initial_params)
-        states, _, found = train_steps(states, run_inputs, placed, batch)
+        states, _, found = train_steps(states, run_inputs, data, batch)
         assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(found))
         found, states = jax.tree.map(lambda x: x[0], jax.device_get((found, states)))
         return telemetry.by_tensor(found, states.params), states
