@@ -154,7 +154,7 @@ def _in_batches(
     for start in range(0, num_rows, batch_size):
         numbers = np.arange(start, start + batch_size)
         numbers = np.where(numbers < num_rows, numbers, start)
-        own = numbers[partitioning.own_rows(mesh, batch_size)]
+        own = numbers[partitioning.local_rows(mesh, batch_size)]
         batch = {name: x[own] for name, x in rows.items()}
         batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch))
         results.append(jax.device_get(evaluate(np.uint32(start), batch)))

@@ -84,11 +84,11 @@ class TrainingBatches(Iterator[Batch]):
         gather: bool = False,
         steps_per_batch: int = 1,
         num_workers: int = 0,
-        own_members: np.ndarray | None = None,
-        own_rows: np.ndarray | None = None,
+        local_members: np.ndarray | None = None,
+        local_rows: np.ndarray | None = None,
     ):
-        own = slice(None) if own_rows is None else own_rows
-        streams = streams if own_members is None else [streams[index] for index in own_members]
+        own = slice(None) if local_rows is None else local_rows
+        streams = streams if local_members is None else [streams[index] for index in local_members]
         self._shared = tempfile.TemporaryDirectory(prefix="gpicl_flax_") if gather and num_workers else None
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))

@@ -129,8 +129,8 @@ def train(
             gather=not on_device,
             steps_per_batch=training.steps_per_dispatch,
             num_workers=loader.num_workers,
-            own_members=partitioning.own_members(mesh, len(runs)),
-            own_rows=partitioning.own_rows(mesh, tasks.task_batch_size),
+            local_members=partitioning.local_members(mesh, len(runs)),
+            local_rows=partitioning.local_rows(mesh, tasks.task_batch_size),
         )
         stack.callback(batches.close)
         diagnose = None

@@ -92,13 +92,13 @@ def batch_shards(mesh: jax.sharding.Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
-def own_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
-    """Which of `num_rows` sequences, divided along the mesh axes of a batch, the devices of this process hold."""
+def local_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
+    """Returns which of `num_rows` sequences, divided along the mesh axes of a batch, the devices of this process hold."""
     return _own(NamedSharding(mesh, PartitionSpec(BATCH)), num_rows)
 
 
-def own_members(mesh: jax.sharding.Mesh, num_members: int) -> np.ndarray:
-    """Which members of a stack the devices of this process train."""
+def local_members(mesh: jax.sharding.Mesh, num_members: int) -> np.ndarray:
+    """Returns which members of a stack the devices of this process train."""
     return _own(NamedSharding(mesh, PartitionSpec("member")), num_members)
 
 
@@ -127,25 +127,25 @@ def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
 
 
 def replicate(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays, equal on all processes, whole on every device of the mesh."""
-    return jax.tree.map(lambda x: _place(whole(mesh), np.asarray(x)), tree)
+    """Puts host arrays, equal on all processes, on every device of the mesh."""
+    return jax.tree.map(lambda x: _place(replicated(mesh), np.asarray(x)), tree)
 
 
-def whole_rows(mesh: jax.sharding.Mesh) -> Format:
-    """Where a matrix whose rows are gathered lies: whole on every device, with a row in one piece.
+def row_major(mesh: jax.sharding.Mesh) -> Format:
+    """The layout of a matrix whose rows are gathered: replicated, with each row in one piece.
 
     By default a TPU stores the axis in one piece that wastes less on padding; every program would first transpose it.
     """
-    return Format(Layout(major_to_minor=(0, 1)), whole(mesh))
+    return Format(Layout(major_to_minor=(0, 1)), replicated(mesh))
 
 
 def shard_batch(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays [B, ...], each process holding its `own_rows`, along the mesh axes of a batch."""
+    """Places host arrays [B, ...], each process holding its `local_rows`, along the mesh axes of a batch."""
     return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(BATCH)), x), tree)
 
 
 def shard_stacked_batches(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays [steps, S, B, ...], each process holding those of its `own_members` and `own_rows`, along these axes."""
+    """Places host arrays [steps, S, B, ...], each process holding those of its `local_members` and `local_rows`, along these axes."""
     return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", BATCH)), x), tree)
 
 
@@ -159,19 +159,19 @@ def shard_members(mesh: jax.sharding.Mesh, tree):
 
     def place(x):
         x = np.asarray(x)
-        return _place(NamedSharding(mesh, PartitionSpec("member")), x[own_members(mesh, len(x))], x.shape)
+        return _place(NamedSharding(mesh, PartitionSpec("member")), x[local_members(mesh, len(x))], x.shape)
 
     return jax.tree.map(place, tree)
 
 
-def whole(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The sharding of arrays that are whole on every device, so that every process can read them."""
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The sharding of arrays that every device holds in full, so that every process can read them."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain_replicated(mesh: jax.sharding.Mesh, tree):
     """Inside jit: makes every array whole on every device."""
-    return jax.lax.with_sharding_constraint(tree, whole(mesh))
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
 def constrain_batch(mesh: jax.sharding.Mesh, tree):

@@ -83,4 +83,4 @@ def put_on_mesh(
     if data.split is None:
         return data
     inputs, labels = data.split
-    return data._replace(split=(jax.device_put(inputs, partitioning.whole_rows(mesh)), labels))
+    return data._replace(split=(jax.device_put(inputs, partitioning.row_major(mesh)), labels))

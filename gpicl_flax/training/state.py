@@ -65,7 +65,7 @@ def init_states(
         return nn.unbox(_init(model, optimizer, tasks, seed, numbers))
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, members[0], tasks, mesh=mesh)))
-    return jax.jit(over_members(init, len(seeds), in_axes=(0, 0)), out_shardings=shardings)(*arguments)
+    return jax.jit(vmap_members(init, len(seeds), in_axes=(0, 0)), out_shardings=shardings)(*arguments)
 
 
 def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, jax.Array]) -> TrainState:
@@ -102,8 +102,8 @@ def shardings_of(state: TrainState) -> TrainState:
     return jax.tree.map(lambda x: x.sharding, state)
 
 
-def over_members(function: Callable, num_members: int, in_axes: tuple, out_axes=0) -> Callable:
-    """`function` of one member for all; for a single one without an axis of size 1, which could change its program."""
+def vmap_members(function: Callable, num_members: int, in_axes: tuple, out_axes=0) -> Callable:
+    """Maps `function` over the members of a stack; for a single one without an axis of size 1, which could change its program."""
     if num_members > 1:
         return jax.vmap(function, in_axes, out_axes, spmd_axis_name="member")
 

@@ -21,7 +21,7 @@ from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.placement import DeviceData, projection_bytes
 from gpicl_flax.training.probes import telemetry
-from gpicl_flax.training.state import TrainState, abstract_state, over_members, shardings_of
+from gpicl_flax.training.state import TrainState, abstract_state, shardings_of, vmap_members
 
 Metrics = dict[str, jax.Array]
 
@@ -131,7 +131,7 @@ def make_train_steps(
         )
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
-    stacked_steps = over_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))
+    stacked_steps = vmap_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))
     # Metrics, and what is measured, whole on every device, so that every process can read those of all members.
-    whole = partitioning.whole(mesh)
-    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, whole, whole))
+    replicated = partitioning.replicated(mesh)
+    return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, replicated, replicated))

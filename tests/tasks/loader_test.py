@@ -86,7 +86,7 @@ def test_the_number_of_steps_a_batch_does_not_change_the_steps():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_batch_without_changing_it(processes):
     rows = np.split(np.arange(8), processes)
-    parts = [take(3, own_rows=own) for own in rows]
+    parts = [take(3, local_rows=own) for own in rows]
     joined = [
         {key: np.concatenate([part[key] for part in step], axis=1) for key in step[0]}
         for step in zip(*parts, strict=True)

@@ -80,7 +80,7 @@ def trace(
 
     batch = {"task_ids": batch_of(jnp.uint32, rows)}
     if examples.on_device:
-        images = jax.ShapeDtypeStruct((examples.number, stored), examples.dtype, sharding=partitioning.whole_rows(mesh))
+        images = jax.ShapeDtypeStruct((examples.number, stored), examples.dtype, sharding=partitioning.row_major(mesh))
         split = images, shape(jnp.int32, (examples.number,))
         batch |= {"example_indices": batch_of(jnp.int32, positions)}
     else:

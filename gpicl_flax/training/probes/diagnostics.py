@@ -23,7 +23,7 @@ from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.placement import DeviceData, projection_bytes
 from gpicl_flax.training.probes import attention_stats
-from gpicl_flax.training.state import over_members
+from gpicl_flax.training.state import vmap_members
 from gpicl_flax.training.step import sequence_losses
 
 
@@ -79,7 +79,7 @@ class Diagnose:
             "task_ids": np.stack([tasks.unseen_task_ids(count)] * len(seeds)),
             "example_indices": np.stack(indices),
         }
-        own = np.ix_(partitioning.own_members(mesh, len(seeds)), partitioning.own_rows(mesh, count))
+        own = np.ix_(partitioning.local_members(mesh, len(seeds)), partitioning.local_rows(mesh, count))
         batch = {name: x[own][None] for name, x in batch.items()}
         batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if data.split is None else batch)
         seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
@@ -120,7 +120,7 @@ def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, m
             "grad_norms": norms,
         } | _compare(shown, inputs, labels)
 
-    stacked = over_members(diagnose, num_members, in_axes=(0, 0, None, 1))
+    stacked = vmap_members(diagnose, num_members, in_axes=(0, 0, None, 1))
     return jax.jit(lambda *arguments: partitioning.constrain_replicated(mesh, stacked(*arguments)))
 
 
