@@ -115,7 +115,7 @@ def make_train_steps(
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
-    def train_step(context, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.Change]:
+    def train_step(context, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.GradAndUpdate]:
         compute = gradient if accumulation == 1 else accumulated_gradient
         grads, metrics = compute(state.params, (*context, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -123,7 +123,7 @@ def make_train_steps(
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
         loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.Change(grads, updates)
+        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.GradAndUpdate(grads, updates)
 
     def train_steps(state, run_inputs, data, batch):
         return telemetry.scan(

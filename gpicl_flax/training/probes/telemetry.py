@@ -36,14 +36,16 @@ class Telemetry:
         check_positive_integers(self, "period")
 
 
-class Change(NamedTuple):
+class GradAndUpdate(NamedTuple):
     """What a step did to the parameters, arrays like them: the gradient, and the update that the optimiser made of it."""
 
     grad: Any
     update: Any
 
 
-def scan(step: Callable[[Any, Any], tuple[Any, Any, Change]], state: Any, batches: Any, initial_params: Any | None):
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any, GradAndUpdate]], state: Any, batches: Any, initial_params: Any | None
+):
     """Makes a training step with each of the batches [steps, ...], of which there are at least two to measure.
 
     Args:
@@ -69,23 +71,23 @@ def scan(step: Callable[[Any, Any], tuple[Any, Any, Change]], state: Any, batche
         return (state, change), (metrics, jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments))
 
     number = len(jax.tree.leaves(batches)[0])
-    carry, is_last = (state, nothing(state.params)), jnp.arange(number) == number - 1
+    carry, is_last = (state, zero_grad_and_update(state.params)), jnp.arange(number) == number - 1
     (state, _), (metrics, measurements) = jax.lax.scan(measured, carry, (batches, is_last))
     return state, metrics, jax.tree.map(lambda x: x[-1], measurements)
 
 
-def nothing(params: Any) -> Change:
+def zero_grad_and_update(params: Any) -> GradAndUpdate:
     """The change before any step."""
     zeros = jax.tree.map(jnp.zeros_like, params)
-    return Change(zeros, zeros)
+    return GradAndUpdate(zeros, zeros)
 
 
 def measure(
-    before: Change, change: Change, opt_state: optax.OptState, params: Any, initial_params: Any
+    before: GradAndUpdate, change: GradAndUpdate, opt_state: optax.OptState, params: Any, initial_params: Any
 ) -> dict[str, Any]:
     """What a row has of a step, given the change before it and what it led to; 'tensors' are arrays [tensors]."""
     measured, tensors = {}, {}
-    for name in Change._fields:
+    for name in GradAndUpdate._fields:
         old, new = jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(change, name))
         own = _norms_and_cosines(*(jnp.stack(list(map(_dot, a, b))) for a, b in ((old, old), (new, new), (old, new))))
         tensors |= {f"{name}_{quantity}": value for quantity, value in own.items()}

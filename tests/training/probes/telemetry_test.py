@@ -170,9 +170,9 @@ def test_optimisers_without_the_two_moments_have_none(optimizer, toy_dataset):
 
 
 def test_a_cosine_with_nothing_is_not_a_number():
-    nothing = telemetry.nothing({"a": np.ones(3, np.float32), "b": np.ones(2, np.float32)})
-    ones = jax.tree.map(np.ones_like, nothing)
-    found = telemetry.measure(nothing, ones, (), ones.grad, nothing.grad)
+    zero_grad_and_update = telemetry.zero_grad_and_update({"a": np.ones(3, np.float32), "b": np.ones(2, np.float32)})
+    ones = jax.tree.map(np.ones_like, zero_grad_and_update)
+    found = telemetry.measure(zero_grad_and_update, ones, (), ones.grad, zero_grad_and_update.grad)
     assert np.isnan(found["grad_cosine"]) and np.isnan(found["tensors"]["update_cosine"]).all()
     assert found["grad_norm"] == pytest.approx(np.sqrt(5)) and found["initial_distance"] == pytest.approx(np.sqrt(5))
     half = jax.tree.map(lambda x: x * (x.size == 3), ones)
