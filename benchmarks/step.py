@@ -191,7 +191,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
     def make(run_inputs, data, batch):
         def step(_, batch):
             inputs, labels = augmentation.make_sequences(
-                keys.tasks(run_inputs.seed),
+                keys.task_key(run_inputs.seed),
                 batch["task_ids"],
                 data.examples(batch),
                 training.projection,

@@ -122,7 +122,7 @@ def _make_evaluate(model: SequenceModel, num_classes: int, projection: Projectio
     @jax.jit
     def evaluate(params, data, seed, permute_labels_prob, start, batch):
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(seed),
+            keys.task_key(seed),
             batch["task_ids"],
             data.examples(batch),
             projection,
@@ -132,7 +132,7 @@ def _make_evaluate(model: SequenceModel, num_classes: int, projection: Projectio
             num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
-        rngs = {"learner": jax.random.fold_in(keys.learners(seed), start)}
+        rngs = {"learner": jax.random.fold_in(keys.learner_key(seed), start)}
         results = sequence_losses(model.apply({"params": params}, inputs, labels, rngs=rngs), labels)
         return partitioning.constrain_replicated(mesh, results)
 

@@ -102,14 +102,14 @@ class Learner:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read_sequences(model, params, inputs, labels, seed):
-    rngs = {"learner": keys.learners(seed)}
+    rngs = {"learner": keys.learner_key(seed)}
     logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[COMPARISONS])
     return logits, kept.get(COMPARISONS, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(model, params, inputs, labels, length, seed):
-    rngs = {"learner": keys.learners(seed)}
+    rngs = {"learner": keys.learner_key(seed)}
     return model.apply({"params": params}, inputs, labels, length, rngs=rngs, method="encode")
 
 

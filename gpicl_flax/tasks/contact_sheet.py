@@ -48,7 +48,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
         augmentation.make_sequences(
-            keys.tasks(seed),
+            keys.task_key(seed),
             np.arange(NUM_TASKS, dtype=np.uint32),
             augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (coordinates, labels))),
             projection,

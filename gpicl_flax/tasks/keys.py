@@ -1,20 +1,20 @@
-"""Where the random streams of a run on the device start: a key for each use."""
+"""The random keys of a run on the device, one for each use."""
 
 import jax
 
 
-def tasks(seed: int | jax.Array) -> jax.Array:
-    """The key that all tasks of a run derive from; seed in 0..2**32-1."""
+def task_key(seed: int | jax.Array) -> jax.Array:
+    """Returns the key that all tasks of a run derive from; seed in 0..2**32-1."""
     return jax.random.fold_in(_root(seed), 0)
 
 
-def parameters(seed: int | jax.Array) -> jax.Array:
-    """The key of the initial parameters."""
+def init_key(seed: int | jax.Array) -> jax.Array:
+    """Returns the key of the initial parameters."""
     return jax.random.fold_in(_root(seed), 1)
 
 
-def learners(seed: int | jax.Array) -> jax.Array:
-    """The key of what learners draw for themselves in a meta-test, such as the SGD baseline's classifiers."""
+def learner_key(seed: int | jax.Array) -> jax.Array:
+    """Returns the key of what learners draw for themselves in a meta-test, such as the SGD baseline's classifiers."""
     return jax.random.fold_in(_root(seed), 2)
 
 

@@ -72,7 +72,7 @@ def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, ja
     """The state of one run, in flax's boxes, with other hyperparameters than the optimiser's own if there are any."""
     shape = (1, tasks.sequence_length)
     inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
-    params = model.init(keys.parameters(seed), inputs, labels).get("params", {})
+    params = model.init(keys.init_key(seed), inputs, labels).get("params", {})
     opt_state = optimizers.with_hyperparameters(optimizer.init(params), numbers)
     return TrainState(jnp.int32(0), params, opt_state, jnp.float32(0))
 

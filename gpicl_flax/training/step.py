@@ -78,7 +78,7 @@ def make_train_steps(
     def loss_fn(params, context, batch):
         run_inputs, data, step = context
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(run_inputs.seed),
+            keys.task_key(run_inputs.seed),
             batch["task_ids"],
             data.examples(batch),
             projection,

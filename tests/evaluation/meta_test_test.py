@@ -111,7 +111,7 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset, per_t
     for (inputs, labels), ids, p in zip(shown, (numbers % 5, 2**31 + numbers), (0.5, 1.0), strict=True):
         for row, task_id in enumerate(ids):
             task = augmentation.make_task(
-                keys.tasks(3),
+                keys.task_key(3),
                 np.uint32(task_id),
                 num_coordinates=9,
                 num_features=9,

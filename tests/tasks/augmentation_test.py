@@ -16,7 +16,7 @@ FORM = ProjectionSpec("span", (9,), (9,))
 def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
     make = functools.partial(
         augmentation.make_task,
-        keys.tasks(seed),
+        keys.task_key(seed),
         num_coordinates=num_features,
         num_features=num_features,
         num_classes=C,
@@ -29,7 +29,7 @@ def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
     make = jax.jit(
         functools.partial(
             augmentation.make_sequences,
-            keys.tasks(seed),
+            keys.task_key(seed),
             projection=FORM,
             num_classes=C,
             permute_labels_prob=permute_labels_prob,
@@ -127,7 +127,7 @@ def make_sequences_on(mesh, dataset, ids, indices, **settings):
     @jax.jit
     def make(ids, examples):
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(0), ids, examples, FORM, num_classes=C, permute_labels_prob=1.0, **settings
+            keys.task_key(0), ids, examples, FORM, num_classes=C, permute_labels_prob=1.0, **settings
         )
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
@@ -167,6 +167,6 @@ def test_projections_never_take_more_memory_than_they_may(memory, largest):
         augmentation.make_sequences, projection=projection, num_classes=C, permute_labels_prob=1.0, memory=memory
     )
     examples = augmentation.Examples(np.zeros((16, 5, 40), np.float32), np.zeros((16, 5), np.int32))
-    text = str(jax.make_jaxpr(make)(keys.tasks(0), np.zeros(16, np.uint32), examples))
+    text = str(jax.make_jaxpr(make)(keys.task_key(0), np.zeros(16, np.uint32), examples))
     assert f"f32[{largest},40,40]" in text
     assert all(f"f32[{n},40,40]" not in text for n in range(largest + 1, 17))

@@ -38,7 +38,7 @@ def test_panels_show_the_examples_and_what_tasks_make_of_them(input_shape, dtype
     np.testing.assert_allclose(first_of_class(raw, 2), shown[2], atol=1e-6)
     for number, panel in enumerate(tasks):
         task = augmentation.make_task(
-            keys.tasks(3),
+            keys.task_key(3),
             np.uint32(number),
             num_coordinates=values.shape[1],
             num_features=values.shape[1],

@@ -165,7 +165,7 @@ def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
     batch = jax.tree.map(lambda x: x[0, 0], next(TrainingBatches([Stream(TASKS, seed=0)], toy_dataset.train)))
     split = toy_dataset.train
     inputs, labels = augmentation.make_sequences(
-        keys.tasks(0),
+        keys.task_key(0),
         batch["task_ids"],
         augmentation.Examples(
             (split.inputs[batch["example_indices"]] - np.float32(toy_dataset.mean)) / np.float32(toy_dataset.std),

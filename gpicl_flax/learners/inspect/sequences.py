@@ -41,7 +41,7 @@ def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
     coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
         augmentation.make_sequences(
-            keys.tasks(run.seed),
+            keys.task_key(run.seed),
             run.tasks.unseen_task_ids(count),
             augmentation.Examples(coordinates, labels),
             projection,

@@ -96,7 +96,7 @@ def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, m
     def diagnose(params, seed, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the one step that it is
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(seed),
+            keys.task_key(seed),
             batch["task_ids"],
             data.examples(batch),
             projection,

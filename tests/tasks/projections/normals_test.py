@@ -8,7 +8,7 @@ from jax.extend.random import threefry_2x32
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.projections import normals
 
-KEY = keys.tasks(0)
+KEY = keys.task_key(0)
 
 
 @pytest.fixture(scope="module")

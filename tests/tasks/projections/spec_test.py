@@ -34,7 +34,7 @@ def projected(projection, images, num_tasks, first_id=0, stored=STORED, seed=0):
     examples = augmentation.Examples(
         np.broadcast_to(coordinates, (num_tasks, *coordinates.shape)), np.zeros((num_tasks, len(images)), np.int32)
     )
-    return np.asarray(jax.jit(make)(keys.tasks(seed), ids, examples)[0], np.float64)
+    return np.asarray(jax.jit(make)(keys.task_key(seed), ids, examples)[0], np.float64)
 
 
 def test_dense_and_span_are_the_same_tasks(images):

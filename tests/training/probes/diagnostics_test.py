@@ -49,7 +49,7 @@ def unseen_sequences(dataset, seed, count):
     data = put_on_mesh(mesh, dataset, dataset.train, FORM, normalize=True)
     ids = np.uint32(FIRST_UNSEEN_ID) + np.arange(count, dtype=np.uint32)
     examples = data.examples({"example_indices": indices})
-    return make_sequences(keys.tasks(seed), ids, examples, FORM, num_classes=10, permute_labels_prob=1.0)
+    return make_sequences(keys.task_key(seed), ids, examples, FORM, num_classes=10, permute_labels_prob=1.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

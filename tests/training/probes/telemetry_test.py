@@ -78,7 +78,7 @@ def expected(dataset, model, optimizer):
 
     def loss(params, task_ids, examples):
         inputs, labels = augmentation.make_sequences(
-            keys.tasks(0), task_ids, examples, FORM, num_classes=10, permute_labels_prob=1.0
+            keys.task_key(0), task_ids, examples, FORM, num_classes=10, permute_labels_prob=1.0
         )
         logits = model.apply({"params": params}, inputs, labels)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
