@@ -16,8 +16,8 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.training import partitioning
+from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.optimizers import adam
-from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 

@@ -39,7 +39,7 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training import optimizers
-from gpicl_flax.training.placement import projection_bytes
+from gpicl_flax.training.device_data import projection_bytes
 from gpicl_flax.training.step import sequence_losses
 
 STEPS = 4  # of a dispatch
@@ -197,7 +197,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
                 training.projection,
                 num_classes=10,
                 permute_labels_prob=run_inputs.permute_labels_prob,
-                memory=projection_bytes(training.mesh),
+                max_projection_bytes=projection_bytes(training.mesh),
             )
             # Through the barrier all elements are needed; else the compiler would make the first one alone.
             inputs, labels = jax.lax.optimization_barrier((inputs, labels))

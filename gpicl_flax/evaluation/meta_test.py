@@ -16,7 +16,7 @@ from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
-from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.step import sequence_losses
 
 CONFIDENCE = 0.95
@@ -67,7 +67,7 @@ def meta_test(
     *,
     seed: int,
     mesh: jax.sharding.Mesh,
-    where: str = "auto",
+    placement: str = "auto",
 ) -> list[dict[str, Any]]:
     """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
 
@@ -79,7 +79,7 @@ def meta_test(
 
     Args:
       projection: how the run draws its projections.
-      where: the test examples lie, a `Loader.placement`; it changes no result.
+      placement: where the test examples lie, as `Loader.placement`; it changes no result.
 
     Returns:
       One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T
@@ -90,8 +90,10 @@ def meta_test(
     curves = []
     for dataset in datasets:
         test = dataset.test
-        on_device = placement.on_device(where, test)
-        data = placement.put_on_mesh(mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize)
+        on_device = device_data.on_device(placement, test)
+        data = device_data.put_on_mesh(
+            mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize
+        )
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
         indices = loader.draw_example_indices(
             np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
@@ -128,7 +130,7 @@ def _make_evaluate(model: SequenceModel, num_classes: int, projection: Projectio
             projection,
             num_classes=num_classes,
             permute_labels_prob=permute_labels_prob,
-            memory=placement.projection_bytes(mesh),
+            max_projection_bytes=device_data.projection_bytes(mesh),
             num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))

@@ -339,7 +339,7 @@ def write_evaluation(
         run.meta_test,
         seed=run.seed,
         mesh=mesh,
-        where=run.loader.placement,
+        placement=run.loader.placement,
     )
     if distributed.is_first():
         write_json(file, {"step": step, "curves": curves})

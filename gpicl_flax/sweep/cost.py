@@ -19,8 +19,8 @@ from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.cost import chips, estimate
 from gpicl_flax.training.cost.chips import GIB, Chip
+from gpicl_flax.training.device_data import ON_ACCELERATOR
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.training.placement import ON_ACCELERATOR
 
 UTILIZATION = 0.3
 

@@ -10,8 +10,8 @@ from gpicl_flax.runtime import distributed
 from gpicl_flax.sweep.grid import LABELS, Point
 from gpicl_flax.training import optimizers
 from gpicl_flax.training.cost import lowering
+from gpicl_flax.training.device_data import free_device_memory
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.training.placement import free_device_memory
 
 # From a run and a number of runs like it to the sizes of the stacks that these form.
 Sizes = Callable[[Run, int], list[int]]

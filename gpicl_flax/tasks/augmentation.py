@@ -62,13 +62,13 @@ def make_sequences(
     *,
     num_classes: int,
     permute_labels_prob: float | jax.Array,
-    memory: int = 2**28,
+    max_projection_bytes: int = 2**28,
     num_shards: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32.
 
     Args:
-      memory: bytes that projections may take on each device; as many sequences are made at once as that allows. The Gram
+      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that allows. The Gram
         form needs none.
       num_shards: devices that B lies along, and which it is a multiple of.
     """
@@ -87,7 +87,7 @@ def make_sequences(
         return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
 
     rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * projection.num_features
-    at_once = next(n for n in range(rows, 0, -1) if rows % n == 0 and (n == 1 or n * nbytes <= memory))
+    at_once = next(n for n in range(rows, 0, -1) if rows % n == 0 and (n == 1 or n * nbytes <= max_projection_bytes))
     return _in_parts(jax.vmap(sequence), rows // at_once if projection.replayable else 1, (task_ids, *examples))
 
 

@@ -23,7 +23,7 @@ from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
-from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.probes import telemetry
@@ -113,9 +113,9 @@ def train(
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        on_device = placement.on_device(loader.placement, dataset.train)
-        placement.log(dataset.name, dataset.train, on_device)
-        data = placement.put_on_mesh(
+        on_device = device_data.on_device(loader.placement, dataset.train)
+        device_data.log(dataset.name, dataset.train, on_device)
+        data = device_data.put_on_mesh(
             mesh, dataset, dataset.train if on_device else None, projection, normalize=tasks.normalize
         )
         run_inputs = PerRunInputs(

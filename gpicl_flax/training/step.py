@@ -19,7 +19,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.placement import DeviceData, projection_bytes
+from gpicl_flax.training.device_data import DeviceData, projection_bytes
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of, vmap_members
 
@@ -73,7 +73,7 @@ def make_train_steps(
     """
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     per_device = num_members // mesh.shape["member"]
-    memory = projection_bytes(mesh) // per_device
+    max_projection_bytes = projection_bytes(mesh) // per_device
 
     def loss_fn(params, context, batch):
         run_inputs, data, step = context
@@ -84,7 +84,7 @@ def make_train_steps(
             projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=curriculum.bias(step, run_inputs.permute_labels_prob),
-            memory=memory,
+            max_projection_bytes=max_projection_bytes,
             num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))

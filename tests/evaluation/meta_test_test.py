@@ -33,7 +33,7 @@ class KnowsBase(SequenceModel):
         return jnp.broadcast_to(5.0 * jax.nn.one_hot(3, self.num_classes), (*labels.shape, self.num_classes))
 
 
-def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, where="auto", **settings):
+def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, placement="auto", **settings):
     mesh = partitioning.MeshShape(data=data).build()
     with jax.set_mesh(mesh):
         curves = meta_test(
@@ -45,7 +45,7 @@ def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, where="auto", 
             MetaTest(**settings),
             seed=seed,
             mesh=mesh,
-            where=where,
+            placement=placement,
         )
     return {curve["tasks"]: curve for curve in curves}
 
@@ -174,8 +174,8 @@ def test_examples_that_the_host_gathers_give_the_same_result_bit_for_bit(toy_dat
     model = LSTM(hidden_size=4)
     params = lstm_params(model)
     on_device, on_host = (
-        run(model, toy_dataset, params, num_sequences=30, batch_size=16, data=data, where=where)
-        for where in ("device", "host")
+        run(model, toy_dataset, params, num_sequences=30, batch_size=16, data=data, placement=placement)
+        for placement in ("device", "host")
     )
     assert on_device == on_host
 

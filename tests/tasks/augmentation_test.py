@@ -154,7 +154,7 @@ def test_sequences_made_in_parts_are_those_made_at_once(toy_dataset, at_once):
     mesh = partitioning.MeshShape(data=2).build()
     memory = at_once * 9 * 9 * 4
     with jax.set_mesh(mesh):
-        parts = make_sequences_on(mesh, toy_dataset, ids, indices, memory=memory, num_shards=2)
+        parts = make_sequences_on(mesh, toy_dataset, ids, indices, max_projection_bytes=memory, num_shards=2)
     for part, full in zip(parts, make_sequences(toy_dataset, ids, indices), strict=True):
         np.testing.assert_allclose(part, full, rtol=1e-6, atol=1e-6)
 
@@ -164,7 +164,11 @@ def test_projections_never_take_more_memory_than_they_may(memory, largest):
     """No array of the program holds the projections of more sequences."""
     projection = ProjectionSpec("span", (40,), (40,))
     make = functools.partial(
-        augmentation.make_sequences, projection=projection, num_classes=C, permute_labels_prob=1.0, memory=memory
+        augmentation.make_sequences,
+        projection=projection,
+        num_classes=C,
+        permute_labels_prob=1.0,
+        max_projection_bytes=memory,
     )
     examples = augmentation.Examples(np.zeros((16, 5, 40), np.float32), np.zeros((16, 5), np.int32))
     text = str(jax.make_jaxpr(make)(keys.task_key(0), np.zeros(16, np.uint32), examples))

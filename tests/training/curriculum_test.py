@@ -11,7 +11,7 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.placement import put_on_mesh
+from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 

@@ -15,8 +15,8 @@ from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
+from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.optimizers import adam
-from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.state import abstract_state, init_states, member_state
 from gpicl_flax.training.step import PerRunInputs, make_train_steps, sequence_losses
 

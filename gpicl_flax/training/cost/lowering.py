@@ -12,7 +12,7 @@ from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.placement import DeviceData
+from gpicl_flax.training.device_data import DeviceData
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import PerRunInputs, make_train_steps

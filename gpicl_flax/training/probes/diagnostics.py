@@ -21,7 +21,7 @@ from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.placement import DeviceData, projection_bytes
+from gpicl_flax.training.device_data import DeviceData, projection_bytes
 from gpicl_flax.training.probes import attention_stats
 from gpicl_flax.training.state import vmap_members
 from gpicl_flax.training.step import sequence_losses
@@ -91,7 +91,7 @@ class Diagnose:
 
 
 def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, mesh, num_members: int):
-    memory = projection_bytes(mesh) // (num_members // mesh.shape["member"])
+    max_projection_bytes = projection_bytes(mesh) // (num_members // mesh.shape["member"])
 
     def diagnose(params, seed, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the one step that it is
@@ -102,7 +102,7 @@ def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, m
             projection,
             num_classes=tasks.num_classes,
             permute_labels_prob=1.0,
-            memory=memory,
+            max_projection_bytes=max_projection_bytes,
             num_shards=partitioning.batch_shards(mesh),
         )
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))

@@ -12,8 +12,8 @@ from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.augmentation import make_sequences
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import draw_example_indices
+from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.training.placement import put_on_mesh
 from gpicl_flax.training.probes.attention_stats import attention_mass, matching_score
 from gpicl_flax.training.probes.diagnostics import Diagnose, Diagnostics, _compare
 from gpicl_flax.training.settings import Training

@@ -23,7 +23,7 @@ from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import optimizers, partitioning
-from gpicl_flax.training.placement import put_on_mesh
+from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states

@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
-from gpicl_flax.training import partitioning, placement
+from gpicl_flax.training import device_data, partitioning
 
 SPLIT = Split(np.zeros((100, 10), np.uint8), np.zeros(100, np.int32))  # 1,400 bytes
 FORM = ProjectionSpec("span", (9,), (9,))
@@ -19,20 +19,20 @@ FORM = ProjectionSpec("span", (9,), (9,))
     [("auto", 5600, True), ("auto", 5599, False), ("device", 0, True), ("host", 10**12, False)],
 )
 def test_auto_takes_a_quarter_of_the_free_memory_and_says_what_it_did(setting, free, expected, monkeypatch, caplog):
-    monkeypatch.setattr(placement, "free_device_memory", lambda: free)
+    monkeypatch.setattr(device_data, "free_device_memory", lambda: free)
     with caplog.at_level(logging.INFO):
-        assert placement.on_device(setting, SPLIT) == expected
-        placement.log("toy", SPLIT, expected)
+        assert device_data.on_device(setting, SPLIT) == expected
+        device_data.log("toy", SPLIT, expected)
     (record,) = caplog.records
     where = "in device memory" if expected else "gathered by the host"
     assert record.getMessage() == f"base dataset 'toy': 100 examples (0.0 MB) {where}"
 
 
 def test_one_host_without_the_memory_keeps_a_split_off_all_devices(monkeypatch):
-    monkeypatch.setattr(placement, "free_device_memory", lambda: 10**12)
-    assert placement.on_device("auto", SPLIT)
-    monkeypatch.setattr(placement.distributed, "agree", lambda own, name: max(own, 1))
-    assert not placement.on_device("auto", SPLIT)
+    monkeypatch.setattr(device_data, "free_device_memory", lambda: 10**12)
+    assert device_data.on_device("auto", SPLIT)
+    monkeypatch.setattr(device_data.distributed, "agree", lambda own, name: max(own, 1))
+    assert not device_data.on_device("auto", SPLIT)
 
 
 def test_free_memory_is_the_devices_or_a_share_of_the_hosts(monkeypatch):
@@ -40,19 +40,19 @@ def test_free_memory_is_the_devices_or_a_share_of_the_hosts(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 1000, "bytes_in_use": 300}
 
-    total = placement.psutil.virtual_memory().total
-    assert 0 < placement.free_device_memory() <= total / jax.local_device_count()
+    total = device_data.psutil.virtual_memory().total
+    assert 0 < device_data.free_device_memory() <= total / jax.local_device_count()
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
-    assert placement.free_device_memory() == 700
+    assert device_data.free_device_memory() == 700
 
 
 def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset):
     mesh = partitioning.MeshShape(data=2).build()
     indices = np.array([[3, 7], [0, 199]], np.int32)
     inputs, labels = toy_dataset.train.inputs[indices], toy_dataset.train.labels[indices]
-    data = placement.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
+    data = device_data.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
     assert data.split[0].dtype == np.uint8
-    empty = placement.put_on_mesh(mesh, toy_dataset, None, FORM, normalize=True)
+    empty = device_data.put_on_mesh(mesh, toy_dataset, None, FORM, normalize=True)
     assert empty.split is None
     for found in (
         data.examples({"example_indices": indices}),
@@ -61,7 +61,7 @@ def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset)
         expected = (inputs - np.float64(toy_dataset.mean)) / toy_dataset.std
         np.testing.assert_allclose(found.coordinates, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(found.labels, labels)
-    plain = placement.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
+    plain = device_data.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
     np.testing.assert_allclose(plain.examples({"example_indices": indices}).coordinates, inputs / 255, rtol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_examples_smaller_than_the_input_shape_are_their_coordinates_in_the_runs
     stored, shape = (3, 3, 1), (5, 4, 3)
     dataset = dataclasses.replace(toy_dataset, input_shape=shape, stored_shape=stored)
     projection = ProjectionSpec("span", stored, shape)
-    data = placement.put_on_mesh(
+    data = device_data.put_on_mesh(
         partitioning.MeshShape(data=1).build(), dataset, dataset.train, projection, normalize=True
     )
     found = np.asarray(data.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
