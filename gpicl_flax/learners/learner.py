@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 import gpicl_flax
 from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError, one_line
-from gpicl_flax.models.sequence_model import COMPARISONS, abstract_parameters, compared
+from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, collect_query_key
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
 from gpicl_flax.runs.run import Run
 from gpicl_flax.tasks import keys
@@ -75,10 +75,10 @@ class Learner:
         return ProjectionSpec.from_run_info(self.facts["projection"])
 
     def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
-        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `compared`."""
+        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `collect_query_key`."""
         with self.run.precision():
             logits, shown = _read_sequences(self.run.model, self.params, inputs, labels, np.uint32(seed))
-        return np.asarray(logits), compared(shown)
+        return np.asarray(logits), collect_query_key(shown)
 
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
         """Contexts of `length` examples, inputs [B, T, X] and labels [B, T] -> what `answer` needs."""
@@ -103,8 +103,8 @@ class Learner:
 @functools.partial(jax.jit, static_argnums=0)
 def _read_sequences(model, params, inputs, labels, seed):
     rngs = {"learner": keys.learner_key(seed)}
-    logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[COMPARISONS])
-    return logits, kept.get(COMPARISONS, {})
+    logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[QUERY_KEYS])
+    return logits, kept.get(QUERY_KEYS, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)

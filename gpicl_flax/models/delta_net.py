@@ -11,7 +11,7 @@ from flax.typing import Initializer
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import delta_rule, initializers, layers
 from gpicl_flax.models.matching import query_key
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 FORMS = ("chunked", "recurrent")
 _SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # of the spreads below
@@ -124,7 +124,7 @@ class Block(nn.Module):
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
         query, key = _normalized(query), _normalized(key)
-        show_comparison(self, "memory", query, key)
+        sow_query_key(self, "memory", query, key)
         if length is not None and memory is None:
             counts = (jnp.arange(x.shape[1]) < length)[:, None]
             strength, log_decay = strength * counts, log_decay * counts  # the others write and forget nothing

@@ -9,7 +9,7 @@ from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import outer_product
 from gpicl_flax.models.recurrence import read_cell, sigmoid
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 
 @gin.configurable
@@ -61,7 +61,7 @@ class OuterProductLSTM(StatefulModel):
         )(x)
         # Of what is compared, the part that comes from the inputs; the rest is known only within the recurrence.
         shown = gates.reshape(*gates.shape[:2], heads, 8, size)
-        show_comparison(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
+        sow_query_key(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
         kernel = self.param(
             "gates_recurrent",
             nn.with_logical_partitioning(inits.recurrent, ("hidden", "gates")),

@@ -15,7 +15,7 @@ from gpicl_flax.errors import UsageError, check_positive_integers
 TOKEN_LAYOUTS = ("shifted", "aligned")
 DTYPES = ("float32", "bfloat16")
 
-COMPARISONS = "comparisons"  # the collection that holds what `show_comparison` shows
+QUERY_KEYS = "comparisons"  # the collection that holds what `sow_query_key` shows
 
 
 class StateSize(NamedTuple):
@@ -178,7 +178,7 @@ class StatefulModel(InContextModel):
         return self.read([queries.astype(self.dtype), *last], context.length, context.state)[0]
 
 
-def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
+def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
     """Shows to diagnostics what a layer compares; costs nothing where the collection COMPARISONS is not asked for.
 
     Args:
@@ -186,10 +186,10 @@ def show_comparison(module: nn.Module, kind: str, query: jax.Array, key: jax.Arr
       query, key: [B, T, heads, key size].
     """
     if not module.is_initializing():
-        module.sow(COMPARISONS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        module.sow(QUERY_KEYS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
-def compared(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.Array]]:
+def collect_query_key(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.Array]]:
     """The queries and keys, float32, of each layer that showed them in the collection `shown`, by its path, whose last name is
     the kind; in the order of the layers."""
     arrays = {path: array.astype(jnp.float32) for path, array in traverse_util.flatten_dict(shown).items()}

@@ -12,7 +12,7 @@ from flax.typing import Initializer
 from gpicl_flax.errors import check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import query_key
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize, show_comparison
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 _OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
 
@@ -118,7 +118,7 @@ class Block(nn.Module):
             layers.linear(heads, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
-        show_comparison(self, "attention", query, key)
+        sow_query_key(self, "attention", query, key)
         if context is None:
             y = causal_attention(query, key, value)
         else:

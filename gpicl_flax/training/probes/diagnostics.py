@@ -15,7 +15,7 @@ import optax
 
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.models.sequence_model import COMPARISONS, compared
+from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
 from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -108,9 +108,9 @@ def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, m
         inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
 
         def loss_fn(params):
-            logits, kept = model.apply({"params": params}, inputs, labels, mutable=[COMPARISONS])
+            logits, kept = model.apply({"params": params}, inputs, labels, mutable=[QUERY_KEYS])
             losses, correct = sequence_losses(logits, labels)
-            return losses.mean(), (correct[:, -1].mean(), kept.get(COMPARISONS, {}))
+            return losses.mean(), (correct[:, -1].mean(), kept.get(QUERY_KEYS, {}))
 
         (loss, (accuracy, shown)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         norms = {name: optax.tree.norm(part) for name, part in _parts(grads).items()}
@@ -135,7 +135,7 @@ def _parts(grads) -> dict[str, list[jax.Array]]:
 
 def _compare(shown, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """What the layers that show their queries and keys compare, [layers, heads]."""
-    pairs = compared(shown)
+    pairs = collect_query_key(shown)
     if not pairs:
         return {}
     results = {"matching_score": jnp.stack([attention_stats.matching_score(*pair, inputs) for pair in pairs.values()])}
