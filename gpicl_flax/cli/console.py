@@ -49,14 +49,14 @@ def positive(text: str) -> int:
 
 def progress(total_steps: int, num_members: int = 1, *, quiet: bool = False):
     """A progress line for a run, or a stack of runs, unless `quiet`; of several processes the first shows it."""
-    if quiet or not distributed.is_first():
+    if quiet or not distributed.is_primary():
         return lambda row, member=0: None
     return ProgressLine(total_steps, num_members)
 
 
 def say(text: str) -> None:
     """Prints a line, if anybody reads; of several processes the first does."""
-    if not distributed.is_first():
+    if not distributed.is_primary():
         return
     with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
         print(f"{erase(sys.stdout)}{text}", flush=True)

@@ -26,14 +26,14 @@ def main(argv: list[str] | None = None) -> int:
             exit_code, message = _run(arguments)
     except Exception as error:
         traceback.print_exc()
-        distributed.leave(1, first_line(error))
+        distributed.abort(1, first_line(error))
         raise
-    if message and (exit_code != Preempted.exit_code or distributed.is_first()):
+    if message and (exit_code != Preempted.exit_code or distributed.is_primary()):
         print(f"\ngpicl: {message}", file=sys.stderr)
     if exit_code in (0, Preempted.exit_code):
         distributed.disconnect()
     else:
-        distributed.leave(exit_code, message)
+        distributed.abort(exit_code, message)
     return exit_code
 
 
@@ -89,7 +89,7 @@ def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
 
     logger, handler = logging.getLogger(gpicl_flax.__name__), logging.StreamHandler()
     handler.setFormatter(Formatter())
-    handler.addFilter(lambda record: distributed.is_first() or record.levelno > logging.WARNING)
+    handler.addFilter(lambda record: distributed.is_primary() or record.levelno > logging.WARNING)
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False  # some libraries give the root logger a handler of their own

@@ -5,7 +5,7 @@ from gpicl_flax.runtime import distributed
 
 def show(folder, evaluation=None) -> None:
     """Prints the results and draws the picture: of the run, or of an evaluation file with other settings."""
-    if distributed.is_first():
+    if distributed.is_primary():
         from gpicl_flax.analysis.figures import learning_curve
         from gpicl_flax.analysis.report import run_summary
         from gpicl_flax.records.run_folder import read_json

@@ -93,13 +93,15 @@ def wait_until_available(folder: RunFolder, stop: StopRequest, sleep: Callable[[
 def decide(compute: Callable[[], Any]) -> Any:
     """Returns what `compute` returns in the primary process, which is plain JSON; all processes call this together."""
     return json.loads(
-        distributed.share(json.dumps(compute() if distributed.is_first() else None), "what the first host decides")
+        distributed.broadcast(
+            json.dumps(compute() if distributed.is_primary() else None), "what the first host decides"
+        )
     )
 
 
 def any_of(flag: bool) -> bool:
     """Returns whether `flag` is true in any process; all processes call this together."""
-    return bool(distributed.agree(int(flag), "whether to stop"))
+    return bool(distributed.max_over_processes(int(flag), "whether to stop"))
 
 
 def also_checked(check: Callable[[], None], on_row: Callable[[Row], None]) -> Callable[[Row], None]:

@@ -250,7 +250,7 @@ def _execute_held(
             with Checkpoints(folder.checkpoints) as checkpoints:
                 check_data(folder, checkpoints, dataset)
     distributed.check_same("\n".join(spec.config.text for spec in specs), "configuration")
-    if distributed.is_first():
+    if distributed.is_primary():
         for spec, (each, operative) in zip(specs, resolved, strict=True):
             # The configuration first: it makes it a run folder, to be started again.
             write_atomically(spec.folder.config, spec.config.text)
@@ -274,17 +274,17 @@ def _execute_held(
         ):
             if failed:
                 continue
-            if distributed.agree(int(stop.requested), "the end of training"):
+            if distributed.max_over_processes(int(stop.requested), "the end of training"):
                 raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
             evaluate_member(step, own_params)
-            if distributed.is_first():
+            if distributed.is_primary():
                 folder.mark(DONE)
     return diverged
 
 
 @contextlib.contextmanager
 def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
-    if not run.tensorboard or not distributed.is_first():
+    if not run.tensorboard or not distributed.is_primary():
         yield on_row
         return
     with contextlib.closing(tensorboard.TensorBoard(folder)) as writer:
@@ -341,7 +341,7 @@ def write_evaluation(
         mesh=mesh,
         placement=run.loader.placement,
     )
-    if distributed.is_first():
+    if distributed.is_primary():
         write_json(file, {"step": step, "curves": curves})
 
 

@@ -109,8 +109,8 @@ def _on_cloud_tpu() -> bool:
     return any(pathlib.Path("/dev").glob("accel*")) or any(pathlib.Path("/dev/vfio").glob("[0-9]*"))
 
 
-def is_first() -> bool:
-    """Whether this is the process that speaks, and writes what is written once."""
+def is_primary() -> bool:
+    """Returns whether this process is the primary one, which prints and writes what is written once."""
     return _index() == 0
 
 
@@ -127,13 +127,13 @@ def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
     _wait(key, name, seconds)
 
 
-def agree(value: int, name: str, seconds: float = _WAIT_SECONDS) -> int:
-    """The largest value that any process has; raises as `barrier` does."""
+def max_over_processes(value: int, name: str, seconds: float = _WAIT_SECONDS) -> int:
+    """Returns the largest value that any process has; raises as `barrier` does."""
     return max(int(text) for text in _gather(str(value), name, seconds))
 
 
-def share(text: str, name: str, seconds: float = _WAIT_SECONDS) -> str:
-    """The text of the first process; raises as `barrier` does."""
+def broadcast(text: str, name: str, seconds: float = _WAIT_SECONDS) -> str:
+    """Returns the text of the primary process; raises as `barrier` does."""
     return _gather(text, name, seconds)[0]
 
 
@@ -145,7 +145,7 @@ def check_same(text: str, name: str) -> None:
         raise UsageError(f"{_names(others)} started with another {name} than {_names([0])}; give all hosts the same")
 
 
-def leave(exit_code: int, message: str) -> None:
+def abort(exit_code: int, message: str) -> None:
     """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting. Does not return
     where there are others."""
     if _count() == 1:

@@ -86,7 +86,7 @@ def largest(run: Run, count: int) -> list[int]:
         return [1] * count
     devices = jax.device_count() // (max(run.mesh.data, 1) * run.mesh.fsdp * run.mesh.model)
     fit = int(_SHARE * free_device_memory() / _bytes_of_a_member(run))
-    fit = -distributed.agree(-fit, "how many members fit")  # on the host where the fewest do
+    fit = -distributed.max_over_processes(-fit, "how many members fit")  # on the host where the fewest do
     each = max(1, min(_LARGEST, fit))
     sizes = []
     while count:

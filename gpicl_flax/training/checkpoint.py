@@ -89,7 +89,7 @@ class Checkpoints:
         else:
             # The first looks for all: a restore that fails for one of them would leave the others waiting.
             step, error = None, ""
-            if distributed.is_first():
+            if distributed.is_primary():
                 try:
                     with Checkpoints(self._folder, keep=self._keep, alone=True) as alone:
                         alone._newest(_state_and_meta(_on_the_host(abstract)))
@@ -97,7 +97,7 @@ class Checkpoints:
                 except GpiclError as caught:
                     error = str(caught)
             step, error = json.loads(
-                distributed.share(json.dumps([step, error]), "the newest checkpoint that can be read")
+                distributed.broadcast(json.dumps([step, error]), "the newest checkpoint that can be read")
             )
             if error:
                 raise GpiclError(error)

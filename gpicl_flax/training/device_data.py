@@ -48,7 +48,7 @@ class DeviceData(NamedTuple):
 def on_device(setting: str, split: Split) -> bool:
     """Whether a split of a base dataset goes to the devices, under a `Loader.placement`: to all, or to none."""
     too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
-    return not distributed.agree(int(too_large), "where the base dataset lies")
+    return not distributed.max_over_processes(int(too_large), "where the base dataset lies")
 
 
 def log(name: str, split: Split, here: bool) -> None:

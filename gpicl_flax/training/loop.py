@@ -167,7 +167,7 @@ def train(
                 Action.STOP
                 if stop.requested
                 else Action.SAVE
-                if overdue and distributed.is_first()
+                if overdue and distributed.is_primary()
                 else Action.CONTINUE
             )
             if any(run.is_due(do) for run in runs):

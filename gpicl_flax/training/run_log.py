@@ -58,12 +58,12 @@ class RunLog:
             self._timing.drop_after(start_step)
         # All processes have to end together, and only the first may read what it rewrites.
         known = json.dumps([dataclasses.asdict(self._tracker), dataclasses.asdict(self.stop_state)])
-        tracker, stop_state = json.loads(distributed.share(known, "how the run stands"))
+        tracker, stop_state = json.loads(distributed.broadcast(known, "how the run stands"))
         self._tracker, self.stop_state = PlateauTracker(**tracker), StopState(**stop_state)
 
     @property
     def _writes(self) -> bool:
-        return distributed.is_first()
+        return distributed.is_primary()
 
     def write(self) -> None:
         """Writes the pending rows."""

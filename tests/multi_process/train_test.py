@@ -168,7 +168,7 @@ def test_who_does_not_come_is_named(start_job):
     script = (
         "from gpicl_flax.runtime import distributed; distributed.connect()\n"
         "import time\n"
-        "if distributed.is_first():\n"
+        "if distributed.is_primary():\n"
         "    try: distributed.barrier('the roll call', 2)\n"
         "    except Exception as error: print(error, flush=True)\n"
         "else: time.sleep(4)\n"
@@ -195,7 +195,7 @@ def test_processes_of_a_script_that_joined_them_itself_are_several(start_job, co
         "jax.distributed.initialize(os.environ['JAX_COORDINATOR_ADDRESS'], int(os.environ['JAX_NUM_PROCESSES']),\n"
         "                           int(os.environ['JAX_PROCESS_ID']))\n"
         f"{connects}"
-        "print(distributed.is_first(), distributed.share(os.environ['JAX_PROCESS_ID'], 'a text'), distributed.agree(jax.process_index(), 'a number'))"
+        "print(distributed.is_primary(), distributed.broadcast(os.environ['JAX_PROCESS_ID'], 'a text'), distributed.max_over_processes(jax.process_index(), 'a number'))"
     )
     codes, outputs = start_job(["-c", script]).wait()
     assert codes == [0, 0], outputs

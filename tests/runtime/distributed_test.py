@@ -42,18 +42,18 @@ def test_a_single_process_needs_nobody():
     distributed.connect()
     distributed.barrier("alone")
     distributed.check_same("anything", "thing")
-    distributed.leave(1, "goes on")
+    distributed.abort(1, "goes on")
     assert (
-        distributed.is_first()
-        and distributed.agree(3, "a number") == 3
-        and distributed.share("text", "a text") == "text"
+        distributed.is_primary()
+        and distributed.max_over_processes(3, "a number") == 3
+        and distributed.broadcast("text", "a text") == "text"
     )
 
 
 def test_what_never_uses_jax_does_not_wait_for_its_import():
     script = (
         "import sys; from gpicl_flax.runtime import distributed; distributed.connect(); distributed.barrier('alone'); distributed.disconnect();"
-        "assert distributed.is_first() and 'jax' not in sys.modules"
+        "assert distributed.is_primary() and 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -77,4 +77,4 @@ class FakeService:
 def test_processes_that_jax_knows_are_several_whoever_made_it_know_them(monkeypatch):
     joined = types.SimpleNamespace(process_id=1, num_processes=2, client=FakeService())
     monkeypatch.setattr(jax_distributed, "global_state", joined)
-    assert not distributed.is_first() and distributed.share("of the second", "a text") == "of the first"
+    assert not distributed.is_primary() and distributed.broadcast("of the second", "a text") == "of the first"

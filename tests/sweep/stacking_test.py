@@ -142,5 +142,5 @@ def test_the_host_where_the_fewest_members_fit_decides(small_bindings, monkeypat
     monkeypatch.setattr(stacking, "free_device_memory", lambda: 100)
     monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(platform="tpu")])
     assert stacking.largest(run, 100)[0] == 8 * 8
-    monkeypatch.setattr(stacking.distributed, "agree", lambda own, name: max(own, -3))
+    monkeypatch.setattr(stacking.distributed, "max_over_processes", lambda own, name: max(own, -3))
     assert stacking.largest(run, 100)[0] == 8 * 3

@@ -31,7 +31,7 @@ def test_auto_takes_a_quarter_of_the_free_memory_and_says_what_it_did(setting, f
 def test_one_host_without_the_memory_keeps_a_split_off_all_devices(monkeypatch):
     monkeypatch.setattr(device_data, "free_device_memory", lambda: 10**12)
     assert device_data.on_device("auto", SPLIT)
-    monkeypatch.setattr(device_data.distributed, "agree", lambda own, name: max(own, 1))
+    monkeypatch.setattr(device_data.distributed, "max_over_processes", lambda own, name: max(own, 1))
     assert not device_data.on_device("auto", SPLIT)
 
 
