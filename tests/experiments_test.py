@@ -194,14 +194,14 @@ def test_a_file_has_the_runs_that_the_paper_has(name):
     for run in runs(name):
         found[part(run)].append(run)
     assert found.keys() == FACTS[name].keys()
-    for kind, facts in FACTS[name].items():
+    for kind, run_info in FACTS[name].items():
         group = found[kind]
         model = {f"model.{field}": expected for field, expected in MODELS[type(group[0].model).__name__].items()}
-        facts = COMMON | model | facts
-        zipped = set(itertools.chain.from_iterable(key for key in facts if isinstance(key, tuple)))
-        axes = {key: values for key, values in facts.items() if isinstance(values, list)}
-        for key in facts.keys() - axes.keys() - zipped:
-            assert all(value(run, key) == facts[key] for run in group), f"{kind}: {key}"
+        run_info = COMMON | model | run_info
+        zipped = set(itertools.chain.from_iterable(key for key in run_info if isinstance(key, tuple)))
+        axes = {key: values for key, values in run_info.items() if isinstance(values, list)}
+        for key in run_info.keys() - axes.keys() - zipped:
+            assert all(value(run, key) == run_info[key] for run in group), f"{kind}: {key}"
         cells = list(itertools.product(*axes.values()))
         rows = [tuple(value(run, key) for key in axes) for run in group]
         assert len(rows) == len(cells) and all(cell in rows for cell in cells), kind
@@ -258,7 +258,7 @@ def test_the_cpu_scale_keeps_the_shape_without_downloads(name):
     for label in ("intervention", "method", "varies"):
         assert {run.labels.get(label) for run in small} == {run.labels.get(label) for run in large}
     for key in ("tasks.num_tasks", "tasks.permute_labels_prob", "tasks.task_batch_size", "tasks.sequence_length"):
-        if any(isinstance(facts.get(key), list) for facts in FACTS.get(name, {}).values()):
+        if any(isinstance(run_info.get(key), list) for run_info in FACTS.get(name, {}).values()):
             assert len({value(run, key) for run in small}) > 1 or (name, key) in ONE_AT_CPU_SCALE, key
 
 

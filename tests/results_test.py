@@ -70,8 +70,8 @@ def test_verdicts_are_those_of_the_text(number, sweep, find):
 
 def test_the_card_is_of_the_learner_that_ships():
     card, shipped = (learner.SHIPPED / "CARD.md").read_text(), learner.load()
-    assert f"{shipped.facts['parameters']:,} parameters, state size {shipped.facts['state_size_paper']:,}" in card
-    assert f"{shipped.facts['steps']:,} steps of {shipped.facts['task_batch_size']} sequences" in card
+    assert f"{shipped.run_info['parameters']:,} parameters, state size {shipped.run_info['state_size_paper']:,}" in card
+    assert f"{shipped.run_info['steps']:,} steps of {shipped.run_info['task_batch_size']} sequences" in card
     kept = pd.read_json(ROOT / "results/learner/metrics.jsonl", lines=True)
-    assert kept["step"].iloc[-1] == shipped.facts["steps"]
+    assert kept["step"].iloc[-1] == shipped.run_info["steps"]
     assert run_summary.plateau_sentence(RunFolder(ROOT / "results/learner")).startswith("The plateau was left by step")

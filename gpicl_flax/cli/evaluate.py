@@ -36,7 +36,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if folder.is_exported:
         found = learner.load(folder.path)
         evaluation = evaluate_learner(found, arguments.base_datasets, arguments.num_sequences)
-        print(run_summary.accuracies(found.facts, evaluation))
+        print(run_summary.accuracies(found.run_info, evaluation))
         return
     bindings = []
     if arguments.base_datasets:

@@ -30,4 +30,4 @@ def evaluate_learner(
         curves = meta_test(
             run.model, learner.params, run.tasks, datasets, projection, settings, seed=run.seed, mesh=mesh
         )
-    return {"step": learner.facts["steps"], "curves": curves}
+    return {"step": learner.run_info["steps"], "curves": curves}

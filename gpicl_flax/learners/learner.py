@@ -34,18 +34,18 @@ class Learner:
 
     Attributes:
       config: the run's configuration, the text of a gin file.
-      facts: its run.json.
+      run_info: its run.json.
       params: of the model, nested dicts of arrays.
       run: the settings that `config` describes.
     """
 
     config: str
-    facts: dict[str, Any]
+    run_info: dict[str, Any]
     params: Any
     run: Run
 
     def __reduce__(self):  # settings may hold functions, which cannot be pickled
-        return _unpickle, (self.config, self.facts, jax.device_get(self.params))
+        return _unpickle, (self.config, self.run_info, jax.device_get(self.params))
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Learner:
     @property
     def input_rms(self) -> float:
         """The root of the mean square of the inputs it was trained on."""
-        return self.facts.get("input_rms", 1.0)
+        return self.run_info.get("input_rms", 1.0)
 
     @property
     def reads_context(self) -> bool:
@@ -69,10 +69,10 @@ class Learner:
 
     @property
     def projection_spec(self) -> ProjectionSpec:
-        """How the projections of its tasks were drawn; raises UsageError if its facts do not say that."""
-        if "projection" not in self.facts:
+        """How the projections of its tasks were drawn; raises UsageError if its run.json does not say that."""
+        if "projection" not in self.run_info:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
-        return ProjectionSpec.from_run_info(self.facts["projection"])
+        return ProjectionSpec.from_run_info(self.run_info["projection"])
 
     def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
         """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `collect_query_key`."""
@@ -96,7 +96,7 @@ class Learner:
         folder.path.mkdir(parents=True, exist_ok=True)
         with (folder.path / PARAMETERS).open("wb") as file:
             np.savez_compressed(file, **flat)
-        write_json(folder.facts, self.facts)
+        write_json(folder.run_info, self.run_info)
         write_atomically(folder.config, self.config)
 
 
@@ -137,30 +137,30 @@ def _shipped() -> Learner:
 def _load(folder: RunFolder) -> Learner:
     if not folder.config.exists():
         raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
-    facts = folder.read_facts()
-    _check_version(folder, facts)
+    run_info = folder.read_run_info()
+    _check_version(folder, run_info)
     config = folder.config.read_text()
     run = _resolve(config)
     params = _read(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
-    return Learner(config, facts, jax.device_put(params), run)
+    return Learner(config, run_info, jax.device_put(params), run)
 
 
-def _unpickle(config: str, facts: dict[str, Any], params: Any) -> Learner:
-    return Learner(config, facts, jax.device_put(params), _resolve(config))
+def _unpickle(config: str, run_info: dict[str, Any], params: Any) -> Learner:
+    return Learner(config, run_info, jax.device_put(params), _resolve(config))
 
 
 def _resolve(config: str) -> Run:
     return parse_text(config).resolve(Run)[0]
 
 
-def _check_version(folder: RunFolder, facts: dict[str, Any]) -> None:
+def _check_version(folder: RunFolder, run_info: dict[str, Any]) -> None:
     try:
-        newer = Version(facts["gpicl_flax"]) > Version(gpicl_flax.__version__)
+        newer = Version(run_info["gpicl_flax"]) > Version(gpicl_flax.__version__)
     except (KeyError, TypeError, InvalidVersion) as error:
-        raise UsageError(f"{folder.facts} does not say which version of gpicl_flax wrote it") from error
+        raise UsageError(f"{folder.run_info} does not say which version of gpicl_flax wrote it") from error
     if newer:
         raise UsageError(
-            f"{folder} was made by gpicl_flax {facts['gpicl_flax']}, which is newer than this one, {gpicl_flax.__version__}"
+            f"{folder} was made by gpicl_flax {run_info['gpicl_flax']}, which is newer than this one, {gpicl_flax.__version__}"
         )
 
 

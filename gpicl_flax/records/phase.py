@@ -9,8 +9,8 @@ PLATEAU, OVERFIT, GENERALIZE = PHASES = ("Plateau", "Overfit", "Generalize")
 GAIN_CUT = 0.2
 
 
-def of(left: bool, gain: float | None, num_tasks: float, *, gain_cut: float = GAIN_CUT) -> str | None:
-    """The phase of a run; None where it is not known.
+def classify(left: bool, gain: float | None, num_tasks: float, *, gain_cut: float = GAIN_CUT) -> str | None:
+    """Returns the phase of a run; None where it is not known.
 
     Plateau: the run has not left it. Otherwise Generalize, if the gain is at least `gain_cut`, or else Overfit; but where the
     number of tasks is unbounded there is nothing to overfit, and a loss that fell for another reason, such as a curriculum

@@ -23,20 +23,20 @@ def threshold(num_classes: int) -> float:
     return math.log(num_classes) - MARGIN
 
 
-def left_at(steps: Sequence[int], emas: Sequence[float], num_classes: int) -> int | None:
+def plateau_exit_step(steps: Sequence[int], emas: Sequence[float], num_classes: int) -> int | None:
     """The first logged step whose average is under the threshold, or None if the run ends on its plateau."""
     cut = threshold(num_classes)
     return next((step for step, ema in zip(steps, emas, strict=True) if ema < cut), None)
 
 
-def left_by_unseen_tasks_at(steps: Sequence[int], losses: Sequence[float], num_classes: int) -> int | None:
+def unseen_plateau_exit_step(steps: Sequence[int], losses: Sequence[float], num_classes: int) -> int | None:
     """The first step at which the mean of the last losses on unseen tasks is under the threshold, or None.
 
     Measurements that are not finite are passed over.
     """
     finite = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
     steps, losses = [step for step, _ in finite], [loss for _, loss in finite]
-    return left_at(steps, [mean_of_last(losses[: end + 1]) for end in range(len(losses))], num_classes)
+    return plateau_exit_step(steps, [mean_of_last(losses[: end + 1]) for end in range(len(losses))], num_classes)
 
 
 def mean_of_last(losses: Sequence[float]) -> float:

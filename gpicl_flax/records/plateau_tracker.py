@@ -14,23 +14,23 @@ class PlateauTracker:
     Attributes:
       num_classes: of a task.
       num_tasks: that the run trains on; None: unbounded.
-      left_at: the step at which it left its plateau by its training loss, or None.
-      unseen_left_at: the same by its loss on unseen tasks.
+      exit_step: the step at which it left its plateau by its training loss, or None.
+      unseen_exit_step: the same by its loss on unseen tasks.
       unseen_losses: the last of these, whose mean the plateau is judged by.
       gain: of accuracy on unseen tasks, as it was last diagnosed; None: not since the plateau was left.
     """
 
     num_classes: int
     num_tasks: int | None
-    left_at: int | None = None
-    unseen_left_at: int | None = None
+    exit_step: int | None = None
+    unseen_exit_step: int | None = None
     unseen_losses: list[float] = dataclasses.field(default_factory=list)
     gain: float | None = None
 
     def follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
         """Takes the next row: its average loss, and its diagnostics if it has some."""
-        if self.left_at is None:
-            self.left_at = plateau.left_at([step], [loss_ema], self.num_classes)
+        if self.exit_step is None:
+            self.exit_step = plateau.plateau_exit_step([step], [loss_ema], self.num_classes)
             self.gain = None  # what it was on the plateau tells nothing of what comes after it
         if diagnostics is None:
             return
@@ -40,8 +40,8 @@ class PlateauTracker:
         if loss is None or not math.isfinite(loss):
             return
         self.unseen_losses = [*self.unseen_losses, loss][-plateau.UNSEEN_MEASUREMENTS :]
-        if self.unseen_left_at is None:
-            self.unseen_left_at = plateau.left_at([step], [self.unseen_average], self.num_classes)
+        if self.unseen_exit_step is None:
+            self.unseen_exit_step = plateau.plateau_exit_step([step], [self.unseen_average], self.num_classes)
 
     @property
     def unseen_average(self) -> float:
@@ -51,4 +51,4 @@ class PlateauTracker:
     @property
     def phase(self) -> str | None:
         """As far as it is known."""
-        return phase.of(self.left_at is not None, self.gain, self.num_tasks or math.inf)
+        return phase.classify(self.exit_step is not None, self.gain, self.num_tasks or math.inf)

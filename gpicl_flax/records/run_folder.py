@@ -15,7 +15,7 @@ PARAMETERS = "parameters.npz"  # of an exported learner, which has no checkpoint
 class RunFolder:
     """Paths of one run's folder, local or gs://, and its small files.
 
-    config.gin (all bindings), operative_config.gin (with every default used), run.json (facts about the run),
+    config.gin (all bindings), operative_config.gin (with every default used), run.json (the info about the run),
     metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
     """
 
@@ -25,7 +25,7 @@ class RunFolder:
         self.path = path if "://" in str(path) else path.expanduser().absolute()
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
-        self.facts = self.path / "run.json"
+        self.run_info = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.evaluations = self.path / "eval"
@@ -55,9 +55,9 @@ class RunFolder:
             raise UsageError(f"{self} is not a run folder: it has no {self.config.name}")
         return self.config.read_text()
 
-    def read_facts(self) -> dict[str, Any]:
+    def read_run_info(self) -> dict[str, Any]:
         """The contents of run.json."""
-        return read_json(self.facts)
+        return read_json(self.run_info)
 
     def evaluation(self, step: int, variant: str = "") -> epath.Path:
         """The meta-test of the parameters after `step` steps; `variant` names one with other settings than the run's."""

@@ -45,10 +45,10 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
 
 def _projection_spec(run: Run, folder: RunFolder) -> ProjectionSpec:
     """How the projections of the run in a folder were drawn."""
-    facts = folder.read_facts()
-    if "projection" not in facts:
+    run_info = folder.read_run_info()
+    if "projection" not in run_info:
         raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
-    projection = ProjectionSpec.from_run_info(facts["projection"])
+    projection = ProjectionSpec.from_run_info(run_info["projection"])
     if run.tasks.projection not in ("auto", projection.kind):
         raise UsageError(
             f"{folder}: its projections were drawn in the form {projection.kind!r}; that cannot be changed to "

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from gpicl_flax.terminal import text_table
 from gpicl_flax.config import Config, parse_text
 from gpicl_flax.models import SIZE_NAMES, abstract_parameters
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.runs import status
 from gpicl_flax.runs.run import Run
+from gpicl_flax.terminal import text_table
 from gpicl_flax.training.checkpoint import Checkpoints
 
 EXPORTED = "exported"  # the state of what `gpicl export` wrote, which is no run any more
@@ -88,7 +88,7 @@ class Inspection:
 
     def as_text(self) -> str:
         """A few lines about the run, and tables of its metrics, its parameters by module, and its bindings."""
-        parts = [text_table.render(list(self._facts()))]
+        parts = [text_table.render(list(self._summary_rows()))]
         if self.metrics:
             parts.append(_metrics_table(self.metrics))
         parts += [self.parameters_as_text()] if self.tensors else []
@@ -102,7 +102,7 @@ class Inspection:
         """A table of config.gin."""
         return text_table.render([("binding", "value"), *_as_text(self.config).items()])
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def _summary_rows(self) -> Iterator[tuple[str, str]]:
         """Names and values."""
         now, data = self.status, self.base_dataset
         yield "run", str(self.folder)
@@ -139,7 +139,7 @@ def inspect(folder: RunFolder) -> Inspection:
         run.sizes(),
         _tensors(run),
         config,
-        folder.read_facts()["base_dataset"] if folder.facts.exists() else None,
+        folder.read_run_info()["base_dataset"] if folder.run_info.exists() else None,
         _checkpoints(folder),
         [*_along_training(folder), *_of_meta_tests(folder)],
     )
@@ -147,7 +147,7 @@ def inspect(folder: RunFolder) -> Inspection:
 
 def _status(folder: RunFolder) -> status.Status:
     if folder.is_exported:
-        return status.Status(folder.path.name, EXPORTED, steps=folder.read_facts()["steps"])
+        return status.Status(folder.path.name, EXPORTED, steps=folder.read_run_info()["steps"])
     return status.read(folder.path.name, folder)
 
 

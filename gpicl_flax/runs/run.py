@@ -17,12 +17,14 @@ from etils import epath
 import gpicl_flax
 import gpicl_flax.references  # gin knows them by their import
 from gpicl_flax import models
-from gpicl_flax.records import stack_lease
-from gpicl_flax.runtime import distributed
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
+from gpicl_flax.records import stack_lease
+from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
@@ -32,8 +34,6 @@ from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Member, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.records.json_lines import Row
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 
@@ -345,9 +345,11 @@ def write_evaluation(
         write_json(file, {"step": step, "curves": curves})
 
 
-def _describe(run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh, folder: RunFolder) -> None:
+def _describe(
+    run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh, folder: RunFolder
+) -> None:
     offset, scale = dataset.normalization(run.tasks.normalize)
-    facts = {
+    run_info = {
         "gpicl_flax": gpicl_flax.__version__,
         "jax": jax.__version__,
         "labels": dict(run.labels),
@@ -373,4 +375,4 @@ def _describe(run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: 
         "mesh": dict(mesh.shape),
         "device": mesh.devices.flat[0].device_kind,
     }
-    write_json(folder.facts, facts)
+    write_json(folder.run_info, run_info)

@@ -78,8 +78,8 @@ class EarlyStop:
           loss_ema, diagnosed: of this row; whether it holds diagnostics.
         """
         by_unseen = self.judged_by == BY_UNSEEN_TASKS
-        left_at = tracker.unseen_left_at if by_unseen else tracker.left_at
-        if left_at is None:
+        exit_step = tracker.unseen_exit_step if by_unseen else tracker.exit_step
+        if exit_step is None:
             stands = self.plateau_steps is not None and step >= self.plateau_steps
             return PLATEAU if stands else None
         loss = tracker.unseen_average if by_unseen else loss_ema

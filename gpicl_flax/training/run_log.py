@@ -92,7 +92,7 @@ class RunLog:
         if self.stop_state.why and step == self.stop_state.last_step:
             row["stopped_early"] = self.stop_state.why
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
-        row |= {"plateau_left_at": self._tracker.left_at, "phase": self._tracker.phase} | measured
+        row |= {"plateau_left_at": self._tracker.exit_step, "phase": self._tracker.phase} | measured
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
         self._on_row(row)

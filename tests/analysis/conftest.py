@@ -50,7 +50,7 @@ def write_run(
     evaluations: dict[int, list[dict]] | None = None,
     config: str | None = None,
     settings: dict[str, object] | None = None,
-    **facts,
+    **run_info,
 ) -> RunFolder:
     """A run that logs every 10 steps; its average loss is 2.25 until the step `left_at`, and 1.5 from then on.
 
@@ -59,13 +59,13 @@ def write_run(
     of both config.gin and operative_config.gin.
     """
     folder = RunFolder(path)
-    labels = facts.pop("labels", {})
+    labels = run_info.pop("labels", {})
     known = {
         "labels": labels, "model": "Transformer", "parameters": 1000, "state_size_paper": 10, "state_size_exact": 10,
         "num_classes": 10, "sequence_length": 5, "task_batch_size": 8, "num_tasks": None, "permute_labels_prob": 1.0,
         "steps": steps, "seed": 0, "base_dataset": {"name": "digits"},
     }  # fmt: skip
-    write_json(folder.facts, known | facts)
+    write_json(folder.run_info, known | run_info)
     if settings is not None:
         config = "".join(f"{name} = {value}\n" for name, value in settings.items())
         folder.operative_config.write_text(config)

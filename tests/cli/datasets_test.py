@@ -63,7 +63,7 @@ def test_import_list_show_and_train(tmp_path, store, npz, small_bindings, capsys
     assert capsys.readouterr().err.count("base dataset 'my_digits': 1,437 examples (0.0 MB) in device memory\n") == 1
     assert json_lines.read(folder.metrics)[-1]["step"] == 10
     assert {curve["base_dataset"] for curve in folder.latest_evaluation()["curves"]} == {"my_digits", "random"}
-    assert len(read_json(folder.facts)["base_dataset"]["fingerprint"]) == 16
+    assert len(read_json(folder.run_info)["base_dataset"]["fingerprint"]) == 16
 
 
 def test_embed_and_train_on_the_features(tmp_path, store, small_bindings, capsys, monkeypatch):
@@ -88,8 +88,8 @@ def test_embed_and_train_on_the_features(tmp_path, store, small_bindings, capsys
                 "TaskDistribution.input_shape = (12,)", "MetaTest.base_datasets = ['digits_resnet50']"]  # fmt: skip
     arguments = ["train", "--gin_file", "gin/base.gin", "--workdir", str(tmp_path / "run")]
     assert main([*arguments, *(f"--gin_bindings={binding}" for binding in bindings)]) == 0
-    facts = RunFolder(tmp_path / "run").read_facts()["base_dataset"]
-    assert abs(facts["mean"]) < 0.2 and 0.3 < facts["std"] < 1  # of tanh of a standardised feature
+    run_info = RunFolder(tmp_path / "run").read_run_info()["base_dataset"]
+    assert abs(run_info["mean"]) < 0.2 and 0.3 < run_info["std"] < 1  # of tanh of a standardised feature
     assert run("embed", "digits_resnet50", "--as", "twice", "--data_dir", store) == 2
     assert "holds features already" in capsys.readouterr().err
 

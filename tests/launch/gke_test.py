@@ -109,28 +109,30 @@ CLUSTER_QUEUE = {
 LOCAL_QUEUE = {**KUEUE, "kind!": {"LocalQueue"}, "spec": {"clusterQueue": NAME}}
 
 
-def check(value, facts, where="manifest"):
+def check(value, run_info, where="manifest"):
     """Fails where a value is not what the facts say."""
-    if isinstance(facts, dict):
+    if isinstance(run_info, dict):
         assert isinstance(value, dict), where
-        required = {key[:-1] for key in facts if isinstance(key, str) and key.endswith("!")}
+        required = {key[:-1] for key in run_info if isinstance(key, str) and key.endswith("!")}
         assert required <= value.keys(), f"{where} lacks {required - value.keys()}"
         for key, part in value.items():
             fitting = [
-                f for k, f in facts.items() if (k.fullmatch(key) if isinstance(k, re.Pattern) else k.rstrip("!") == key)
+                f
+                for k, f in run_info.items()
+                if (k.fullmatch(key) if isinstance(k, re.Pattern) else k.rstrip("!") == key)
             ]
             assert fitting, f"{where} has no field {key}"
             check(part, fitting[0], f"{where}.{key}")
-    elif isinstance(facts, list):
+    elif isinstance(run_info, list):
         assert isinstance(value, list), where
         for i, part in enumerate(value):
-            check(part, facts[0], f"{where}[{i}]")
-    elif isinstance(facts, set):
-        assert value in facts, f"{where}: {value!r} is none of {facts}"
-    elif isinstance(facts, re.Pattern):
-        assert isinstance(value, str) and facts.fullmatch(value), f"{where}: {value!r}"
+            check(part, run_info[0], f"{where}[{i}]")
+    elif isinstance(run_info, set):
+        assert value in run_info, f"{where}: {value!r} is none of {run_info}"
+    elif isinstance(run_info, re.Pattern):
+        assert isinstance(value, str) and run_info.fullmatch(value), f"{where}: {value!r}"
     else:
-        assert type(value) is facts, f"{where}: {value!r} is no {facts.__name__}"
+        assert type(value) is run_info, f"{where}: {value!r} is no {run_info.__name__}"
 
 
 def check_jobset(jobset):

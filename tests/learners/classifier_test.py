@@ -277,7 +277,7 @@ def test_a_folder_that_is_no_learner_is_refused(iris, lstm, untrained, tmp_path)
     refused(3, "checkpoint must be a path or None, not 3")
 
     newer = RunFolder(shutil.copytree(lstm.path, tmp_path / "newer"))
-    newer.facts.write_text(newer.facts.read_text().replace('"gpicl_flax": "0.', '"gpicl_flax": "7.'))
+    newer.run_info.write_text(newer.run_info.read_text().replace('"gpicl_flax": "0.', '"gpicl_flax": "7.'))
     refused(newer.path, "was made by gpicl_flax 7.* newer than this one")
 
     empty = RunFolder(shutil.copytree(lstm.path, tmp_path / "empty"))

@@ -65,7 +65,7 @@ def test_two_processes_train_the_run_of_one_and_speak_with_one_voice(train, expe
     assert codes == [0, 0], outputs
     assert "step 30/30" in outputs[0] and "meta-test accuracy" in outputs[0]
     assert outputs[1] == ""
-    assert folder.read_facts()["mesh"] == {"member": 1, "data": 2, "fsdp": 2, "model": 1}
+    assert folder.read_run_info()["mesh"] == {"member": 1, "data": 2, "fsdp": 2, "model": 1}
     assert_same_run(folder, expected)
 
 
@@ -128,8 +128,8 @@ def test_members_of_a_stack_lie_on_the_devices_of_two_processes(start_job, bindi
     codes, outputs = start_job(command).wait()
     assert codes == [0, 0], outputs
     folders = [RunFolder(path) for path in sorted((tmp_path / "runs").iterdir())]
-    assert [folder.read_facts()["mesh"]["member"] for folder in folders] == [4] * 4
-    assert_same_run(next(folder for folder in folders if folder.read_facts()["seed"] == 0), expected)
+    assert [folder.read_run_info()["mesh"]["member"] for folder in folders] == [4] * 4
+    assert_same_run(next(folder for folder in folders if folder.read_run_info()["seed"] == 0), expected)
 
 
 @pytest.mark.launch

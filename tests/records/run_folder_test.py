@@ -30,8 +30,8 @@ def test_the_latest_evaluation_is_that_of_the_highest_step(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
-    write_json(folder.facts, {"a": 1})
-    monkeypatch.setattr(type(folder.facts), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    write_json(folder.run_info, {"a": 1})
+    monkeypatch.setattr(type(folder.run_info), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(folder.facts, "half of it")
-    assert json.loads(folder.facts.read_text()) == {"a": 1}
+        write_atomically(folder.run_info, "half of it")
+    assert json.loads(folder.run_info.read_text()) == {"a": 1}

@@ -61,7 +61,7 @@ def contents():
     """What must not depend on interruptions: metrics, evaluations, facts, configuration and marker."""
 
     def contents(folder: RunFolder) -> dict[str, bytes]:
-        files = [folder.metrics, folder.facts, folder.config, folder.operative_config, *folder.evaluations.iterdir()]
+        files = [folder.metrics, folder.run_info, folder.config, folder.operative_config, *folder.evaluations.iterdir()]
         return {file.name: file.read_bytes() for file in files} | {"ended": folder.ended}
 
     return contents

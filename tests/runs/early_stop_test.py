@@ -10,8 +10,8 @@ from gpicl_flax.errors import Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runs.run import RunSpec, execute_stack
-from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.runtime.preemption import StopRequest
+from gpicl_flax.training.checkpoint import Checkpoints
 
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "Run.optimizer = @adam()", "adam.learning_rate = 1e-2"]
 STEPS = ["Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
@@ -60,7 +60,7 @@ def test_a_run_that_stands_on_its_plateau_ends_there_as_a_shorter_run_would(stop
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
     assert rows[-1].pop("stopped_early") == "plateau" and rows == expected
     assert rows[-1]["plateau_left_at"] is None and rows[-1]["phase"] == "Plateau"
-    assert stopped.ended == "DONE" and stopped.read_facts()["steps"] == 30
+    assert stopped.ended == "DONE" and stopped.read_run_info()["steps"] == 30
     (evaluation,) = stopped.evaluations.iterdir()
     assert evaluation.name == "step_00000010.json"
     assert evaluation.read_bytes() == shorter.evaluation(10).read_bytes()
@@ -130,7 +130,9 @@ def test_without_it_nothing_changes(start, configure, shorter, tmp_path):
 def run_stack(configs, path, on_row=lambda row: None):
     folders = [RunFolder(path / str(index)) for index in range(len(configs))]
     with StopRequest() as stop:
-        assert execute_stack([RunSpec(*each, on_row) for each in zip(configs, folders, strict=True)], stop) == [None] * 2
+        assert (
+            execute_stack([RunSpec(*each, on_row) for each in zip(configs, folders, strict=True)], stop) == [None] * 2
+        )
     return folders
 
 

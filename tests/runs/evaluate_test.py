@@ -7,9 +7,9 @@ import pytest
 
 from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
-from gpicl_flax.runs.evaluate import evaluate
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, read_json
+from gpicl_flax.runs.evaluate import evaluate
 
 
 def test_evaluate_repeats_the_meta_test_of_the_run(undisturbed):
@@ -87,8 +87,8 @@ def test_seen_tasks_are_the_same_for_images_of_another_size(start, grown, tmp_pa
 def test_how_projections_were_drawn_is_not_changed_afterwards(undisturbed):
     with pytest.raises(UsageError, match="drawn in the form 'span'; that cannot be changed to 'dense'"):
         evaluate(undisturbed, ("TaskDistribution.projection = 'dense'",))
-    facts = undisturbed.read_facts()
-    del facts["projection"]
-    undisturbed.facts.write_text(json.dumps(facts))
+    run_info = undisturbed.read_run_info()
+    del run_info["projection"]
+    undisturbed.run_info.write_text(json.dumps(run_info))
     with pytest.raises(UsageError, match="made by an older version"):
         evaluate(undisturbed)

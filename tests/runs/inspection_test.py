@@ -56,10 +56,10 @@ def test_a_done_run(done, capsys):
     assert (found["state"], found["step"], found["steps"], found["why_diverged"]) == ("done", 20, 20, None)
     assert found["checkpoints"] == [10, 20] and found["model"] == "LSTM"
     assert found["config"]["LSTM.hidden_size"] == "4" and found["config"]["Run.model"] == "@LSTM()"
-    facts = done.read_facts()
-    assert found["base_dataset"] == facts["base_dataset"] and len(facts["base_dataset"]["fingerprint"]) == 16
+    run_info = done.read_run_info()
+    assert found["base_dataset"] == run_info["base_dataset"] and len(run_info["base_dataset"]["fingerprint"]) == 16
     assert {key: found[key] for key in ("parameters", "state_size_paper", "state_size_exact")} == {
-        "parameters": facts["parameters"], "state_size_paper": 4, "state_size_exact": 8,
+        "parameters": run_info["parameters"], "state_size_paper": 4, "state_size_exact": 8,
     }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_has_only_begun(done, tmp_path, capsys):
     (tmp_path / "config.gin").write_text(done.config.read_text())
     found = inspect_json(tmp_path, capsys)
     assert (found["state"], found["step"], found["base_dataset"], found["checkpoints"]) == ("waiting", None, None, [])
-    assert found["metrics"] == [] and found["parameters"] == done.read_facts()["parameters"]
+    assert found["metrics"] == [] and found["parameters"] == done.read_run_info()["parameters"]
     assert main(["inspect", str(tmp_path)]) == 0
     assert ["checkpoints", "none"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 

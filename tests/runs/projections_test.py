@@ -12,7 +12,7 @@ def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start,
     folders = {projection: RunFolder(tmp_path / projection) for projection in ("span", "dense")}
     for projection, folder in folders.items():
         start(grown.override({"TaskDistribution.projection": projection}), folder)
-        assert folder.read_facts()["projection"] == {
+        assert folder.read_run_info()["projection"] == {
             "form": projection,
             "basis_shape": [8, 8, 1],
             "input_shape": [10, 9, 3],
@@ -30,7 +30,7 @@ def test_a_gram_run_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, g
     config = grown.override({"TaskDistribution.num_tasks": None})
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     start(config, whole)
-    assert whole.read_facts()["projection"]["form"] == "gram"
+    assert whole.read_run_info()["projection"]["form"] == "gram"
     assert [curve["tasks"] for curve in whole.latest_evaluation()["curves"]] == ["unseen"]
     assert "unseen tasks, digits" in run_summary.summary(whole, whole.latest_evaluation())
     with pytest.raises(Preempted):

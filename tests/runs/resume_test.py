@@ -181,6 +181,6 @@ def test_checkpoints_are_saved_by_time_as_well(start, config, undisturbed, tmp_p
 def test_checkpoints_carry_state_position_and_configuration(config, undisturbed):
     step_folder = undisturbed.checkpoints / "30"
     meta = json.loads((step_folder / "meta" / "metadata").read_text())
-    fingerprint = undisturbed.read_facts()["base_dataset"]["fingerprint"]
+    fingerprint = undisturbed.read_run_info()["base_dataset"]["fingerprint"]
     assert meta == {"loader": {"next_step": 30}, "config": config.text, "data": fingerprint}
     assert jax.device_count() == 8  # the suite's own set-up: resuming across devices was tested

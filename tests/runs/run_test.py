@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from gpicl_flax.runs import run as run_module
 from gpicl_flax.config import Reference, parse
 from gpicl_flax.errors import Diverged, Preempted, UsageError
-from gpicl_flax.runs.evaluate import evaluate
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.runs import run as run_module
+from gpicl_flax.runs.evaluate import evaluate
 from gpicl_flax.runs.run import Run
 from gpicl_flax.training.checkpoint import Checkpoints
 
@@ -23,8 +23,8 @@ def test_a_run_leaves_a_complete_folder(undisturbed):
     evaluation = undisturbed.latest_evaluation()
     assert evaluation["step"] == 30
     assert [(c["base_dataset"], c["tasks"]) for c in evaluation["curves"]] == [("digits", "seen"), ("digits", "unseen")]
-    facts = undisturbed.read_facts()
-    assert facts["model"] == "LSTM" and facts["base_dataset"]["train_examples"] == 1437
+    run_info = undisturbed.read_run_info()
+    assert run_info["model"] == "LSTM" and run_info["base_dataset"]["train_examples"] == 1437
     assert undisturbed.ended == "DONE"
     with Checkpoints(undisturbed.checkpoints) as checkpoints:
         assert checkpoints.latest_step == 30
@@ -122,7 +122,7 @@ def test_a_run_does_not_go_on_with_other_data(start, sigterm_at, config, tmp_pat
     start(own, folder)
     assert folder.ended == "DONE"
     curves = folder.latest_evaluation()["curves"]
-    assert {curve["fingerprint"] for curve in curves} == {folder.read_facts()["base_dataset"]["fingerprint"]}
+    assert {curve["fingerprint"] for curve in curves} == {folder.read_run_info()["base_dataset"]["fingerprint"]}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

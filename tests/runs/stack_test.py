@@ -11,9 +11,9 @@ from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runs.run import RunSpec, execute_stack
+from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
-from gpicl_flax.runtime.preemption import StopRequest
 
 STEPS = ["Training.steps = 12", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 4"]
 MODELS = {
@@ -96,7 +96,7 @@ def test_a_member_is_the_run_that_it_would_be_alone(model, data, make_configs, a
     """With data = 1 each member has a device, with -1 it has two."""
     folders, diverged = run_stack(make_configs(model, more=[f"MeshShape.data = {data}"]), tmp_path)
     assert diverged == [None] * 4
-    assert folders[0].read_facts()["mesh"] == {"member": 4, "data": 1 if data == 1 else 2, "fsdp": 1, "model": 1}
+    assert folders[0].read_run_info()["mesh"] == {"member": 4, "data": 1 if data == 1 else 2, "fsdp": 1, "model": 1}
     for found, expected in zip(folders, alone[model], strict=True):
         assert_same_run(found, expected)
         assert (found.config.read_text() == expected.config.read_text()) == (data == 1)

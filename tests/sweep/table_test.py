@@ -23,7 +23,7 @@ def workdir(tmp_path):
 def folder_of(workdir, name, *, steps=1000, step=None, every=1.0, num_tasks=None, **last):
     """A run folder with a log that ends now, of ten steps every so many seconds, and `last` in its last row."""
     folder = RunFolder(workdir / name)
-    write_json(folder.facts, {"steps": steps, "num_tasks": num_tasks, "base_dataset": {"name": "digits"}})
+    write_json(folder.run_info, {"steps": steps, "num_tasks": num_tasks, "base_dataset": {"name": "digits"}})
     if step is not None:
         metrics, timing, now = JsonLines(folder.metrics), JsonLines(folder.timing), time.time()
         for at in range(10, step + 1, 10):
@@ -122,7 +122,7 @@ def test_where_the_log_does_not_tell_the_phase_the_newest_meta_test_does(
 
 def test_a_log_of_an_older_version_is_shown_as_far_as_it_goes(workdir):
     folder = RunFolder(workdir / "a")
-    write_json(folder.facts, {"steps": 20})
+    write_json(folder.run_info, {"steps": 20})
     log = JsonLines(folder.metrics)
     log.append({"step": 10, "loss_ema": 2.0, "accuracy_last": 0.1, "plateau": False})
     log.flush()

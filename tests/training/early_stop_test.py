@@ -167,12 +167,14 @@ def test_the_log_and_the_rule_of_whole_logs_agree(folder):
         folder_of_it = RunFolder(folder.path / str(seed))
         last = train(folder_of_it, None, noisy(seed), noisy(seed + 1))
         rows = json_lines.read(folder_of_it.metrics)
-        assert last["plateau_left_at"] == plateau.left_at([r["step"] for r in rows], [r["loss_ema"] for r in rows], 10)
+        assert last["plateau_left_at"] == plateau.plateau_exit_step(
+            [r["step"] for r in rows], [r["loss_ema"] for r in rows], 10
+        )
         unseen_losses = {r["step"]: r["diagnostics"]["unseen_loss"] for r in rows if "diagnostics" in r}
         log = log_of(folder_of_it, None, STEPS)
-        left_at = plateau.left_by_unseen_tasks_at(list(unseen_losses), list(unseen_losses.values()), 10)
-        assert log._tracker.unseen_left_at == left_at
-        found.append((last["plateau_left_at"], log._tracker.unseen_left_at))
+        exit_step = plateau.unseen_plateau_exit_step(list(unseen_losses), list(unseen_losses.values()), 10)
+        assert log._tracker.unseen_exit_step == exit_step
+        found.append((last["plateau_left_at"], log._tracker.unseen_exit_step))
     assert len(set(found)) == 4
 
 

@@ -65,7 +65,7 @@ def rule_of(table: pd.DataFrame) -> Rule:
 
 
 def grouped(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs with three more columns, which are missing for runs whose facts are.
+    """A table of runs with three more columns, which are missing for runs without a run.json.
 
     Columns:
       intervention: the label of that axis; for runs without it the model, with its number of parameters where there are
@@ -139,11 +139,11 @@ def _names_tasks(table: pd.DataFrame, name: str) -> bool:
     return len(pairs) == pairs[name].nunique() == pairs["num_tasks"].nunique()
 
 
-def _divided(texts: pd.Series, facts: pd.Series, *keys: pd.Series) -> pd.Series:
-    """The texts, with the facts, as text or missing, added if they vary among runs of the same text and keys."""
-    if not (facts.fillna("").groupby([texts, *keys]).nunique() > 1).any():
+def _divided(texts: pd.Series, values: pd.Series, *keys: pd.Series) -> pd.Series:
+    """The texts, with the values, as text or missing, added if they vary among runs of the same text and keys."""
+    if not (values.fillna("").groupby([texts, *keys]).nunique() > 1).any():
         return texts
-    return texts + (", " + facts).fillna("")
+    return texts + (", " + values).fillna("")
 
 
 def _numbers(values: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ def of(run: OneRun) -> pd.DataFrame:
     Runs of the same settings tell it at the same steps, as far as they have come.
     """
     steps, ema = run.metrics.index.to_numpy(int), run.metrics["loss_ema"].to_numpy(float)
-    total = run.facts.get("steps")
+    total = run.run_info.get("steps")
     every = max(total // _MOST, 1) if isinstance(total, int) else 1
     place = pd.Series(-(-steps // every))  # of a window of `every` steps the last logged one
     kept = ~place.duplicated(keep="last").to_numpy()

@@ -23,7 +23,7 @@ class OneRun:
       folder: where it was read.
       ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
       stopped_early: why it ended before its last step, 'plateau' or 'converged', or None.
-      facts: run.json; empty where it cannot be read.
+      run_info: run.json; empty where it cannot be read.
       bindings: of config.gin, their values as text; empty where it cannot be read.
       settings: the bindings with every default that was used, of operative_config.gin, as far as it can be read.
       metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
@@ -37,7 +37,7 @@ class OneRun:
     folder: RunFolder
     ended: str | None
     stopped_early: str | None
-    facts: dict[str, Any]
+    run_info: dict[str, Any]
     bindings: dict[str, str]
     settings: dict[str, str]
     metrics: pd.DataFrame
@@ -56,12 +56,12 @@ def read(folder: RunFolder) -> OneRun:
     """Reads a run folder; what cannot be read becomes a gap."""
     gaps: list[str] = []
     names = {path.name for path in folder.path.iterdir()}
-    facts = _read_facts(folder, gaps)
+    run_info = _read_run_info(folder, gaps)
     bindings = _read_bindings(folder.config, gaps) if folder.config.name in names else {}
     operative = folder.operative_config
     settings = bindings | (_read_bindings(operative, gaps) if operative.name in names else {})
     rows = _read_rows(folder.metrics, gaps) if folder.metrics.name in names else {}
-    if not rows and facts.get("steps") != 0:
+    if not rows and run_info.get("steps") != 0:
         gaps.append("no metrics")
     diagnostics = {step: row.pop("diagnostics") for step, row in rows.items() if "diagnostics" in row}
     telemetry = {step: row.pop("telemetry") for step, row in rows.items() if "telemetry" in row}
@@ -76,7 +76,7 @@ def read(folder: RunFolder) -> OneRun:
         folder,
         next((marker for marker in (DONE, DIVERGED) if marker in names), None),
         stopped_early,
-        facts,
+        run_info,
         bindings,
         settings,
         metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
@@ -87,15 +87,15 @@ def read(folder: RunFolder) -> OneRun:
     )
 
 
-def _read_facts(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
+def _read_run_info(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
     try:
-        facts = read_json(folder.facts)
+        run_info = read_json(folder.run_info)
     except UsageError:
-        facts = None
-    if not isinstance(facts, dict):
-        gaps.append(f"{folder.facts.name} is missing or damaged")
+        run_info = None
+    if not isinstance(run_info, dict):
+        gaps.append(f"{folder.run_info.name} is missing or damaged")
         return {}
-    return facts
+    return run_info
 
 
 def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | Non
     gain = runs.of_its_own_dataset(run, "unseen_gain")
     if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
         return None
-    return phase.of(run["lowest_loss_ema"] < loss_cut, gain, run["num_tasks"], gain_cut=gain_cut)
+    return phase.classify(run["lowest_loss_ema"] < loss_cut, gain, run["num_tasks"], gain_cut=gain_cut)
 
 
 def behaviour(

@@ -65,7 +65,7 @@ def find(workdir: epath.PathLike) -> list[RunFolder]:
 
 
 def _is_run(folder: RunFolder) -> bool:
-    return any(path.exists() for path in (folder.config, folder.facts, folder.metrics))
+    return any(path.exists() for path in (folder.config, folder.run_info, folder.metrics))
 
 
 def read_all(folders: Sequence[RunFolder]) -> Runs:
@@ -119,25 +119,25 @@ def of_its_own_dataset(row: pd.Series, number: str) -> float:
 
 
 def _row(run: OneRun) -> dict[str, Any]:
-    facts, metrics = run.facts, run.metrics
+    run_info, metrics = run.run_info, run.metrics
     row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "stopped_early": run.stopped_early}
     row["gaps"] = "; ".join(run.gaps)
-    row |= {name: facts.get(name) for name in _FACTS}
-    row["num_tasks"] = math.nan if "num_tasks" not in facts else facts["num_tasks"] or math.inf
-    base_dataset = facts.get("base_dataset")
+    row |= {name: run_info.get(name) for name in _FACTS}
+    row["num_tasks"] = math.nan if "num_tasks" not in run_info else run_info["num_tasks"] or math.inf
+    base_dataset = run_info.get("base_dataset")
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
     row |= settings.of(run)
-    labels = facts.get("labels")
+    labels = run_info.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}
     ema = metrics["loss_ema"]
     row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": ema.min()}
     row["last_loss_ema"] = ema.iloc[-1] if len(ema) else math.nan
-    classes = facts.get("num_classes")
-    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.left_at, classes)
+    classes = run_info.get("num_classes")
+    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.plateau_exit_step, classes)
     losses = {step: values.get("unseen_loss") for step, values in run.diagnostics.items()}
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
-    rule = plateau.left_by_unseen_tasks_at
+    rule = plateau.unseen_plateau_exit_step
     row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
     row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan

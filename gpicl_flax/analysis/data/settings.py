@@ -25,7 +25,7 @@ def of(run: OneRun) -> dict[str, Any]:
     width: model size of a Transformer, hidden size of an MLP or LSTM, ...; num_layers; optimizer, the name of its
     configurable, with its learning_rate, eps and weight_decay; inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
     """
-    settings, model = run.settings, run.facts.get("model")
+    settings, model = run.settings, run.run_info.get("model")
     optimizer = settings.get("Run.optimizer", "").removeprefix("@").removesuffix("()")
     name = optimizer.rpartition("/")[2]
     shape = settings.get("TaskDistribution.input_shape")

@@ -80,13 +80,13 @@ def _flat(value) -> list[tuple[str, float]]:
 
 def drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
     """The steps at which the plateau was left, by rule, given the run's `numbers`; a run still on it has none."""
-    classes = run.facts.get("num_classes")
+    classes = run.run_info.get("num_classes")
     if not isinstance(classes, int):
         return {}
     ema, unseen = run.metrics["loss_ema"], table[table["quantity"] == "unseen_loss"]
     left = {
-        "training loss": plateau.left_at(ema.index.tolist(), ema.tolist(), classes),
-        "loss on unseen tasks": plateau.left_by_unseen_tasks_at(
+        "training loss": plateau.plateau_exit_step(ema.index.tolist(), ema.tolist(), classes),
+        "loss on unseen tasks": plateau.unseen_plateau_exit_step(
             unseen["step"].tolist(), unseen["value"].tolist(), classes
         ),
     }
@@ -111,8 +111,8 @@ def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
     axes.plot(metrics.index, metrics["loss"], color=COLOURS[5], alpha=0.5, linewidth=0.8, label="training")
     axes.plot(metrics.index, metrics["loss_ema"], color=COLOURS[0], label="training, average")
     axes.plot(unseen["step"], unseen["value"], color=COLOURS[1], label="unseen tasks")
-    if isinstance(run.facts.get("num_classes"), int):
-        axes.axhline(math.log(run.facts["num_classes"]), color="0.5", linestyle="-.", label="chance")
+    if isinstance(run.run_info.get("num_classes"), int):
+        axes.axhline(math.log(run.run_info["num_classes"]), color="0.5", linestyle="-.", label="chance")
     axes.set_ylabel("cross entropy\n(nats)")
 
 

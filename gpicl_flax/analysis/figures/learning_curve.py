@@ -23,16 +23,16 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
 
     A run of 0 steps has no right.
     """
-    facts, panels = folder.read_facts(), 1
-    if facts["steps"]:
-        panels, title = 2, f"{facts['model']} meta-trained on tasks made from {facts['base_dataset']['name']}"
+    run_info, panels = folder.read_run_info(), 1
+    if run_info["steps"]:
+        panels, title = 2, f"{run_info['model']} meta-trained on tasks made from {run_info['base_dataset']['name']}"
     else:
-        title = f"{facts['model']}, not meta-trained"
+        title = f"{run_info['model']}, not meta-trained"
     figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)
-    _draw_accuracy(axes[0, 0], evaluation, facts["num_classes"])
-    if facts["steps"]:
-        _draw_loss(axes[0, 1], json_lines.read(folder.metrics), facts["num_classes"])
+    _draw_accuracy(axes[0, 0], evaluation, run_info["num_classes"])
+    if run_info["steps"]:
+        _draw_loss(axes[0, 1], json_lines.read(folder.metrics), run_info["num_classes"])
     figure.suptitle(title)
     return figure
 
@@ -56,8 +56,8 @@ def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path)
 def chart(run: OneRun) -> Chart:
     """The picture of a run and its last meta-test, for a report."""
     name, title = "learning_curve", f"Learning curve of {run.run_id}"
-    if not _DRAWN_FROM <= run.facts.keys():
-        return Chart(name, title, f"Not drawn: {run.folder.facts.name} does not say what the run is.")
+    if not _DRAWN_FROM <= run.run_info.keys():
+        return Chart(name, title, f"Not drawn: {run.folder.run_info.name} does not say what the run is.")
     try:
         figure = draw(run.folder, run.evaluations[-1] if run.evaluations else None)
     except UsageError as error:
@@ -65,7 +65,11 @@ def chart(run: OneRun) -> Chart:
     caption = (
         "Left: accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals"
         + (f", after step {run.evaluations[-1]['step']:,}" if run.evaluations else "; there is no evaluation yet")
-        + (". Right: the training loss and its average, by which the plateau is told." if run.facts["steps"] else ".")
+        + (
+            ". Right: the training loss and its average, by which the plateau is told."
+            if run.run_info["steps"]
+            else "."
+        )
     )
     return Chart(name, title, caption, figure)
 
@@ -100,7 +104,7 @@ def _draw_loss(axes, rows, num_classes: int) -> None:
     axes.plot(steps, [row["loss"] for row in rows], color=COLOURS[5], alpha=0.6, label="training loss")
     axes.plot(steps, emas, color=COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
     axes.axhline(math.log(num_classes), color="0.5", linestyle=":", label=f"chance, ln {num_classes}")
-    left = plateau.left_at(steps, emas, num_classes)
+    left = plateau.plateau_exit_step(steps, emas, num_classes)
     if left is not None:
         axes.axvline(left, color=COLOURS[1], linestyle="--", label=f"plateau left by step {left:,}")
     axes.set(xlabel="training step", ylabel="cross entropy (nats)")

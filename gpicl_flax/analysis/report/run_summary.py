@@ -12,29 +12,29 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
     """A table of a meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
     lines = [plateau_sentence(folder)]
     if evaluation is not None:
-        lines.append(accuracies(folder.read_facts(), evaluation))
+        lines.append(accuracies(folder.read_run_info(), evaluation))
     return "\n".join(lines)
 
 
-def accuracies(facts: dict[str, Any], evaluation: dict[str, Any]) -> str:
+def accuracies(run_info: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """A meta-test of what a run.json describes, as a table."""
-    header = ("meta-test accuracy", "example 1", f"example {facts['sequence_length']}")
+    header = ("meta-test accuracy", "example 1", f"example {run_info['sequence_length']}")
     rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
     sequences = evaluation["curves"][0]["num_sequences"]
     return (
         f"{text_table.render(rows)}\n"
         f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
-        f"chance is {1 / facts['num_classes']:.1%})"
+        f"chance is {1 / run_info['num_classes']:.1%})"
     )
 
 
 def plateau_sentence(folder: RunFolder) -> str:
     """When the run left its plateau, by the rules of `records.plateau`, and why it stopped if it stopped early."""
-    facts, rows = folder.read_facts(), json_lines.read(folder.metrics)
-    if not facts["steps"]:
+    run_info, rows = folder.read_run_info(), json_lines.read(folder.metrics)
+    if not run_info["steps"]:
         return "Not meta-trained: a run of 0 steps."
-    num_classes = facts["num_classes"]
-    step = plateau.left_at([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
+    num_classes = run_info["num_classes"]
+    step = plateau.plateau_exit_step([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
     if step is None:
         sentence = f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps"
     else:
@@ -43,10 +43,12 @@ def plateau_sentence(folder: RunFolder) -> str:
     losses = {row["step"]: row["diagnostics"]["unseen_loss"] for row in rows if "diagnostics" in row}
     losses = {step: math.nan if loss is None else loss for step, loss in losses.items()}
     if losses:  # which alone tells what the run has learned if it trains on biased tasks, or on easier ones at first
-        step = plateau.left_by_unseen_tasks_at(list(losses), list(losses.values()), num_classes)
+        step = plateau.unseen_plateau_exit_step(list(losses), list(losses.values()), num_classes)
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
     if rows and "stopped_early" in rows[-1]:
-        sentence += f". Stopped early at step {rows[-1]['step']:,} of {facts['steps']:,} ({rows[-1]['stopped_early']})"
+        sentence += (
+            f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({rows[-1]['stopped_early']})"
+        )
     return sentence + "."
 
 

@@ -6,8 +6,8 @@ from gpicl_flax.analysis.data import groups, runs, study
 
 @pytest.fixture
 def grouped(tmp_path, make_run):
-    def load(*facts):
-        for index, each in enumerate(facts):
+    def load(*run_info):
+        for index, each in enumerate(run_info):
             make_run(tmp_path / str(index), **each)
         return groups.grouped(runs.load(tmp_path))
 
@@ -78,7 +78,7 @@ def test_bindings_of_an_intervention_do_not_divide_settings(grouped):
 
 
 def test_a_run_without_facts_is_in_no_group(grouped, make_run, tmp_path):
-    make_run(tmp_path / "damaged").facts.unlink()
+    make_run(tmp_path / "damaged").run_info.unlink()
     table = grouped(labelled(intervention="paper"))
     assert table["panel"].isna().tolist() == [False, True] and table["intervention"].isna().tolist() == [False, True]
 

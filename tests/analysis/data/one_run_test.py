@@ -65,7 +65,7 @@ def test_rows_with_nan_break_nothing(make_run, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", None])
 def test_a_run_without_facts_has_a_row_of_what_is_known(make_run, tmp_path, text):
     folder = make_run(tmp_path / "run")
-    folder.facts.unlink() if text is None else folder.facts.write_text(text)
+    folder.run_info.unlink() if text is None else folder.run_info.write_text(text)
     row = row_of(folder)
     assert row["gaps"] == "run.json is missing or damaged"
     assert row["last_step"] == 100 and row["evaluated_at"] == 100

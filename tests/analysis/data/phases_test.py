@@ -15,7 +15,7 @@ def table(make_run, make_curve, tmp_path):
     make_run(tmp_path / "plateau", left_at=None, evaluations=evaluation(0.12), num_tasks=64)
     make_run(tmp_path / "untested", left_at=50, evaluations={})
     make_run(tmp_path / "untested_plateau", left_at=None, evaluations={})
-    make_run(tmp_path / "without_facts").facts.unlink()
+    make_run(tmp_path / "without_facts").run_info.unlink()
     return runs.load(tmp_path).set_index("run_id", drop=False)
 
 

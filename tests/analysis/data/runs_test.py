@@ -48,7 +48,7 @@ def test_a_run_that_stopped_early_says_why_and_its_plateau_is_censored_there(mak
         *rows, last = json_lines.read(folder.metrics)
         rows = [row | {"phase": "Plateau", "plateau_left_at": None} for row in rows] + [last | {"stopped_early": name}]
         folder.metrics.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        write_json(folder.facts, folder.read_facts() | {"steps": 500})
+        write_json(folder.run_info, folder.read_run_info() | {"steps": 500})
     make_run(tmp_path / "whole")
     table = runs.load(tmp_path).set_index("run_id")
     assert table["stopped_early"].iloc[:2].to_dict() == {"converged": "converged", "plateau": "plateau"}

@@ -23,7 +23,7 @@ MODELS = {
 def make_sizes(make_run, make_curve, tmp_path):
     """Writes runs of `MODELS` whose accuracy a function of state size, parameters and seed tells."""
 
-    def make(accuracy, seeds=1, models=MODELS, **facts):
+    def make(accuracy, seeds=1, models=MODELS, **run_info):
         for model, sizes in models.items():
             for state, parameters in sizes:
                 for seed in range(seeds):
@@ -42,7 +42,7 @@ def make_sizes(make_run, make_curve, tmp_path):
                         seed=seed,
                         evaluations={50: [make_curve("seen", last=0.99)], 100: curves},
                         diagnostics_period=None,
-                        **facts,
+                        **run_info,
                     )
         return tmp_path
 
@@ -115,7 +115,7 @@ def test_unfinished_and_diverged_runs_do_not_count(make_sizes, make_run, make_cu
     for name, ended in (("begun", None), ("diverged", "DIVERGED")):
         evaluations = {100: [make_curve("seen", last=0.01)]}
         make_run(folder / name, model="LSTM", parameters=7, state_size_paper=8, ended=ended, evaluations=evaluations)
-    make_run(folder / "untold", evaluations={}).facts.unlink()
+    make_run(folder / "untold", evaluations={}).run_info.unlink()
     chart = fig06_state_size.draw(study.load(folder))
     assert chart.numbers["accuracy"].min() > 0.1
     assert "3 of 15 runs are left out" in chart.caption

@@ -190,7 +190,7 @@ def test_runs_are_compared_so_long_after_the_drop_as_the_shortest_intervention_c
     for name, steps in (("paper", 1000), ("longer_paper", 2000), ("matched", 120)):
         make_run(tmp_path / name, steps=steps, labels={"intervention": name.rpartition("_")[2]})
     assert accuracy_cost.steps_after_drop(study.load(tmp_path)) == 30
-    make_run(tmp_path / "matched").facts.unlink()
+    make_run(tmp_path / "matched").run_info.unlink()
     assert accuracy_cost.steps_after_drop(study.load(tmp_path)) == 500
 
 

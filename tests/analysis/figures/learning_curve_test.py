@@ -26,7 +26,7 @@ def folder(tmp_path):
     """A synthetic run whose average loss falls under 2.2 at step 30."""
     folder = RunFolder(tmp_path / "run")
     write_json(
-        folder.facts,
+        folder.run_info,
         {"model": "LSTM", "steps": 40, "num_classes": 10, "sequence_length": T, "base_dataset": {"name": "digits"}},
     )
     log = JsonLines(folder.metrics)
@@ -94,7 +94,7 @@ def test_the_summary_is_a_table_of_first_and_last_position(folder):
 
 
 def test_a_run_of_no_steps_shows_its_meta_test_alone(folder):
-    write_json(folder.facts, folder.read_facts() | {"model": "OnlineSGD", "steps": 0})
+    write_json(folder.run_info, folder.read_run_info() | {"model": "OnlineSGD", "steps": 0})
     folder.metrics.unlink()
     figure = learning_curve.draw(folder, folder.latest_evaluation())
     (accuracy,) = figure.axes

@@ -52,8 +52,8 @@ def load(make_run, tmp_path):
     """Writes runs, each a dict of what `make_run` takes, and reads them as a study."""
 
     def write(*each):
-        for index, facts in enumerate(each):
-            make_run(tmp_path / f"run{index:03}", **facts)
+        for index, run_info in enumerate(each):
+            make_run(tmp_path / f"run{index:03}", **run_info)
         return study.load(tmp_path)
 
     return write
@@ -77,7 +77,7 @@ def drawn(axes, label):
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_what_a_figure_lacks_is_one_line(figure, load, make_run, make_curve, tmp_path):
     """Runs that have begun, that diverged, without facts or with too few, without evaluations."""
-    make_run(tmp_path / "no_facts").facts.unlink()
+    make_run(tmp_path / "no_facts").run_info.unlink()
     evaluations = {step: [make_curve("unseen")] for step in (50, 100)}
     make_run(tmp_path / "few_facts", model=None, num_classes=None, ended=None, evaluations=evaluations)
     of = load(
@@ -162,14 +162,14 @@ def test_panels_are_in_the_order_of_their_numbers(load, make_curve):
     assert [title.split()[-1] for title in titles] == ["1", "4", "16"]
 
 
-def by_tasks(make_curve, *points, **facts):
+def by_tasks(make_curve, *points, **run_info):
     """Runs by (number of tasks, first and last accuracy on seen tasks, last on unseen tasks and on another base dataset)."""
     for num_tasks, first, seen, unseen, other in points:
         curves = [make_curve("seen", first=first, last=seen), make_curve("unseen", last=unseen)]
         yield {
             "num_tasks": num_tasks,
             "evaluations": {100: [*curves, make_curve("unseen", "other", last=other)]},
-        } | facts
+        } | run_info
 
 
 PHASES = [(1, 0.9, 0.95, 0.1, 0.1), (16, 0.2, 0.8, 0.15, 0.1), (2**13, 0.1, 0.7, 0.6, 0.5), (None, 0.1, 0.1, 0.1, 0.1)]
@@ -209,9 +209,9 @@ def test_losses_over_the_training(load, make_curve):
     np.testing.assert_allclose(drawn(whole, "training"), [range(10, 101, 10), [2.25] * 4 + [1.5] * 6])
     assert zoom.get_ylim() == pytest.approx((2.25, 2.40))
 
-    def length(**facts):
+    def length(**run_info):
         biased = first | {"permute_labels_prob": 0.1, "left_at": 30, "unseen_left_at": 20}
-        return fig07_loss_over_steps.draw(load(first | facts, biased)).ours["plateau_steps"]  # a bias ends it early
+        return fig07_loss_over_steps.draw(load(first | run_info, biased)).ours["plateau_steps"]  # a bias ends it early
 
     assert length(unseen_left_at=80) == "80 steps, by the loss on unseen tasks"
     assert length(diagnostics_period=None) == "50 steps, by the training loss"
@@ -247,8 +247,8 @@ def test_phases_by_batch_size(load, make_curve):
     def run(batch, num_tasks, left_at, last, seed=0):
         curves = {100: [make_curve("unseen", last=last)]}
         settings = {"TaskDistribution.task_batch_size": batch, "TaskDistribution.num_tasks": num_tasks}
-        facts = {"task_batch_size": batch, "num_tasks": num_tasks, "left_at": left_at, "settings": settings}
-        return facts | {"evaluations": curves, "seed": seed}
+        run_info = {"task_batch_size": batch, "num_tasks": num_tasks, "left_at": left_at, "settings": settings}
+        return run_info | {"evaluations": curves, "seed": seed}
 
     of = load(
         run(8, 16, 50, 0.1), run(8, 2**16, None, 0.1), run(64, 2**16, 50, 0.6), run(64, 2**16, 50, 0.6, 1), run(64, 2**16, None, 0.1, 2)
@@ -265,8 +265,8 @@ def test_phases_by_batch_size(load, make_curve):
 
 def plateau(batch, num_tasks, left_at, optimizer="adam", **settings):
     settings = {"Run.optimizer": f"@{optimizer}()", "TaskDistribution.task_batch_size": batch} | settings
-    facts = {"task_batch_size": batch, "num_tasks": num_tasks, "left_at": left_at, "settings": settings}
-    return facts | {"diagnostics_period": None, "evaluations": {}}
+    run_info = {"task_batch_size": batch, "num_tasks": num_tasks, "left_at": left_at, "settings": settings}
+    return run_info | {"diagnostics_period": None, "evaluations": {}}
 
 
 def test_plateaus_shorten_with_the_batch_and_are_censored_at_the_budget(load):
@@ -341,8 +341,8 @@ def test_accuracy_by_sequence_length(load, make_curve):
 def test_vsml_by_layers(load):
     def run(layers, num_tasks, share, left_at):
         settings = {"Run.model": "@VSML()", "VSML.num_layers": layers}
-        facts = {"model": "VSML", "settings": settings, "num_tasks": num_tasks, "permute_labels_prob": share}
-        return facts | {"left_at": left_at, "evaluations": {}, "ended": None}
+        run_info = {"model": "VSML", "settings": settings, "num_tasks": num_tasks, "permute_labels_prob": share}
+        return run_info | {"left_at": left_at, "evaluations": {}, "ended": None}
 
     chart = fig21_vsml_layers.draw(
         load(run(1, 1, 1.0, 20), run(2, 1, 1.0, None), run(2, 2**25, 0.0, 60), {"model": "LSTM"})

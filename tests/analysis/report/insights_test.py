@@ -16,29 +16,29 @@ def find(make_run, make_curve, tmp_path):
     unseen tasks of its own and of another base dataset (None: not tested), and further facts."""
 
     def found(insight, *runs, margin=0.05):
-        for index, (num_tasks, first, seen, unseen, other, facts) in enumerate(runs):
+        for index, (num_tasks, first, seen, unseen, other, run_info) in enumerate(runs):
             curves = [
                 make_curve("seen", first=first, last=seen, margin=margin),
                 make_curve("unseen", last=unseen, margin=margin),
             ]
             curves += [make_curve("unseen", "other", last=other, margin=margin)] if other is not None else []
-            facts = {"num_tasks": num_tasks, "evaluations": {100: curves}} | facts
-            make_run(tmp_path / f"run{index}", **facts)
+            run_info = {"num_tasks": num_tasks, "evaluations": {100: curves}} | run_info
+            make_run(tmp_path / f"run{index}", **run_info)
         return insight(study.load(tmp_path))
 
     return found
 
 
-def general(num_tasks, unseen=0.7, other=None, **facts):
-    return (num_tasks, 0.1, 0.8, unseen, other, facts)
+def general(num_tasks, unseen=0.7, other=None, **run_info):
+    return (num_tasks, 0.1, 0.8, unseen, other, run_info)
 
 
-def identified(num_tasks, other=None, **facts):
-    return (num_tasks, 0.1, 0.8, 0.1, other, facts)
+def identified(num_tasks, other=None, **run_info):
+    return (num_tasks, 0.1, 0.8, 0.1, other, run_info)
 
 
-def memorized(num_tasks, other=None, **facts):
-    return (num_tasks, 0.9, 0.95, 0.1, other, facts)
+def memorized(num_tasks, other=None, **run_info):
+    return (num_tasks, 0.9, 0.95, 0.1, other, run_info)
 
 
 def test_black_boxes_that_learn_support_the_first_insight(find):
@@ -126,14 +126,14 @@ def test_a_setting_of_its_own_has_its_own_order(find):
     assert find(insights.transitions, *runs).verdict == SUPPORTED
 
 
-def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **facts):
+def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **run_info):
     """Runs of four state sizes and four parameter counts for each model, by an accuracy that a function of both tells."""
     for model in models:
         for number, (state, parameters) in enumerate(itertools.product((16, 64, 256, 1024), (1e3, 4e3, 16e3, 64e3))):
             last = accuracy(math.log2(state), math.log2(parameters)) + 0.002 * (number % 3)
             curves = [make_curve("seen"), make_curve("unseen", last=last), make_curve("unseen", "other")]
             sizes = {"state_size_paper": state, "state_size_exact": 2 * state, "parameters": int(parameters)}
-            yield {"model": model, "evaluations": {100: curves}, "diagnostics_period": None} | sizes | facts
+            yield {"model": model, "evaluations": {100: curves}, "diagnostics_period": None} | sizes | run_info
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **facts):
     ids=["state", "parameters", "neither", "one architecture", "not ended"],
 )
 def test_the_fourth_insight_is_what_predicts_accuracy(
-    accuracy, facts, verdict, because, make_run, make_curve, tmp_path
+    accuracy, run_info, verdict, because, make_run, make_curve, tmp_path
 ):
-    for index, run in enumerate(sizes(make_curve, accuracy, **facts)):
+    for index, run in enumerate(sizes(make_curve, accuracy, **run_info)):
         make_run(tmp_path / f"run{index}", **run)
     finding = insights.large_state(study.load(tmp_path))
     assert (finding.number, finding.verdict) == (4, verdict) and because in finding.because

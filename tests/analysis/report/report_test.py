@@ -99,8 +99,8 @@ def test_figures_of_the_paper_are_beside_its_values(make_run, make_curve, tmp_pa
             make_curve("unseen", "mnist", last=unseen),
             make_curve("unseen", "kmnist"),
         ]
-        facts = {"num_tasks": num_tasks, "base_dataset": {"name": "mnist"}, "evaluations": {50: curves, 100: curves}}
-        make_run(tmp_path / str(num_tasks), diagnostics_period=None, **facts)
+        run_info = {"num_tasks": num_tasks, "base_dataset": {"name": "mnist"}, "evaluations": {50: curves, 100: curves}}
+        make_run(tmp_path / str(num_tasks), diagnostics_period=None, **run_info)
     assert main(["report", str(tmp_path)]) == 0
     out = tmp_path / "report"
     page = (out / "index.html").read_text()
@@ -138,7 +138,7 @@ def test_what_is_missing_is_said(make_run, tmp_path):
         assert words in page
     assert main(["report", str(tmp_path)]) == 0
     assert (tmp_path / "report" / "index.html").read_text() == page  # a report is no run
-    folder.facts.unlink()
+    folder.run_info.unlink()
     assert main(["report", str(folder.path)]) == 0
     page = (folder.path / "report" / "index.html").read_text()
     assert "run.json does not say what the run is" in page and "a has no diagnostics" in page

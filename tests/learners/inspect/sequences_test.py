@@ -49,8 +49,8 @@ def untrained(small_bindings):
         variables = jax.jit(run.model.init)(rngs, np.zeros((1, 6, 16), np.float32), np.zeros((1, 6), np.int32))
         dataset = run.tasks.load()
         projection = run.tasks.projection_spec(dataset.stored_shape).as_run_info()
-        facts = {"gpicl_flax": "0.0.1", "projection": projection, "steps": 0}
-        made = learner.Learner(config.text, facts, nn.unbox(variables).get("params", {}), run)
+        run_info = {"gpicl_flax": "0.0.1", "projection": projection, "steps": 0}
+        made = learner.Learner(config.text, run_info, nn.unbox(variables).get("params", {}), run)
         return made, sequences.unseen(made, dataset, COUNT)
 
     return make
@@ -63,7 +63,7 @@ def test_predictions_along_the_sequences_are_those_of_the_meta_test(shipped, dra
     np.testing.assert_allclose(table["accuracy"], curve["accuracy"])
     losses = -np.log(np.take_along_axis(probabilities(shipped, drawn), drawn.labels[..., None], axis=-1)[..., 0])
     np.testing.assert_allclose(losses.mean(axis=0), curve["loss"], rtol=1e-4)
-    assert (evaluation["step"], curve["num_sequences"]) == (shipped.facts["steps"], COUNT)
+    assert (evaluation["step"], curve["num_sequences"]) == (shipped.run_info["steps"], COUNT)
     (axes,) = learning_curve.chart_of_evaluation(evaluation, model="Transformer", num_classes=10).figure.axes
     assert any(np.array_equal(line.get_ydata(), curve["accuracy"]) for line in axes.get_lines())
 

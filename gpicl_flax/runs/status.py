@@ -1,0 +1,127 @@
+"""How far a run is, from its folder alone."""
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gpicl_flax.errors import UsageError
+from gpicl_flax.records import json_lines, lease, phase
+from gpicl_flax.records.run_folder import RunFolder
+
+STATES = ("done", "running", "waiting", "preempted", "diverged", "failed")
+ENDED = ("done", "diverged")
+
+_RECENT_ROWS = 20  # that the speed is measured over
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """One run.
+
+    Attributes:
+      run_id: of the run, the name of its folder.
+      state: one of STATES. preempted: to be gone on with, also where its process was killed; waiting: nobody has begun.
+      step: the last that is in its log; None: none is.
+      steps: of the whole run; None: it has not begun.
+      loss: its moving average, in nats.
+      accuracy: at the last position.
+      seconds_left: until its last step, at the speed of the last steps; None: it does not run, or there is no telling.
+      who: which process trains it; for one that failed, why it did.
+      plateau: whether its average loss is at the height of its plateau.
+      plateau_left_at: the step at which it was first under it; None: it was not.
+      phase: as far as it is known (see `records.phase`): of a point that ended, by its last meta-test.
+      stopped_early: why it ended before its last step, 'plateau' or 'converged'.
+    """
+
+    run_id: str
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    seconds_left: float | None = None
+    who: str = ""
+    plateau: bool | None = None
+    plateau_left_at: int | None = None
+    phase: str | None = None
+    stopped_early: str | None = None
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @property
+    def plateau_in_words(self) -> str:
+        """How it stands by its plateau; empty: it has no log yet."""
+        if self.plateau_left_at is None:
+            return {None: "", True: "on it", False: "left"}[self.plateau]
+        return f"left at {self.plateau_left_at:,}" + ", back" * bool(self.plateau)
+
+
+def read(run_id: str, folder: RunFolder) -> Status:
+    """The status of the run in a folder, which need not exist."""
+    record, ended = lease.newest(folder), folder.ended  # in this order: one that ends now is released after its marker
+    state, who = _state(record, ended)
+    run_info: dict[str, Any] = {}
+    with contextlib.suppress(UsageError):  # not there yet
+        run_info = folder.read_run_info()
+    steps = run_info.get("steps")
+    rows = json_lines.read_last(folder.metrics, 1)
+    if not rows:
+        return Status(run_id, state, steps=steps, who=who)
+    row = rows[-1]
+    left, stopped_early = None, row.get("stopped_early")
+    if state == "running" and steps is not None and not stopped_early:
+        speed = _steps_a_second(folder, record.since)
+        left = (steps - row["step"]) / speed if speed else None
+    return Status(
+        run_id,
+        state,
+        row["step"],
+        steps,
+        row["loss_ema"],
+        row["accuracy_last"],
+        left,
+        who,
+        row["plateau"],
+        row.get("plateau_left_at"),
+        _phase(row, run_info, folder, ended),
+        stopped_early,
+    )
+
+
+def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], folder: RunFolder, ended: str | None) -> str | None:
+    """What the last row says, or the newest meta-test where that tells more."""
+    exit_step, evaluation = row.get("plateau_left_at"), None
+    if exit_step is not None and (ended or row["phase"] is None):
+        with contextlib.suppress(UsageError):  # damaged
+            evaluation = folder.latest_evaluation()
+    if evaluation is None or evaluation["step"] < exit_step or "num_tasks" not in run_info:
+        return row.get("phase")
+    own = ("unseen", run_info["base_dataset"]["name"])
+    curves = [curve["accuracy"] for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
+    gain = curves[0][-1] - curves[0][0] if curves else None
+    return phase.classify(True, gain, run_info["num_tasks"] or math.inf)
+
+
+def _state(record: lease.LeaseRecord | None, ended: str | None) -> tuple[str, str]:
+    """The state, and who has it or why it failed."""
+    if ended:
+        return ended.lower(), ""
+    if record is None or record.state == lease.RELEASED and not record.why:
+        return "waiting", ""
+    if record.holds:
+        return "running", str(record)
+    if record.why.startswith(lease.FAILED):
+        return "failed", f"host {record.host}: {record.why.removeprefix(lease.FAILED).removeprefix(': ')}"
+    return "preempted", ""
+
+
+def _steps_a_second(folder: RunFolder, since: float) -> float | None:
+    rows = [row for row in json_lines.read_last(folder.timing, _RECENT_ROWS) if row["time"] >= since]
+    if len(rows) < 2 or rows[-1]["time"] <= rows[0]["time"]:
+        return None
+    return (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["time"] - rows[0]["time"])
