@@ -127,8 +127,8 @@ def test_a_write_that_is_interrupted_or_fails_leaves_nothing(tmp_path, raw, monk
 _WRITE = """
     import resource, signal, sys, numpy as np
     from gpicl_flax.errors import UsageError
-    from gpicl_flax.tasks import tfds_store
-    from gpicl_flax.tasks.raw import RawDataset, RawSplit
+    from gpicl_flax.tasks.datasets import tfds_store
+    from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
     size = int(sys.argv[2])
     if size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit fails, as on a full disk

@@ -24,7 +24,7 @@ TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6
 FORM = TASKS.projection_spec((9,))
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),
-    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, projection="recurrent"),
+    "delta_net": DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, form="recurrent"),
     "lstm": LSTM(hidden_size=16),
 }
 
