@@ -74,10 +74,10 @@ class Learner:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
         return ProjectionSpec.from_run_info(self.run_info["projection"])
 
-    def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
-        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `collect_query_key`."""
+    def forward(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
+        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and the queries and keys of its layers."""
         with self.run.precision():
-            logits, shown = _read_sequences(self.run.model, self.params, inputs, labels, np.uint32(seed))
+            logits, shown = _forward(self.run.model, self.params, inputs, labels, np.uint32(seed))
         return np.asarray(logits), collect_query_key(shown)
 
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
@@ -101,7 +101,7 @@ class Learner:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _read_sequences(model, params, inputs, labels, seed):
+def _forward(model, params, inputs, labels, seed):
     rngs = {"learner": keys.learner_key(seed)}
     logits, kept = model.apply({"params": params}, inputs, labels, rngs=rngs, mutable=[QUERY_KEYS])
     return logits, kept.get(QUERY_KEYS, {})
@@ -141,7 +141,7 @@ def _load(folder: RunFolder) -> Learner:
     _check_version(folder, run_info)
     config = folder.config.read_text()
     run = _resolve(config)
-    params = _read(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
+    params = _read_parameters(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
     return Learner(config, run_info, jax.device_put(params), run)
 
 
@@ -175,7 +175,7 @@ def _restore(folder: RunFolder, run: Run) -> Any:
     return jax.device_get(state.params)
 
 
-def _read(file: epath.Path, run: Run) -> Any:
+def _read_parameters(file: epath.Path, run: Run) -> Any:
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             flat = {name: x.astype(np.float32) for name, x in arrays.items()}

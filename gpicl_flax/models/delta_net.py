@@ -11,6 +11,7 @@ from flax.typing import Initializer
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import delta_rule, initializers, layers
 from gpicl_flax.models.matching import query_key
+from gpicl_flax.models.passes import Pass, Prefill, Queries, Step
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 FORMS = ("chunked", "recurrent")
@@ -63,7 +64,7 @@ class DeltaNet(StatefulModel):
         return StateSize(paper=size, exact=size)
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         embedding_init = None
         if self.matching_heads:
             # Labels as large as E x: the read of a matched head is normalised, and with the usual small rows its part
@@ -84,7 +85,7 @@ class DeltaNet(StatefulModel):
                 matched_heads=self.matching_heads if layer < self.matching_layers else 0,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(x, length, None if state is None else state[layer])
+            )(x, over, layer)
             memories.append(memory)
         return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes), memories
 
@@ -92,8 +93,8 @@ class DeltaNet(StatefulModel):
 class Block(nn.Module):
     """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step.
 
-    Also returns what its heads remember [B, heads, key size, key size], after `length` positions if that is set. Given such
-    a memory, every position reads and writes a copy of it.
+    Also returns what its heads remember after the positions that count, [B, heads, key size, key size]. A state has the
+    memories of all layers; of independent queries, each reads and writes a copy of its layer's.
 
     The first `matched_heads` heads start matched.
     """
@@ -108,7 +109,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, length=None, memory: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, over: Pass, layer: int) -> tuple[jax.Array, jax.Array]:
         init = self.kernel_init
         y = layers.layer_norm("delta_norm", dtype=self.dtype)(x)
 
@@ -125,12 +126,15 @@ class Block(nn.Module):
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
         query, key = _normalized(query), _normalized(key)
         sow_query_key(self, "memory", query, key)
-        if length is not None and memory is None:
-            counts = (jnp.arange(x.shape[1]) < length)[:, None]
+        if isinstance(over, Prefill):
+            counts = (jnp.arange(x.shape[1]) < over.length)[:, None]
             strength, log_decay = strength * counts, log_decay * counts  # the others write and forget nothing
         arguments = query, key, value, log_decay, strength
-        if memory is not None:
+        if isinstance(over, Queries):
+            memory = over.state[layer]
             read = delta_rule.each(*arguments, memory)
+        elif isinstance(over, Step):
+            read, memory = delta_rule.recurrent(*arguments, over.state[layer])
         elif self.chunk_size is None:
             read, memory = delta_rule.recurrent(*arguments)
         else:

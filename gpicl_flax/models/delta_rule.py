@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 
-def recurrent(query, key, value, log_decay, strength) -> tuple[jax.Array, jax.Array]:
-    """Step by step: T products of matrix and vector; also returns S_T [B, H, K, V]."""
+def recurrent(query, key, value, log_decay, strength, state=None) -> tuple[jax.Array, jax.Array]:
+    """Step by step: T products of matrix and vector, from S_0 = state or zero; also returns S_T [B, H, K, V]."""
     batch, _, heads, key_size = key.shape
-    state = jnp.zeros((batch, heads, key_size, value.shape[-1]), value.dtype)
+    if state is None:
+        state = jnp.zeros((batch, heads, key_size, value.shape[-1]), value.dtype)
     positions = jax.tree.map(lambda x: x.swapaxes(0, 1), (query, key, value, log_decay, strength))
     state, output = jax.lax.scan(_step, state, positions)
     return output.swapaxes(0, 1), state

@@ -1,12 +1,14 @@
 """The paper's LSTM (Table 2, Fig 6): a two-layer MLP on the tokens, an LSTM cell, a linear read-out."""
 
 import gin
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import initializers, layers
-from gpicl_flax.models.recurrence import lstm_cell, read_cell
+from gpicl_flax.models.passes import Pass
+from gpicl_flax.models.recurrence import lstm_cell, run_cell
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 
@@ -30,7 +32,7 @@ class LSTM(StatefulModel):
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         x = layers.input_mlp(jnp.concatenate(parts, -1), self.mlp_size or self.hidden_size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(x.shape[-1] + self.hidden_size)
         gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
@@ -41,5 +43,5 @@ class LSTM(StatefulModel):
         )
         cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)
         kernel = kernel.astype(gates.dtype)
-        hidden, state = read_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, length, state)
+        hidden, state = run_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, over)
         return layers.logits(hidden, self.num_classes), state

@@ -8,7 +8,8 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import outer_product
-from gpicl_flax.models.recurrence import read_cell, sigmoid
+from gpicl_flax.models.passes import Pass
+from gpicl_flax.models.recurrence import run_cell, sigmoid
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 
@@ -45,7 +46,7 @@ class OuterProductLSTM(StatefulModel):
         return StateSize(paper=cells, exact=cells + self.num_heads * self.size)
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         size, heads = self.size, self.num_heads
         inits = self._inits(parts[0].shape[-1])
         x = layers.input_mlp(
@@ -71,7 +72,7 @@ class OuterProductLSTM(StatefulModel):
         cell = jnp.zeros((len(gates), heads, size, size), gates.dtype)
         # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
         key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(gates), 1, 1, 1))
-        hidden, state = read_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, length, state)
+        hidden, state = run_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, over)
         return layers.logits(hidden, self.num_classes, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product.Inits:

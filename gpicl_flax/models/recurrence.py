@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gpicl_flax.models.passes import Pass, Prefill, Queries, Step, Whole
+
 
 def sigmoid(x: jax.Array) -> jax.Array:
     """The logistic function, as the hyperbolic tangent: on CPU, where gates cost as much as products, twice as fast."""
@@ -20,26 +22,25 @@ def lstm_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
     return sigmoid(output) * jnp.tanh(cell), cell
 
 
-def read(
-    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, xs: Any, length: int | jax.Array | None, after: Any = None
-) -> tuple[Any, Any]:
-    """A recurrent step, (state, x) -> (state, y), over positions, as `StatefulModel.read` describes them.
+def run(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, xs: Any, over: Pass) -> tuple[Any, Any]:
+    """Applies a recurrent step, (state, x) -> (state, y), to positions in one of the ways of `models.passes`.
 
     Args:
-      state: before the first position.
+      state: before the first position; unused where the pass has a state of its own.
       xs: a pytree of arrays [T, ...].
-      length: positions that change the state; None: all.
-      after: if set, the state that each position comes after, alone.
 
     Returns:
-      y [T, ...], and the state.
+      y [T, ...], and the state after the last position that counts.
     """
-    if after is not None:
-        return jax.vmap(lambda x: step(after, x)[1])(xs), after
-    if length is not None:
-        state, ys = jax.lax.scan(_only_before(length, step), (state, 0), xs)
-        return ys, state[0]
-    state, ys = jax.lax.scan(step, state, xs)
+    match over:
+        case Whole():
+            state, ys = jax.lax.scan(step, state, xs)
+        case Prefill(length):
+            (state, _), ys = jax.lax.scan(_only_before(length, step), (state, 0), xs)
+        case Queries(state):
+            ys = jax.vmap(lambda x: step(state, x)[1])(xs)
+        case Step(state):
+            state, ys = jax.lax.scan(step, state, xs)
     return ys, state
 
 
@@ -78,15 +79,15 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
     return _scan(cell, weights, kernel, gates, state)
 
 
-def read_cell(
-    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, length=None, after: Any = None
+def run_cell(
+    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, over: Pass
 ) -> tuple[jax.Array, Any]:
-    """`recur` of gates [B, T, G], or what `read` does instead -> h [B, T, H], and the hidden and other state."""
+    """`recur` for a whole sequence, else `run`: gates [B, T, G] -> h [B, T, H], and the hidden and other state."""
     gates = gates.swapaxes(0, 1)  # here, since the layer before merges the first two axes, of which a mesh divides B
-    if length is None:
+    if isinstance(over, Whole):
         return recur(cell, weights, kernel, gates, state).swapaxes(0, 1), None
-    hidden, after = read(_step(cell, weights, kernel), (_first_hidden(kernel, gates), state), gates, length, after)
-    return hidden.swapaxes(0, 1), after
+    hidden, state = run(_step(cell, weights, kernel), (_first_hidden(kernel, gates), state), gates, over)
+    return hidden.swapaxes(0, 1), state
 
 
 def _first_hidden(kernel, gates):

@@ -11,6 +11,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.models import passes
+from gpicl_flax.models.passes import Pass
 
 TOKEN_LAYOUTS = ("shifted", "aligned")
 DTYPES = ("float32", "bfloat16")
@@ -150,36 +152,75 @@ class InContextModel(SequenceModel):
 
 
 class StatefulModel(InContextModel):
-    """An in-context model that answers from its state, without reading the context again."""
+    """An in-context model that answers from its state, without reading the context again.
 
-    def read(
-        self, parts: list[jax.Array], length: int | jax.Array | None = None, state: Any = None
-    ) -> tuple[jax.Array, Any]:
-        """The logits [B, T, C] for tokens that hold `parts` (see `token_parts`), and the state.
+    A model of one's own implements `run`; the other methods are made of it. `parts` are arrays [B, T, features], what tokens
+    hold (see `token_parts`).
+    """
 
-        Args:
-          length: if set, the state is that after so many tokens, else nobody needs it.
-          state: if set, the tokens are no sequence: each comes alone after the `length` ones that led to this state.
+    def run(self, parts: list[jax.Array], over: Pass) -> tuple[jax.Array, Any]:
+        """Goes over tokens in one of the ways of `models.passes`.
+
+        Returns:
+          The logits [B, T, C], and the state after the tokens, a pytree of arrays [B, ...]. It is used after `Prefill` and
+          `Step` only.
         """
         raise NotImplementedError
 
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
-        return self.read(self.token_parts(inputs, labels))[0]
+        return self.run(self.token_parts(inputs, labels), passes.Whole())[0]
+
+    def prefill(self, parts: list[jax.Array], length: int | jax.Array) -> tuple[jax.Array, Any]:
+        """Reads a context.
+
+        Args:
+          parts: of T tokens.
+          length: tokens that count, at most T; later ones change nothing in the state.
+
+        Returns:
+          The logits [B, T, C], of which the first `length` count, and the state after `length` tokens.
+        """
+        return self.run(parts, passes.Prefill(length))
+
+    def answer_from(self, state: Any, parts: list[jax.Array], length: int | jax.Array) -> jax.Array:
+        """Answers T independent queries, each as the next token after `state`.
+
+        Args:
+          state: what `prefill` or `decode` returned.
+          length: tokens that led to it.
+
+        Returns:
+          The logits [B, T, C].
+        """
+        return self.run(parts, passes.Queries(state, length))[0]
+
+    def decode(self, parts: list[jax.Array], length: int | jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        """Reads one more token, T = 1; as many calls as there are tokens are equal to one `prefill` of all.
+
+        Args:
+          length: tokens that led to `state`. A state that grows with the sequence has room for as many tokens as the
+            `prefill` that began it was given, those beyond its length included.
+          state: what `prefill` or `decode` returned.
+
+        Returns:
+          The logits [B, 1, C], and the state after length + 1 tokens.
+        """
+        return self.run(parts, passes.Step(state, length))
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Context:
         self._check_room(inputs)
         length = inputs.shape[1] if length is None else length
-        _, state = self.read(self.token_parts(inputs, labels), length)
+        _, state = self.prefill(self.token_parts(inputs, labels), length)
         return Context(state, [_later(x)[:, length] for x in self._shown_later(inputs, labels)], length)
 
     def answer(self, context: Context, queries: jax.Array) -> jax.Array:
         last = [jnp.broadcast_to(x[:, None], (*queries.shape[:2], x.shape[-1])) for x in context.last]
-        return self.read([queries.astype(self.dtype), *last], context.length, context.state)[0]
+        return self.answer_from(context.state, [queries.astype(self.dtype), *last], context.length)
 
 
 def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
-    """Shows to diagnostics what a layer compares; costs nothing where the collection COMPARISONS is not asked for.
+    """Shows to diagnostics what a layer compares; costs nothing where the collection QUERY_KEYS is not asked for.
 
     Args:
       kind: 'attention', if the softmax of query . key / sqrt(key size) over the past weighs it, or 'memory'.

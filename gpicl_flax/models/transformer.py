@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import check_positive_integers, check_types
+from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import query_key
+from gpicl_flax.models.passes import Pass, Queries, Step
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 _OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
@@ -60,7 +61,7 @@ class Transformer(StatefulModel):
         return StateSize(paper=paper, exact=2 * self.num_heads * paper)
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         # At most max_length tokens; the state is the keys and values of every block.
         scaled = initializers.scaled_by_depth(self.num_layers)
         embedding_init = initializers.fan_in_truncated_normal()
@@ -78,10 +79,11 @@ class Transformer(StatefulModel):
             nn.with_logical_partitioning(nn.initializers.truncated_normal(0.1), ("position", "embed")),
             (self.max_length, self.model_size),
         )
-        x = x + (positions[: x.shape[1]] if state is None else positions[length]).astype(x.dtype)
+        own = positions[over.length] if isinstance(over, Queries | Step) else positions[: x.shape[1]]
+        x = x + own.astype(x.dtype)
         keys_and_values = []
         for layer in range(self.num_layers):
-            x, own = Block(
+            x, cache = Block(
                 num_heads=self.num_heads,
                 key_size=self.key_size,
                 mlp_ratio=self.mlp_ratio,
@@ -90,8 +92,8 @@ class Transformer(StatefulModel):
                 key_init=key_init if layer < self.matching_layers else scaled,
                 dtype=self.dtype,
                 name=f"block_{layer}",
-            )(x, None if state is None else (*state[layer], length))
-            keys_and_values.append(own)
+            )(x, over, layer)
+            keys_and_values.append(cache)
         logits = layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes)
         return logits, keys_and_values
 
@@ -99,7 +101,8 @@ class Transformer(StatefulModel):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; also returns its keys and values.
 
-    Given the keys and values of a context and its length, every position attends to that and to itself.
+    After a state, which has the keys and values of all layers, every position attends to those of its own layer and to
+    itself.
     """
 
     num_heads: int
@@ -111,7 +114,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: tuple | None = None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def __call__(self, x: jax.Array, over: Pass, layer: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         heads = (self.num_heads, self.key_size)
         y = layers.layer_norm("attention_norm", dtype=self.dtype)(x)
         query, key, value = (
@@ -119,10 +122,17 @@ class Block(nn.Module):
             for name, init in (("query", self.query_init), ("key", self.key_init), ("value", self.kernel_init))
         )
         sow_query_key(self, "attention", query, key)
-        if context is None:
-            y = causal_attention(query, key, value)
+        if isinstance(over, Queries | Step):
+            cache = over.state[layer]
+            if isinstance(over, Step) and isinstance(over.length, int) and over.length >= cache[0].shape[1]:
+                raise UsageError(f"the state has room for {cache[0].shape[1]} tokens and holds {over.length}")
+            y = attention_to_context(query, key, value, *cache, over.length)
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(kept, new, over.length, 1) if isinstance(over, Step) else kept
+                for kept, new in zip(cache, (key, value), strict=True)
+            )
         else:
-            y = attention_to_context(query, key, value, *context)
+            y = causal_attention(query, key, value)
         x = x + layers.linear(
             x.shape[-1],
             ("heads", "kv", "embed"),

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_positive_integers
 from gpicl_flax.models import recurrence, vsml_layer
+from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 
@@ -57,7 +58,7 @@ class VSML(StatefulModel):
         )
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         *examples, previous_labels = parts
         batch, _, num_features = examples[0].shape
         # [T, B, X or C, features of a row or column]
@@ -88,7 +89,7 @@ class VSML(StatefulModel):
                 forward = state.forward
             return new_states, forward[..., 0]
 
-        logits, state = recurrence.read(step, states, (row_inputs, column_inputs), length, state)
+        logits, state = recurrence.run(step, states, (row_inputs, column_inputs), over)
         return logits.swapaxes(0, 1).astype(jnp.float32), state
 
     def _padded(self, x: jax.Array) -> jax.Array:

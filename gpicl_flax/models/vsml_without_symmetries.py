@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import layers, recurrence, vsml_layer
+from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 _ROW_INPUTS, _COLUMN_INPUTS = 16, 4  # as in the authors' code
@@ -40,7 +41,7 @@ class VSMLWithoutSymmetries(StatefulModel):
         )
 
     @nn.compact
-    def read(self, parts, length=None, state=None):
+    def run(self, parts: list[jax.Array], over: Pass):
         k = self.grid_size
         *examples, previous_labels = parts
 
@@ -59,6 +60,6 @@ class VSMLWithoutSymmetries(StatefulModel):
             return state, state.forward
 
         start = vsml_layer.initial_state(weights, len(previous_labels), k, k)
-        messages, state = recurrence.read(step, start, (row_inputs, column_inputs), length, state)
+        messages, state = recurrence.run(step, start, (row_inputs, column_inputs), over)
         messages = messages.swapaxes(0, 1)  # [B, T, k, M]
         return layers.logits(messages.reshape(*messages.shape[:2], -1), self.num_classes), state

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from gpicl_flax.errors import UsageError, check_types
 from gpicl_flax.models import layers, recurrence
+from gpicl_flax.models.passes import Prefill, Whole
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
 Params = Any
@@ -72,7 +73,8 @@ def learn_online(
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), logits
 
-    logits, (params, _) = recurrence.read(step, (params, optimizer.init(params)), (inputs, labels), length)
+    over = Whole() if length is None else Prefill(length)
+    logits, (params, _) = recurrence.run(step, (params, optimizer.init(params)), (inputs, labels), over)
     return logits, params
 
 

@@ -159,8 +159,8 @@ def test_a_recurrent_state_is_what_the_logits_are_read_from(untrained):
     path = states(lstm, drawn)
     assert path.shape == (COUNT, 7, 2 * 4) and (path[:, 0] == 0).all()
     read_out = jax.device_get(lstm.params["logits"])
-    logits, collect_query_key = lstm.read(drawn.inputs, drawn.labels)
-    assert collect_query_key == {}
+    logits, pairs = lstm.forward(drawn.inputs, drawn.labels)
+    assert pairs == {}
     np.testing.assert_allclose(path[:, 1:, :4] @ read_out["kernel"] + read_out["bias"], logits, atol=1e-5)
 
 
