@@ -25,7 +25,7 @@ RANDOM = np.random.RandomState(0)  # goes on from fit to fit: other members for 
 CLASSIFIERS = {
     "KNeighbors, k=1": KNeighborsClassifier(1),
     "SVC, C=10": SVC(C=10, gamma="scale"),
-    "InContextClassifier, 1 member": InContextClassifier(n_members=1, shared_scale=True, random_state=RANDOM),
+    "InContextClassifier, 1 member": InContextClassifier(n_estimators=1, shared_scale=True, random_state=RANDOM),
     "16 members": InContextClassifier(shared_scale=True, random_state=RANDOM),
 }
 

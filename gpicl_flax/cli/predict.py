@@ -55,7 +55,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     context, labels = tabular_io.read_labelled(arguments.context, arguments.label)
     queries = tabular_io.read_queries(arguments.queries, arguments.label, like=context)
     settings = {"shared_scale": arguments.shared_scale, "random_state": arguments.seed}
-    settings |= {} if arguments.members is None else {"n_members": arguments.members}
+    settings |= {} if arguments.members is None else {"n_estimators": arguments.members}
     classifier = InContextClassifier(arguments.checkpoint, **settings)
     try:
         classifier.fit(context, labels)

@@ -2,6 +2,7 @@
 
 import numbers
 import os
+import warnings
 
 import numpy as np
 import scipy.special
@@ -13,37 +14,60 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gpicl_flax.errors import GpiclError
 from gpicl_flax.learners import ensemble, learner
 
+_DEPRECATED = "deprecated"  # the value of a former parameter that was not given
+_FORMER_NAMES = {"model_path": "checkpoint", "n_estimators": "n_members"}
+
 
 class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
-    Features are standardised, and projected at random to the inputs of the model, as the tasks were that it was
-    trained on (Section 3.1 of the paper). The prediction is the mean of those of several members, which differ in projection, in
-    the labels that stand for the classes, and in the order of the examples. Where there are more examples than the model
-    was trained to read, each member reads as many as it can, stratified by class; together they read all of them if
-    n_members times the model's length allows it, each equally often up to one.
+    The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks that
+    it was trained on (Section 3.1 of the paper). The prediction is the mean over several members, which differ in their
+    projection, in the labels that stand for the classes, and in the order of the examples. Where there are more examples
+    than the model was trained to read, each member reads as many as it can, stratified by class. Together they read all of
+    them if n_estimators times the model's length allows it, each equally often up to one.
 
     Args:
-      checkpoint: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
+      model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
         Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
-      n_members: members to average over.
+      n_estimators: members to average over.
       shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image; otherwise
-        each by its own.
-      batch_size: queries answered at once; fewer are filled up, so that one program fits all.
-      random_state: of projections, labels and order.
+        each feature has its own.
+      batch_size: queries answered at once; a smaller batch is filled up, so that one program fits all.
+      random_state: seed of projections, labels and order.
+      checkpoint: the former name of model_path; removed in version 0.3.
+      n_members: the former name of n_estimators; removed in version 0.3.
 
     Attributes:
       classes_: names of the classes.
       n_features_in_, feature_names_in_: as everywhere in scikit-learn.
-      learner_: the meta-trained model, a `learner.Learner`.
+      model_: the meta-trained model, a `learner.Learner`.
     """
 
-    def __init__(self, checkpoint=None, *, n_members=16, shared_scale=False, batch_size=64, random_state=None):
-        self.checkpoint = checkpoint
-        self.n_members = n_members
+    def __init__(
+        self,
+        model_path=None,
+        *,
+        n_estimators=16,
+        shared_scale=False,
+        batch_size=64,
+        random_state=None,
+        checkpoint=_DEPRECATED,
+        n_members=_DEPRECATED,
+    ):
+        self.model_path = model_path
+        self.n_estimators = n_estimators
         self.shared_scale = shared_scale
         self.batch_size = batch_size
         self.random_state = random_state
+        self.checkpoint = checkpoint
+        self.n_members = n_members
+
+    @property
+    def learner_(self):
+        """The former name of `model_`; removed in version 0.3."""
+        _warn_of_former_name("learner_", "model_")
+        return self.model_
 
     def fit(self, X, y):
         """Takes X [n, features] and y [n], of any names, for the context.
@@ -80,21 +104,29 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _start(self, X, y):
-        for name in ("n_members", "batch_size"):
-            value = getattr(self, name)
+        model_path, self._num_members = self._given("model_path"), self._given("n_estimators")
+        for name, value in (("n_estimators", self._num_members), ("batch_size", self.batch_size)):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         if not isinstance(self.shared_scale, (bool, np.bool_)):
             raise ValueError(f"shared_scale must be True or False, not {self.shared_scale!r}")
-        if not isinstance(self.checkpoint, (str, os.PathLike, type(None))):
-            raise ValueError(f"checkpoint must be a path or None, not {self.checkpoint!r}")
+        if not isinstance(model_path, (str, os.PathLike, type(None))):
+            raise ValueError(f"model_path must be a path or None, not {model_path!r}")
         X, y = self._validate(X, y, reset=True)
         self._seed = check_random_state(self.random_state).randint(2**31)
         try:
-            self.learner_ = learner.load(self.checkpoint)
+            self.model_ = learner.load(model_path)
         except GpiclError as error:
             raise ValueError(str(error)) from error
         return X, y
+
+    def _given(self, name):
+        """Returns the value of a parameter, which may have been given under its former name."""
+        former = _FORMER_NAMES[name]
+        if isinstance(value := getattr(self, former), str) and value == _DEPRECATED:
+            return getattr(self, name)
+        _warn_of_former_name(former, name)
+        return value
 
     def _validate(self, X, y, *, reset):
         X, y = validate_data(self, X, y, dtype=np.float64, reset=reset)
@@ -103,7 +135,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
 
     def _read(self, X, y, classes):
         """Encodes the context of all members."""
-        model, tasks = self.learner_, self.learner_.run.tasks
+        model, tasks = self.model_, self.model_.run.tasks
         names, labels = np.unique(y, return_inverse=True)
         if classes is not None:
             names = np.unique(classes)
@@ -121,9 +153,11 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self._announced, self._X, self._y = names, classes, X, y
         self._mean, self._scale = ensemble.standardize(X, shared=self.shared_scale)
         rng = np.random.default_rng(self._seed)
-        self._projections = ensemble.projections(rng, self.n_members, X.shape[1], tasks.num_features) * model.input_rms
-        self._labels = ensemble.label_permutations(rng, self.n_members, tasks.num_classes)[:, : len(names)]
-        rows = ensemble.contexts(rng, labels, self.n_members, min(len(X), model.max_context))
+        self._projections = (
+            ensemble.projections(rng, self._num_members, X.shape[1], tasks.num_features) * model.input_rms
+        )
+        self._labels = ensemble.label_permutations(rng, self._num_members, tasks.num_classes)[:, : len(names)]
+        rows = ensemble.contexts(rng, labels, self._num_members, min(len(X), model.max_context))
         inputs = self._inputs(X)[rows] @ self._projections
         labels = np.take_along_axis(self._labels, labels[rows], axis=1)
         room = ((0, 0), (0, model.max_context - rows.shape[1]))
@@ -138,6 +172,10 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
     def _answer(self, X):
         """Standardised X [n, features], at most a batch, -> probabilities [n, classes]."""
         queries = np.pad(X, ((0, self.batch_size - len(X)), (0, 0))) @ self._projections
-        logits = self.learner_.answer(self._context, queries)[:, : len(X)].astype(np.float64)
+        logits = self.model_.answer(self._context, queries)[:, : len(X)].astype(np.float64)
         own = np.take_along_axis(logits, self._labels[:, None], axis=2)
         return scipy.special.softmax(own, axis=2).mean(axis=0)
+
+
+def _warn_of_former_name(former: str, name: str) -> None:
+    warnings.warn(f"{former} is now {name}; the former name goes in version 0.3", FutureWarning, stacklevel=3)

@@ -72,7 +72,7 @@ class TrainingBatches(Iterator[Batch]):
       split: the examples that are drawn from.
       gather: give the examples instead of their indices.
       num_workers: processes that draw; 0: a thread of this one.
-      own_members, own_rows: the indices, in order, of the streams and of the sequences of each that this process keeps;
+      local_members, local_rows: the indices, in order, of the streams and of the sequences of each that this process keeps;
         None: all.
     """
 

@@ -160,9 +160,9 @@ def test_one_class_is_predicted(iris):
 def test_members_average_out_their_projections(iris):
     X, y = iris
 
-    def spread(n_members):
+    def spread(n_estimators):
         seeds = range(4)
-        fits = [InContextClassifier(n_members=n_members, random_state=s).fit(X[:20], y[:20]) for s in seeds]
+        fits = [InContextClassifier(n_estimators=n_estimators, random_state=s).fit(X[:20], y[:20]) for s in seeds]
         return np.std([fit.predict_proba(X[60:]) for fit in fits], axis=0).mean()
 
     assert spread(16) < 0.6 * spread(1)
@@ -177,7 +177,7 @@ def test_a_context_longer_than_that_of_training_is_spread_over_members(lstm, mon
         return encode(self, inputs, *others, **options)
 
     monkeypatch.setattr(learner.Learner, "encode", encode_and_note)
-    classifier = InContextClassifier(lstm.path, n_members=6, random_state=0).fit(X, y)
+    classifier = InContextClassifier(lstm.path, n_estimators=6, random_state=0).fit(X, y)
     [inputs] = read
     assert inputs.shape == (6, 5, 16)  # sequences of six, one of them the query
     # The 16 x 16 projections of standardised features can be undone, member by member, up to the order of examples.
@@ -191,7 +191,7 @@ def test_it_works_inside_scikit_learn(iris):
     X, y = iris
     pipeline = make_pipeline(MinMaxScaler(), InContextClassifier(random_state=0))
     assert cross_val_score(pipeline, X, y, cv=2).mean() > 0.75
-    search = GridSearchCV(InContextClassifier(random_state=0), {"n_members": [1, 16]}, cv=2).fit(X, y)
+    search = GridSearchCV(InContextClassifier(random_state=0), {"n_estimators": [1, 16]}, cv=2).fit(X, y)
     assert search.best_score_ > 0.75
 
 
@@ -219,19 +219,19 @@ def test_it_pickles_and_clones(fitted, iris, untrained):
 def test_any_kind_of_learner(untrained, iris, model):
     X, y = iris
     classifier = InContextClassifier(untrained(f"Run.model = @{model}()"), random_state=0).fit(X, y)
-    assert classifier.learner_.name == model
+    assert classifier.model_.name == model
     assert np.isfinite(classifier.predict_proba(X)).all()
 
 
 def test_a_run_folder_predicts_as_its_model_does(lstm, iris):
     """One member whose projection and labels are known, against the forward pass."""
     X, y = iris
-    classifier = InContextClassifier(lstm.path, n_members=1, random_state=0).fit(X[:3], ["a", "b", "c"])
-    [projection], [labels], run = classifier._projections, classifier._labels, classifier.learner_.run
+    classifier = InContextClassifier(lstm.path, n_estimators=1, random_state=0).fit(X[:3], ["a", "b", "c"])
+    [projection], [labels], run = classifier._projections, classifier._labels, classifier.model_.run
     standardised = (X - X[:3].mean(axis=0)) / X[:3].std(axis=0)
     sequences = np.float32([[*standardised[order], standardised[9]] @ projection for order in ORDERS])
     own = np.int32([[*labels[order], 0] for order in ORDERS])
-    logits = run.model.apply({"params": classifier.learner_.params}, sequences, own)[:, -1]
+    logits = run.model.apply({"params": classifier.model_.params}, sequences, own)[:, -1]
     expected = scipy.special.softmax(np.asarray(logits)[:, labels], axis=1)
     # It read the three examples in one of their six orders.
     found = np.abs(expected - classifier.predict_proba(X[9:10])).max(axis=1)
@@ -262,7 +262,7 @@ def test_bad_data_is_refused_as_everywhere_in_scikit_learn(fitted, iris):
         InContextClassifier().fit(X, np.arange(150) % 11)
     with pytest.raises(ValueError, match="shared_scale must be True or False, not 'pixels'"):
         InContextClassifier(shared_scale="pixels").fit(X, y)
-    for name in ("n_members", "batch_size"):
+    for name in ("n_estimators", "batch_size"):
         with pytest.raises(ValueError, match=f"{name} must be a positive integer, not 0"):
             InContextClassifier(**{name: 0}).fit(X, y)
 
