@@ -274,7 +274,7 @@ def test_a_folder_that_is_no_learner_is_refused(iris, lstm, untrained, tmp_path)
         assert "\n" not in str(caught.value)
 
     refused(tmp_path, "is not a run folder: it has no config.gin")
-    refused(3, "checkpoint must be a path or None, not 3")
+    refused(3, "model_path must be a path or None, not 3")
 
     newer = RunFolder(shutil.copytree(lstm.path, tmp_path / "newer"))
     newer.run_info.write_text(newer.run_info.read_text().replace('"gpicl_flax": "0.', '"gpicl_flax": "7.'))

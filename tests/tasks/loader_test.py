@@ -96,7 +96,7 @@ def test_processes_share_the_batch_without_changing_it(processes):
 
 @pytest.mark.parametrize("gather", [False, True])
 def test_worker_processes_do_not_change_the_data(gather):
-    alone = {"gather": gather, "start_step": 4, "steps_per_batch": 2, "own_rows": np.array([1, 3, 4])}
+    alone = {"gather": gather, "start_step": 4, "steps_per_batch": 2, "local_rows": np.array([1, 3, 4])}
     assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
 
 
@@ -104,7 +104,7 @@ def test_worker_processes_do_not_change_the_data(gather):
 def test_members_of_a_stack_have_the_batches_of_single_runs(gather, num_workers):
     unbounded = dataclasses.replace(TASKS, num_tasks=None)
     streams = [Stream(TASKS, 0), Stream(TASKS, 7, start_step=4), Stream(unbounded, 1)]
-    settings = {"gather": gather, "steps_per_batch": 2, "own_rows": np.array([1, 3, 4])}
+    settings = {"gather": gather, "steps_per_batch": 2, "local_rows": np.array([1, 3, 4])}
     stacks = take_stacks(3, *streams, **settings, num_workers=num_workers)
     for index, stream in enumerate(streams):
         alone = take_stacks(3, stream, **settings)
