@@ -13,7 +13,7 @@ from setups import TimedTraining, seconds
 from gpicl_flax import models
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.terminal import text_table
-from gpicl_flax.training.probes.diagnostics import Diagnose, Diagnostics
+from gpicl_flax.training.probes.diagnostics import Diagnostics, make_diagnose
 
 SETTINGS = (
     ("Transformer", models.Transformer(), 32),
@@ -33,26 +33,16 @@ def main() -> None:
         tasks = TaskDistribution(task_batch_size=batch_size, num_tasks=None)
         training = TimedTraining(model, tasks, steps=2)
         with jax.set_mesh(training.mesh):
-            diagnose = Diagnose(
-                settings,
-                model,
-                tasks,
-                training.projection,
-                training.dataset.train,
-                training.data,
-                seeds=[0],
-                accumulation=1,
-                mesh=training.mesh,
-            )
+            count = min(settings.num_sequences, batch_size)
+            diagnose = make_diagnose(model, training.task_batches, training.train, [0], count)
             step, one = seconds([training, lambda: diagnose(training.states.params)], arguments.rounds)  # noqa: B023
         step /= training.steps
         share = one / (settings.period * step + one)
-        sequences = min(settings.num_sequences, batch_size)
         rows.append(
             (
                 name,
                 str(batch_size),
-                str(sequences),
+                str(count),
                 f"{step * 1e3:.1f}",
                 f"{one * 1e3:.1f}",
                 f"{one / step:.2f}",

@@ -16,10 +16,10 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
+from gpicl_flax.training.task_batches import TaskBatches
 
 IMAGE_SHAPE = (28, 28, 1)  # of MNIST, whatever the input shape
 
@@ -50,13 +50,13 @@ class TimedTraining:
         self.projection = tasks.projection_spec(self.dataset.stored_shape)
         self.optimizer = adam()
         self.mesh = partitioning.MeshShape().build(num_members)
+        self.task_batches = TaskBatches(tasks, self.projection, self.mesh, "device", num_members)
         seeds = list(range(num_members))
         with jax.set_mesh(self.mesh):
             self.states = init_states(model, [self.optimizer] * num_members, tasks, seeds=seeds, mesh=self.mesh)
-            self._train_steps = make_train_steps(
-                model, self.optimizer, tasks, self.projection, mesh=self.mesh, num_members=num_members
-            )
-            self.data = put_on_mesh(self.mesh, self.dataset, self.dataset.train, self.projection, normalize=True)
+            self._train_steps = make_train_steps(model, self.optimizer, self.task_batches)
+            self.train = self.task_batches.put_on_mesh(self.dataset, self.dataset.train)
+            self.data = self.train.data
             streams = [Stream(tasks, seed) for seed in seeds]
             with contextlib.closing(TrainingBatches(streams, self.dataset.train, steps_per_batch=steps)) as batches:
                 self.batch = partitioning.shard_stacked_batches(self.mesh, next(batches))

@@ -35,11 +35,9 @@ from setups import TimedTraining, seconds
 
 from gpicl_flax import models
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training import optimizers
-from gpicl_flax.training.device_data import projection_bytes
 from gpicl_flax.training.step import sequence_losses
 
 STEPS = 4  # of a dispatch
@@ -190,14 +188,8 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
     @jax.jit
     def make(run_inputs, data, batch):
         def step(_, batch):
-            inputs, labels = augmentation.make_sequences(
-                keys.task_key(run_inputs.seed),
-                batch["task_ids"],
-                data.examples(batch),
-                training.projection,
-                num_classes=10,
-                permute_labels_prob=run_inputs.permute_labels_prob,
-                max_projection_bytes=projection_bytes(training.mesh),
+            inputs, labels = training.task_batches.make_sequences(
+                run_inputs.seed, batch, data, run_inputs.permute_labels_prob
             )
             # Through the barrier all elements are needed; else the compiler would make the first one alone.
             inputs, labels = jax.lax.optimization_barrier((inputs, labels))

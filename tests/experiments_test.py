@@ -13,7 +13,7 @@ import pytest
 from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing, stacking
 from gpicl_flax.training.probes.telemetry import Telemetry
@@ -281,7 +281,7 @@ def test_one_point_of_each_program_takes_two_steps(tiny, tmp_path):
     assert programs.keys() == {"fig2", "fig4", "fig7", "fig19", "fig20", "fig21", "table2"}
     for name, config in programs.items():
         folder = RunFolder(tmp_path / name)
-        execute(RunSpec(config, folder), StopRequest())
+        execute([RunSpec.from_config(config, folder)], StopRequest())
         assert [row["step"] for row in json_lines.read(folder.metrics)] == [2] and folder.ended == "DONE", name
         curves = json.loads(folder.evaluation(2).read_text())["curves"]
         assert [(curve["base_dataset"], len(curve["accuracy"])) for curve in curves] == [("random", 4)] * 2, name

@@ -7,7 +7,8 @@ import pytest
 from gpicl_flax.config import parse, parse_text
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.run import Run
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing
 
@@ -60,7 +61,7 @@ def test_every_model_takes_two_steps(path, tiny, tmp_path):
     for name, config in first.items():
         config, run = tiny(config)
         folder = RunFolder(tmp_path / name)
-        execute(RunSpec(config, folder), StopRequest())
+        execute([RunSpec.from_config(config, folder)], StopRequest())
         assert [row["step"] for row in json_lines.read(folder.metrics)] == [2][: run.training.steps], name
         assert folder.ended == "DONE", name
 
@@ -126,7 +127,7 @@ def test_a_warm_up_keeps_the_memory_of_a_matched_outer_product_lstm(tmp_path):
             parse_text(point.config.without(*less).text, [*more, *short]),
             RunFolder(tmp_path / str(len(less))),
         )
-        execute(RunSpec(config, folder), StopRequest())
+        execute([RunSpec.from_config(config, folder)], StopRequest())
         losses.append(json_lines.read(folder.metrics)[-1]["loss"])
     kept, lost = losses
     assert kept < 2.27 and lost > 2.3  # chance is 2.303

@@ -5,7 +5,7 @@ import pytest
 from gpicl_flax.analysis.report import run_summary
 from gpicl_flax.config import parse
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 
 
@@ -14,7 +14,7 @@ from gpicl_flax.runtime.preemption import StopRequest
 def test_unseen_tasks_made_from_test_images_are_learned(seed, tmp_path):
     folder = RunFolder(tmp_path / "run")
     config = parse(["gin/quickstart.gin"], [f"Run.seed = {seed}", "MeshShape.data = 1"])
-    execute(RunSpec(config, folder), StopRequest())
+    execute([RunSpec.from_config(config, folder)], StopRequest())
     (curve,) = (c for c in folder.latest_evaluation()["curves"] if c["tasks"] == "unseen")
     assert curve["accuracy"][-1] >= 0.65
     # Chance, by a bound that five seeds together break once in a thousand times.

@@ -85,12 +85,13 @@ def _sweep(arguments: argparse.Namespace) -> None:
     points = subset.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)
-    runs = listing.resolve_all(points)
+    resolved = listing.resolve_points(points)
     if arguments.shard is not None:
-        share = subset.shard(points, runs, *arguments.shard)
-        points, runs = [points[index] for index in share], [runs[index] for index in share]
+        share = subset.shard(points, [each.run for each in resolved], *arguments.shard)
+        points, resolved = [points[index] for index in share], [resolved[index] for index in share]
     if arguments.status:
         return _status(points, arguments)
+    runs = [each.run for each in resolved]
     if arguments.dry_run:
         return _dry_run(points, runs, arguments)
     if arguments.json or arguments.list:
@@ -98,7 +99,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
         if lines:
             print(lines)
         return None
-    return _run(points, runs, arguments)
+    return _run(points, resolved, arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
 
-def _run(points, runs, arguments: argparse.Namespace) -> None:
+def _run(points, resolved, arguments: argparse.Namespace) -> None:
     from gpicl_flax.runtime.preemption import StopRequest
     from gpicl_flax.sweep import runner, stacking
 
@@ -142,7 +143,7 @@ def _run(points, runs, arguments: argparse.Namespace) -> None:
     with StopRequest() as stop:
         runner.run_all(
             points,
-            runs,
+            resolved,
             arguments.workdir,
             stop,
             stack_sizes=sizes,

@@ -28,7 +28,10 @@ def add(commands) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
     from gpicl_flax.records.run_folder import RunFolder
-    from gpicl_flax.runs.run import Run, RunSpec, check_folder, execute
+    from gpicl_flax.records.stack_lease import LeaseUnavailable
+    from gpicl_flax.runs.check import check_folder
+    from gpicl_flax.runs.execute import RunSpec, execute
+    from gpicl_flax.runs.run import resolve
     from gpicl_flax.runtime.preemption import StopRequest
     from gpicl_flax.sweep import grid
 
@@ -37,12 +40,19 @@ def _train(arguments: argparse.Namespace) -> None:
     if grid.GRIDS in config.bindings:
         raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({grid.GRIDS}); use `gpicl sweep`")
     config = grid.without_sweep(config)
-    run, _ = config.resolve(Run)
+    resolved = resolve(config)
     folder = RunFolder(arguments.workdir)
     check_folder(config, folder)
     if folder.ended:
         console.say(f"{folder} is done already; its results:")
     else:
+        progress = console.progress(resolved.run.training.steps, quiet=arguments.quiet)
         with StopRequest() as stop:
-            execute(RunSpec(config, folder, console.progress(run.training.steps, quiet=arguments.quiet)), stop)
+            try:
+                (diverged,) = execute([RunSpec(resolved, folder, [progress])], stop, wait=True)
+            except LeaseUnavailable:  # another process has just ended it
+                check_folder(config, folder)
+            else:
+                if diverged:
+                    raise diverged
     results.show(folder)

@@ -12,12 +12,11 @@ import scipy
 
 from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks import augmentation, keys, loader
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
-from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
-from gpicl_flax.training import device_data, partitioning
+from gpicl_flax.tasks import keys, loader
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.training import partitioning
 from gpicl_flax.training.step import sequence_losses
+from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
 CONFIDENCE = 0.95
 
@@ -60,52 +59,44 @@ class MetaTest:
 def meta_test(
     model: SequenceModel,
     params: Any,
-    tasks: TaskDistribution,
+    task_batches: TaskBatches,
     datasets: Sequence[BaseDataset],
-    projection: ProjectionSpec,
     settings: MetaTest,
-    *,
     seed: int,
-    mesh: jax.sharding.Mesh,
-    placement: str = "auto",
 ) -> list[dict[str, Any]]:
     """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
 
     Seen tasks are replayed as they were trained on, with the identity permutation where they are biased; unseen tasks
     always permute their labels. As in the paper, "seen" are the first ids; of a number of tasks beyond what training
     draws, not all of them have been. On a base dataset other than the training one, a "seen" task is a seen projection and
-    permutation of unseen inputs (the columns of Fig 13). Where projections are drawn in the Gram form, no task can be
-    replayed, and there is no such curve.
+    permutation of unseen inputs (the columns of Fig 13). Gram projections cannot be replayed, so there is no such curve.
 
     Args:
-      projection: how the run draws its projections.
-      placement: where the test examples lie, as `Loader.placement`; it changes no result.
+      task_batches: of the run, on the mesh to test on.
+      seed: of the run.
 
     Returns:
       One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T
       positions of the means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence
       interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    evaluate = _make_evaluate(model, tasks.num_classes, projection, mesh)
+    tasks, evaluate = task_batches.tasks, _make_evaluate(model, task_batches)
+    num_tasks = settings.num_sequences // settings.sequences_per_task
+    kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
+    if task_batches.projection.replayable:
+        kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
     curves = []
     for dataset in datasets:
-        test = dataset.test
-        on_device = device_data.on_device(placement, test)
-        data = device_data.put_on_mesh(
-            mesh, dataset, test if on_device else None, projection, normalize=tasks.normalize
-        )
+        test = task_batches.put_on_mesh(dataset, dataset.test)
         # The same examples for seen and unseen tasks, so that their difference is the tasks'.
-        indices = loader.draw_example_indices(
-            np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length, len(test), test.group_size
-        )
-        num_tasks = settings.num_sequences // settings.sequences_per_task
-        kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
-        if projection.replayable:
-            kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
+        size = settings.num_sequences, tasks.sequence_length, len(test.split), test.split.group_size
+        indices = loader.draw_example_indices(np.random.default_rng(seed), *size)
         for kind, (task_ids, permute_labels_prob) in kinds.items():
-            evaluate_batch = functools.partial(evaluate, params, data, np.uint32(seed), np.float32(permute_labels_prob))
+            evaluate_batch = functools.partial(
+                evaluate, params, test.data, np.uint32(seed), np.float32(permute_labels_prob)
+            )
             rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task), "example_indices": indices}
-            losses, correct = _in_batches(evaluate_batch, rows, None if on_device else test, settings.batch_size, mesh)
+            losses, correct = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
             curves.append(
                 {
                     "base_dataset": dataset.name,
@@ -120,35 +111,24 @@ def meta_test(
 
 
 @functools.lru_cache(maxsize=4)  # members of a stack and points of a sweep are meta-tested by the same program
-def _make_evaluate(model: SequenceModel, num_classes: int, projection: ProjectionSpec, mesh: jax.sharding.Mesh):
+def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
     @jax.jit
     def evaluate(params, data, seed, permute_labels_prob, start, batch):
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(seed),
-            batch["task_ids"],
-            data.examples(batch),
-            projection,
-            num_classes=num_classes,
-            permute_labels_prob=permute_labels_prob,
-            max_projection_bytes=device_data.projection_bytes(mesh),
-            num_shards=partitioning.batch_shards(mesh),
-        )
-        inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        inputs, labels = task_batches.make_sequences(seed, batch, data, permute_labels_prob)
         rngs = {"learner": jax.random.fold_in(keys.learner_key(seed), start)}
         results = sequence_losses(model.apply({"params": params}, inputs, labels, rngs=rngs), labels)
-        return partitioning.constrain_replicated(mesh, results)
+        return partitioning.constrain_replicated(task_batches.mesh, results)
 
     return evaluate
 
 
 def _in_batches(
-    evaluate: Callable, rows: loader.Batch, split: Split | None, batch_size: int, mesh: jax.sharding.Mesh
+    evaluate: Callable, rows: loader.Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maps `evaluate` over batches of rows, the last one filled up with its first row, so that one program fits all.
+    """Maps `evaluate` over batches of rows. The last one is filled up with its first row, so that one program fits all.
 
     Args:
       evaluate: takes the number of a batch's first row, and the batch.
-      split: that the examples of a batch are gathered from; None: the program reads them by their indices.
     """
     num_rows, shards = len(rows["task_ids"]), partitioning.batch_shards(mesh)
     batch_size = -(-min(batch_size, num_rows) // shards) * shards
@@ -157,8 +137,7 @@ def _in_batches(
         numbers = np.arange(start, start + batch_size)
         numbers = np.where(numbers < num_rows, numbers, start)
         own = numbers[partitioning.local_rows(mesh, batch_size)]
-        batch = {name: x[own] for name, x in rows.items()}
-        batch = partitioning.shard_batch(mesh, batch if split is None else loader.gather(split, batch))
+        batch = partitioning.shard_batch(mesh, test.complete({name: x[own] for name, x in rows.items()}))
         results.append(jax.device_get(evaluate(np.uint32(start), batch)))
     losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
     return losses, correct

@@ -19,6 +19,7 @@ from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, collect_query_key
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
 from gpicl_flax.runs.run import Run
+from gpicl_flax.runs.run_info import read_projection
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -70,9 +71,10 @@ class Learner:
     @property
     def projection_spec(self) -> ProjectionSpec:
         """How the projections of its tasks were drawn; raises UsageError if its run.json does not say that."""
-        if "projection" not in self.run_info:
+        projection = read_projection(self.run_info)
+        if projection is None:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
-        return ProjectionSpec.from_run_info(self.run_info["projection"])
+        return projection
 
     def forward(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
         """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and the queries and keys of its layers."""

@@ -32,7 +32,7 @@ class StateSize(NamedTuple):
     exact: int
 
 
-class Examples(NamedTuple):
+class UnreadContext(NamedTuple):
     """A context as it came: inputs [B, T, X] and labels [B, T], of which the first `length` count."""
 
     inputs: jax.Array
@@ -91,7 +91,7 @@ class SequenceModel(nn.Module):
           UsageError: T examples leave no room for a query in the longest sequence that the model can read.
         """
         self._check_room(inputs)
-        return Examples(inputs, labels, inputs.shape[1] if length is None else length)
+        return UnreadContext(inputs, labels, inputs.shape[1] if length is None else length)
 
     def answer(self, context: Any, queries: jax.Array) -> jax.Array:
         """queries [B, Q, X] -> logits [B, Q, C], of each as if it alone came after the examples of the context."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from gpicl_flax.errors import GpiclError, Preempted
 from gpicl_flax.records import lease
-from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runtime import distributed
 from gpicl_flax.runtime.preemption import StopRequest
@@ -30,14 +29,18 @@ class LeaseUnavailable(GpiclError):
 
 
 @contextlib.contextmanager
-def hold(folders: Sequence[RunFolder]) -> Iterator[Callable[[], None]]:
+def hold(folders: Sequence[RunFolder], wait: StopRequest | None = None) -> Iterator[Callable[[], None]]:
     """Holds the leases on all these runs, or none.
+
+    Args:
+      wait: if given, blocks while it is unclear whether the holder of a lease is alive, until this stop is requested.
 
     Yields:
       A function that raises `lease.LeaseLost` once one of them is lost.
 
     Raises:
-      LeaseUnavailable: other processes have some of them.
+      LeaseUnavailable: other processes have some of them, or runs have ended.
+      GpiclError, Preempted: see `wait_until_available`.
     """
     held: list[lease.Lease] = []
 
@@ -57,13 +60,21 @@ def hold(folders: Sequence[RunFolder]) -> Iterator[Callable[[], None]]:
         for each in held:
             each.check()
 
-    with contextlib.ExitStack() as stack:
-        unavailable = decide(acquire)
-        if unavailable:
+    while True:
+        if wait is not None:
+            for folder in folders:
+                wait_until_available(folder, wait)
+        with contextlib.ExitStack() as stack:
+            unavailable = decide(acquire)
+            if not unavailable:
+                yield check
+                return
             for each in held:
                 each.withdraw()
-            raise LeaseUnavailable({int(index): by and lease.LeaseRecord(**by) for index, by in unavailable.items()})
-        yield check
+            held.clear()
+        records = {int(index): by and lease.LeaseRecord(**by) for index, by in unavailable.items()}
+        if wait is None or None in records.values():  # a run that has ended is not to be had again
+            raise LeaseUnavailable(records)
 
 
 def wait_until_available(folder: RunFolder, stop: StopRequest, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -102,8 +113,3 @@ def decide(compute: Callable[[], Any]) -> Any:
 def any_of(flag: bool) -> bool:
     """Returns whether `flag` is true in any process; all processes call this together."""
     return bool(distributed.max_over_processes(int(flag), "whether to stop"))
-
-
-def also_checked(check: Callable[[], None], on_row: Callable[[Row], None]) -> Callable[[Row], None]:
-    """Returns `on_row` with a check before it that the leases are still held."""
-    return lambda row: (check(), on_row(row))

@@ -1,17 +1,34 @@
-"""A run folder, meta-tested anew."""
+"""The meta-test of a run: at its end, and anew from its folder."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from etils import epath
 
 from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError
-from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, check_data, write_evaluation
+from gpicl_flax.evaluation.meta_test import meta_test
+from gpicl_flax.records.run_folder import RunFolder, write_json
+from gpicl_flax.runs.check import check_data
+from gpicl_flax.runs.run import Run
+from gpicl_flax.runs.run_info import read_projection
+from gpicl_flax.runtime import distributed
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.task_batches import TaskBatches
+
+
+def write_evaluation(
+    run: Run, task_batches: TaskBatches, params: Any, step: int, datasets: Sequence[BaseDataset], file: epath.Path
+) -> None:
+    """Meta-tests parameters of a run after a step, and writes the curves; to be called on the mesh of `task_batches`."""
+    curves = meta_test(run.model, params, task_batches, datasets, run.meta_test, run.seed)
+    if distributed.is_primary():
+        write_json(file, {"step": step, "curves": curves})
 
 
 def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
@@ -31,7 +48,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
-        datasets = [run.tasks.load(name) for name in run.test_names]
+        datasets = run.load_test_datasets()
         for dataset in datasets:
             if dataset.name == run.tasks.base_dataset:
                 check_data(folder, checkpoints, dataset)
@@ -39,16 +56,15 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh), run.precision():
-        write_evaluation(run, projection, state.params, step, datasets, mesh, file)
+        write_evaluation(run, run.task_batches(projection, mesh), state.params, step, datasets, file)
     return file
 
 
 def _projection_spec(run: Run, folder: RunFolder) -> ProjectionSpec:
-    """How the projections of the run in a folder were drawn."""
-    run_info = folder.read_run_info()
-    if "projection" not in run_info:
+    """Returns how the run in a folder drew its projections."""
+    projection = read_projection(folder.read_run_info())
+    if projection is None:
         raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
-    projection = ProjectionSpec.from_run_info(run_info["projection"])
     if run.tasks.projection not in ("auto", projection.kind):
         raise UsageError(
             f"{folder}: its projections were drawn in the form {projection.kind!r}; that cannot be changed to "

@@ -1,48 +1,31 @@
-"""Runs, one or a stack of them: from their settings to folders that are DONE."""
+"""The settings of one run, which gin resolves once."""
 
 import contextlib
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gin
 import jax
 import jax.numpy as jnp
 import optax
-from etils import epath
 
-import gpicl_flax
-import gpicl_flax.references  # gin knows them by their import
+import gpicl_flax.references  # noqa: F401  gin knows its learners by this import
 from gpicl_flax import models
-from gpicl_flax.config import Config, differences, parse_text
-from gpicl_flax.errors import Diverged, Preempted, UsageError, check_types, first_line
-from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
-from gpicl_flax.records import stack_lease
-from gpicl_flax.records.json_lines import Row
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
-from gpicl_flax.runtime import distributed
-from gpicl_flax.runtime.preemption import StopRequest
+from gpicl_flax.config import Config
+from gpicl_flax.errors import UsageError, check_types, first_line
+from gpicl_flax.evaluation.meta_test import MetaTest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, tensorboard
-from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.loop import Member, train
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.settings import Training
-from gpicl_flax.training.state import abstract_state, shardings_of
-
-# What may change when a run goes on: where its data come from and lie, and what it is laid out on.
-_LAYOUT = (
-    "Run.loader",
-    "Run.mesh",
-    *(f"{c.__name__}.{f.name}" for c in (Loader, MeshShape) for f in dataclasses.fields(c)),
-)
+from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.task_batches import TaskBatches
 
 
 @gin.configurable
@@ -166,213 +149,29 @@ class Run:
         """All base datasets that the run reads: the one trained on, and those to meta-test on."""
         return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
 
+    def task_batches(self, projection: ProjectionSpec, mesh: jax.sharding.Mesh, num_members: int = 1) -> TaskBatches:
+        """Returns what makes this run's sequences on a mesh, for training or a meta-test."""
+        return TaskBatches(self.tasks, projection, mesh, self.loader.placement, num_members)
 
-class RunSpec(NamedTuple):
-    """A run to be started, or started again.
+    def load_test_datasets(self) -> list[BaseDataset]:
+        """Loads the base datasets to meta-test on."""
+        return [self.tasks.load(name) for name in self.test_names]
+
+
+class ResolvedRun(NamedTuple):
+    """A configuration and the settings that it stands for.
 
     Attributes:
-      config: its whole configuration.
-      folder: where it is, or will be.
-      on_row: called with every new row of its metrics.jsonl.
+      config: all bindings.
+      run: the settings.
+      operative_config: every parameter that was used, defaults included, as the text of a gin file.
     """
 
     config: Config
-    folder: RunFolder
-    on_row: Callable[[Row], None] = lambda row: None
+    run: Run
+    operative_config: str
 
 
-def execute(spec: RunSpec, stop: StopRequest) -> None:
-    """Trains one run, meta-tests it and marks its folder DONE; goes on where an earlier start of it stopped.
-
-    Args:
-      stop: while it is not requested, the run goes on; a meta-test that has begun is finished.
-
-    Raises:
-      UsageError: the settings, the data or the folder do not fit; nothing has been written.
-      Preempted, Diverged: see `train`.
-      GpiclError: another process trains it.
-    """
-    while True:
-        try:
-            (diverged,) = execute_stack([spec], stop)
-        except stack_lease.LeaseUnavailable:
-            check_folder(spec.config, spec.folder)
-            if spec.folder.ended:
-                return
-            stack_lease.wait_until_available(spec.folder, stop)
-            continue
-        if diverged:
-            raise diverged
-        return
-
-
-def execute_stack(
-    specs: Sequence[RunSpec], stop: StopRequest, on_held: Callable[[], None] = lambda: None
-) -> list[Diverged | None]:
-    """Trains runs as the members of a stack, as `execute` does one; returns for each why it diverged, or None.
-
-    The runs differ in what `train` allows members to differ in (see `sweep.stacking`). `on_held` is called when it is sure
-    that nobody else trains them.
-
-    Raises:
-      stack_lease.LeaseUnavailable: others train some of them, or they have ended; nothing has been written.
-      UsageError, Preempted: see `execute`.
-    """
-    resolved = [spec.config.resolve(Run) for spec in specs]
-    runs = [run for run, _ in resolved]
-    run, folders = runs[0], [spec.folder for spec in specs]
-    for spec in specs:
-        check_folder(spec.config, spec.folder)
-    mesh = run.check_devices(len(runs))
-    load = functools.cache(run.tasks.load)
-    dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
-    projection = run.tasks.projection_spec(dataset.stored_shape)
-    with stack_lease.hold(folders) as check_leases:
-        on_held()
-        return _execute_held(specs, resolved, dataset, test_datasets, projection, mesh, check_leases, stop)
-
-
-def _execute_held(
-    specs: Sequence[RunSpec],
-    resolved: Sequence[tuple[Run, str]],
-    dataset: BaseDataset,
-    test_datasets: list[BaseDataset],
-    projection: ProjectionSpec,
-    mesh: jax.sharding.Mesh,
-    check_leases: Callable[[], None],
-    stop: StopRequest,
-) -> list[Diverged | None]:
-    """`execute_stack`, once this process alone has the folders."""
-    runs = [run for run, _ in resolved]
-    run, folders = runs[0], [spec.folder for spec in specs]
-    for folder in folders:
-        if folder.checkpoints.exists():
-            with Checkpoints(folder.checkpoints) as checkpoints:
-                check_data(folder, checkpoints, dataset)
-    distributed.check_same("\n".join(spec.config.text for spec in specs), "configuration")
-    if distributed.is_primary():
-        for spec, (each, operative) in zip(specs, resolved, strict=True):
-            # The configuration first: it makes it a run folder, to be started again.
-            write_atomically(spec.folder.config, spec.config.text)
-            write_atomically(spec.folder.operative_config, operative)
-            _describe(each, dataset, projection, mesh, spec.folder)
-    with jax.set_mesh(mesh), run.precision(), contextlib.ExitStack() as stack:
-        members, meta_tests = [], []
-        for spec, each in zip(specs, runs, strict=True):
-            on_row = stack.enter_context(_also_to_tensorboard(each, spec.folder, spec.on_row))
-            on_row = stack_lease.also_checked(check_leases, on_row)
-            member = Member(each.seed, each.optimizer, each.tasks, spec.folder, spec.config.text, on_row)
-            meta_tests.append(functools.partial(_evaluate_member, each, projection, test_datasets, spec.folder))
-            if each.meta_test.at_checkpoints:
-                member = dataclasses.replace(member, on_checkpoint=meta_tests[-1])
-            members.append(member)
-        steps, params, diverged = train(
-            run.model, members, dataset, projection, run.training, run.loader, mesh=mesh, stop=stop
-        )
-        for evaluate_member, folder, step, own_params, failed in zip(
-            meta_tests, folders, steps, params, diverged, strict=True
-        ):
-            if failed:
-                continue
-            if distributed.max_over_processes(int(stop.requested), "the end of training"):
-                raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
-            evaluate_member(step, own_params)
-            if distributed.is_primary():
-                folder.mark(DONE)
-    return diverged
-
-
-@contextlib.contextmanager
-def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
-    if not run.tensorboard or not distributed.is_primary():
-        yield on_row
-        return
-    with contextlib.closing(tensorboard.TensorBoard(folder)) as writer:
-        yield lambda row: (writer(row), on_row(row))
-
-
-def check_folder(config: Config, folder: RunFolder) -> None:
-    """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
-    if folder.config.exists():
-        changed = differences(*(c.without(*_LAYOUT) for c in (parse_text(folder.config.read_text()), config)))
-        if changed:
-            raise UsageError(
-                f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
-            )
-    elif folder.path.exists() and any(not path.name.startswith(".") for path in folder.path.iterdir()):
-        raise UsageError(f"{folder} is not empty and is not a run folder; choose another folder")
-    if folder.ended == DIVERGED:
-        raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
-
-
-def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
-    """Raises UsageError if the newest checkpoint, where there is one, comes from other data than `dataset`."""
-    if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
-        raise UsageError(
-            f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
-            f"now, and had {checkpoints.meta().get('data')} then; bring back that data, or choose another folder"
-        )
-
-
-def _evaluate_member(
-    run: Run, projection: ProjectionSpec, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
-) -> None:
-    """Meta-tests one member of a stack after a step."""
-    # The devices that members trained on side by side test one after the other.
-    mesh = run.mesh.build()
-    like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
-    params = jax.device_put(params, shardings_of(like.params))
-    with jax.set_mesh(mesh):
-        write_evaluation(run, projection, params, step, datasets, mesh, folder.evaluation(step))
-
-
-def write_evaluation(
-    run: Run, projection: ProjectionSpec, params: Any, step: int, datasets: list[BaseDataset], mesh, file: epath.Path
-) -> None:
-    """Meta-tests parameters of a run after a step, and writes the curves; to be called on `mesh`."""
-    curves = meta_test(
-        run.model,
-        params,
-        run.tasks,
-        datasets,
-        projection,
-        run.meta_test,
-        seed=run.seed,
-        mesh=mesh,
-        placement=run.loader.placement,
-    )
-    if distributed.is_primary():
-        write_json(file, {"step": step, "curves": curves})
-
-
-def _describe(
-    run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh, folder: RunFolder
-) -> None:
-    offset, scale = dataset.normalization(run.tasks.normalize)
-    run_info = {
-        "gpicl_flax": gpicl_flax.__version__,
-        "jax": jax.__version__,
-        "labels": dict(run.labels),
-        "model": type(run.model).__name__,
-        **run.sizes(),
-        "num_classes": run.tasks.num_classes,
-        "sequence_length": run.tasks.sequence_length,
-        "task_batch_size": run.tasks.task_batch_size,
-        "num_tasks": run.tasks.num_tasks,
-        "permute_labels_prob": run.tasks.permute_labels_prob,
-        "steps": run.training.steps,
-        "seed": run.seed,
-        "base_dataset": {
-            "name": dataset.name,
-            "train_examples": len(dataset.train),
-            "test_examples": len(dataset.test),
-            "mean": dataset.mean,
-            "std": dataset.std,
-            "fingerprint": dataset.fingerprint,
-        },
-        "input_rms": math.hypot(dataset.mean - offset, dataset.std) / scale,
-        "projection": projection.as_run_info(),
-        "mesh": dict(mesh.shape),
-        "device": mesh.devices.flat[0].device_kind,
-    }
-    write_json(folder.run_info, run_info)
+def resolve(config: Config) -> ResolvedRun:
+    """Resolves a configuration; raises UsageError if a binding is unknown, unused, or has a value that does not fit."""
+    return ResolvedRun(config, *config.resolve(Run))

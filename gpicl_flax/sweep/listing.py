@@ -4,21 +4,26 @@ import json
 from collections.abc import Iterable, Sequence
 
 from gpicl_flax.models import SIZE_NAMES
-from gpicl_flax.runs.run import Run
+from gpicl_flax.runs.run import ResolvedRun, Run, resolve
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.terminal import text_table
 
 
-def resolve_all(points: Iterable[Point]) -> list[Run]:
-    """The settings of every point; raises UsageError if one of them is wrong, naming it, before anything runs."""
-    runs = []
+def resolve_points(points: Iterable[Point]) -> list[ResolvedRun]:
+    """Resolves every point; raises UsageError if one of them is wrong, naming it, before anything runs."""
+    resolved = []
     for point in points:
         try:
-            runs.append(point.config.resolve(Run)[0])
+            resolved.append(resolve(point.config))
         except Exception as error:
             error.args = (f"{point.run_id}: {error}",)
             raise
-    return runs
+    return resolved
+
+
+def resolve_all(points: Iterable[Point]) -> list[Run]:
+    """Returns the settings of every point; raises as `resolve_points` does."""
+    return [resolved.run for resolved in resolve_points(points)]
 
 
 def as_json(points: Sequence[Point], runs: Sequence[Run]) -> str:

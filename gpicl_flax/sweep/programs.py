@@ -121,7 +121,7 @@ def trace(
             run.training,
             mesh=mesh,
             num_members=num_members,
-            examples=lowering.Examples(number, dtype, on_device),
+            examples=lowering.DatasetShape(number, dtype, on_device),
         )
     return traced, run.training.steps_per_dispatch
 

@@ -12,7 +12,9 @@ from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
-from gpicl_flax.runs.run import Run, RunSpec, check_folder, execute_stack
+from gpicl_flax.runs.check import check_folder
+from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.run import ResolvedRun
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
@@ -23,7 +25,7 @@ MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
 
 def run_all(
     points: Sequence[Point],
-    runs: Sequence[Run],
+    resolved: Sequence[ResolvedRun],
     workdir: epath.PathLike,
     stop: StopRequest,
     *,
@@ -39,7 +41,7 @@ def run_all(
     point that fails does not stop the others.
 
     Args:
-      runs: the resolved settings of the points.
+      resolved: the configurations and settings of the points.
       stop: checked during and between the runs.
       stack_sizes: how many points train together (see `stacking.plan`); None: each is alone.
       say: takes a line of text for each point.
@@ -51,7 +53,7 @@ def run_all(
       Preempted: told to stop; call again to go on.
       GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
-    sweep = _Sweep(points, runs, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
+    sweep = _Sweep(points, resolved, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
     waiting = sweep.not_ended(range(len(points)))
     sweep.check(waiting)
     for index in sorted(set(range(len(points))) - set(waiting)):
@@ -76,8 +78,8 @@ class _Sweep:
       failed: the indices of points that failed.
     """
 
-    def __init__(self, points, runs, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
-        self._points, self._runs, self._workdir = points, runs, workdir
+    def __init__(self, points, resolved, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
+        self._points, self._resolved, self._workdir = points, resolved, workdir
         self._folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
         self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
         self._say, self._warn = say, warn
@@ -91,7 +93,7 @@ class _Sweep:
         """Raises UsageError if one of these points cannot run here."""
         loaded = set()
         for index in indices:
-            run = self._runs[index]
+            run = self._resolved[index].run
             check_folder(self._points[index].config, self._folders[index])
             run.check_devices()
             for name in (run.tasks.base_dataset, *run.test_names):
@@ -117,7 +119,7 @@ class _Sweep:
         """Runs these points in stacks; leaves what others train."""
         for index in indices:
             self.left.pop(index, None)
-        plan = stacking.plan([self._points[i] for i in indices], [self._runs[i] for i in indices], self._sizes)
+        plan = stacking.plan([self._points[i] for i in indices], [self._resolved[i].run for i in indices], self._sizes)
         for stack in plan:
             if any_of(self._stop.requested):
                 raise Preempted("stopped between two runs; start it again to go on")
@@ -188,12 +190,12 @@ class _Sweep:
         return str(newest) if newest and newest.holds else ""
 
     def _execute(self, indices: Sequence[int]) -> None:
-        progress = self._make_progress(self._runs[indices[0]].training.steps, len(indices))
+        progress = self._make_progress(self._resolved[indices[0]].run.training.steps, len(indices))
         specs = [
-            RunSpec(self._points[index].config, self._folders[index], lambda row, member=member: progress(row, member))
+            RunSpec(self._resolved[index], self._folders[index], [lambda row, member=member: progress(row, member)])
             for member, index in enumerate(indices)
         ]
-        ends = execute_stack(specs, self._stop, on_held=lambda: self._say_begun(indices))
+        ends = execute(specs, self._stop, on_begin=lambda: self._say_begun(indices))
         for index, diverged in zip(indices, ends, strict=True):
             if diverged:
                 self._warn(f"{self._points[index].run_id}: {diverged}")

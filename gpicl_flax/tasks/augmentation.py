@@ -5,6 +5,7 @@ of devices or processes, or the base dataset it is applied to. Only the Gram for
 for the one sequence that it is applied to.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -54,41 +55,46 @@ def make_task(
     return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob))
 
 
-def make_sequences(
-    key: jax.Array,
-    task_ids: jax.Array,
-    examples: Examples,
-    projection: ProjectionSpec,
-    *,
-    num_classes: int,
-    permute_labels_prob: float | jax.Array,
-    max_projection_bytes: int = 2**28,
-    num_shards: int = 1,
-) -> tuple[jax.Array, jax.Array]:
-    """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32.
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Makes sequences of tasks from base examples, for one way of drawing projections.
 
-    Args:
-      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that allows. The Gram
-        form needs none.
+    Attributes:
+      projection: how projections are drawn.
+      num_classes: C.
+      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that
+        allows. Gram projections need none.
       num_shards: devices that B lies along, and which it is a multiple of.
     """
-    settings = {
-        "num_features": projection.num_features,
-        "num_classes": num_classes,
-        "permute_labels_prob": permute_labels_prob,
-    }
 
-    def sequence(task_id, coordinates, labels):
-        if projection.replayable:
-            task = make_task(key, task_id, num_coordinates=coordinates.shape[-1], **settings)
-            return coordinates @ task.projection, task.label_permutation[labels]
-        keys = _keys(key, task_id)
-        inputs = spec.gram_inputs(keys[0], coordinates, projection.num_features)
-        return inputs, _label_permutation(keys, num_classes, permute_labels_prob)[labels]
+    projection: ProjectionSpec
+    num_classes: int
+    max_projection_bytes: int = 2**28
+    num_shards: int = 1
 
-    rows, nbytes = len(task_ids) // num_shards, 4 * examples.coordinates.shape[-1] * projection.num_features
-    at_once = next(n for n in range(rows, 0, -1) if rows % n == 0 and (n == 1 or n * nbytes <= max_projection_bytes))
-    return _in_parts(jax.vmap(sequence), rows // at_once if projection.replayable else 1, (task_ids, *examples))
+    def make_sequences(
+        self, key: jax.Array, task_ids: jax.Array, examples: Examples, permute_labels_prob: float | jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Applies the tasks task_ids [B] to base examples -> inputs [B, T, X] float32 and labels [B, T] int32."""
+        num_features = self.projection.num_features
+        settings = {"num_classes": self.num_classes, "permute_labels_prob": permute_labels_prob}
+
+        def sequence(task_id, coordinates, labels):
+            if self.projection.replayable:
+                size = {"num_coordinates": coordinates.shape[-1], "num_features": num_features}
+                task = make_task(key, task_id, **size, **settings)
+                return coordinates @ task.projection, task.label_permutation[labels]
+            keys = _keys(key, task_id)
+            inputs = spec.gram_inputs(keys[0], coordinates, num_features)
+            return inputs, _label_permutation(keys, **settings)[labels]
+
+        num_parts = 1
+        if self.projection.replayable:
+            rows, nbytes = len(task_ids) // self.num_shards, 4 * examples.coordinates.shape[-1] * num_features
+            sizes = (n for n in range(rows, 0, -1) if rows % n == 0)
+            at_once = next(n for n in sizes if n == 1 or n * nbytes <= self.max_projection_bytes)
+            num_parts = rows // at_once
+        return _in_parts(jax.vmap(sequence), num_parts, (task_ids, *examples))
 
 
 def _in_parts(function, num_parts: int, arrays):

@@ -6,13 +6,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks import keys
+from gpicl_flax.tasks.augmentation import Augmentation, Examples
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.datasets.images import as_images, grey_values
 from gpicl_flax.tasks.projections import input_space
@@ -47,12 +49,10 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     projection = ProjectionSpec("span", dataset.stored_shape, dataset.input_shape)
     coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
-        augmentation.make_sequences(
+        Augmentation(projection, dataset.num_classes).make_sequences(
             keys.task_key(seed),
-            np.arange(NUM_TASKS, dtype=np.uint32),
-            augmentation.Examples(*(np.repeat(x[None], NUM_TASKS, axis=0) for x in (coordinates, labels))),
-            projection,
-            num_classes=dataset.num_classes,
+            jnp.arange(NUM_TASKS, dtype=jnp.uint32),
+            Examples(*(jnp.repeat(x[None], NUM_TASKS, axis=0) for x in (coordinates, labels))),
             permute_labels_prob=1.0,
         )
     )

@@ -1,19 +1,16 @@
-"""Where a split of the base dataset lies while a program reads it: in the memory of every device, or with the host."""
+"""The base dataset as programs read it: in the memory of every device, or brought by batches from the host."""
 
 import logging
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import psutil
 
 from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.augmentation import Examples
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.projections.input_space import Coordinates
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
-from gpicl_flax.training import partitioning
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +19,7 @@ _SHARE = 4  # of the free memory, what a split may take on the device; the rest 
 
 
 class DeviceData(NamedTuple):
-    """What a program reads besides its batches.
+    """The input of a program that all its batches share.
 
     Attributes:
       split: all examples, inputs [n, stored features] and labels [n]; None: the batches bring theirs.
@@ -46,7 +43,7 @@ class DeviceData(NamedTuple):
 
 
 def on_device(setting: str, split: Split) -> bool:
-    """Whether a split of a base dataset goes to the devices, under a `Loader.placement`: to all, or to none."""
+    """Returns whether a split of a base dataset goes to the devices under a `Loader.placement`: to all, or to none."""
     too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
     return not distributed.max_over_processes(int(too_large), "where the base dataset lies")
 
@@ -58,7 +55,7 @@ def log(name: str, split: Split, here: bool) -> None:
 
 
 def free_device_memory() -> int:
-    """Bytes that are free on each device; where devices share the host's memory, its part of that."""
+    """Returns the bytes that are free on each device; where devices share the host's memory, the share of one device."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -67,20 +64,8 @@ def free_device_memory() -> int:
 
 
 def projection_bytes(mesh: jax.sharding.Mesh) -> int:
-    """What the projections that are made at once may take on each device. On CPU little is faster: fresh memory is not
-    free."""
+    """Returns the bytes that the projections made at once may take on each device.
+
+    On CPU, smaller chunks are faster, because allocating fresh memory is expensive.
+    """
     return 2**24 if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-
-
-def put_on_mesh(
-    mesh: jax.sharding.Mesh, dataset: BaseDataset, split: Split | None, projection: ProjectionSpec, *, normalize: bool
-) -> DeviceData:
-    """Brings a split of `dataset`, if there is one to bring, and what prepares it to every device of the mesh."""
-    offset, scale = dataset.normalization(normalize)
-    examples = None if split is None else (split.inputs, split.labels)
-    coordinates = projection.coordinates(dataset.stored_shape)
-    data = partitioning.replicate(mesh, DeviceData(examples, np.float32(offset), np.float32(scale), coordinates))
-    if data.split is None:
-        return data
-    inputs, labels = data.split
-    return data._replace(split=(jax.device_put(inputs, partitioning.row_major(mesh)), labels))

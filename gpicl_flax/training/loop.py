@@ -21,22 +21,22 @@ from gpicl_flax.runtime import distributed
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.probes import telemetry
-from gpicl_flax.training.probes.diagnostics import Diagnose
+from gpicl_flax.training.probes.diagnostics import make_diagnose
 from gpicl_flax.training.run_log import RunLog
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, init_states, member_state, stack_states
 from gpicl_flax.training.step import Metrics, PerRunInputs, make_train_steps
+from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """What is a member's own.
+    """The part of a stack that belongs to one run.
 
     Attributes:
       seed: of its parameters, tasks and data.
@@ -44,9 +44,9 @@ class Member:
       tasks: as those of the others, but for the number of tasks and the bias.
       folder: where it leaves its checkpoints and logs.
       config: text that its checkpoints carry, beside the fingerprint of the data.
-      on_row: called with every new row of its metrics.jsonl.
-      on_checkpoint: called with the step and the parameters after the checkpoint of each period, but not that of the
-        last step, is saved; again where the run goes on from one, in case that it did not come to it.
+      on_row: each is called with every new row of its metrics.jsonl.
+      on_checkpoint: each is called with (step, params) after each periodic checkpoint except the final one. On resume it is
+        called again for the restored checkpoint, in case the previous process died before calling it.
     """
 
     seed: int
@@ -54,8 +54,8 @@ class Member:
     tasks: TaskDistribution
     folder: RunFolder
     config: str
-    on_row: Callable[[Row], None] = lambda row: None
-    on_checkpoint: Callable[[int, Any], None] = lambda step, params: None
+    on_row: Sequence[Callable[[Row], None]] = ()
+    on_checkpoint: Sequence[Callable[[int, Any], None]] = ()
 
 
 class Trained(NamedTuple):
@@ -76,105 +76,77 @@ def train(
     model: SequenceModel,
     members: Sequence[Member],
     dataset: BaseDataset,
-    projection: ProjectionSpec,
+    task_batches: TaskBatches,
     training: Training,
-    loader: Loader,
     *,
-    mesh: jax.sharding.Mesh,
+    num_workers: int,
     stop: StopRequest,
 ) -> Trained:
-    """Trains every member to its end, from its folder's newest checkpoint if it has one: its last step, an early stop, or its
-    divergence.
+    """Trains every member to its end: its last step, an early stop, or its divergence. Each goes on from its folder's newest
+    checkpoint if it has one.
 
     Members that start from different steps keep the difference: each sees the data of its own steps. One that has ended
     is carried along until all have, without anything that is computed for it being kept.
 
     Args:
+      task_batches: of any member.
+      num_workers: processes of the loader, see `Loader`.
       stop: checked after every dispatch.
 
     Raises:
       UsageError: the model's parameters do not divide over the mesh.
       Preempted: told to stop; the states are saved.
     """
-    tasks, optimizer = members[0].tasks, members[0].optimizer
+    mesh, sync = task_batches.mesh, ActionSync()
     with contextlib.ExitStack() as stack:
-        like = abstract_state(model, optimizer, tasks, mesh=mesh)
+        # Before the loop: the members where they stopped, their states on the mesh, the programs, the data.
+        like = abstract_state(model, members[0].optimizer, members[0].tasks, mesh=mesh)
         runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
-        # Apart from the states, whose memory every dispatch uses again.
+        # Telemetry keeps a copy of its own, since every dispatch uses the memory of the states again.
         initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
+        run_inputs = _run_inputs(members, mesh, initial_params)
         train_steps = make_train_steps(
             model,
-            optimizer,
-            tasks,
-            projection,
-            mesh=mesh,
-            num_members=len(runs),
+            members[0].optimizer,
+            task_batches,
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )
-        on_device = device_data.on_device(loader.placement, dataset.train)
-        device_data.log(dataset.name, dataset.train, on_device)
-        data = device_data.put_on_mesh(
-            mesh, dataset, dataset.train if on_device else None, projection, normalize=tasks.normalize
-        )
-        run_inputs = PerRunInputs(
-            np.array([member.seed for member in members], np.uint32),
-            np.array([member.tasks.permute_labels_prob for member in members], np.float32),
-        )
-        run_inputs = partitioning.shard_members(mesh, run_inputs)._replace(initial_params=initial_params)
-        batches = TrainingBatches(
-            [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
-            dataset.train,
-            gather=not on_device,
-            steps_per_batch=training.steps_per_dispatch,
-            num_workers=loader.num_workers,
-            local_members=partitioning.local_members(mesh, len(runs)),
-            local_rows=partitioning.local_rows(mesh, tasks.task_batch_size),
-        )
+        examples = task_batches.put_on_mesh(dataset, dataset.train)
+        device_data.log(dataset.name, dataset.train, examples.on_device)
+        diagnose = _make_diagnose(model, members, task_batches, training, examples)
+        batches = _training_batches(runs, task_batches, training, examples, num_workers)
         stack.callback(batches.close)
-        diagnose = None
-        if training.diagnostics and training.steps:
-            seeds = [member.seed for member in members]
-            diagnose = Diagnose(
-                training.diagnostics,
-                model,
-                tasks,
-                projection,
-                dataset.train,
-                data,
-                seeds=seeds,
-                accumulation=training.accumulation,
-                mesh=mesh,
-            )
         if training.steps == 0:
             _save(runs, states, Action.CONTINUE)
-        running, sync, saved_at = None, ActionSync(), time.monotonic()
+
+        # The loop: a call of `train_steps` returns at once, so the host logs one dispatch while the device is busy with the next.
+        running, saved_at = None, time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
-            states, metrics, measured = train_steps(states, run_inputs, data, batch)
+            states, metrics, measured = train_steps(states, run_inputs, examples.data, batch)
             _log(runs, running, training)
             running = _Dispatch([run.advance() for run in runs], metrics, {})
             if any(training.is_due("telemetry", step) for step in running.steps):
                 running.measured["telemetry"] = measured
             if any(training.is_due("diagnostics", step) for step in running.steps):
                 running.measured["diagnostics"] = diagnose(states.params)
+
             # A checkpoint never stands for steps that are not in the log.
             if any(run.is_due(Action.CONTINUE) for run in runs):
-                running = _log(runs, running, training)
+                _log(runs, running, training)
+                running = None
             overdue = training.checkpoint_seconds and time.monotonic() - saved_at > training.checkpoint_seconds
-            do = sync(
-                Action.STOP
-                if stop.requested
-                else Action.SAVE
-                if overdue and distributed.is_primary()
-                else Action.CONTINUE
-            )
-            if any(run.is_due(do) for run in runs):
-                running = _log(runs, running, training)
-                _save(runs, states, do)
+            wanted = Action.SAVE if overdue and distributed.is_primary() else Action.CONTINUE
+            action = sync(Action.STOP if stop.requested else wanted)
+            if any(run.is_due(action) for run in runs):
+                _log(runs, running, training)
+                running = None
+                _save(runs, states, action)
                 saved_at = time.monotonic()
-            if do == Action.STOP and any(run.is_training for run in runs):
+
+            if action == Action.STOP and any(run.is_training for run in runs):
                 for run in runs:
                     run.checkpoints.wait()
                 step = max(run.step for run in runs)
@@ -183,14 +155,16 @@ def train(
 
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
-    """Of the members' checkpoints, and fresh where there is none yet."""
-    restored = [run.restore() for run in runs]
-    if all(restored):
-        return stack_states(restored)
-    fresh = _fresh_states(model, runs, mesh)
-    if not any(restored):
-        return fresh
-    return stack_states([state or member_state(fresh, index, runs[0].like) for index, state in enumerate(restored)])
+    """Returns the states of the members' checkpoints, and fresh ones where there is none yet."""
+    restored = [run.resume() for run in runs]
+    if all(state is None for state in restored):
+        return _fresh_states(model, runs, mesh)
+    if any(state is None for state in restored):
+        fresh = _fresh_states(model, runs, mesh)
+        restored = [
+            member_state(fresh, index, runs[0].like) if state is None else state for index, state in enumerate(restored)
+        ]
+    return stack_states(restored)
 
 
 def _fresh_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
@@ -199,8 +173,50 @@ def _fresh_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.
     return init_states(model, [member.optimizer for member in members], members[0].tasks, seeds=seeds, mesh=mesh)
 
 
+def _run_inputs(members: Sequence[Member], mesh: jax.sharding.Mesh, initial_params: Any) -> PerRunInputs:
+    own = PerRunInputs(
+        np.array([member.seed for member in members], np.uint32),
+        np.array([member.tasks.permute_labels_prob for member in members], np.float32),
+    )
+    return partitioning.shard_members(mesh, own)._replace(initial_params=initial_params)
+
+
+def _make_diagnose(
+    model: SequenceModel,
+    members: Sequence[Member],
+    task_batches: TaskBatches,
+    training: Training,
+    examples: SplitOnMesh,
+) -> Callable[[Any], dict[str, Any]]:
+    """Returns what measures the diagnostics of parameters [S, ...]; a function that is never called if there are none."""
+    if not (training.diagnostics and training.steps):
+        return lambda params: {}
+    count = training.diagnostics.sequences_at_once(task_batches.tasks.task_batch_size, training.accumulation)
+    return make_diagnose(model, task_batches, examples, [member.seed for member in members], count)
+
+
+def _training_batches(
+    runs: Sequence["_MemberRun"],
+    task_batches: TaskBatches,
+    training: Training,
+    examples: SplitOnMesh,
+    num_workers: int,
+) -> TrainingBatches:
+    """Returns the batches of each member from the step where it stopped; those that this process puts on its devices."""
+    mesh = task_batches.mesh
+    return TrainingBatches(
+        [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
+        examples.split,
+        gather=not examples.on_device,
+        steps_per_batch=training.steps_per_dispatch,
+        num_workers=num_workers,
+        local_members=partitioning.local_members(mesh, len(runs)),
+        local_rows=partitioning.local_rows(mesh, task_batches.tasks.task_batch_size),
+    )
+
+
 class _Dispatch(NamedTuple):
-    """What the device is busy with.
+    """The dispatch that the device is busy with.
 
     Attributes:
       steps: for each member the step after it; None: it had ended before.
@@ -222,14 +238,14 @@ def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Trai
         if step is not None and not run.diverged:
             due = {name: values for name, values in measured.items() if training.is_due(name, step)}
             own = jax.tree.map(lambda x, index=index: x[index], due)
-            run.log(step, {name: values[:, index] for name, values in metrics.items()}, own)
+            run.add_to_log(step, {name: values[:, index] for name, values in metrics.items()}, own)
 
 
-def _save(runs: Sequence["_MemberRun"], states: TrainState, do: Action) -> None:
+def _save(runs: Sequence["_MemberRun"], states: TrainState, action: Action) -> None:
     """Saves the members whose checkpoint is due."""
     for index, run in enumerate(runs):
-        if run.is_due(do):
-            run.save(states, index, do)
+        if run.is_due(action):
+            run.save(states, index, action)
             if len(runs) > 1 and jax.process_count() > 1:
                 # Orbax counts the saves of a process in one sequence: two at once would not meet their like on other hosts.
                 run.checkpoints.wait()
@@ -243,30 +259,28 @@ class _MemberRun:
     ):
         self.member = member
         self.like = like
-        self.step = 0
         self.diverged: Diverged | None = None
         self.params: Any = None  # after the last step
         self.checkpoints = stack.enter_context(Checkpoints(member.folder.checkpoints, keep=training.keep_checkpoints))
         self._training = training
         self._meta = {"config": member.config, "data": fingerprint}
-        self._saved_at: int | None = None
-        self._log: RunLog | None = None
-
-    def restore(self) -> TrainState | None:
-        """The state of the newest checkpoint, or None; after it the member has a step and a log."""
-        state = None
+        self._restored, self.step = None, 0
         if self.checkpoints.latest_step is not None:
-            state, self.step = self.checkpoints.restore(self.like)
-            self._saved_at = self.step
+            self._restored, self.step = self.checkpoints.restore(like)
+        self._saved_at = self.step if self._restored is not None else None
         self._log = RunLog(
-            self.member.folder,
-            self.member.tasks,
+            member.folder,
+            member.tasks,
             self.step,
-            self.member.on_row,
-            steps=self._training.steps,
-            steps_per_dispatch=self._training.steps_per_dispatch,
-            early_stop=self._training.early_stop,
+            member.on_row,
+            steps=training.steps,
+            steps_per_dispatch=training.steps_per_dispatch,
+            early_stop=training.early_stop,
         )
+
+    def resume(self) -> TrainState | None:
+        """Returns the state of the newest checkpoint, or None, and keeps no copy of it."""
+        state, self._restored = self._restored, None
         if state is not None:
             self._keep_at_the_end(state)
             self._on_checkpoint(state)
@@ -283,36 +297,34 @@ class _MemberRun:
         self.step += self._training.steps_per_dispatch
         return self.step
 
-    def is_due(self, do: Action) -> bool:
+    def is_due(self, action: Action) -> bool:
         """Whether a checkpoint is to be saved now."""
-        due = (
-            not self.is_training
-            or do != Action.CONTINUE
-            or self.step
-            and self.step % self._training.checkpoint_period == 0
-        )
-        return bool(due) and not self.diverged and self._saved_at != self.step
+        if self.diverged or self._saved_at == self.step:
+            return False
+        periodic = self.step > 0 and self.step % self._training.checkpoint_period == 0
+        return periodic or action != Action.CONTINUE or not self.is_training
 
-    def save(self, states: TrainState, index: int, do: Action) -> None:
+    def save(self, states: TrainState, index: int, action: Action) -> None:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
-        if do != Action.STOP:  # who is told to stop may have seconds
+        if action != Action.STOP:  # a process that is told to stop may have only seconds
             self._on_checkpoint(state)
 
     def _on_checkpoint(self, state: TrainState) -> None:
         if self.is_training and self.step % self._training.checkpoint_period == 0:
-            self.member.on_checkpoint(self.step, state.params)
+            for callback in self.member.on_checkpoint:
+                callback(self.step, state.params)
 
     def _keep_at_the_end(self, state: TrainState) -> None:
         # The member's place in the stack goes on changing until all members have ended.
         if not self.is_training:
             self.params = state.params
 
-    def log(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> None:
+    def add_to_log(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> None:
         """Logs the metrics [steps] of a dispatch and what was measured at its end, or notes that the run diverged in it."""
         if "telemetry" in measured:
             measured |= {"telemetry": telemetry.by_tensor(measured["telemetry"], self.like.params)}

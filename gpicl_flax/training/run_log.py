@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ class RunLog:
         folder: RunFolder,
         tasks: TaskDistribution,
         start_step: int,
-        on_row: Callable[[Row], None],
+        on_row: Sequence[Callable[[Row], None]],
         *,
         steps: int,
         steps_per_dispatch: int,
@@ -95,7 +95,8 @@ class RunLog:
         row |= {"plateau_left_at": self._tracker.exit_step, "phase": self._tracker.phase} | measured
         self._metrics.append(row)
         self._timing.append({"step": step, "time": time.time()})
-        self._on_row(row)
+        for callback in self._on_row:
+            callback(row)
         if time.time() - self._written_at > _WRITE_SECONDS:
             self.write()
         return None

@@ -3,7 +3,6 @@
 It trains a stack of runs at once (see `state`).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,20 +13,19 @@ import optax
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
-from gpicl_flax.tasks import augmentation, keys
-from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.device_data import DeviceData, projection_bytes
+from gpicl_flax.training.device_data import DeviceData
 from gpicl_flax.training.probes import telemetry
+from gpicl_flax.training.probes.telemetry import GradAndUpdate
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of, vmap_members
+from gpicl_flax.training.task_batches import TaskBatches
 
 Metrics = dict[str, jax.Array]
 
 
 class PerRunInputs(NamedTuple):
-    """What members may differ in, besides their batches and the hyperparameters in their states.
+    """The inputs that members may differ in, besides their batches and the hyperparameters in their states.
 
     Attributes:
       seed: [S] uint32, of their tasks.
@@ -49,45 +47,32 @@ def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, ja
 def make_train_steps(
     model: SequenceModel,
     optimizer: optax.GradientTransformation,
-    tasks: TaskDistribution,
-    projection: ProjectionSpec,
+    task_batches: TaskBatches,
     *,
-    mesh: jax.sharding.Mesh,
-    num_members: int = 1,
     accumulation: int = 1,
     curriculum: Curriculum | None = None,
 ) -> Callable[[TrainState, PerRunInputs, DeviceData, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
-    """A jitted function that makes as many steps as its batch holds, and donates the states it is given.
+    """Makes a jitted function that takes as many steps as its batch holds, and donates the states it is given.
 
     Args:
       optimizer: of any member; its hyperparameters are read from the states.
-      tasks: of any member; its number of tasks and its bias are not used.
+      task_batches: of any member; the number of tasks and the bias are not used.
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
       curriculum: what of the tasks changes with the step; None: nothing.
 
     Returns:
-      (states, run_inputs, data, batch) -> (states, metrics, measured): batch holds the steps as the loader gives them,
+      (states, run_inputs, data, batch) -> (states, metrics, measured). The batch holds the steps as the loader gives them,
       task_ids [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]; measured is the
-      telemetry of the last of several steps, arrays [S, ...], or None without. All that members differ in is an argument,
-      so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
+      telemetry of the last of several steps, arrays [S, ...], or None without. Everything that members differ in is an
+      argument, so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
     """
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
-    per_device = num_members // mesh.shape["member"]
-    max_projection_bytes = projection_bytes(mesh) // per_device
+    tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
 
     def loss_fn(params, context, batch):
         run_inputs, data, step = context
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(run_inputs.seed),
-            batch["task_ids"],
-            data.examples(batch),
-            projection,
-            num_classes=tasks.num_classes,
-            permute_labels_prob=curriculum.bias(step, run_inputs.permute_labels_prob),
-            max_projection_bytes=max_projection_bytes,
-            num_shards=partitioning.batch_shards(mesh),
-        )
-        inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        bias = curriculum.bias(step, run_inputs.permute_labels_prob)
+        inputs, labels = task_batches.make_sequences(run_inputs.seed, batch, data, bias)
         labels = curriculum.merge_classes(step, labels, tasks.num_classes)
         losses, correct = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
         last = curriculum.last_position(step, tasks.sequence_length)
@@ -115,7 +100,7 @@ def make_train_steps(
         total, _ = jax.lax.scan(add_part, zeros, parts)
         return jax.tree.map(lambda x: x / accumulation, total)
 
-    def train_step(context, state: TrainState, batch) -> tuple[TrainState, Metrics, telemetry.GradAndUpdate]:
+    def train_step(state: TrainState, context, batch) -> tuple[TrainState, Metrics, GradAndUpdate]:
         compute = gradient if accumulation == 1 else accumulated_gradient
         grads, metrics = compute(state.params, (*context, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -123,15 +108,27 @@ def make_train_steps(
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
         loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, telemetry.GradAndUpdate(grads, updates)
+        return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, GradAndUpdate(grads, updates)
 
-    def train_steps(state, run_inputs, data, batch):
-        return telemetry.scan(
-            functools.partial(train_step, (run_inputs, data)), state, batch, run_inputs.initial_params
-        )
+    def train_steps(state: TrainState, run_inputs: PerRunInputs, data: DeviceData, batches):
+        """Steps of one member, one after another."""
+        context = run_inputs, data
+        if run_inputs.initial_params is None:
+            return *jax.lax.scan(lambda state, batch: train_step(state, context, batch)[:2], state, batches), None
+
+        def measured_step(carry, x):
+            (state, before), (batch, is_last) = carry, x
+            state, metrics, change = train_step(state, context, batch)
+            measured = telemetry.measure_if(is_last, before, change, state, run_inputs.initial_params)
+            return (state, change), (metrics, measured)
+
+        count = len(jax.tree.leaves(batches)[0])
+        start = state, telemetry.zero_grad_and_update(state.params)
+        (state, _), (metrics, measured) = jax.lax.scan(measured_step, start, (batches, jnp.arange(count) == count - 1))
+        return state, metrics, jax.tree.map(lambda x: x[-1], measured)
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
     stacked_steps = vmap_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))
-    # Metrics, and what is measured, whole on every device, so that every process can read those of all members.
+    # Every process reads the metrics of all members, and what is measured.
     replicated = partitioning.replicated(mesh)
     return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, replicated, replicated))

@@ -15,6 +15,7 @@ from gpicl_flax.tasks import augmentation, keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training import partitioning
+from gpicl_flax.training.task_batches import TaskBatches
 
 TASKS = TaskDistribution(input_shape=(9,), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0)
 
@@ -39,13 +40,10 @@ def run(model, dataset, params=None, tasks=TASKS, data=1, seed=0, placement="aut
         curves = meta_test(
             model,
             params or {},
-            tasks,
+            TaskBatches(tasks, tasks.projection_spec((9,)), mesh, placement),
             [dataset],
-            tasks.projection_spec((9,)),
             MetaTest(**settings),
-            seed=seed,
-            mesh=mesh,
-            placement=placement,
+            seed,
         )
     return {curve["tasks"]: curve for curve in curves}
 

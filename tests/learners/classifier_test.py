@@ -26,7 +26,8 @@ from gpicl_flax import InContextClassifier
 from gpicl_flax.config import parse
 from gpicl_flax.learners import learner
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.run import Run
 from gpicl_flax.runtime.preemption import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def lstm(small_bindings, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("lstm") / "run")
     bindings = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Training.steps = 10", "Training.checkpoint_period = 10"]
     with StopRequest() as stop:
-        execute(RunSpec(parse([], [*small_bindings, *bindings]), folder), stop)
+        execute([RunSpec.from_config(parse([], [*small_bindings, *bindings]), folder)], stop)
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 from gpicl_flax.config import parse
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 
 MODEL = ["Run.model = @LSTM()", "LSTM.hidden_size = 8", "Run.optimizer = @adam()", "adam.learning_rate = 1e-2"]
@@ -29,7 +29,7 @@ def bindings(small_bindings):
 def expected(bindings, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("expected") / "run")
     with StopRequest() as stop:
-        execute(RunSpec(parse([], bindings), folder), stop)
+        execute([RunSpec.from_config(parse([], bindings), folder)], stop)
     return folder
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from gpicl_flax.config import parse
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute
+from gpicl_flax.records.stack_lease import LeaseUnavailable
+from gpicl_flax.runs.check import check_folder
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 
 STEPS = ["Training.steps = 30", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 6"]
@@ -34,7 +36,13 @@ def start():
 
     def start(config, folder, on_row=lambda row: None):
         with StopRequest() as stop:
-            execute(RunSpec(config, folder, on_row), stop)
+            try:
+                (diverged,) = execute([RunSpec.from_config(config, folder, on_row)], stop, wait=True)
+            except LeaseUnavailable:  # it has ended
+                check_folder(config, folder)
+                return
+        if diverged:
+            raise diverged
 
     return start
 

@@ -9,7 +9,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute_stack
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.training.checkpoint import Checkpoints
 
@@ -131,7 +131,8 @@ def run_stack(configs, path, on_row=lambda row: None):
     folders = [RunFolder(path / str(index)) for index in range(len(configs))]
     with StopRequest() as stop:
         assert (
-            execute_stack([RunSpec(*each, on_row) for each in zip(configs, folders, strict=True)], stop) == [None] * 2
+            execute([RunSpec.from_config(*each, on_row) for each in zip(configs, folders, strict=True)], stop)
+            == [None] * 2
         )
     return folders
 

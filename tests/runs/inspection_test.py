@@ -15,7 +15,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.models import LSTM
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.runs.run import RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 
 
@@ -27,7 +27,7 @@ def done(small_bindings, tmp_path_factory):
         *("Training.checkpoint_period = 10", "MetaTest.at_checkpoints = True"),
     ]
     folder = RunFolder(tmp_path_factory.mktemp("inspect") / "run")
-    execute(RunSpec(parse([], [*small_bindings, *bindings]), folder), StopRequest())
+    execute([RunSpec.from_config(parse([], [*small_bindings, *bindings]), folder)], StopRequest())
     return folder
 
 

@@ -10,7 +10,8 @@ from gpicl_flax.config import Reference, parse
 from gpicl_flax.errors import Diverged, Preempted, UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs import run as run_module
+from gpicl_flax.runs import evaluate as evaluate_module
+from gpicl_flax.runs import execute as execute_module
 from gpicl_flax.runs.evaluate import evaluate
 from gpicl_flax.runs.run import Run
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -168,8 +169,8 @@ def test_programs_are_made_with_the_precision_of_the_settings(start, config, tmp
 
         return noted
 
-    for name in ("train", "meta_test"):
-        monkeypatch.setattr(run_module, name, note(getattr(run_module, name)))
+    for module, name in ((execute_module, "train"), (evaluate_module, "meta_test")):
+        monkeypatch.setattr(module, name, note(getattr(module, name)))
     folder = RunFolder(tmp_path / "coarse")
     start(config.override({"Run.matmul_precision": "bfloat16"}), folder)
     evaluate(folder)

@@ -10,7 +10,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import RunSpec, execute_stack
+from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
@@ -56,7 +56,7 @@ def make_configs(small_bindings):
 def run_stack(configs, path, on_row=lambda row: None):
     folders = [RunFolder(path / str(index)) for index in range(len(configs))]
     with StopRequest() as stop:
-        diverged = execute_stack([RunSpec(c, f, on_row) for c, f in zip(configs, folders, strict=True)], stop)
+        diverged = execute([RunSpec.from_config(c, f, on_row) for c, f in zip(configs, folders, strict=True)], stop)
     return folders, diverged
 
 
@@ -134,12 +134,15 @@ def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
     folders = [RunFolder(tmp_path / str(index)) for index in range(4)]
 
     for specs in (
-        [RunSpec(configs[0], folders[0], sigterm_at(6))],
-        [RunSpec(configs[1], folders[1], sigterm_at(12))],
-        [RunSpec(configs[2], RunFolder(tmp_path / "elsewhere")), RunSpec(configs[3], folders[3], sigterm_at(2))],
+        [RunSpec.from_config(configs[0], folders[0], sigterm_at(6))],
+        [RunSpec.from_config(configs[1], folders[1], sigterm_at(12))],
+        [
+            RunSpec.from_config(configs[2], RunFolder(tmp_path / "elsewhere")),
+            RunSpec.from_config(configs[3], folders[3], sigterm_at(2)),
+        ],
     ):
         with StopRequest() as stop, pytest.raises(Preempted):
-            execute_stack(specs, stop)
+            execute(specs, stop)
     assert not any(folder.ended for folder in folders)
     rows = []
     run_stack(configs[:3], tmp_path, rows.append)

@@ -12,7 +12,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import GpiclError, Preempted, UsageError
 from gpicl_flax.records import lease, stack_lease
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs import run as run_module
+from gpicl_flax.runs import execute as execute_module
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import grid, listing, runner, stacking
 
@@ -39,7 +39,7 @@ def keep_rows(rows):
 def sweep(small_bindings):
     def make(grids):
         points = grid.points(parse([], [*small_bindings, *BINDINGS, f"sweep.grids = {grids}"]))
-        return points, listing.resolve_all(points)
+        return points, listing.resolve_points(points)
 
     return make
 
@@ -138,9 +138,9 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
     points, runs = sweep("[{'Run.seed': [0, 1, 2, 3]}]")
     trained, said, ended = [], {"a": [], "b": []}, []
 
-    def execute_stack(starts, stop, on_held):  # without training: Orbax does not save two runs at once in one process
+    def execute(starts, stop, on_begin):  # without training: Orbax does not save two runs at once in one process
         with stack_lease.hold([start.folder for start in starts]):
-            on_held()
+            on_begin()
             for start in starts:
                 trained.append(start.folder.path.name)
                 time.sleep(0.2)
@@ -152,7 +152,7 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
         runner.run_all(points, runs, tmp_path, stop, say=said[name].append, poll_seconds=0.02)
         ended.append(name)
 
-    monkeypatch.setattr(runner, "execute_stack", execute_stack)
+    monkeypatch.setattr(runner, "execute", execute)
     workers = [threading.Thread(target=work, args=(name,)) for name in said]
     for worker in workers:
         worker.start()
@@ -250,14 +250,14 @@ def test_who_waits_for_others_stops_when_told_to(other_holds, sweep, tmp_path, m
 
 def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
-    said, real = [], run_module.train
+    said, real = [], execute_module.train
 
     def train(model, members, *rest, **more):
         if members[0].seed == 0:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\na page of buffers")
         return real(model, members, *rest, **more)
 
-    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr(execute_module, "train", train)
     with pytest.raises(GpiclError, match="1 of 2 points failed") as caught:
         run_all(points, runs, tmp_path, say=said.append)
     assert caught.value.exit_code == 1
@@ -265,7 +265,7 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, t
     folders = [RunFolder(tmp_path / point.run_id) for point in points]
     assert [folder.ended for folder in folders] == [None, "DONE"]
     assert lease.newest(folders[0]).why == "failed: RESOURCE_EXHAUSTED: out of memory"
-    monkeypatch.setattr(run_module, "train", real)
+    monkeypatch.setattr(execute_module, "train", real)
     run_all(points, runs, tmp_path)
     assert [folder.ended for folder in folders] == ["DONE", "DONE"]
 
@@ -273,10 +273,10 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_tried_again(sweep, t
 def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
 
-    def fail(starts, stop, on_held):
+    def fail(starts, stop, on_begin):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner, "execute_stack", fail)
+    monkeypatch.setattr(runner, "execute", fail)
     monkeypatch.setattr(runner, "decide", lambda compute: compute())
     monkeypatch.setattr(runner, "any_of", lambda flag: flag)
     monkeypatch.setattr(runner._Sweep, "check", lambda *_: None)
@@ -289,12 +289,12 @@ def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(other_holds, 
     points, runs = sweep("[{'Run.seed': [0]}]")
     folder, said = RunFolder(tmp_path / points[0].run_id), []
 
-    def lose(starts, stop, on_held):
-        on_held()
+    def lose(starts, stop, on_begin):
+        on_begin()
         other_holds(folder)
         raise lease.LeaseLost("taken over")
 
-    monkeypatch.setattr(runner, "execute_stack", lose)
+    monkeypatch.setattr(runner, "execute", lose)
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
     run_all(points, runs, tmp_path, say=said.append)
     assert said[1:] == ["taken over", f"[1/1] {points[0].run_id}: left to host tpu-7, process 12", f"{said[0]}: DONE"]
@@ -304,7 +304,7 @@ def test_a_run_that_another_worker_saw_diverge_just_now_does_not_stop_the_sweep(
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     folders = [RunFolder(tmp_path / point.run_id) for point in points]
 
-    def execute_stack(starts, stop, on_held):
+    def execute(starts, stop, on_begin):
         (start,) = starts
         if start.folder.path == folders[0].path:
             start.folder.mark("DIVERGED", "diverged at step 3\n")
@@ -312,7 +312,7 @@ def test_a_run_that_another_worker_saw_diverge_just_now_does_not_stop_the_sweep(
         start.folder.mark("DONE")
         return [None]
 
-    monkeypatch.setattr(runner, "execute_stack", execute_stack)
+    monkeypatch.setattr(runner, "execute", execute)
     with pytest.raises(GpiclError, match="1 of 2 points diverged"):
         run_all(points, runs, tmp_path)
     assert [folder.ended for folder in folders] == ["DIVERGED", "DONE"]

@@ -26,15 +26,8 @@ def make_tasks(ids, seed=0, permute_labels_prob=1.0, num_features=X):
 
 
 def make_sequences(dataset, ids, indices, permute_labels_prob=1.0, seed=0):
-    make = jax.jit(
-        functools.partial(
-            augmentation.make_sequences,
-            keys.task_key(seed),
-            projection=FORM,
-            num_classes=C,
-            permute_labels_prob=permute_labels_prob,
-        )
-    )
+    make = functools.partial(augmentation.Augmentation(FORM, C).make_sequences, keys.task_key(seed))
+    make = jax.jit(functools.partial(make, permute_labels_prob=permute_labels_prob))
     return jax.device_get(make(np.asarray(ids, np.uint32), base_examples(dataset, indices)))
 
 
@@ -126,9 +119,8 @@ def make_sequences_on(mesh, dataset, ids, indices, **settings):
 
     @jax.jit
     def make(ids, examples):
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(0), ids, examples, FORM, num_classes=C, permute_labels_prob=1.0, **settings
-        )
+        make = augmentation.Augmentation(FORM, C, **settings).make_sequences
+        inputs, labels = make(keys.task_key(0), ids, examples, permute_labels_prob=1.0)
         return partitioning.constrain_batch(mesh, (inputs, labels))
 
     inputs, labels = make(*partitioning.shard_batch(mesh, (ids, examples)))
@@ -164,11 +156,7 @@ def test_projections_never_take_more_memory_than_they_may(memory, largest):
     """No array of the program holds the projections of more sequences."""
     projection = ProjectionSpec("span", (40,), (40,))
     make = functools.partial(
-        augmentation.make_sequences,
-        projection=projection,
-        num_classes=C,
-        permute_labels_prob=1.0,
-        max_projection_bytes=memory,
+        augmentation.Augmentation(projection, C, max_projection_bytes=memory).make_sequences, permute_labels_prob=1.0
     )
     examples = augmentation.Examples(np.zeros((16, 5, 40), np.float32), np.zeros((16, 5), np.int32))
     text = str(jax.make_jaxpr(make)(keys.task_key(0), np.zeros(16, np.uint32), examples))

@@ -11,9 +11,9 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
+from gpicl_flax.training.task_batches import TaskBatches
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0, projection="span"
@@ -27,10 +27,9 @@ def metrics_of(dataset, tasks=TASKS, curriculum=None, steps=4, batch_tasks=None,
     mesh = partitioning.MeshShape(data=1).build()
     with jax.set_mesh(mesh):
         state = init_states(model, [optimizer], tasks, seeds=[0], mesh=mesh)
-        train_steps = make_train_steps(
-            model, optimizer, tasks, projection, mesh=mesh, curriculum=curriculum, accumulation=accumulation
-        )
-        data = put_on_mesh(mesh, dataset, dataset.train, projection, normalize=True)
+        task_batches = TaskBatches(tasks, projection, mesh)
+        train_steps = make_train_steps(model, optimizer, task_batches, curriculum=curriculum, accumulation=accumulation)
+        data = task_batches.put_on_mesh(dataset, dataset.train).data
         batch = next(TrainingBatches([Stream(batch_tasks or tasks, seed=0)], dataset.train, steps_per_batch=steps))
         batch = {name: x[..., : tasks.sequence_length] if x.ndim == 4 else x for name, x in batch.items()}
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, tasks.permute_labels_prob, np.float32))

@@ -7,8 +7,10 @@ import pytest
 import scipy.ndimage
 
 from gpicl_flax.tasks.datasets.base_dataset import Split
+from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import device_data, partitioning
+from gpicl_flax.training.task_batches import TaskBatches
 
 SPLIT = Split(np.zeros((100, 10), np.uint8), np.zeros(100, np.int32))  # 1,400 bytes
 FORM = ProjectionSpec("span", (9,), (9,))
@@ -46,13 +48,18 @@ def test_free_memory_is_the_devices_or_a_share_of_the_hosts(monkeypatch):
     assert device_data.free_device_memory() == 700
 
 
+def on_mesh(mesh, dataset, projection=FORM, *, normalize=True, placement="device"):
+    tasks = TaskDistribution(input_shape=projection.input_shape, sequence_length=6, normalize=normalize)
+    return TaskBatches(tasks, projection, mesh, placement).put_on_mesh(dataset, dataset.train).data
+
+
 def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset):
     mesh = partitioning.MeshShape(data=2).build()
     indices = np.array([[3, 7], [0, 199]], np.int32)
     inputs, labels = toy_dataset.train.inputs[indices], toy_dataset.train.labels[indices]
-    data = device_data.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=True)
+    data = on_mesh(mesh, toy_dataset, normalize=True)
     assert data.split[0].dtype == np.uint8
-    empty = device_data.put_on_mesh(mesh, toy_dataset, None, FORM, normalize=True)
+    empty = on_mesh(mesh, toy_dataset, placement="host")
     assert empty.split is None
     for found in (
         data.examples({"example_indices": indices}),
@@ -61,7 +68,7 @@ def test_examples_are_those_of_the_split_or_of_the_batch_normalised(toy_dataset)
         expected = (inputs - np.float64(toy_dataset.mean)) / toy_dataset.std
         np.testing.assert_allclose(found.coordinates, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(found.labels, labels)
-    plain = device_data.put_on_mesh(mesh, toy_dataset, toy_dataset.train, FORM, normalize=False)
+    plain = on_mesh(mesh, toy_dataset, normalize=False)
     np.testing.assert_allclose(plain.examples({"example_indices": indices}).coordinates, inputs / 255, rtol=1e-6)
 
 
@@ -70,9 +77,7 @@ def test_examples_smaller_than_the_input_shape_are_their_coordinates_in_the_runs
     stored, shape = (3, 3, 1), (5, 4, 3)
     dataset = dataclasses.replace(toy_dataset, input_shape=shape, stored_shape=stored)
     projection = ProjectionSpec("span", stored, shape)
-    data = device_data.put_on_mesh(
-        partitioning.MeshShape(data=1).build(), dataset, dataset.train, projection, normalize=True
-    )
+    data = on_mesh(partitioning.MeshShape(data=1).build(), dataset, projection)
     found = np.asarray(data.examples({"example_indices": np.arange(6)[None]}).coordinates[0], np.float64)
     assert found.shape == (6, 9)
     images = dataset.train.inputs[:6].reshape(6, *stored).astype(np.float64)

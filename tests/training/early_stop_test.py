@@ -25,7 +25,7 @@ def folder(tmp_path):
 def log_of(folder, early_stop, start=0, classes=10):
     tasks = TaskDistribution(num_classes=classes)
     settings = {"steps": STEPS, "steps_per_dispatch": DISPATCH, "early_stop": early_stop}
-    return RunLog(folder, tasks, start, lambda row: None, **settings)
+    return RunLog(folder, tasks, start, (), **settings)
 
 
 def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, classes=10):

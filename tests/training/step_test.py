@@ -15,10 +15,10 @@ from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.state import abstract_state, init_states, member_state
 from gpicl_flax.training.step import PerRunInputs, make_train_steps, sequence_losses
+from gpicl_flax.training.task_batches import TaskBatches
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
@@ -56,8 +56,9 @@ def train(
     with jax.set_mesh(mesh):
         state = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         shardings = jax.tree.map(lambda x: x.sharding, state)
-        train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
-        data = put_on_mesh(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
+        task_batches = TaskBatches(TASKS, FORM, mesh, "host" if gather else "device")
+        train_steps = make_train_steps(model, optimizer, task_batches, accumulation=accumulation)
+        data = task_batches.put_on_mesh(dataset, dataset.train).data
         batch = next(TrainingBatches([Stream(TASKS, seed=0)], dataset.train, gather=gather, steps_per_batch=steps))
         batch = partitioning.shard_stacked_batches(mesh, batch)
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.full(1, TASKS.permute_labels_prob, np.float32))
@@ -164,15 +165,13 @@ def test_one_step_is_the_update_of_the_mean_cross_entropy(toy_dataset):
     params = jax.device_get(fresh_state(model, optax.sgd(0.1), mesh=mesh).params)
     batch = jax.tree.map(lambda x: x[0, 0], next(TrainingBatches([Stream(TASKS, seed=0)], toy_dataset.train)))
     split = toy_dataset.train
-    inputs, labels = augmentation.make_sequences(
+    inputs, labels = augmentation.Augmentation(FORM, num_classes=10).make_sequences(
         keys.task_key(0),
         batch["task_ids"],
         augmentation.Examples(
             (split.inputs[batch["example_indices"]] - np.float32(toy_dataset.mean)) / np.float32(toy_dataset.std),
             split.labels[batch["example_indices"]],
         ),
-        FORM,
-        num_classes=10,
         permute_labels_prob=1.0,
     )
 

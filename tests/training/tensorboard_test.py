@@ -6,7 +6,8 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, RunSpec, execute
+from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.run import Run
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.training.tensorboard import scalars
 
@@ -40,7 +41,7 @@ def test_tensorboard_gets_the_rows_of_metrics_jsonl(small_bindings, tmp_path):
     pytest.importorskip("tensorflow", reason="needs the extra `tensorboard`")
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = RunFolder(tmp_path / "run")
-    execute(RunSpec(parse([], [*small_bindings, *MODEL]), folder), StopRequest())
+    execute([RunSpec.from_config(parse([], [*small_bindings, *MODEL]), folder)], StopRequest())
     from tensorboard.util.tensor_util import make_ndarray
 
     events = accumulator.EventAccumulator(str(folder.path / "tensorboard"))

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from gpicl_flax.learners.learner import Learner
-from gpicl_flax.tasks import augmentation, keys, loader
+from gpicl_flax.tasks import keys, loader
+from gpicl_flax.tasks.augmentation import Augmentation, Examples
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.datasets.images import as_images, grey_values
 from gpicl_flax.tasks.projections import input_space
@@ -40,12 +41,10 @@ def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
     projection = learner.projection_spec
     coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
     inputs, task_labels = jax.device_get(
-        augmentation.make_sequences(
+        Augmentation(projection, run.tasks.num_classes).make_sequences(
             keys.task_key(run.seed),
             run.tasks.unseen_task_ids(count),
-            augmentation.Examples(coordinates, labels),
-            projection,
-            num_classes=run.tasks.num_classes,
+            Examples(coordinates, labels),
             permute_labels_prob=1.0,
         )
     )

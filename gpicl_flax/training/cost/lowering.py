@@ -16,10 +16,11 @@ from gpicl_flax.training.device_data import DeviceData
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
+from gpicl_flax.training.task_batches import TaskBatches
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
+class DatasetShape:
     """The shape of a base dataset's training split.
 
     Attributes:
@@ -47,14 +48,14 @@ def trace(
     *,
     mesh: jax.sharding.Mesh,
     num_members: int = 1,
-    examples: Examples | None = None,
+    examples: DatasetShape | None = None,
 ) -> jax.stages.Traced:
     """Traces the training steps of a stack; by default its base dataset lies on the devices.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
     """
-    examples = examples or Examples()
+    examples = examples or DatasetShape()
 
     def shape(dtype, dimensions, *spec):
         return jax.ShapeDtypeStruct(dimensions, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
@@ -94,10 +95,7 @@ def trace(
         train_steps = make_train_steps(
             model,
             optimizer,
-            tasks,
-            projection,
-            mesh=mesh,
-            num_members=num_members,
+            TaskBatches(tasks, projection, mesh, num_members=num_members),
             accumulation=training.accumulation,
             curriculum=training.curriculum,
         )

@@ -5,6 +5,7 @@ whatever the run itself trains on: so runs with other biases, curricula or numbe
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -16,15 +17,12 @@ import optax
 from gpicl_flax.errors import check_positive_integers
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
-from gpicl_flax.tasks import augmentation, keys, loader
-from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.distribution import TaskDistribution
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.tasks import loader
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.device_data import DeviceData, projection_bytes
 from gpicl_flax.training.probes import attention_stats
 from gpicl_flax.training.state import vmap_members
 from gpicl_flax.training.step import sequence_losses
+from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
 
 @gin.configurable
@@ -47,65 +45,38 @@ class Diagnostics:
     def __post_init__(self):
         check_positive_integers(self, "period", "num_sequences")
 
+    def sequences_at_once(self, task_batch_size: int, accumulation: int) -> int:
+        """Returns `num_sequences`, or fewer where a training step has fewer in memory at once."""
+        return min(self.num_sequences, task_batch_size // accumulation)
 
-class Diagnose:
-    """Called with the parameters [S, ...] of a stack: its members' diagnostics, arrays [S, ...].
+
+def make_diagnose(
+    model: SequenceModel, task_batches: TaskBatches, train: SplitOnMesh, seeds: Sequence[int], num_sequences: int
+) -> Callable[[Any], dict[str, Any]]:
+    """Makes a function of the parameters [S, ...] of a stack that returns its members' diagnostics, arrays [S, ...].
 
     Args:
-      train: the training split; the batch brings its examples where `data` does not have them.
+      train: the training split.
       seeds: of the members.
-      accumulation: parts that a training step splits its batch into.
+      num_sequences: of unseen tasks for each member; rounded up to what the mesh divides.
     """
-
-    def __init__(
-        self,
-        settings: Diagnostics,
-        model: SequenceModel,
-        tasks: TaskDistribution,
-        projection: ProjectionSpec,
-        train: Split,
-        data: DeviceData,
-        *,
-        seeds: list[int],
-        accumulation: int,
-        mesh: jax.sharding.Mesh,
-    ):
-        count = min(settings.num_sequences, tasks.task_batch_size // accumulation)
-        shards = partitioning.batch_shards(mesh)
-        count = -(-count // shards) * shards
-        size = count, tasks.sequence_length, len(train), train.group_size
-        indices = [loader.draw_example_indices(np.random.default_rng(seed), *size) for seed in seeds]
-        batch = {
-            "task_ids": np.stack([tasks.unseen_task_ids(count)] * len(seeds)),
-            "example_indices": np.stack(indices),
-        }
-        own = np.ix_(partitioning.local_members(mesh, len(seeds)), partitioning.local_rows(mesh, count))
-        batch = {name: x[own][None] for name, x in batch.items()}
-        batch = partitioning.shard_stacked_batches(mesh, loader.gather(train, batch) if data.split is None else batch)
-        seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
-        function = _make_diagnose(model, tasks, projection, mesh, len(seeds))
-        self._diagnose = lambda params: function(params, seeds, data, batch)
-
-    def __call__(self, params: Any) -> dict[str, Any]:
-        return self._diagnose(params)
-
-
-def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, mesh, num_members: int):
-    max_projection_bytes = projection_bytes(mesh) // (num_members // mesh.shape["member"])
+    tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
+    count = -(-num_sequences // task_batches.num_shards) * task_batches.num_shards
+    size = count, tasks.sequence_length, len(train.split), train.split.group_size
+    batch = {
+        "task_ids": np.stack([tasks.unseen_task_ids(count)] * num_members),
+        "example_indices": np.stack(
+            [loader.draw_example_indices(np.random.default_rng(seed), *size) for seed in seeds]
+        ),
+    }
+    own = np.ix_(partitioning.local_members(mesh, num_members), partitioning.local_rows(mesh, count))
+    one_step = {name: x[own][None] for name, x in batch.items()}  # [steps = 1, S, B, ...]
+    on_mesh = partitioning.shard_stacked_batches(mesh, train.complete(one_step))
+    own_seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
 
     def diagnose(params, seed, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the one step that it is
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(seed),
-            batch["task_ids"],
-            data.examples(batch),
-            projection,
-            num_classes=tasks.num_classes,
-            permute_labels_prob=1.0,
-            max_projection_bytes=max_projection_bytes,
-            num_shards=partitioning.batch_shards(mesh),
-        )
-        inputs, labels = partitioning.constrain_batch(mesh, (inputs, labels))
+        inputs, labels = task_batches.make_sequences(seed, batch, data, 1.0)
 
         def loss_fn(params):
             logits, kept = model.apply({"params": params}, inputs, labels, mutable=[QUERY_KEYS])
@@ -121,7 +92,8 @@ def _make_diagnose(model, tasks: TaskDistribution, projection: ProjectionSpec, m
         } | _compare(shown, inputs, labels)
 
     stacked = vmap_members(diagnose, num_members, in_axes=(0, 0, None, 1))
-    return jax.jit(lambda *arguments: partitioning.constrain_replicated(mesh, stacked(*arguments)))
+    program = jax.jit(lambda *arguments: partitioning.constrain_replicated(mesh, stacked(*arguments)))
+    return lambda params: program(params, own_seeds, train.data, on_mesh)
 
 
 def _parts(grads) -> dict[str, list[jax.Array]]:

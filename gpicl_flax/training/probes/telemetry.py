@@ -5,7 +5,6 @@ goes on needs nothing of it in its checkpoints.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gin
@@ -37,47 +36,23 @@ class Telemetry:
 
 
 class GradAndUpdate(NamedTuple):
-    """What a step did to the parameters, arrays like them: the gradient, and the update that the optimiser made of it."""
+    """The gradient of a step and the update that the optimiser made of it, both shaped like the parameters."""
 
     grad: Any
     update: Any
 
 
-def scan(
-    step: Callable[[Any, Any], tuple[Any, Any, GradAndUpdate]], state: Any, batches: Any, initial_params: Any | None
-):
-    """Makes a training step with each of the batches [steps, ...], of which there are at least two to measure.
-
-    Args:
-      step: (train state, batch) -> (train state, metrics, change).
-      initial_params: None: nothing is measured, nor kept for it.
-
-    Returns:
-      The state after the steps, their metrics [steps], and what was measured at the last, or None.
-    """
-    if initial_params is None:
-
-        def alone(state, batch):
-            state, metrics, _ = step(state, batch)
-            return state, metrics
-
-        return *jax.lax.scan(alone, state, batches), None
-
-    def measured(carry, x):
-        (state, before), (batch, is_last) = carry, x
-        state, metrics, change = step(state, batch)
-        arguments = before, change, state.opt_state, state.params, initial_params
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, *arguments))
-        return (state, change), (metrics, jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments))
-
-    number = len(jax.tree.leaves(batches)[0])
-    carry, is_last = (state, zero_grad_and_update(state.params)), jnp.arange(number) == number - 1
-    (state, _), (metrics, measurements) = jax.lax.scan(measured, carry, (batches, is_last))
-    return state, metrics, jax.tree.map(lambda x: x[-1], measurements)
+def measure_if(
+    is_last: jax.Array, before: GradAndUpdate, change: GradAndUpdate, state: Any, initial_params: Any
+) -> dict[str, Any]:
+    """Calls `measure` for the last step of a dispatch; returns zeros of the same shapes for the others, which cost nothing."""
+    arguments = before, change, state.opt_state, state.params, initial_params
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, *arguments))
+    return jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments)
 
 
 def zero_grad_and_update(params: Any) -> GradAndUpdate:
-    """The change before any step."""
+    """Returns what stands for the step before the first one."""
     zeros = jax.tree.map(jnp.zeros_like, params)
     return GradAndUpdate(zeros, zeros)
 
@@ -85,7 +60,7 @@ def zero_grad_and_update(params: Any) -> GradAndUpdate:
 def measure(
     before: GradAndUpdate, change: GradAndUpdate, opt_state: optax.OptState, params: Any, initial_params: Any
 ) -> dict[str, Any]:
-    """What a row has of a step, given the change before it and what it led to; 'tensors' are arrays [tensors]."""
+    """Measures a step, given the change of the step before and the state that it led to; 'tensors' are arrays [tensors]."""
     measured, tensors = {}, {}
     for name in GradAndUpdate._fields:
         old, new = jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(change, name))

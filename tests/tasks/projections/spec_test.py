@@ -29,7 +29,7 @@ def projected(projection, images, num_tasks, first_id=0, stored=STORED, seed=0):
     """inputs [num_tasks, T, X] of the same images in as many tasks."""
     projection = ProjectionSpec(projection, STORED, SHAPE)
     coordinates = np.asarray(projection.coordinates(stored)(images))
-    make = functools.partial(augmentation.make_sequences, projection=projection, num_classes=4, permute_labels_prob=1.0)
+    make = functools.partial(augmentation.Augmentation(projection, 4).make_sequences, permute_labels_prob=1.0)
     ids = np.arange(first_id, first_id + num_tasks, dtype=np.uint32)
     examples = augmentation.Examples(
         np.broadcast_to(coordinates, (num_tasks, *coordinates.shape)), np.zeros((num_tasks, len(images)), np.int32)
@@ -54,7 +54,7 @@ def test_a_task_is_linear_in_the_inputs(images):
     np.testing.assert_allclose(found[:, 2], 2 * found[:, 0] - 3 * found[:, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize("projection", KINDS)
 def test_moments_are_those_of_a_projection_with_iid_entries(projection, images):
     """Features are independent, each with the covariance X_s X_s^T / X over the examples."""
     num_tasks = 3000
@@ -76,7 +76,7 @@ def test_moments_are_those_of_a_projection_with_iid_entries(projection, images):
     assert np.abs(between).max() < 5 / (num_tasks * X) ** 0.5
 
 
-@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize("projection", KINDS)
 def test_repeated_images_have_equal_projections(projection, images):
     inputs = projected(projection, images, 200)
     difference = np.linalg.norm(inputs[:, 0] - inputs[:, -1], axis=-1) / np.linalg.norm(inputs[:, 0], axis=-1)

@@ -9,15 +9,15 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, DeltaNet, Transformer
 from gpicl_flax.tasks import keys
-from gpicl_flax.tasks.augmentation import make_sequences
+from gpicl_flax.tasks.augmentation import Augmentation
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import draw_example_indices
-from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.probes.attention_stats import attention_mass, matching_score
-from gpicl_flax.training.probes.diagnostics import Diagnose, Diagnostics, _compare
+from gpicl_flax.training.probes.diagnostics import Diagnostics, _compare, make_diagnose
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states
+from gpicl_flax.training.task_batches import TaskBatches
 
 # Trained with a bias on few tasks; diagnosed on unseen ones that permute all labels.
 TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
@@ -34,11 +34,10 @@ def diagnose(model, dataset, *, seeds=(5,), data=1, gather=False, num_sequences=
     mesh = MeshShape(data=data).build(len(seeds))
     with jax.set_mesh(mesh):
         params = init_states(model, [optax.sgd(0.1)] * len(seeds), TASKS, seeds=seeds, mesh=mesh).params
-        data = put_on_mesh(mesh, dataset, None if gather else dataset.train, FORM, normalize=True)
-        settings = Diagnostics(num_sequences=num_sequences)
-        split_and_data = dataset.train, data
-        more = {"seeds": list(seeds), "accumulation": accumulation, "mesh": mesh}
-        call = Diagnose(settings, model, TASKS, FORM, *split_and_data, **more)
+        task_batches = TaskBatches(TASKS, FORM, mesh, "host" if gather else "device", len(seeds))
+        train = task_batches.put_on_mesh(dataset, dataset.train)
+        count = Diagnostics(num_sequences=num_sequences).sequences_at_once(TASKS.task_batch_size, accumulation)
+        call = make_diagnose(model, task_batches, train, seeds, count)
         return jax.device_get((call(params), params))
 
 
@@ -46,10 +45,12 @@ def unseen_sequences(dataset, seed, count):
     """Inputs and labels of the first unseen tasks, made from training examples."""
     indices = draw_example_indices(np.random.default_rng(seed), count, 6, len(dataset.train))
     mesh = MeshShape(data=1).build()
-    data = put_on_mesh(mesh, dataset, dataset.train, FORM, normalize=True)
+    data = TaskBatches(TASKS, FORM, mesh).put_on_mesh(dataset, dataset.train).data
     ids = np.uint32(FIRST_UNSEEN_ID) + np.arange(count, dtype=np.uint32)
     examples = data.examples({"example_indices": indices})
-    return make_sequences(keys.task_key(seed), ids, examples, FORM, num_classes=10, permute_labels_prob=1.0)
+    return Augmentation(FORM, num_classes=10).make_sequences(
+        keys.task_key(seed), ids, examples, permute_labels_prob=1.0
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -17,17 +17,18 @@ from gpicl_flax.errors import Preempted, UsageError
 from gpicl_flax.models import LSTM, Transformer
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runs.run import Run, RunSpec, execute, execute_stack
+from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.run import Run
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks import augmentation, keys
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import optimizers, partitioning
-from gpicl_flax.training.device_data import put_on_mesh
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
+from gpicl_flax.training.task_batches import TaskBatches
 
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
@@ -59,8 +60,9 @@ def measured(dataset, model, optimizer, /, *, accumulation=1, **shape):
     with jax.set_mesh(mesh):
         states = init_states(model, [optimizer], TASKS, seeds=[0], mesh=mesh)
         initial_params = jax.tree.map(jnp.copy, states.params)
-        train_steps = make_train_steps(model, optimizer, TASKS, FORM, mesh=mesh, accumulation=accumulation)
-        data = put_on_mesh(mesh, dataset, dataset.train, FORM, normalize=True)
+        task_batches = TaskBatches(TASKS, FORM, mesh)
+        train_steps = make_train_steps(model, optimizer, task_batches, accumulation=accumulation)
+        data = task_batches.put_on_mesh(dataset, dataset.train).data
         batch = partitioning.shard_stacked_batches(mesh, batches(dataset))
         run_inputs = PerRunInputs(np.zeros(1, np.uint32), np.ones(1, np.float32), initial_params)
         states, _, found = train_steps(states, run_inputs, data, batch)
@@ -77,9 +79,8 @@ def expected(dataset, model, optimizer):
     split, opt_state, changes = dataset.train, optimizer.init(params), []
 
     def loss(params, task_ids, examples):
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(0), task_ids, examples, FORM, num_classes=10, permute_labels_prob=1.0
-        )
+        make = augmentation.Augmentation(FORM, num_classes=10).make_sequences
+        inputs, labels = make(keys.task_key(0), task_ids, examples, permute_labels_prob=1.0)
         logits = model.apply({"params": params}, inputs, labels)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -196,7 +197,7 @@ def configs(small_bindings):
 
 def start(config, folder, on_row=lambda row: None):
     with StopRequest() as stop:
-        execute(RunSpec(config, folder, on_row), stop)
+        execute([RunSpec.from_config(config, folder, on_row)], stop)
     return folder
 
 
@@ -229,7 +230,7 @@ def test_rows_come_at_the_period_and_have_the_last_step_alone(alone):
 def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone, tmp_path):
     folders = [RunFolder(tmp_path / str(index)) for index in range(2)]
     with StopRequest() as stop:
-        execute_stack([RunSpec(config, folder) for config, folder in zip(configs, folders, strict=True)], stop)
+        execute([RunSpec.from_config(config, folder) for config, folder in zip(configs, folders, strict=True)], stop)
     for found, single in zip(map(rows_of, folders), map(rows_of, alone), strict=True):
         assert found.keys() == single.keys()
         for step, values in single.items():

@@ -1,0 +1,148 @@
+"""Trains runs, one or a stack of them: from their settings to folders that are DONE."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from gpicl_flax.config import Config
+from gpicl_flax.errors import Diverged, Preempted
+from gpicl_flax.records import stack_lease
+from gpicl_flax.records.json_lines import Row
+from gpicl_flax.records.run_folder import DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.runs.check import check_data, check_folder
+from gpicl_flax.runs.evaluate import write_evaluation
+from gpicl_flax.runs.run import ResolvedRun, Run, resolve
+from gpicl_flax.runs.run_info import run_info
+from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime.preemption import StopRequest
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.training import tensorboard
+from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.loop import Member, train
+from gpicl_flax.training.state import abstract_state, shardings_of
+
+
+class RunSpec(NamedTuple):
+    """A run to be started, or started again.
+
+    Attributes:
+      resolved: its configuration and settings.
+      folder: where it is, or will be.
+      on_row: each is called with every new row of its metrics.jsonl.
+    """
+
+    resolved: ResolvedRun
+    folder: RunFolder
+    on_row: Sequence[Callable[[Row], None]] = ()
+
+    @classmethod
+    def from_config(cls, config: Config, folder: RunFolder, *on_row: Callable[[Row], None]) -> "RunSpec":
+        """Resolves a configuration; raises UsageError as `resolve` does."""
+        return cls(resolve(config), folder, on_row)
+
+
+def execute(
+    specs: Sequence[RunSpec], stop: StopRequest, *, wait: bool = False, on_begin: Callable[[], None] = lambda: None
+) -> list[Diverged | None]:
+    """Trains runs as the members of a stack, meta-tests them and marks their folders DONE. Each goes on where it stopped.
+
+    The runs differ in what `train` allows members to differ in (see `sweep.stacking`); one run is a stack of one.
+
+    Args:
+      stop: while it is not requested, the runs go on; a meta-test that has begun is finished.
+      wait: if another process had a run until lately, block until it is clear whether that process is alive.
+      on_begin: called once it is sure that no other process trains the runs.
+
+    Returns:
+      For each run why it diverged, or None.
+
+    Raises:
+      UsageError: the settings, the data or a folder do not fit; nothing has been written.
+      Preempted: told to stop; what was trained is saved.
+      stack_lease.LeaseUnavailable: others train some of the runs, or these have ended; nothing has been written.
+      GpiclError: with `wait`, another process is alive and trains a run.
+    """
+    resolved, folders = [spec.resolved for spec in specs], [spec.folder for spec in specs]
+    run = resolved[0].run  # for all that the members have in common
+    for spec in specs:
+        check_folder(spec.resolved.config, spec.folder)
+    mesh = run.check_devices(len(specs))
+    load = functools.cache(run.tasks.load)
+    dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
+    projection = run.tasks.projection_spec(dataset.stored_shape)
+    with contextlib.ExitStack() as stack:
+        # Nobody else trains these runs, and all hosts train the same ones, on the data that they began with.
+        check_leases = stack.enter_context(stack_lease.hold(folders, stop if wait else None))
+        on_begin()
+        for folder in folders:
+            if folder.checkpoints.exists():
+                with Checkpoints(folder.checkpoints) as checkpoints:
+                    check_data(folder, checkpoints, dataset)
+        distributed.check_same("\n".join(each.config.text for each in resolved), "configuration")
+        for spec in specs:
+            _write_settings(spec, dataset, projection, mesh)
+
+        # Training.
+        stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(run.precision())
+        members, meta_tests = [], []
+        for spec in specs:
+            own = spec.resolved.run
+            on_row = [lambda row: check_leases(), *_sinks(own, spec.folder, stack), *spec.on_row]
+            meta_test = functools.partial(_meta_test_member, own, projection, test_datasets, spec.folder)
+            on_checkpoint = [meta_test] if own.meta_test.at_checkpoints else []
+            text = spec.resolved.config.text
+            members.append(Member(own.seed, own.optimizer, own.tasks, spec.folder, text, on_row, on_checkpoint))
+            meta_tests.append(meta_test)
+        trained = train(
+            run.model,
+            members,
+            dataset,
+            run.task_batches(projection, mesh, len(specs)),
+            run.training,
+            num_workers=run.loader.num_workers,
+            stop=stop,
+        )
+
+        # The meta-tests, one member after another.
+        for meta_test, folder, step, params, diverged in zip(meta_tests, folders, *trained, strict=True):
+            if diverged:
+                continue
+            if distributed.max_over_processes(int(stop.requested), "the end of training"):
+                raise Preempted(f"stopped after the last of {step:,} steps; start it again for the meta-test")
+            meta_test(step, params)
+            if distributed.is_primary():
+                folder.mark(DONE)
+    return trained.diverged
+
+
+def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> None:
+    """Writes config.gin, operative_config.gin and run.json."""
+    if distributed.is_primary():
+        # The configuration first: it makes it a run folder, to be started again.
+        write_atomically(spec.folder.config, spec.resolved.config.text)
+        write_atomically(spec.folder.operative_config, spec.resolved.operative_config)
+        write_json(spec.folder.run_info, run_info(spec.resolved.run, dataset, projection, mesh))
+
+
+def _sinks(run: Run, folder: RunFolder, stack: contextlib.ExitStack) -> list[Callable[[Row], None]]:
+    """Returns what takes the rows of a run besides its own log, until the stack ends."""
+    if not run.tensorboard or not distributed.is_primary():
+        return []
+    return [stack.enter_context(contextlib.closing(tensorboard.TensorBoard(folder)))]
+
+
+def _meta_test_member(
+    run: Run, projection: ProjectionSpec, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
+) -> None:
+    """Meta-tests one member of a stack after a step."""
+    # Members train side by side, and are tested one after another on all the devices.
+    mesh = run.mesh.build()
+    like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
+    params = jax.device_put(params, shardings_of(like.params))
+    with jax.set_mesh(mesh):
+        write_evaluation(run, run.task_batches(projection, mesh), params, step, datasets, folder.evaluation(step))

@@ -1,0 +1,102 @@
+"""Batches of tasks on the devices: the one way in which training steps, diagnostics and meta-tests make their sequences."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gpicl_flax.tasks import keys, loader
+from gpicl_flax.tasks.augmentation import Augmentation
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.training import device_data, partitioning
+from gpicl_flax.training.device_data import DeviceData
+
+
+class SplitOnMesh(NamedTuple):
+    """A split of a base dataset, and what programs read of it on the devices.
+
+    Attributes:
+      split: the examples, in the memory of the host.
+      data: what programs take besides their batches; it has the examples if they lie on the devices.
+    """
+
+    split: Split
+    data: DeviceData
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the examples lie on the devices, so that batches bring indices only."""
+        return self.data.split is not None
+
+    def complete(self, batch: loader.Batch) -> loader.Batch:
+        """Gives a batch of indices the examples that the devices do not have."""
+        return batch if self.on_device else loader.gather(self.split, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskBatches:
+    """Makes sequences of tasks on a mesh. Two are equal if their programs are.
+
+    Attributes:
+      tasks: the distribution of tasks; members of a stack may differ in its number of tasks and its bias.
+      projection: how projections are drawn, determined by `tasks` and the base dataset that is trained on.
+      mesh: the devices.
+      placement: where base examples lie, as `Loader.placement`; it changes no result.
+      num_members: members of the stack, which share the memory of a device.
+    """
+
+    tasks: TaskDistribution = dataclasses.field(compare=False)
+    projection: ProjectionSpec
+    mesh: jax.sharding.Mesh
+    placement: str = dataclasses.field(default="auto", compare=False)
+    num_members: int = 1
+    num_classes: int = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "num_classes", self.tasks.num_classes)
+
+    @property
+    def num_shards(self) -> int:
+        """The number of parts that the sequences of a batch are divided into."""
+        return partitioning.batch_shards(self.mesh)
+
+    def put_on_mesh(self, dataset: BaseDataset, split: Split) -> SplitOnMesh:
+        """Brings a split of a base dataset, if it fits there, and what prepares its examples to every device."""
+        on_device = device_data.on_device(self.placement, split)
+        offset, scale = (np.float32(x) for x in dataset.normalization(self.tasks.normalize))
+        coordinates = self.projection.coordinates(dataset.stored_shape)
+        data = partitioning.replicate(self.mesh, DeviceData(None, offset, scale, coordinates))
+        if on_device:
+            inputs, labels = partitioning.replicate(self.mesh, (split.inputs, split.labels))
+            data = data._replace(split=(jax.device_put(inputs, partitioning.row_major(self.mesh)), labels))
+        return SplitOnMesh(split, data)
+
+    def make_sequences(
+        self,
+        seed: jax.Array,
+        batch: dict[str, jax.Array],
+        data: DeviceData,
+        permute_labels_prob: float | jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Inside a program: the sequences of one member's batch.
+
+        Args:
+          seed: of the tasks, uint32.
+          batch: task_ids [B], and the indices or examples of their sequences [B, T].
+          data: of the base dataset.
+          permute_labels_prob: p.
+
+        Returns:
+          inputs [B, T, X] float32 and labels [B, T] int32, along the mesh axes of a batch.
+        """
+        # The members of a device make their projections side by side.
+        members = self.num_members // self.mesh.shape["member"]
+        room = device_data.projection_bytes(self.mesh) // members
+        augmentation = Augmentation(self.projection, self.num_classes, room, self.num_shards)
+        sequences = augmentation.make_sequences(
+            keys.task_key(seed), batch["task_ids"], data.examples(batch), permute_labels_prob
+        )
+        return partitioning.constrain_batch(self.mesh, sequences)
