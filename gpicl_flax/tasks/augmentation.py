@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpicl_flax.tasks.projections import spec
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
@@ -31,8 +32,8 @@ class Examples(NamedTuple):
       labels: [B, T] int32.
     """
 
-    coordinates: jax.Array
-    labels: jax.Array
+    coordinates: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
 
 
 def make_task(
@@ -56,7 +57,7 @@ def make_task(
 
 def make_sequences(
     key: jax.Array,
-    task_ids: jax.Array,
+    task_ids: jax.Array | np.ndarray,
     examples: Examples,
     projection: ProjectionSpec,
     *,

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import grain
@@ -93,7 +93,7 @@ class TrainingBatches(Iterator[Batch]):
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
         # The slice keeps the numbers of the records, and these their random streams.
-        records = [
+        records: list[grain.MapDataset[Any]] = [  # zipped, they are tuples, which its annotations do not say
             grain.MapDataset.range(2 * _ENDLESS)
             .seed(seed)
             .random_map(_Draw(tasks, split if gather else None, len(split), split.group_size, own))[

@@ -103,7 +103,7 @@ def load_base_dataset(
     what = f"base dataset {name!r}"
     raw = checks.check(what, sources.read(name, input_shape=input_shape, data_dir=data_dir), num_classes)
     if input_shape is None:
-        input_shape = raw.train.inputs[0].shape
+        input_shape = tuple(map(int, raw.train.inputs[0].shape))
         if isinstance(raw.train.inputs, list):
             logger.warning("%s: images of several sizes, resized to that of the first, %s", what, list(input_shape))
     input_shape = tuple(input_shape)
@@ -126,7 +126,8 @@ def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, .
     """Of both splits: that of the larger images, where they differ."""
     if any(isinstance(split.inputs, list) for split in (raw.train, raw.test)):
         return input_space.stored_shape((*input_shape[:2], raw.train.inputs[0].shape[-1]), input_shape)
-    return input_space.stored_shape(tuple(map(max, raw.train.inputs.shape[1:], raw.test.inputs.shape[1:])), input_shape)
+    larger = map(max, raw.train.array.shape[1:], raw.test.array.shape[1:])
+    return input_space.stored_shape(tuple(larger), input_shape)
 
 
 def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
@@ -168,7 +169,7 @@ def _to_shape(inputs: np.ndarray | list[np.ndarray], shape: tuple[int, ...]) -> 
     return inputs.reshape(len(inputs), -1)
 
 
-def _resize(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _resize(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Images uint8 [n, h, w, c] -> uint8 [n, *shape], of as many channels."""
     if images.shape[1:] == shape:
         return images
@@ -179,7 +180,7 @@ def _resize(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return np.round(np.concatenate(chunks)).astype(np.uint8)
 
 
-def _resize_each(images: list[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
+def _resize_each(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """Images uint8 [h, w, c] of several sizes -> uint8 [n, *shape], as `_resize` does, without compiling."""
     resized = []
     for image in images:

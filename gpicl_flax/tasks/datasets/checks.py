@@ -49,7 +49,8 @@ def check_varied(what: str, inputs: np.ndarray) -> None:
 def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
     """Logs a warning for each thing that looks wrong: classes without examples, examples that are one value everywhere,
     and test examples that are in the train split as well."""
-    for name, (inputs, labels) in (("train", train), ("test", test)):
+    for name, split in (("train", train), ("test", test)):
+        inputs, labels = split.array, split.labels
         absent = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
         if len(absent):
             some = ", ".join(map(str, absent[:10])) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
@@ -58,8 +59,8 @@ def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
         constant = int((flat.min(axis=1) == flat.max(axis=1)).sum())
         if constant and flat.shape[1] > 1:
             logger.warning("%s: %d %s example(s) have the same value everywhere", what, constant, name)
-    known = set(_hashes(train.inputs))
-    shared = sum(value in known for value in _hashes(test.inputs))
+    known = set(_hashes(train.array))
+    shared = sum(value in known for value in _hashes(test.array))
     if shared:
         logger.warning("%s: %d test example(s) are in the train split as well", what, shared)
 

@@ -59,7 +59,7 @@ class Encoder:
     name: str
     image_size: int
     num_features: int
-    function: Callable[[Any, jax.Array], jax.Array]
+    function: Callable[[Any, np.ndarray | jax.Array], jax.Array]
     weights: Any
 
     def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -62,7 +63,7 @@ def _read_digits() -> RawDataset:
     """The 1,797 handwritten digits that scikit-learn ships, 8x8, split 1,437 / 360 by a fixed shuffle."""
     import sklearn.datasets
 
-    digits = sklearn.datasets.load_digits()
+    digits: Any = sklearn.datasets.load_digits()  # whose annotation leaves out what it returns by default
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # grey values 0..16
     # The file is sorted by writer: without the shuffle the test split would hold writers never trained on.
     order = np.random.default_rng(0).permutation(len(images))

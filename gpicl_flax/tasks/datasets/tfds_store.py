@@ -15,6 +15,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -68,13 +69,13 @@ def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
     return folder.relative_to(data_dir_or_default(data_dir)).as_posix(), folder
 
 
-def _open(name: str, data_dir: str | None):
-    """The TFDS builder of a prepared dataset, and the name of its inputs among its features."""
+def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
+    """The TFDS builder of a prepared dataset, whose annotations are too wide, and the name of its inputs among its features."""
     import tensorflow_datasets as tfds
 
     folder = data_dir_or_default(data_dir)
     try:
-        builder = tfds.builder(name, data_dir=str(folder))
+        builder: Any = tfds.builder(name, data_dir=str(folder))
     except Exception as error:  # whatever the dataset's own code, or TFDS's search for it, raises
         if (folder / name).exists():
             raise UsageError(f"base dataset {name!r} in {folder} cannot be read ({first_line(error)})") from error
@@ -170,10 +171,11 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
     check_name(name, data_dir)
     if dataset.group_size is not None:
         raise UsageError(f"{name!r} would be made of groups of examples, which a TFDS dataset does not know of")
-    if dataset.train.inputs.ndim == 4 and dataset.train.inputs.shape[3] not in (1, 3):
+    inputs = dataset.train.array
+    if inputs.ndim == 4 and inputs.shape[3] not in (1, 3):
         raise UsageError(
-            f"{name!r}: images of {dataset.train.inputs.shape[3]} channels, {list(dataset.train.inputs.shape[1:])}; they must "
-            "have one, or three at the end"
+            f"{name!r}: images of {inputs.shape[3]} channels, {list(inputs.shape[1:])}; they must have one, or three at "
+            "the end"
         )
     folder = data_dir_or_default(data_dir)
     logger.info("writing %s examples to %s", f"{len(dataset.train.labels) + len(dataset.test.labels):,}", folder / name)
@@ -214,7 +216,7 @@ def _builder(name: str, dataset: RawDataset, description: str):
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    inputs = dataset.train.inputs
+    inputs = dataset.train.array
     is_image = inputs.ndim == 4
     if is_image:
         feature = tfds.features.Image(shape=inputs.shape[1:])
