@@ -148,7 +148,7 @@ class Block(nn.Module):
 
         A matched head starts with the slowest of them, about 0.15% a position, and so holds the whole context.
         """
-        partitioned = nn.with_logical_partitioning
+        partitioned = initializers.partitioned
         rate_init = query_key.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
         bias_init = query_key.first_heads(_softplus_inverse_of_log_uniform, self.matched_heads, _SLOWEST_BIAS)
         log_rate = self.param("log_decay_rate", partitioned(rate_init, ("heads",)), (self.num_heads,))

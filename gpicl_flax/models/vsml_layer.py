@@ -69,11 +69,11 @@ class VSMLWeights(nn.Module):
         fan_in = 2 * message + row_inputs + column_inputs + hidden
 
         def kernel(name, rows, columns, fan_in):
-            init = nn.with_logical_partitioning(initializers.fan_in_truncated_normal(fan_in), (None, None))
+            init = initializers.partitioned(initializers.fan_in_truncated_normal(fan_in), (None, None))
             return self.param(name, init, (rows, columns)).astype(self.dtype)
 
         def bias(name, size):
-            init = nn.with_logical_partitioning(nn.initializers.zeros, (None,))
+            init = initializers.partitioned(nn.initializers.zeros, (None,))
             return self.param(name, init, (size,)).astype(self.dtype)
 
         return LayerWeights(

@@ -122,7 +122,9 @@ class OnlineLearner(SequenceModel):
         return jax.vmap(self._classify)(context, queries)
 
     def _classify(self, params: Params, x: jax.Array) -> jax.Array:
-        return self.classifier.apply({"params": params}, x)
+        logits = self.classifier.apply({"params": params}, x)
+        assert isinstance(logits, jax.Array)  # and no pair: no collection is mutable
+        return logits
 
     def _learn(self, inputs, labels, length=None) -> tuple[jax.Array, Params]:
         """`learn_online` of every sequence."""
