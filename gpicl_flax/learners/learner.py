@@ -92,7 +92,9 @@ class Learner:
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
         """Writes what `load` reads, with parameters rounded to `dtype`."""
-        flat = {name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()}
+        flat: dict[str, Any] = {
+            name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()
+        }
         folder.path.mkdir(parents=True, exist_ok=True)
         with (folder.path / PARAMETERS).open("wb") as file:
             np.savez_compressed(file, **flat)
@@ -182,7 +184,7 @@ def _read(file: epath.Path, run: Run) -> Any:
     except Exception as error:  # numpy and zipfile raise many kinds
         raise UsageError(f"{file} is damaged ({one_line(error)})") from error
     shapes = nn.unbox(abstract_parameters(run.model, run.tasks.num_features, run.tasks.sequence_length))
-    expected = traverse_util.flatten_dict(shapes, sep="/")
+    expected: dict[str, Any] = traverse_util.flatten_dict(shapes, sep="/")
     if {name: x.shape for name, x in flat.items()} != {name: x.shape for name, x in expected.items()}:
         raise UsageError(f"{file} does not hold the parameters of the {type(run.model).__name__} in config.gin")
     return traverse_util.unflatten_dict(flat, sep="/")

@@ -106,4 +106,9 @@ def any_of(flag: bool) -> bool:
 
 def also_checked(check: Callable[[], None], on_row: Callable[[Row], None]) -> Callable[[Row], None]:
     """Returns `on_row` with a check before it that the leases are still held."""
-    return lambda row: (check(), on_row(row))
+
+    def checked(row: Row) -> None:
+        check()
+        on_row(row)
+
+    return checked

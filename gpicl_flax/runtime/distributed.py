@@ -12,6 +12,7 @@ import pathlib
 import socket
 import sys
 import threading
+from typing import Any
 
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 
@@ -82,7 +83,7 @@ def _meet() -> None:
         alone.cancel()
 
 
-def _settings(given: dict[str, str]) -> dict[str, str | int]:
+def _settings(given: dict[str, str]) -> dict[str, Any]:
     missing = [name for name in (_ADDRESS, _COUNT, _INDEX) if name not in given]
     if missing:
         raise UsageError(f"{', '.join(given)} set, but not {', '.join(missing)}; several processes need all of them")
@@ -238,6 +239,6 @@ def _client():
     return _state().client
 
 
-def _state():
+def _state() -> Any:
     """What JAX knows of the processes, which has no public name that starts no backend; None while JAX is not imported."""
     return getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
