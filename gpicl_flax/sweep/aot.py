@@ -38,7 +38,7 @@ class Slice:
 
     topology: str
     chip: Chip
-    devices: tuple[jax.Device, ...]
+    devices: tuple[jax.Device, ...]  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
 
     @classmethod
     def describe(cls, name: str) -> "Slice":
@@ -163,6 +163,7 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
         return dataclasses.replace(cost, **_refusal(str(error)))
     seconds = time.perf_counter() - start
     text, memory, counted = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
+    assert text and memory and counted  # the TPU compiler gives all three
     read = hlo.Program(text)
     inner_loops = read.num_loops > (program.steps > 1)
     flops = program.flops / program.steps / program.mesh.size if inner_loops else counted["flops"]
@@ -213,7 +214,7 @@ def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
         "compile s",
         "collectives",
     )
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for program, cost in results:
         mesh = ",".join(f"{axis}={size}" for axis, size in cost.mesh.items()) or "-"
         row = (program.name, f"{len(program.points):,}", str(cost.num_members), mesh)

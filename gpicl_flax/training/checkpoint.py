@@ -32,7 +32,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, keep: int | None = None, alone: bool = False):
-        writing = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
+        writing: dict[str, Any] = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
         if alone:
             me = jax.process_index()
             writing["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
@@ -84,6 +84,7 @@ class Checkpoints:
           GpiclError: none of them can be read, or one does not fit the memory; nothing has been renamed then.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        restored: Any
         if jax.process_count() == 1:
             restored = self._newest(_state_and_meta(abstract))
         else:
@@ -117,7 +118,7 @@ class Checkpoints:
                 return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
         raise self._unreadable()
 
-    def _newest(self, args: ocp.args.Composite) -> ocp.args.Composite:
+    def _newest(self, args: ocp.args.Composite) -> Any:
         """Restores the newest checkpoint that can be read; afterwards it is the latest."""
         damaged = []
         for step in reversed(self.steps):

@@ -87,4 +87,5 @@ class EarlyStop:
             return None
         if stop_state.best is None or loss < stop_state.best * (1 - self.min_improvement):
             stop_state.best, stop_state.best_at = loss, step
+        assert stop_state.best_at is not None  # set together with `best`
         return CONVERGED if step - stop_state.best_at >= self.converged_steps else None

@@ -8,6 +8,7 @@ import gin
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.linen import spmd
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -47,7 +48,11 @@ class MeshShape:
     def __post_init__(self):
         check_types(self, data=int, fsdp=int, model=int)
 
-    def build(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    def build(
+        self,
+        num_members: int = 1,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+    ) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
 
         Args:
@@ -113,7 +118,7 @@ def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
     Raises:
       UsageError: a parameter does not divide over the mesh.
     """
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, RULES)
+    shardings = spmd.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, RULES)
     arrays, layouts = jax.tree.leaves(nn.unbox(abstract_state)), jax.tree.leaves(shardings)
     for array, layout in zip(arrays, layouts, strict=True):
         try:

@@ -7,7 +7,7 @@ takes more where it pads arrays.
 import math
 
 import jax
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]  # public: jax renames it there
 
 _LOOPS = ("scan", "while")
 # Element by element, or only moving elements.

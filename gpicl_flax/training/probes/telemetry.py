@@ -110,7 +110,7 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32))
 
 
-def _norms_and_cosines(old: jax.Array, new: jax.Array, both: jax.Array) -> dict[str, jax.Array]:
+def _norms_and_cosines(old: jax.Array | int, new: jax.Array | int, both: jax.Array | int) -> dict[str, jax.Array]:
     """From the squares of two vectors and their product; of many pairs at once, if these are arrays."""
     return {"norm": jnp.sqrt(new), "cosine": both / (jnp.sqrt(old) * jnp.sqrt(new))}
 
