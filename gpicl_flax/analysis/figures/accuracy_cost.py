@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, Rule, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -99,7 +100,7 @@ def draw(study: Study, after_drop: int | None = None) -> Chart:
     tests = [test for test in _TESTS if table[test].notna().any()]
     if not tests:
         return Chart(name, title, "No run has an evaluation on unseen tasks.")
-    panels = list(table.groupby("panel"))
+    panels = group_by(table, "panel")
     names = {panel: [x for x in study.interventions if x in set(rows["intervention"])] for panel, rows in panels}
     heights = [0.34 * len(names[panel]) + 0.75 for panel, _ in panels]
     figure = Figure(figsize=(1.8 + 4.3 * len(tests), sum(heights) + 0.9), layout="constrained")
@@ -140,7 +141,7 @@ def _draw_group(axes: Axes, place: int, values: np.ndarray, look: dict, handles:
     mean = values.mean()
     if len(values) > 1:
         _, low, high = intervals.of_runs(values)
-        axes.plot([max(low, 0), min(high, 1)], [height, height], "-", color=colour, linewidth=1.3)
+        axes.plot([max(float(low), 0), min(float(high), 1)], [height, height], "-", color=colour, linewidth=1.3)
     (handles[at],) = axes.plot(
         mean, height, look["marker"], color=colour, markersize=5.5, markerfacecolor=colour if at == TOTAL else "white"
     )

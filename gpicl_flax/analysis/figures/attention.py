@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.figures import chart
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart
 
@@ -47,16 +48,17 @@ def draw(weights: dict[str, np.ndarray], labels: np.ndarray, index: int = 0) -> 
     if lacks:
         return Chart(_NAME, _TITLE, lacks)
     table = numbers(weights, labels)
-    heads, more = chart.first(list(table.groupby(["layer", "head"], sort=False)), _MOST, "heads")
+    heads, more = chart.first(group_by(table, ["layer", "head"], sort=False), _MOST, "heads")
     figure, grid = chart.panels(2 * len(heads), columns=len(heads))
     maps, curves = grid[: len(heads)], grid[len(heads) :]
+    images = []
     for axes, ((layer, head), _) in zip(maps, heads, strict=True):
         look = LogNorm(1e-3, 1, clip=True)
         square = np.where(np.tri(labels.shape[1], dtype=bool), weights[layer][index, head], np.nan)
-        image = axes.imshow(square, cmap="viridis", norm=look, interpolation="nearest")
+        images.append(axes.imshow(square, cmap="viridis", norm=look, interpolation="nearest"))
         axes.set(xlabel="token", ylabel="position")
         chart.title(axes, f"{layer}, head {head}", "")
-    figure.colorbar(image, ax=maps, label="weight", shrink=0.9)
+    figure.colorbar(images[-1], ax=maps, label="weight", shrink=0.9)
     top = 1.05 * max(rows[["share", "uniform"]].to_numpy().max() for _, rows in heads)
     for axes, (_, rows) in zip(curves, heads, strict=True):
         axes.plot(rows["position"], rows["share"], color=COLOURS[1], label="attention to tokens with the right label")

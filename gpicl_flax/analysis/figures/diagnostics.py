@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.figures import registry
 from gpicl_flax.analysis.figures.chart import BLACK, COLOURS, DASHES, Chart
@@ -119,7 +120,7 @@ def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
 def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
     """A line a head, coloured by layer."""
     rows, handles = table[table["quantity"] == kind], {}
-    for part, values in rows.groupby("part", sort=False):
+    for part, values in group_by(rows, "part", sort=False):
         layer = part.partition(",")[0]
         handles.setdefault(layer, Line2D([], [], label=layer, **_look(len(handles), COLOURS)))
         look = _look(list(handles).index(layer), COLOURS)
@@ -134,7 +135,7 @@ def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
 
 def _draw_gradients(axes: Axes, block: str, rows: pd.DataFrame, parts: list[str]) -> None:
     """A line a part of the block, each with the look that it has in all blocks."""
-    for name, values in rows.groupby("part", sort=False):
+    for name, values in group_by(rows, "part", sort=False):
         part = _part(name)
         look = _look(parts.index(part), _PARTS)
         axes.plot(values["step"], values["value"], linewidth=1.2, label=part.replace("_", " "), **look)

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.phases import BEHAVIOURS, GENERAL, behaviour
 from gpicl_flax.analysis.data.study import Study
@@ -19,7 +20,7 @@ _PAPER, _NAME, _TITLE = (
     "What is learned within a sequence, against the number of tasks",
 )
 _KIND = ["model", "base_dataset", "condition"]
-_SHADES = dict(zip(BEHAVIOURS, (COLOURS[4], COLOURS[5], COLOURS[2]), strict=True))
+_SHADES: dict[str, str] = dict(zip(BEHAVIOURS, (COLOURS[4], COLOURS[5], COLOURS[2]), strict=True))
 _MOST = 6
 
 
@@ -45,7 +46,7 @@ def behaviours(study: Study) -> pd.DataFrame:
     table = table[table["test_dataset"] == table["base_dataset"]]
     classes = study.table.groupby("base_dataset")["num_classes"].max()
     rows = []
-    for key, same in table.groupby([*_KIND, "num_tasks"]):
+    for key, same in group_by(table, [*_KIND, "num_tasks"]):
         by = same.set_index("tasks").reindex(["seen", "unseen"])
         found = {"seen_gain": by["mean"]["seen"], "unseen_gain": by["mean"]["unseen"]}
         chance = 1 / classes[key[1]]
@@ -65,7 +66,7 @@ def fewest_to_generalize(found: pd.DataFrame) -> float:
 def draw(study: Study) -> Chart:
     """A panel for each model, base dataset trained on and condition, with the phases shaded."""
     table, found = numbers(study), behaviours(study)
-    kinds = [(key, rows) for key, rows in table.groupby(_KIND) if rows["num_tasks"].nunique() > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, _KIND) if rows["num_tasks"].nunique() > 1]
     lacks = chart.missing(
         {"runs that are done, alike but for at least two numbers of tasks, with a meta-test": bool(kinds)}
     )
@@ -79,7 +80,7 @@ def draw(study: Study) -> Chart:
         places = log2_axis.places_of(rows["num_tasks"])
         own = found[(found[_KIND] == list(key)).all(axis=1)]
         _shade(axes, own.set_index("num_tasks")["behaviour"], places)
-        for (tested, tasks), curve in rows.groupby(["test_dataset", "tasks"]):
+        for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
             at = curve["num_tasks"].map(places)
             errors = (curve["mean"] - curve["low"], curve["high"] - curve["mean"])
             style = chart.test_style(tested, tasks, datasets)

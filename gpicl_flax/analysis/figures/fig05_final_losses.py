@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -31,8 +32,8 @@ def numbers(study: Study) -> pd.DataFrame:
     values are not corrected for the number of tests. Runs that are not done do not count.
     """
     rows = []
-    for condition, runs in _tested(study).groupby("condition"):
-        by_number = list(runs.groupby("num_tasks"))
+    for condition, runs in group_by(_tested(study), "condition"):
+        by_number = group_by(runs, "num_tasks")
         for count, own in by_number if len(by_number) == 1 else [*by_number, (math.nan, runs)]:
             row = {"condition": condition, "num_tasks": count, "runs": len(own)}
             found = clusters.find(own["last_loss_ema"].to_numpy())
@@ -79,7 +80,7 @@ def draw(study: Study) -> Chart:
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(runs.groupby("condition")), _MOST, "settings")
+    kinds, more = chart.first(group_by(runs, "condition"), _MOST, "settings")
     figure = Figure(figsize=(9.5, 3.1 * len(kinds) + 0.5), layout="constrained")
     grid = figure.subplots(len(kinds), 2, squeeze=False, sharey="row", width_ratios=[3, 1])
     for (left, right), (condition, own) in zip(grid, kinds, strict=True):
@@ -116,7 +117,7 @@ def _draw_strip(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
 def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
     """How many runs have each loss."""
     losses = runs["last_loss_ema"]
-    bins = np.histogram_bin_edges(losses, _BINS)
+    bins = np.histogram_bin_edges(losses, _BINS).tolist()
     for colour in dict.fromkeys(_colours(losses, row)):
         axes.hist(losses[_colours(losses, row) == colour], bins, orientation="horizontal", color=colour, alpha=0.75)
     axes.grid(axis="y", alpha=0.3)

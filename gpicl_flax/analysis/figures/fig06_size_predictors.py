@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import configurations
 from gpicl_flax.analysis.data.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER, TEST
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart
@@ -45,7 +46,7 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> l
     table = table[~table["baseline"].astype(bool)]
     found = []
     for test, rows in configurations.by_test(table):
-        scopes = [(ALL, rows), *rows.groupby("architecture")]
+        scopes = [(ALL, rows), *group_by(rows, "architecture")]
         for scope, own in scopes if rows["architecture"].nunique() > 1 else scopes[1:]:
             for state in _STATES:
                 of = dict(zip(TEST, test, strict=True)) | {"own": rows["own"].all(), "scope": scope, "state": state}
@@ -89,7 +90,7 @@ def draw(study: Study) -> Chart:
     lacks = chart.missing({needs: any(comparison.state for _, comparison in comparisons)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    tests = list(table.dropna(subset="monotone_r2").groupby(TEST, sort=False))
+    tests = group_by(table.dropna(subset="monotone_r2"), TEST, sort=False)
     tests, more = chart.first(tests, _MOST, "tests")
     scopes = [list(rows["scope"].unique()) for _, rows in tests]
     heights = [0.42 * len(names) + 0.7 for names in scopes]
@@ -139,7 +140,7 @@ def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
     and how many tests have too few runs for one."""
     table = numbers(comparisons)
     found, too_few = [], 0
-    for test, rows in table[table["predictor"] == PARAMETERS].groupby(TEST, sort=False):
+    for test, rows in group_by(table[table["predictor"] == PARAMETERS], TEST, sort=False):
         widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # of a single architecture, that
         if (widest["verdict"] == predictors.NOT_ENOUGH).all():
             too_few += 1

@@ -7,6 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from gpicl_flax.analysis.data import configurations
 from gpicl_flax.analysis.data.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
 from gpicl_flax.analysis.figures.chart import Chart
@@ -50,7 +51,7 @@ def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
     for row, (test, rows) in zip(grid, tests, strict=True):
         for axes, size in zip(row, sizes, strict=True):
             handles["chance"] = axes.axhline(rows["chance"].iloc[0], color="0.5", linestyle=":", label="chance")
-            for architecture, own in rows.groupby("architecture"):
+            for architecture, own in group_by(rows, "architecture"):
                 style = styles[architecture] | {"marker": markers[architecture]}
                 if own["baseline"].any():
                     style |= {"markerfacecolor": "white", "zorder": 3}

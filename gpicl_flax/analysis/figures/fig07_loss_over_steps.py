@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions, rule_of
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -43,7 +45,7 @@ def draw(study: Study) -> Chart:
     """A row of two panels for each condition: all of the losses, and where they are near chance."""
     table = numbers(study)
     tested = table[table["tasks"] != TRAINING].groupby("condition")["step"].nunique()
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if tested.get(key, 0) > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if tested.get(key, 0) > 1]
     lacks = chart.missing({"meta-tests with losses along the training (MetaTest.at_checkpoints = True)": bool(kinds)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -72,8 +74,8 @@ def draw(study: Study) -> Chart:
 
 def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance: float) -> None:
     """The curves of one condition of `numbers`."""
-    for (tested, tasks), curve in rows.groupby(["test_dataset", "tasks"]):
-        style = {"color": BLACK, "label": "training"}
+    for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
+        style: dict[str, Any] = {"color": BLACK, "label": "training"}
         if tasks != TRAINING:
             style = chart.test_style(tested, tasks, datasets) | {"markersize": 3 if len(curve) < 40 else 0}
         axes.plot(curve["step"], curve["mean"], linewidth=1.5, **style)
@@ -89,7 +91,7 @@ def _plateau(study: Study) -> str:
     runs = study.table.dropna(subset=["model"]).query("permute_labels_prob == 1")
     rule = rule_of(runs)
     known = rule.known(runs)
-    parts = [survival.median(rule.lengths(same)) for _, same in known.groupby(conditions(known, ()))]
+    parts = [survival.median(rule.lengths(same)) for _, same in group_by(known, conditions(known, ()))]
     steps = sorted(part.steps for part in parts)
     if not steps:
         return "not known"

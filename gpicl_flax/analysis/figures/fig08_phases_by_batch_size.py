@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.phases import CAVEAT
 from gpicl_flax.analysis.data.study import Study
@@ -38,7 +39,7 @@ def numbers(study: Study) -> pd.DataFrame:
 def draw(study: Study) -> Chart:
     """A map for each condition; a cell shows the phase of most of its runs, the later one of equally many."""
     table = numbers(study)
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if (rows[_CELL].nunique() > 1).all()]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if (rows[_CELL].nunique() > 1).all()]
     lacks = chart.missing(
         {
             "runs that are done, alike but for at least two batch sizes and two numbers of tasks, that tell their phase": bool(

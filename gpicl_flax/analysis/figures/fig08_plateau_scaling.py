@@ -1,12 +1,14 @@
 """Fig 8bc, 18 and 19: the length of the plateau against batch size and number of tasks, by optimiser."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BY_TRAINING_LOSS, conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -39,11 +41,14 @@ def numbers(study: Study) -> pd.DataFrame:
     axes = [*_OPTIMISER, "num_tasks", "task_batch_size"]
     runs = runs.assign(condition=conditions(runs, axes), optimiser=_optimisers(runs))
     rows = []
-    for key, line in runs.groupby(_LINE):
+    for key, line in group_by(runs, _LINE):
         law = _law(line)
-        for batch_size, same in line.groupby("task_batch_size"):
+        for batch_size, same in group_by(line, "task_batch_size"):
             found = vars(survival.median(BY_TRAINING_LOSS.lengths(same)))
-            row = dict(zip(_LINE, key, strict=True)) | {"task_batch_size": batch_size, "median": found["steps"]}
+            row: dict[str, Any] = dict(zip(_LINE, key, strict=True)) | {
+                "task_batch_size": batch_size,
+                "median": found["steps"],
+            }
             row |= {name: found[name] for name in ("low", "high", "budget", "runs", "left")}
             for name, old in (("seen", "median"), ("low", "low"), ("high", "high"), ("budget", "budget")):
                 row[f"tasks_{name}"] = row[old] * batch_size
@@ -63,7 +68,7 @@ def _optimisers(runs: pd.DataFrame) -> pd.Series:
 
 
 def _law(runs: pd.DataFrame) -> dict[str, float | str]:
-    law = power_law.fit(runs["task_batch_size"], BY_TRAINING_LOSS.lengths(runs))
+    law = power_law.fit(runs["task_batch_size"].to_numpy(float), BY_TRAINING_LOSS.lengths(runs))
     if isinstance(law, str):
         return {"no_law": law}
     exponents = law.exponent, law.low, law.high
@@ -99,7 +104,7 @@ def _power(law: pd.Series, more: int) -> str:
 def draw(study: Study) -> Chart:
     """For each condition two rows, in steps and in tasks seen, and two columns, against batch size and number of tasks."""
     table = numbers(study)
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if rows["task_batch_size"].nunique() > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -149,7 +154,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
     shades = chart.shades(sorted(rows[colour].unique()), colours)
     places = log2_axis.places_of(rows[across])
     budget, low, high = ("budget", "low", "high") if height == "median" else ("tasks_budget", "tasks_low", "tasks_high")
-    for (value, optimiser), line in rows.groupby([colour, "optimiser"]):
+    for (value, optimiser), line in group_by(rows, [colour, "optimiser"]):
         at, known = line[across].map(places).to_numpy(), line["left"].gt(0) & line[height].map(math.isfinite)
         heights = line[height].where(known, line[budget]).to_numpy(float)
         style = {"color": shades[value], "linestyle": dashes[optimiser]}
@@ -186,7 +191,7 @@ def _ours(table: pd.DataFrame) -> dict[str, str]:
     parts = table["optimiser"].str.extract(r"^(.*), eps (.*)$").dropna().rename(columns={0: "name", 1: "eps"})
     known = table.join(parts, how="inner").astype({"eps": float})
     ratios = []
-    for _, line in known.groupby(["condition", "name", "num_tasks", "task_batch_size"]):
+    for _, line in group_by(known, ["condition", "name", "num_tasks", "task_batch_size"]):
         line = line.sort_values("eps")
         if len(line) > 1 and line["median"].iloc[[0, -1]].map(math.isfinite).all():
             ratios.append(line["median"].iloc[0] / line["median"].iloc[-1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy import ndimage
 
 from gpicl_flax.analysis.data import one_run
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.study import Study
@@ -76,9 +78,8 @@ def numbers(run: OneRun) -> pd.DataFrame:
     Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is by a
     Gaussian. Both pass over what was not finite.
     """
-    whole = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index)).reindex(
-        columns=["initial_distance", *_QUANTITIES]
-    )
+    whole: Any = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index))
+    whole = whole.reindex(columns=["initial_distance", *_QUANTITIES])
     for name in _QUANTITIES:
         whole[f"smoothed_{name}"] = _smoothed(whole[name])
         whole[f"cumulative_{name}"] = whole[name].fillna(0).mul(np.diff(whole.index, prepend=0)).cumsum()
@@ -110,10 +111,10 @@ def _draw(runs: Mapping[str, OneRun]) -> Chart:
     handles = {}
     for column, panels in zip(grid.T, _COLUMNS, strict=True):
         for axes, (quantity, words) in zip(column, panels.items(), strict=False):
-            for name, rows in table.groupby("run", sort=False):
+            for name, rows in group_by(table, "run", sort=False):
                 rows = rows.dropna(subset=quantity)
                 (handles[name],) = axes.plot(rows["step"], rows[quantity], linewidth=1.5, **styles[name])
-            _finish(axes, quantity, words, known=table[quantity].notna().any())
+            _finish(axes, quantity, words, known=bool(table[quantity].notna().any()))
         for axes in column[len(panels) :]:
             axes.axis("off")
             axes.legend(handles.values(), handles, loc="center left", frameon=False)

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -32,7 +33,7 @@ def draw(study: Study) -> Chart:
     lacks = chart.missing({"runs of VSML with at least two numbers of layers (VSML.num_layers)": len(layers) > 1})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(table.groupby(["num_tasks", "condition"])), _MOST, "rows")
+    kinds, more = chart.first(group_by(table, ["num_tasks", "condition"]), _MOST, "rows")
     figure, grid = chart.panels(
         len(kinds) * len(layers), columns=len(layers), size=(3.2, 2.7), sharex=True, sharey=True
     )
@@ -40,7 +41,7 @@ def draw(study: Study) -> Chart:
     for place, axes in enumerate(grid):
         (num_tasks, condition), rows = kinds[place // len(layers)]
         depth = layers[place % len(layers)]
-        for share, line in rows[rows["num_layers"] == depth].groupby("permute_labels_prob"):
+        for share, line in group_by(rows[rows["num_layers"] == depth], "permute_labels_prob"):
             look = shares.index(share)
             style = {"color": COLOURS[look % len(COLOURS)], "linestyle": DASHES[look % len(DASHES)]}
             axes.plot(line["step"], line["mean"], linewidth=1.6, label=f"{share:.0%} of tasks permute labels", **style)
@@ -51,9 +52,9 @@ def draw(study: Study) -> Chart:
         chart.title(axes, title, condition)
         axes.grid(alpha=0.3)
         chart.count_ticks(axes)
-        if axes.get_subplotspec().is_first_col():
+        if chart.spec_of(axes).is_first_col():
             axes.set_ylabel("training loss (nats)")
-        if axes.get_subplotspec().is_last_row():
+        if chart.spec_of(axes).is_last_row():
             axes.set_xlabel("training step")
     chart.legend(figure)
     caption = f"The average of the training loss over about 200 steps. {intervals.WORDS} Dotted: chance.{more}"

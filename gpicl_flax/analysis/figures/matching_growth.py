@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, BY_UNSEEN_TASKS, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -33,8 +34,8 @@ def draw(study: Study) -> Chart:
     styles = chart.line_styles(study.interventions, BASELINE)
     for column, panel in zip(grid.T, panels, strict=True):
         for axes, name in zip(column, rows, strict=True):
-            for (intervention, _), run in table[table["panel"] == panel].groupby(
-                ["intervention", "run_id"], sort=False
+            for (intervention, _), run in group_by(
+                table[table["panel"] == panel], ["intervention", "run_id"], sort=False
             ):
                 _draw_run(axes, run, name, styles[intervention])
             axes.grid(alpha=0.3)

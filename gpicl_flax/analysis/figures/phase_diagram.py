@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import runs
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE
 from gpicl_flax.analysis.data.phases import CAVEAT, phases
 from gpicl_flax.analysis.data.study import Study
@@ -45,7 +46,7 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
             "all runs have the same number of tasks" if len(table) else "no run tells its number of tasks and its phase"
         )
         return Chart(name, title, f"Not drawn: {why}.", numbers=table)
-    panels = list(table.groupby("setting"))
+    panels = group_by(table, "setting")
     interventions = [x for x in study.interventions if x in set(table["intervention"])]
     places = log2_axis.places_of(table["num_tasks"])
     heights = [3.0, 0.27 * len(interventions) + 0.3]
@@ -91,7 +92,7 @@ def _draw_gains(axes: Axes, rows: pd.DataFrame, places: dict[float, float], styl
 
 
 def _draw_phases(axes: Axes, place: int, rows: pd.DataFrame, places: dict[float, float]) -> None:
-    for value, same in rows.groupby("num_tasks"):
+    for value, same in group_by(rows, "num_tasks"):
         heights = place + (np.linspace(-0.3, 0.3, len(same)) if len(same) > 1 else np.zeros(1))
         for height, phase in zip(heights, sorted(same["phase"], key=PHASES.index, reverse=True), strict=True):
             axes.plot(places[value], height, linestyle="none", markersize=4.5, **LOOKS[phase])

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, RULES, Rule, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -23,7 +24,7 @@ def numbers(study: Study, rule: Rule) -> pd.DataFrame:
     """
     rows = []
     for panel, runs in by_panel(rule.known(study.table)):
-        lengths = {x: rule.lengths(group) for x, group in runs.groupby("intervention")}
+        lengths = {x: rule.lengths(group) for x, group in group_by(runs, "intervention")}
         for intervention in (x for x in study.interventions if x in lengths):
             median = vars(survival.median(lengths[intervention]))
             row = {"panel": panel, "intervention": intervention, "median": median.pop("steps")} | median
@@ -44,7 +45,7 @@ def draw(study: Study, rule: Rule) -> Chart:
     if table.empty:
         return Chart(name, title, f"No run tells the length of its plateau by {rule.words}.")
     panels = by_panel(known)
-    compares = table["bound"].notna().any()
+    compares = bool(table["bound"].notna().any())
     counts = [table["panel"].eq(panel).sum() for panel, _ in panels]
     heights = [0.27 * count + 0.75 for count in counts]
     columns = 2 if compares else 1
@@ -70,7 +71,7 @@ def _draw_medians(
 ) -> None:
     chart.name_rows(axes, medians["intervention"].tolist())
     chart.log_steps(axes, *limits)
-    for row, group in medians.iterrows():
+    for row, (_, group) in enumerate(medians.iterrows()):
         _draw_interval(axes, row, group["median"], group["low"], group["high"], group["budget"], limits[1])
         own = runs[runs["intervention"] == group["intervention"]]
         left = own[rule.left].to_numpy(bool)
@@ -113,7 +114,7 @@ def _draw_speed_ups(axes: Axes, medians: pd.DataFrame, limits: tuple[float, floa
     axes.set_xlim(*limits)
     chart.plain_ticks(axes, *limits)
     axes.axvline(1, color="0.4", linestyle=":")
-    for row, group in medians.iterrows():
+    for row, (_, group) in enumerate(medians.iterrows()):
         text = "" if group["intervention"] == BASELINE else in_words(group)
         axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
         ratio, low, high, bound = (group[key] for key in ("speed_up", "speed_up_low", "speed_up_high", "bound"))

@@ -1,5 +1,7 @@
 """One sequence in pictures: its examples, their labels in the task, and what a learner predicts before it sees each."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -47,14 +49,16 @@ def draw(
     table = numbers(probabilities, labels, index)
     rows = -(-len(table) // _COLUMNS)
     figure = Figure(figsize=(11, _ROW * rows + _BELOW), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[_ROW * rows, _BELOW])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[_ROW * rows, _BELOW])
+    above, below = parts
     grid = above.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, image, row in zip(grid, images[index], table.itertuples(), strict=False):
+    for axes, image, row in zip(grid, images[index], table.to_dict("records"), strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        text = f"{row.label}" if row.prediction == row.label else f"{row.label} ({row.prediction})"
-        axes.set_title(text, color=_RIGHT if row.prediction == row.label else _WRONG, fontsize="small", pad=2)
+        label, prediction = row["label"], row["prediction"]
+        text = f"{label}" if prediction == label else f"{label} ({prediction})"
+        axes.set_title(text, color=_RIGHT if prediction == label else _WRONG, fontsize="small", pad=2)
     _draw_probabilities(below.subplots(), table, len(labels))
     caption = (
         f"Above: the {len(table)} examples of one sequence of an unseen task, made from test examples of {base_dataset}, row by "

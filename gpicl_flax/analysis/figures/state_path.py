@@ -44,9 +44,9 @@ def draw(states: np.ndarray | None, model: str) -> Chart:
     chart.count_ticks(left)
     left.legend(frameon=False)
     left.grid(alpha=0.3)
-    edges = (0.5, len(tokens) + 0.5)
+    start, end = 0.5, len(tokens) + 0.5
     image = right.imshow(
-        similarity(states), cmap="viridis", vmax=1, interpolation="nearest", extent=(*edges, *edges[::-1])
+        similarity(states), cmap="viridis", vmax=1, interpolation="nearest", extent=(start, end, end, start)
     )
     right.set(xlabel="tokens read", ylabel="tokens read")
     right.locator_params(nbins=5, integer=True)

@@ -1,6 +1,7 @@
 """Whether runs end in two clusters: a test of one mode against more, and the two clusters that fit best."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -60,7 +61,9 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
         return "all values are the same"
     z = (values - values.mean()) / scale
     # Of one width: of two, one would be that of any few values that happen to lie close together.
-    mixture = GaussianMixture(2, covariance_type="tied", n_init=3, reg_covar=1e-4, random_state=seed).fit(z[:, None])
+    mixture: Any = GaussianMixture(2, covariance_type="tied", n_init=3, reg_covar=1e-4, random_state=seed).fit(
+        z[:, None]
+    )
     means = np.sort(mixture.means_[:, 0])
     lower = (mixture.predict(z[:, None]) == mixture.means_.argmin()).sum()
     if lower in (0, len(z)):

@@ -52,7 +52,7 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]
 
 
-def _margin(runs, error, width=math.nan):
+def _margin(runs, error, width: float | np.ndarray | pd.Series = math.nan):
     """Student's for so many runs and their standard error of the mean, at least half the mean width of their own intervals over the
     root of their number; without such intervals (NaN) Student's."""
     return np.fmax(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) * error, width / 2 / runs**0.5)

@@ -104,6 +104,7 @@ class Comparison:
             UNDECIDED: "State size and parameter count are not distinguishable as predictors of accuracy",
             NEITHER: "Neither state size nor parameter count predicts accuracy",
         }[self.verdict]
+        assert self.state and self.parameters  # measured, unless the verdict is one of the three above
         first, second, sign = self.state.monotone_r2, self.parameters.monotone_r2, 1
         if self.verdict == PARAMETERS:
             first, second, sign = second, first, -1
@@ -155,7 +156,7 @@ def compare(
         verdict = NEITHER
     else:
         verdict = STATE if difference.low > 0 else PARAMETERS if difference.high < 0 else UNDECIDED
-    return Comparison(verdict, runs, *predictors, difference, float(between[0]))
+    return Comparison(verdict, runs, predictors[0], predictors[1], difference, float(between[0]))
 
 
 def _draws(architecture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
