@@ -10,6 +10,7 @@ features, except on digits, where they do better without, and where the learner 
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 import sklearn.datasets
@@ -30,7 +31,7 @@ CONTEXTS = {"digits": (20, 50, 99, 200), "iris": (15, 50, 99), "wine": (15, 50, 
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "digits":
         test = sources.read("digits").test
-        return test.inputs.reshape(len(test.inputs), -1), test.labels
+        return test.array.reshape(len(test.inputs), -1), test.labels
     return getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
 
 
@@ -43,7 +44,8 @@ def classifiers(checkpoint: str | None, scaled: bool) -> dict:
     if scaled:
         others = {name: make_pipeline(StandardScaler(), other) for name, other in others.items()}
     own = InContextClassifier(checkpoint, shared_scale=not scaled, random_state=0)
-    lifted = make_pipeline(StandardScaler(), RBFSampler(gamma="scale", n_components=500, random_state=0), own)
+    gamma: Any = "scale"  # which the annotation leaves out
+    lifted = make_pipeline(StandardScaler(), RBFSampler(gamma=gamma, n_components=500, random_state=0), own)
     return {"InContextClassifier": own, "RBFSampler before it": lifted, **others}
 
 

@@ -40,7 +40,7 @@ def seconds_per_step(tasks: TaskDistribution, split: Split, at_least: float, **s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0, metavar="N", help="for each row (default %(default)s)")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, T = 100, 60,000 examples")

@@ -31,7 +31,7 @@ CLASSIFIERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--base_datasets", nargs="+", default=["mnist", "fashion_mnist"], metavar="NAME")
     parser.add_argument("--draws", type=int, default=300, metavar="N")
     arguments = parser.parse_args()

@@ -5,6 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class TimedTraining:
         seeds = list(range(num_members))
         with jax.set_mesh(self.mesh):
             self.states = init_states(model, [self.optimizer] * num_members, tasks, seeds=seeds, mesh=self.mesh)
-            self._train_steps = make_train_steps(
+            self._train_steps: Any = make_train_steps(  # which jit has given its `lower`
                 model, self.optimizer, tasks, self.projection, mesh=self.mesh, num_members=num_members
             )
             self.data = put_on_mesh(self.mesh, self.dataset, self.dataset.train, self.projection, normalize=True)

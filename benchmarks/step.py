@@ -82,7 +82,7 @@ GROUPS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n- ")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+        description=(__doc__ or "").partition("\n\n- ")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="groups whose name matches, such as '*LSTM*'")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each row (default %(default)s)")
@@ -215,7 +215,8 @@ def gradient(training: TimedTraining, sequences: tuple[jax.Array, jax.Array]) ->
 
     def norm(params, inputs, labels):
         def loss(params):
-            return sequence_losses(training.model.apply({"params": params}, inputs, labels), labels)[0].mean()
+            logits: Any = training.model.apply({"params": params}, inputs, labels)
+            return sequence_losses(logits, labels)[0].mean()
 
         return optax.tree.norm(jax.grad(loss)(params))
 
