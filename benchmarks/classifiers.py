@@ -2,11 +2,12 @@
 
     python benchmarks/classifiers.py [--checkpoint FOLDER] [--repeats N]
 
-Of each data set that scikit-learn ships, examples are drawn at random, stratified; the others are queries. All classifiers get
-the same ones. Those of digits are of the test split, for learners that were trained on the other one (gin/quickstart.gin);
-the learner that comes with the package has seen neither. It also gets 500 random Fourier features of the standardised ones,
-scikit-learn's RBFSampler with the gamma that depends on the number of features alone. The other classifiers get standardised
-features, except on digits, where they do better without, and where the learner scales all pixels alike.
+Of each data set that scikit-learn ships, examples are drawn at random, stratified; the others are queries. All
+classifiers get the same ones. Those of digits are of the test split, for learners that were trained on the other one
+(gin/quickstart.gin); the learner that comes with the package has seen neither. It also gets 500 random Fourier features
+of the standardised ones, scikit-learn's RBFSampler with the gamma that depends on the number of features alone. The
+other classifiers get standardised features, except on digits, where they do better without, and where the learner
+scales all pixels alike.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/estimator.py [--only PATTERN] [--rounds N]
 
-Of models as a run at 14x14x1 and T = 100 has them, with random parameters: one query, and many at once, for a context of 99
-examples. Everything takes turns, so that all of it meets the same machine; float32.
+Of models as a run at 14x14x1 and T = 100 has them, with random parameters: one query, and many at once, for a context
+of 99 examples. Everything takes turns, so that all of it meets the same machine; float32.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The same mathematics as gpicl_flax.models, written plainly with flax's own layers, cells and nn.RNN.
 
-What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each class takes the settings of the model that it
-stands for.
+What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each class takes the settings of the model that
+it stands for.
 """
 
 import dataclasses

@@ -2,10 +2,10 @@
 
     python benchmarks/image_classifiers.py [--base_datasets mnist fashion_mnist] [--draws N]
 
-What the accuracies in docs/results.md are held against: on the test examples that meta-tests make tasks from, 14x14x1 and
-normalised, as they are and after a random projection, a new one for each draw, as in a task. Beside classifiers of scikit-learn
-the learner that comes with the package, as one and as the mean of several members, each with another projection of its
-inputs, another permutation of its labels and another order of its examples.
+What the accuracies in docs/results.md are held against: on the test examples that meta-tests make tasks from, 14x14x1
+and normalised, as they are and after a random projection, a new one for each draw, as in a task. Beside classifiers of
+scikit-learn the learner that comes with the package, as one and as the mean of several members, each with another
+projection of its inputs, another permutation of its labels and another order of its examples.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/models.py [--only PATTERN] [--rounds N]
 
-A training step draws its tasks, projects the inputs, and makes one Adam update, in float32, as `gpicl train` does. Model
-and reference take turns, so that both meet the same machine; the table shows the median of the rounds.
+A training step draws its tasks, projects the inputs, and makes one Adam update, in float32, as `gpicl train` does.
+Model and reference take turns, so that both meet the same machine; the table shows the median of the rounds.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def main() -> None:
         ours, theirs = (STEPS / took for took in seconds(runs, arguments.rounds))
         label = f"{cls.__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
         print(
-            f"{label:39} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs:13.2f} {ours / theirs:6.2f}",
+            f"{label:39} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs:13.2f} "
+            f"{ours / theirs:6.2f}",
             flush=True,
         )
 

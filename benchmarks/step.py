@@ -2,13 +2,15 @@
 
     python benchmarks/step.py [--only PATTERN] [--rounds N] [--out runs/benchmark]
 
-T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dataset. The rows of a group take turns, and each
-figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the step.
+T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dataset. The rows of a group take turns,
+and each figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the
+step.
 
-- tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a row:
-  `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see gpicl_flax/tasks/projections/spec.py).
-- model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: their flops a second, in the time of
-  the whole step, against those of one large product of float32 matrices, timed in turn with the rows.
+- tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a
+  row: `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see
+  gpicl_flax/tasks/projections/spec.py).
+- model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: their flops a second, in the
+  time of the whole step, against those of one large product of float32 matrices, timed in turn with the rows.
 - plain loop: flax's own layers, dense projections from jax.random.normal, a step a dispatch (see plain_loop.py).
 - x8, x32: a stack of so many runs. A step is then one of all members.
 """
@@ -185,7 +187,10 @@ def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
 
 
 def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]:
-    """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, the first number of each step."""
+    """The inputs and labels of a dispatch [steps, B, T, ...].
+
+    Unless they are kept, the first number of each step.
+    """
 
     @jax.jit
     def make(run_inputs, data, batch):

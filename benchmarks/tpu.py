@@ -7,9 +7,9 @@ alone' is given its sequences; the other rows make them, by the form of projecti
 their flops to the model alone. A mesh is member x data x model.
 
 Flops and bytes are each device's; bytes include what is moved between its memories, such as the base dataset once. The
-compiler counts the body of a loop once, so that both come from a program whose loops over positions are unrolled; memory
-and collectives are those of the program that runs. The compiler does not count the factorisation of the Gram form, T^3 / 3
-flops a sequence.
+compiler counts the body of a loop once, so that both come from a program whose loops over positions are unrolled;
+memory and collectives are those of the program that runs. The compiler does not count the factorisation of the Gram
+form, T^3 / 3 flops a sequence.
 """
 
 import argparse

@@ -40,7 +40,8 @@ class Config:
     """The bindings of one configuration, with macros replaced by their values.
 
     Attributes:
-      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with each `Reference` as it was written.
+      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with each `Reference` as it was
+        written.
       imports: gin's import statements, which bring configurables of the user's own.
     """
 

@@ -18,17 +18,17 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
     Features are standardised, and projected at random to the inputs of the model, as the tasks were that it was
-    trained on (Section 3.1 of the paper). The prediction is the mean of those of several members, which differ in projection, in
-    the labels that stand for the classes, and in the order of the examples. Where there are more examples than the model
-    was trained to read, each member reads as many as it can, stratified by class; together they read all of them if
-    n_members times the model's length allows it, each equally often up to one.
+    trained on (Section 3.1 of the paper). The prediction is the mean of those of several members, which differ in
+    projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
+    examples than the model was trained to read, each member reads as many as it can, stratified by class; together they
+    read all of them if n_members times the model's length allows it, each equally often up to one.
 
     Args:
       checkpoint: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
         Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
       n_members: members to average over.
-      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image; otherwise
-        each by its own.
+      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image;
+        otherwise each by its own.
       batch_size: queries answered at once; fewer are filled up, so that one program fits all.
       random_state: of projections, labels and order.
 
@@ -113,8 +113,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
             labels = np.searchsorted(names, y)
         if len(names) > tasks.num_classes:
             raise ValueError(
-                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.num_classes} apart; meta-train one "
-                "with a larger TaskDistribution.num_classes"
+                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.num_classes} apart; "
+                "meta-train one with a larger TaskDistribution.num_classes"
             )
         if not model.reads_context or model.max_context < 1:
             raise ValueError(f"the {model.name} in use reads no context: it was trained on single examples")

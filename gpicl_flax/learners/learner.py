@@ -1,4 +1,4 @@
-"""A learner: what is left of a run when training is over, its settings and its parameters, ready for contexts of any task."""
+"""A learner: the settings and parameters of a run whose training is over, ready for contexts of any task."""
 
 import dataclasses
 import functools
@@ -75,7 +75,7 @@ class Learner:
         return ProjectionSpec.from_run_info(self.run_info["projection"])
 
     def read(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
-        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and what its layers `collect_query_key`."""
+        """Inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and the `collect_query_key` of the layers."""
         with self.run.precision():
             logits, shown = _read_sequences(self.run.model, self.params, inputs, labels, np.uint32(seed))
         return np.asarray(logits), collect_query_key(shown)
@@ -121,8 +121,9 @@ def _answer(model, params, context, queries):
 
 
 def load(path: epath.PathLike | None = None) -> Learner:
-    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote; None: the one that comes with
-    the package.
+    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote.
+
+    None: the one that comes with the package.
 
     Raises:
       UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
@@ -162,7 +163,8 @@ def _check_version(folder: RunFolder, run_info: dict[str, Any]) -> None:
         raise UsageError(f"{folder.run_info} does not say which version of gpicl_flax wrote it") from error
     if newer:
         raise UsageError(
-            f"{folder} was made by gpicl_flax {run_info['gpicl_flax']}, which is newer than this one, {gpicl_flax.__version__}"
+            f"{folder} was made by gpicl_flax {run_info['gpicl_flax']}, which is newer than this one, "
+            f"{gpicl_flax.__version__}"
         )
 
 

@@ -22,8 +22,9 @@ class DeltaNet(StatefulModel):
     """Pre-layer-norm blocks of a (gated) delta rule and an MLP, on the paper's tokens; no positions.
 
     The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would be a state
-    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same initialisers, MLP and read-out. A block's
-    heads have a state of key_size x key_size numbers each, whatever the length of the sequence.
+    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same
+    initialisers, MLP and read-out. A block's heads have a state of key_size x key_size numbers each, whatever the
+    length of the sequence.
 
     Attributes:
       num_layers: blocks.
@@ -92,8 +93,8 @@ class DeltaNet(StatefulModel):
 class Block(nn.Module):
     """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step.
 
-    Also returns what its heads remember [B, heads, key size, key size], after `length` positions if that is set. Given such
-    a memory, every position reads and writes a copy of it.
+    Also returns what its heads remember [B, heads, key size, key size], after `length` positions if that is set. Given
+    such a memory, every position reads and writes a copy of it.
 
     The first `matched_heads` heads start matched.
     """

@@ -46,9 +46,9 @@ def linear(
 class Linear(nn.Module):
     """nn.DenseGeneral over the last axes, with its parameters, as one product of two matrices.
 
-    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the outputs'
-    gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the one that is
-    divided.
+    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the
+    outputs' gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the
+    one that is divided.
     """
 
     features: tuple[int, ...]

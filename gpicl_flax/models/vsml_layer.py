@@ -104,7 +104,8 @@ def update(
       column_inputs: [B, C, Q].
     """
     hidden, cell, forward, backward = state
-    # The pre-activation is a sum of a part for each row and one for each column: no [.., C, N] array of u and v is made.
+    # The pre-activation is a sum of a part for each row and one for each column: no [.., C, N] array of u and v is
+    # made.
     rows = jnp.concatenate([backward, row_inputs], axis=-1) @ weights.row
     columns = jnp.concatenate([forward, column_inputs], axis=-1) @ weights.column + weights.bias
     for _ in range(micro_ticks):

@@ -1,7 +1,8 @@
 """Several processes as one: how they find each other, wait for each other, agree, and speak with one voice.
 
-A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's coordination
-service, which lives in the first process, so that they need no device. With a single process nothing here does anything.
+A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's
+coordination service, which lives in the first process, so that they need no device. With a single process nothing here
+does anything.
 """
 
 import contextlib
@@ -63,8 +64,8 @@ def _meet() -> None:
     count = settings.get("num_processes", "all")
     where = settings.get("coordinator_address", "the first host")
     apart = (
-        f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and the "
-        f"port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
+        f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and "
+        f"the port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
     )
     # JAX itself ends a process that waited in vain, with pages of its insides.
     alone = threading.Timer(seconds, _end_with, [apart])
@@ -147,8 +148,10 @@ def check_same(text: str, name: str) -> None:
 
 
 def abort(exit_code: int, message: str) -> None:
-    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting. Does not return
-    where there are others."""
+    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting.
+
+    Does not return where there are others.
+    """
     if _count() == 1:
         return
     _ending.set()
@@ -240,5 +243,8 @@ def _client():
 
 
 def _state() -> Any:
-    """What JAX knows of the processes, which has no public name that starts no backend; None while JAX is not imported."""
+    """Returns what JAX knows of the processes; None while JAX is not imported.
+
+    It has no public name that starts no backend.
+    """
     return getattr(sys.modules.get("jax._src.distributed"), "global_state", None)

@@ -1,8 +1,8 @@
 """Task augmentation: a task id becomes a projection and a label permutation, as pure functions on the device.
 
 A task is a function of (seed, task id) and of nothing else: not of its place in a batch, the batch size, the number
-of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a projection
-for the one sequence that it is applied to.
+of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a
+projection for the one sequence that it is applied to.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,10 @@ from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 
 class Task(NamedTuple):
-    """One task. projection [R, X] float32 maps coordinates c to c @ projection; label_permutation [C] int32 maps y to its
-    entry."""
+    """One task.
+
+    projection [R, X] float32 maps coordinates c to c @ projection; label_permutation [C] int32 maps y to its entry.
+    """
 
     projection: jax.Array
     label_permutation: jax.Array
@@ -69,8 +71,8 @@ def make_sequences(
     """Sequences of task_ids [B] made from base examples: inputs [B, T, X] float32 and labels [B, T] int32.
 
     Args:
-      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that allows. The Gram
-        form needs none.
+      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that
+        allows. The Gram form needs none.
       num_shards: devices that B lies along, and which it is a multiple of.
     """
     settings = {
@@ -93,8 +95,10 @@ def make_sequences(
 
 
 def _in_parts(function, num_parts: int, arrays):
-    """`function` of parts of the arrays, one after another. Part i takes every num_parts-th row, so that each device
-    works on rows that it holds."""
+    """Applies `function` to parts of the arrays, one after another.
+
+    Part i takes every num_parts-th row, so that each device works on rows that it holds.
+    """
     if num_parts == 1:
         return function(*arrays)
     parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), arrays)

@@ -64,8 +64,9 @@ class Stream(NamedTuple):
 class TrainingBatches(Iterator[Batch]):
     """Endless batches of `steps_per_batch` training steps of a stack of runs; to be closed.
 
-    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either example_indices
-    [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's types.
+    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either
+    example_indices [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's
+    types.
 
     Args:
       streams: what each run draws; they agree in B and T.

@@ -1,4 +1,7 @@
-"""Checkpoints of a run, through Orbax: the state, the loader's position and what it belongs to, saved asynchronously."""
+"""Checkpoints of a run, through Orbax, saved asynchronously.
+
+They hold the state, the loader's position and what it belongs to.
+"""
 
 import contextlib
 import gc
@@ -77,8 +80,8 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, int]:
         """A checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
 
-        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads, renamed
-        to `damaged_<step>`.
+        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads,
+        renamed to `damaged_<step>`.
 
         Raises:
           GpiclError: none of them can be read, or one does not fit the memory; nothing has been renamed then.
@@ -152,14 +155,14 @@ class Checkpoints:
             if not _is_want_of_memory(error):
                 raise
             raise GpiclError(
-                f"no memory to restore checkpoint {step} in {self._folder} ({first_line(error)[:200]}); it was left as it "
-                "is: free memory, or spread the state over more devices (MeshShape.fsdp)"
+                f"no memory to restore checkpoint {step} in {self._folder} ({first_line(error)[:200]}); it was left as "
+                "it is: free memory, or spread the state over more devices (MeshShape.fsdp)"
             ) from error
 
     def _unreadable(self) -> GpiclError:
         return GpiclError(
-            f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, move "
-            "the run folder away"
+            f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, "
+            "move the run folder away"
         )
 
 

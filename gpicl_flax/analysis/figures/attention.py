@@ -13,15 +13,19 @@ _MOST = 8  # heads
 
 
 def same_label(labels: np.ndarray) -> np.ndarray:
-    """labels [B, T] -> [B, T, T]: whether position t can look at token i, and that brings a label that is its own. Token i
-    brings the label of example i - 1."""
+    """labels [B, T] -> [B, T, T]: whether position t can look at token i, and that brings a label that is its own.
+
+    Token i brings the label of example i - 1.
+    """
     known = np.pad(labels, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     return (labels[:, :, None] == known[:, None, :]) & np.tri(labels.shape[1], dtype=bool)
 
 
 def numbers(weights: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """A row for each layer, head and position: the share of its attention on tokens with its own label, and what that were if it
-    looked at all tokens alike (`uniform`); means over sequences.
+    """A row for each layer, head and position: how much of its attention helps.
+
+    `share` is what lies on tokens with its own label, `uniform` what that were if it looked at all tokens alike; both
+    are means over sequences.
 
     Args:
       weights: by layer, [B, heads, T, T]: row t is where position t looks (`learners.inspect.attention`).
@@ -68,9 +72,9 @@ def draw(weights: dict[str, np.ndarray], labels: np.ndarray, index: int = 0) -> 
         axes.grid(alpha=0.3)
     chart.legend(figure)
     caption = (
-        "Above, in one sequence: row t is the attention of position t, which sums to one and reaches no token after t. Token t "
-        "brings example t and the label of the example before it. Below, the mean over "
-        f"{len(labels)} sequences: the share that lies on tokens which bring the label that position t has to predict. Where it "
-        f"is above the dotted line, the head looks for examples that help.{more}"
+        "Above, in one sequence: row t is the attention of position t, which sums to one and reaches no token after t. "
+        f"Token t brings example t and the label of the example before it. Below, the mean over {len(labels)} "
+        "sequences: the share that lies on tokens which bring the label that position t has to predict. Where it is "
+        f"above the dotted line, the head looks for examples that help.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table)

@@ -118,7 +118,10 @@ def title(axes: Axes, what: str, condition: str) -> None:
 
 
 def legend(figure: Figure, columns: int = 4, extra: Sequence = ()) -> None:
-    """One legend for all axes, with every label once, and with more handles; in fewer columns if so many are too wide."""
+    """One legend for all axes, with every label once, and with more handles.
+
+    It has fewer columns if so many are too wide.
+    """
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -158,7 +161,10 @@ def count_ticks(axes: Axes) -> None:
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis; the powers alone where it is long, more if short."""
+    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis.
+
+    The powers alone where it is long, more where it is short.
+    """
     subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

@@ -58,7 +58,10 @@ def draw(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
-    """What was diagnosed, a row a number: step, quantity, part (a head as 'layer 0, head 1', or a part of the model), value."""
+    """A row for each number that was diagnosed: step, quantity, part and value.
+
+    A part is a head, as 'layer 0, head 1', or a part of the model.
+    """
     rows = [
         (step, quantity, part, number)
         for step, values in run.diagnostics.items()
@@ -168,8 +171,8 @@ def _legend(axes: Axes, handles: list[Line2D]) -> None:
 
 def _caption(marked: dict[str, int]) -> str:
     return (
-        f"One run over its training steps. {drops_in_words(marked)} Losses "
-        "on unseen tasks, scores, attention and gradient norms are of one fixed batch of unseen tasks. Scores and attention "
-        "are between 0 and 1, a line a head, coloured by layer; the dotted level is what examples of the same class would get "
-        "if all examples got the same. Gradient norms are of the parts of the model, a panel a block."
+        f"One run over its training steps. {drops_in_words(marked)} Losses on unseen tasks, scores, attention and "
+        "gradient norms are of one fixed batch of unseen tasks. Scores and attention are between 0 and 1, a line a "
+        "head, coloured by layer; the dotted level is what examples of the same class would get if all examples got "
+        "the same. Gradient norms are of the parts of the model, a panel a block."
     )

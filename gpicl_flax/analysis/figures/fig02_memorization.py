@@ -21,8 +21,10 @@ _MISSING = {"facecolor": "0.93", "edgecolor": "0.6", "hatch": "///", "linewidth"
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each model, condition, 'seen' or 'unseen' tasks, width and num_tasks (inf: unbounded): the mean accuracy at the
-    last position on the base dataset trained on, low, high, runs."""
+    """A row for each model, condition, 'seen' or 'unseen' tasks, width and num_tasks (inf: unbounded).
+
+    Further columns: the mean accuracy at the last position on the base dataset trained on, low, high, runs.
+    """
     rows = study.final().dropna(subset=["width", "num_tasks"])
     rows = rows[rows["test_dataset"] == rows["base_dataset"]]
     condition = conditions(rows, ["model", "width", "tasks"], across_tasks=True)
@@ -52,9 +54,9 @@ def draw(study: Study) -> Chart:
     figure.colorbar(meshes[-1], ax=grid, label="accuracy at the last position", shrink=0.8)
     figure.legend([Patch(**_MISSING)], ["no run that is done"], loc="outside lower center", frameon=False)
     caption = (
-        "Accuracy of the last prediction on tasks made from test examples of the base dataset trained on, the mean over runs "
-        "that differ in their seeds. A model that sees one example can only memorise; one that learns from its context reaches "
-        "unseen tasks as well." + more
+        "Accuracy of the last prediction on tasks made from test examples of the base dataset trained on, the mean "
+        "over runs that differ in their seeds. A model that sees one example can only memorise; one that learns from "
+        "its context reaches unseen tasks as well." + more
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)
 

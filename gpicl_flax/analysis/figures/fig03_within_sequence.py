@@ -18,11 +18,12 @@ _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and position (from 0: the examples seen before):
-    mean, low, high, runs.
+    """A row for each base_dataset trained on, condition, test_dataset, tasks and position.
 
-    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended count with
-    their last meta-test, as a condition of their own.
+    Positions count from 0: the examples seen before. Further columns: mean, low, high, runs.
+
+    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended
+    count with their last meta-test, as a condition of their own.
     """
     runs = study.tested()
     condition = conditions(runs, ["base_dataset"])

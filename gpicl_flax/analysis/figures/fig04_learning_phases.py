@@ -25,8 +25,10 @@ _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks (inf: unbounded): mean, low
-    and high of the accuracy at the last position less that at the first, runs; and `last`, the mean accuracy there.
+    """A row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks (inf: unbounded).
+
+    Further columns: mean, low and high of the accuracy at the last position less that at the first, runs; and `last`,
+    the mean accuracy there.
 
     Seen tasks only of the base dataset trained on.
     """
@@ -40,8 +42,11 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def behaviours(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset, condition and num_tasks: seen_gain, unseen_gain with its unseen_low and unseen_high,
-    and behaviour, one of `phases.BEHAVIOURS` or None."""
+    """A row for each model, base_dataset, condition and num_tasks.
+
+    Further columns: seen_gain, unseen_gain with its unseen_low and unseen_high, and behaviour, one of
+    `phases.BEHAVIOURS` or None.
+    """
     table = numbers(study)
     table = table[table["test_dataset"] == table["base_dataset"]]
     classes = study.table.groupby("base_dataset")["num_classes"].max()
@@ -94,10 +99,10 @@ def draw(study: Study) -> Chart:
     shades = [Patch(color=_SHADES[kind], alpha=0.25, linewidth=0, label=kind) for kind in used]
     chart.legend(figure, columns=3 if len(kinds) > 1 else 2, extra=shades)
     caption = (
-        f"{intervals.WORDS} The shades are told by the means on the base dataset trained on, with a gain of {GAIN_CUT:g} "
-        "(dotted) as the cut: general learning to learn gains that on unseen tasks, task identification on seen tasks only, "
-        f"task memorization on neither, though seen tasks are known {GAIN_CUT:g} above chance; unshaded is none of these, as "
-        "on the plateau." + more
+        f"{intervals.WORDS} The shades are told by the means on the base dataset trained on, with a gain of "
+        f"{GAIN_CUT:g} (dotted) as the cut: general learning to learn gains that on unseen tasks, task identification "
+        f"on seen tasks only, task memorization on neither, though seen tasks are known {GAIN_CUT:g} above chance; "
+        "unshaded is none of these, as on the plateau." + more
     )
     fewest = fewest_to_generalize(found)
     ours = (

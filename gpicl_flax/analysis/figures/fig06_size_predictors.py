@@ -1,4 +1,7 @@
-"""Which of state size and parameter count predicts accuracy better: the question that Fig 6 and 13 of the paper rest on."""
+"""Which of state size and parameter count predicts accuracy better.
+
+Fig 6 and 13 of the paper rest on that question.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -60,9 +63,9 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> l
 def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
     """Two rows for each comparison of `compare`, one for each size in the column `predictor`.
 
-    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds (runs in all), the
-    measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of both sizes: collinearity,
-    difference with its ends, verdict and sentence.
+    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds
+    (runs in all), the measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of
+    both sizes: collinearity, difference with its ends, verdict and sentence.
     """
     rows = []
     for of, comparison in comparisons:
@@ -86,7 +89,10 @@ def draw(study: Study) -> Chart:
     """The R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
     comparisons = compare(study)
     table = numbers(comparisons)
-    needs = f"at least {predictors.FEWEST} configurations whose runs are done, which differ in their accuracy and both sizes"
+    needs = (
+        f"at least {predictors.FEWEST} configurations whose runs are done, which differ in their accuracy and both "
+        "sizes"
+    )
     lacks = chart.missing({needs: any(comparison.state for _, comparison in comparisons)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -125,10 +131,11 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:
 def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
     """What is shown, and a verdict for each test."""
     text = (
-        "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not seen: each is "
-        "predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: 95% bootstrap intervals "
-        "over configurations, drawn within each architecture with all of their seeds. Hollow: state size and parameter count "
-        f"have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot be separated. Baselines do not take part."
+        "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not "
+        "seen: each is predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: "
+        "95% bootstrap intervals over configurations, drawn within each architecture with all of their seeds. Hollow: "
+        f"state size and parameter count have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot "
+        "be separated. Baselines do not take part."
     )
     if all(of["seeds"] == comparison.configurations for of, comparison in comparisons):
         text += " There is one seed of each configuration."
@@ -136,8 +143,10 @@ def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
 
 
 def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
-    """The verdict of each test over all architectures, with the paper's count of the state, and whether it stands with the other;
-    and how many tests have too few runs for one."""
+    """The verdict of each test over all architectures, with the paper's count of the state.
+
+    Each says whether it stands with the other count; a last sentence, how many tests have too few runs for one.
+    """
     table = numbers(comparisons)
     found, too_few = [], 0
     for test, rows in group_by(table[table["predictor"] == PARAMETERS], TEST, sort=False):

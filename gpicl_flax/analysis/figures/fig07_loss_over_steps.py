@@ -21,12 +21,13 @@ TRAINING = "training"
 
 
 def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
-    """A row for each value of the columns `axes`, condition, test_dataset, tasks and step: mean, low and high of the loss in
-    nats, runs.
+    """A row for each value of the columns `axes`, condition, test_dataset, tasks and step.
+
+    Further columns: mean, low and high of the loss in nats, runs.
 
     Of the training loss, whose tasks are 'training' and whose test_dataset is '', its average over about 200 steps; of
-    meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they have a
-    loss, also those that diverged or have not ended.
+    meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they
+    have a loss, also those that diverged or have not ended.
     """
     runs = study.table.dropna(subset=["model", "num_classes", *axes])
     runs = runs.assign(condition=conditions(runs, axes))
@@ -65,9 +66,9 @@ def draw(study: Study) -> Chart:
         axes.set_xlabel("training step")
     chart.legend(figure)
     caption = (
-        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all positions of "
-        "sequences of test examples. Dotted: chance. Right: the same from "
-        f"{chance + _ZOOM[0]:.2f} to {chance + _ZOOM[1]:.2f} nats." + more
+        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all "
+        f"positions of sequences of test examples. Dotted: chance. Right: the same from {chance + _ZOOM[0]:.2f} to "
+        f"{chance + _ZOOM[1]:.2f} nats." + more
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER, {"plateau_steps": _plateau(study)})
 
@@ -86,8 +87,11 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
 
 
 def _plateau(study: Study) -> str:
-    """The median length of the plateau, of as many settings as there are; of runs without bias, as in Fig 7, and by unseen tasks where
-    they were measured: the training loss falls before, as its tasks are memorised."""
+    """The median length of the plateau, of as many settings as there are.
+
+    It is of runs without bias, as in Fig 7, and by unseen tasks where they were measured: the training loss falls
+    before, as its tasks are memorised.
+    """
     runs = study.table.dropna(subset=["model"]).query("permute_labels_prob == 1")
     rule = rule_of(runs)
     known = rule.known(runs)

@@ -24,7 +24,9 @@ _MISSING = {"facecolor": "white", "edgecolor": "0.75", "hatch": "///", "linewidt
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, task_batch_size and num_tasks (inf: unbounded): how many runs stand in each of `PHASES`.
+    """A row for each condition, task_batch_size and num_tasks (inf: unbounded).
+
+    Further columns: how many runs stand in each of `PHASES`.
 
     Runs that are done.
     """
@@ -42,9 +44,8 @@ def draw(study: Study) -> Chart:
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if (rows[_CELL].nunique() > 1).all()]
     lacks = chart.missing(
         {
-            "runs that are done, alike but for at least two batch sizes and two numbers of tasks, that tell their phase": bool(
-                kinds
-            )
+            "runs that are done, alike but for at least two batch sizes and two numbers of tasks, that tell their "
+            "phase": bool(kinds)
         }
     )
     if lacks:
@@ -61,9 +62,9 @@ def draw(study: Study) -> Chart:
         figure, columns=2 * min(len(kinds), 2), extra=[*marks, Patch(label="no run that tells its phase", **_MISSING)]
     )
     caption = (
-        "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the training "
-        "loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on unseen tasks is "
-        f"0.2 more accurate than the first; Overfit: neither. {CAVEAT}{more}"
+        "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the "
+        "training loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on "
+        f"unseen tasks is 0.2 more accurate than the first; Overfit: neither. {CAVEAT}{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)
 

@@ -32,10 +32,11 @@ _HEIGHTS = {"median": "training steps", "tasks_seen": "tasks seen"}
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each condition, optimiser (in words), num_tasks (inf: unbounded) and task_batch_size.
 
-    Further columns: the fields of `survival.Median` (median for its steps, inf where fewer than half have left), and the same
-    in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the power law of all
-    batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with exponent_low and exponent_high
-    (of the length in steps; in tasks seen each is larger by one), coefficient, scatter, and no_law: why there is none, or ''.
+    Further columns: the fields of `survival.Median` (median for its steps, inf where fewer than half have left), and
+    the same in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the
+    power law of all batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with
+    exponent_low and exponent_high (of the length in steps; in tasks seen each is larger by one), coefficient, scatter,
+    and no_law: why there is none, or ''.
     """
     runs = BY_TRAINING_LOSS.known(study.table.dropna(subset=["num_tasks", "task_batch_size"]))
     axes = [*_OPTIMISER, "num_tasks", "task_batch_size"]
@@ -76,8 +77,11 @@ def _law(runs: pd.DataFrame) -> dict[str, float | str]:
 
 
 def laws(table: pd.DataFrame) -> pd.DataFrame:
-    """Of rows of `numbers`, one for each condition, optimiser and num_tasks with several batch sizes: its power law, and how
-    many runs it rests on and how many of them left."""
+    """The power laws in rows of `numbers`.
+
+    There is one for each condition, optimiser and num_tasks with several batch sizes, with the number of runs that it
+    rests on and of those that left.
+    """
     several = table[table.groupby(_LINE)["task_batch_size"].transform("size") > 1]
     return several.groupby(_LINE, as_index=False).agg({"runs": "sum", "left": "sum"} | dict.fromkeys(_LAW, "first"))
 
@@ -102,7 +106,7 @@ def _power(law: pd.Series, more: int) -> str:
 
 @registry.of_paper(8.5)
 def draw(study: Study) -> Chart:
-    """For each condition two rows, in steps and in tasks seen, and two columns, against batch size and number of tasks."""
+    """Two rows for each condition, in steps and in tasks seen; two columns, against batch size and number of tasks."""
     table = numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})
@@ -128,12 +132,11 @@ def draw(study: Study) -> Chart:
     )
     chart.legend(figure, extra=[*marks, hollow])
     caption = (
-        "Kaplan-Meier medians over runs that differ in their seeds, with 95% log-log intervals, told by the training loss. A "
-        "hollow triangle stands at the budget of runs of which fewer than half left their plateau: it is longer than that. "
-        "Tasks seen are sequences: steps x batch size. Thin lines against the batch size B: power laws, fitted to all runs by "
-        "maximum likelihood, with those that did not leave as censored; brackets are 95% intervals of the exponents."
-        + BY_TRAINING_LOSS.caveat
-        + more
+        "Kaplan-Meier medians over runs that differ in their seeds, with 95% log-log intervals, told by the training "
+        "loss. A hollow triangle stands at the budget of runs of which fewer than half left their plateau: it is "
+        "longer than that. Tasks seen are sequences: steps x batch size. Thin lines against the batch size B: power "
+        "laws, fitted to all runs by maximum likelihood, with those that did not leave as censored; brackets are 95% "
+        "intervals of the exponents." + BY_TRAINING_LOSS.caveat + more
     )
     fits = laws(table)
     several = len(fits[_LINE[:2]].drop_duplicates()) > 1

@@ -1,4 +1,4 @@
-"""How gradients, updates and parameters move on the plateau and after it, run beside run (Figs 9 and 16 of the paper)."""
+"""Figs 9 and 16: how gradients, updates and parameters move on the plateau and after it, run beside run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ _COLUMNS = (
 
 @registry.of_paper(9)
 def draw(study: Study) -> Chart:
-    """A curve for each setting and intervention of which a run has telemetry; the run is the one with the lowest seed."""
+    """A curve for each setting and intervention of which a run has telemetry: that of the run with the lowest seed."""
     chosen = study.measured()
     labels = _labels(
         [[*panel.split(", "), kind] for panel, kind in zip(chosen["panel"], chosen["intervention"], strict=True)]
@@ -75,8 +75,8 @@ def draw_run(run: OneRun) -> Chart:
 def numbers(run: OneRun) -> pd.DataFrame:
     """What the figure has of a run: a row a step with telemetry or diagnostics, what was not measured at it missing.
 
-    Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is by a
-    Gaussian. Both pass over what was not finite.
+    Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is
+    by a Gaussian. Both pass over what was not finite.
     """
     whole: Any = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index))
     whole = whole.reindex(columns=["initial_distance", *_QUANTITIES])
@@ -144,8 +144,9 @@ def _finish(axes: Axes, quantity: str, words: str, known: bool) -> None:
 
 
 _CAPTION = (
-    "One run a curve, the one with the lowest seed where runs differ in nothing else. The cosines are those of the gradients, "
-    "and of the updates that the optimiser makes of them, of two consecutive steps. Cumulative is the sum over the steps, each "
-    f"measurement standing for the steps since the one before; smoothed is by a Gaussian of {_WIDTH:.0%} of the measurements. "
-    "The training loss is its average as metrics.jsonl has it; the loss on unseen tasks is that of the diagnostics."
+    "One run a curve, the one with the lowest seed where runs differ in nothing else. The cosines are those of the "
+    "gradients, and of the updates that the optimiser makes of them, of two consecutive steps. Cumulative is the sum "
+    "over the steps, each measurement standing for the steps since the one before; smoothed is by a Gaussian of "
+    f"{_WIDTH:.0%} of the measurements. The training loss is its average as metrics.jsonl has it; the loss on unseen "
+    "tasks is that of the diagnostics."
 )

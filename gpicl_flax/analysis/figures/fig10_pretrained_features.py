@@ -22,8 +22,9 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, images that were tested on, and inputs: mean, low and high of the accuracy of the last
-    prediction on unseen tasks, runs.
+    """A row for each condition, images that were tested on, and inputs.
+
+    Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs.
 
     The features of 'mnist' are taken to be called 'mnist_ENCODER', as `gpicl datasets embed` calls them.
     """

@@ -16,8 +16,11 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length: mean, low and high of the
-    accuracy of the last prediction, runs. Seen tasks only of the base dataset trained on."""
+    """A row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length.
+
+    Further columns: mean, low and high of the accuracy of the last prediction, runs. Seen tasks are only those of the
+    base dataset trained on.
+    """
     rows = study.final().dropna(subset=["sequence_length"])
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     axes = ["base_dataset", "test_dataset", "tasks", "sequence_length"]

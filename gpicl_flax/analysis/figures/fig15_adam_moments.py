@@ -51,7 +51,7 @@ def draw_run(run: OneRun) -> Chart:
     if drops:
         chart.legend(figure)
     caption = (
-        "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all parameters "
-        f"together. {diagnostics.drops_in_words(drops)}"
+        "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all "
+        f"parameters together. {diagnostics.drops_in_words(drops)}"
     )
     return Chart(name, title, caption, figure, table, _PAPER)

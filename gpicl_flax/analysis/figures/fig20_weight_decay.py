@@ -39,7 +39,8 @@ def draw(study: Study) -> Chart:
             axes.set_xlabel("training step")
     chart.legend(figure)
     caption = (
-        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all positions. "
-        "Grokking would be a loss on unseen tasks that falls long after the training loss has. Dotted: chance." + more
+        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all "
+        "positions. Grokking would be a loss on unseen tasks that falls long after the training loss has. Dotted: "
+        "chance." + more
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)

@@ -18,8 +18,11 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step: mean, low and high of the
-    average of the training loss in nats, runs, which count for as long as they have a loss."""
+    """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step.
+
+    Further columns: mean, low and high of the average of the training loss in nats, runs, which count for as long as
+    they have a loss.
+    """
     runs = study.table[study.table["model"] == "VSML"].dropna(subset=["num_classes", *_AXES])
     runs = runs.assign(condition=conditions(runs, _AXES))[["run_id", "condition", *_AXES]]
     return intervals.table(runs.merge(study.losses, on="run_id"), ["condition", *_AXES, "step"], "loss_ema")
@@ -27,7 +30,10 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.of_paper(21)
 def draw(study: Study) -> Chart:
-    """A row of panels for each number of tasks, a column for each number of layers, a line for each share of permuted labels."""
+    """A row of panels for each number of tasks, a column for each number of layers.
+
+    Each panel has a line for each share of permuted labels.
+    """
     table = numbers(study)
     layers, shares = (sorted(table[name].unique()) for name in ("num_layers", "permute_labels_prob"))
     lacks = chart.missing({"runs of VSML with at least two numbers of layers (VSML.num_layers)": len(layers) > 1})

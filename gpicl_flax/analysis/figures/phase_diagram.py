@@ -25,8 +25,8 @@ LOOKS = {
 def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.DataFrame:
     """A row for each run that tells its phase.
 
-    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a run on
-    its plateau may not tell), phase.
+    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a
+    run on its plateau may not tell), phase.
     """
     table = study.table[["setting", "intervention", "run_id"]].assign(
         num_tasks=study.table["num_tasks"].astype(float),
@@ -38,7 +38,10 @@ def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GA
 
 @registry.of_comparison(4, "setting", most=3)
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
-    """For each setting, above the gain on unseen tasks against K, below the phases of all runs, a row an intervention."""
+    """A panel for each setting: above the gain on unseen tasks against K, below the phases of all runs.
+
+    The phases have a row an intervention.
+    """
     name, title = "phases", "Plateau, Overfit or Generalize against the number of tasks"
     table = numbers(study, loss_cut=loss_cut, gain_cut=gain_cut)
     if table["num_tasks"].nunique() < 2:
@@ -72,10 +75,10 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
     figure.legend(marks, PHASES, loc="outside right lower", frameon=False)
     cut = "the plateau's threshold, 2.2 for 10 classes" if loss_cut is None else f"{loss_cut:g}"
     caption = (
-        "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in their "
-        f"seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} nats; "
-        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An unbounded number of tasks comes last. "
-        + CAVEAT
+        "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in "
+        f"their seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} "
+        f"nats; Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An "
+        "unbounded number of tasks comes last. " + CAVEAT
     )
     left_out = len(study.table) - len(table)
     if left_out:

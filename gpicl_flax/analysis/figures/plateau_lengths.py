@@ -19,8 +19,8 @@ from gpicl_flax.analysis.stats import survival
 def numbers(study: Study, rule: Rule) -> pd.DataFrame:
     """A row for each panel and intervention.
 
-    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a baseline,
-    the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
+    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a
+    baseline, the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
     """
     rows = []
     for panel, runs in by_panel(rule.known(study.table)):
@@ -86,7 +86,10 @@ def _spread(runs: pd.DataFrame) -> np.ndarray:
 
 
 def _draw_interval(axes: Axes, row: int, value: float, low: float, high: float, budget: float, edge: float) -> None:
-    """A bar at the median, a diamond at the budget where it is beyond; its interval, dotted to an arrow where it is open."""
+    """A bar at the median, a diamond at the budget where it is beyond; its interval.
+
+    The interval is dotted to an arrow where it is open.
+    """
     is_bound = math.isinf(value)
     at = budget if is_bound else value
     start = min(low, at) if math.isfinite(low) else at
@@ -135,7 +138,10 @@ def _draw_speed_ups(axes: Axes, medians: pd.DataFrame, limits: tuple[float, floa
 
 
 def in_words(row: pd.Series) -> str:
-    """The speed-up of a row of `numbers`: '2.1x', 'at least 2.1x', 'at most 0.5x', 'not known', or '' without a baseline."""
+    """The speed-up of a row of `numbers`, in words.
+
+    It is '2.1x', 'at least 2.1x', 'at most 0.5x', 'not known', or '' without a baseline.
+    """
     if pd.isna(row["bound"]):
         return ""
     if row["bound"] == "unknown":
@@ -169,18 +175,17 @@ def speed_up_in_words(row: pd.Series) -> str:
 
 def _caption(rule: Rule, compares: bool) -> str:
     right = (
-        f" Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs where both "
-        f"have five or more. Where the median of '{BASELINE}' is beyond its budget, the ratio is a lower bound ('at least', "
-        "hollow, arrow)."
+        " Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs where "
+        f"both have five or more. Where the median of '{BASELINE}' is beyond its budget, the ratio is a lower bound "
+        "('at least', hollow, arrow)."
         if compares
         else f" There is no speed-up, as no setting has an intervention called '{BASELINE}' beside another."
     )
     return (
-        f"Left: each dot is a run at the length of its plateau, told by its {rule.words}; a hollow triangle is a run that "
-        "ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half have left, with "
-        "the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has no interval."
-        + right
-        + rule.caveat
+        f"Left: each dot is a run at the length of its plateau, told by its {rule.words}; a hollow triangle is a run "
+        "that ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half "
+        "have left, with the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has "
+        "no interval." + right + rule.caveat
     )
 
 

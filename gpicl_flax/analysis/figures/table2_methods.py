@@ -19,10 +19,13 @@ _MOST = 12
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, model and test_dataset: mean, low and high of the accuracy of the last prediction
-    on unseen tasks, runs, their condition, and the published value, NaN where there is none.
+    """A row for each base_dataset trained on, model and test_dataset.
 
-    Of the conditions of a model the one that is best on the base dataset trained on, as methods were tuned in the paper.
+    Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs, their condition,
+    and the published value, NaN where there is none.
+
+    Of the conditions of a model the one that is best on the base dataset trained on, as methods were tuned in the
+    paper.
     """
     rows = study.final()
     rows = rows[rows["tasks"] == "unseen"]
@@ -56,9 +59,8 @@ def draw(study: Study) -> Chart:
     table = numbers(study)
     lacks = chart.missing(
         {
-            "runs that are done, of at least two models or of one in Table 2 trained on mnist, meta-tested on unseen tasks": (
-                bool(table["model"].nunique() > 1 or table["published"].notna().any())
-            )
+            "runs that are done, of at least two models or of one in Table 2 trained on mnist, meta-tested on unseen "
+            "tasks": (bool(table["model"].nunique() > 1 or table["published"].notna().any()))
         }
     )
     if lacks:
@@ -86,9 +88,9 @@ def draw(study: Study) -> Chart:
         axes.tick_params(labelbottom=True)
     chart.legend(figure)
     caption = (
-        f"Accuracy of the last prediction on unseen tasks. {intervals.WORDS} Of a model with several settings, the one that is "
-        "best on the base dataset trained on is shown; the numbers name it. A published value stands beside runs trained on "
-        f"mnist, whatever else their settings are; it rests on {published.TABLE_2_PREDICTIONS} predictions, so that its own "
-        f"standard error is up to 1.8 points.{more}"
+        f"Accuracy of the last prediction on unseen tasks. {intervals.WORDS} Of a model with several settings, the one "
+        "that is best on the base dataset trained on is shown; the numbers name it. A published value stands beside "
+        f"runs trained on mnist, whatever else their settings are; it rests on {published.TABLE_2_PREDICTIONS} "
+        f"predictions, so that its own standard error is up to 1.8 points.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)

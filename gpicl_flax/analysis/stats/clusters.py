@@ -20,8 +20,8 @@ class Clusters:
     """Whether values come in two clusters.
 
     Attributes:
-      p_value: of Silverman's test (1981) that their density has one mode: the share of smoothed bootstrap samples that have more
-        than one, at the smallest bandwidth at which the values have one. It assumes no shape.
+      p_value: of Silverman's test (1981) that their density has one mode: the share of smoothed bootstrap samples that
+        have more than one, at the smallest bandwidth at which the values have one. It assumes no shape.
       separation: Ashman's D, the distance of the clusters' means in units of their standard deviation.
       size: of the smaller cluster.
       means: of the two clusters of a mixture of Gaussians of one width, ascending.
@@ -40,8 +40,8 @@ class Clusters:
     def bimodal(self) -> bool:
         """One mode is rejected, and the clusters are apart and no outlier.
 
-        Of 32 values of one mode, skewed or with heavy tails, about one sample in thirty passes for two clusters; of a flat
-        density, which is the edge of having one mode, one in ten.
+        Of 32 values of one mode, skewed or with heavy tails, about one sample in thirty passes for two clusters; of a
+        flat density, which is the edge of having one mode, one in ten.
         """
         return self.p_value < SIGNIFICANCE and self.separation > SEPARATION and self.size >= SMALLEST
 

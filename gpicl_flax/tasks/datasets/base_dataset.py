@@ -27,8 +27,8 @@ class Split:
     Attributes:
       inputs: [n, stored features], grey values uint8 or features float32.
       labels: [n] int32.
-      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with replacement;
-        if not, a sequence draws from all examples without replacement.
+      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with
+        replacement; if not, a sequence draws from all examples without replacement.
     """
 
     inputs: np.ndarray
@@ -75,7 +75,10 @@ class BaseDataset:
         object.__setattr__(self, "stored_shape", self.stored_shape or self.input_shape)
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
-        """Offset and scale of the inputs: (mean, std), or else what brings grey values to [0, 1] and leaves features."""
+        """Offset and scale of the inputs: (mean, std) if they are normalised.
+
+        Else they bring grey values to [0, 1] and leave features as they are.
+        """
         if normalize:
             return self.mean, self.std
         return 0.0, 255.0 if self.train.inputs.dtype == np.uint8 else 1.0
@@ -148,15 +151,15 @@ def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -
     if example.ndim == 1:
         if example.shape != input_shape:
             raise UsageError(
-                f"{what} holds {len(example)} features an example: set TaskDistribution.input_shape = ({len(example)},), "
-                f"not {input_shape}"
+                f"{what} holds {len(example)} features an example: set TaskDistribution.input_shape = "
+                f"({len(example)},), not {input_shape}"
             )
     elif len(input_shape) == 1:
         raise UsageError(f"{what} holds images: TaskDistribution.input_shape must be (height, width, channels)")
     elif example.shape[-1] not in (1, input_shape[-1]):
         raise UsageError(
-            f"{what}: images have {example.shape[-1]} channels, TaskDistribution.input_shape asks for {input_shape[-1]}; "
-            "only grey images are converted (to RGB, by repetition)"
+            f"{what}: images have {example.shape[-1]} channels, TaskDistribution.input_shape asks for "
+            f"{input_shape[-1]}; only grey images are converted (to RGB, by repetition)"
         )
 
 
@@ -191,7 +194,10 @@ def _resize_each(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray
 
 
 def _grow(stored_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray] | None:
-    """From stored inputs [n, stored features] to those at the input shape [n, X] float32; None where they are the same."""
+    """The map from stored inputs [n, stored features] to those at the input shape [n, X] float32.
+
+    None where they are the same.
+    """
     if stored_shape == input_shape:
         return None
     growth = input_space.growth(stored_shape, input_shape)

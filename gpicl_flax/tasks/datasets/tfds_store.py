@@ -70,7 +70,10 @@ def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
 
 
 def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
-    """The TFDS builder of a prepared dataset, whose annotations are too wide, and the name of its inputs among its features."""
+    """The TFDS builder of a prepared dataset, and the name of its inputs among its features.
+
+    The builder has no type, because TFDS annotates its members too widely.
+    """
     import tensorflow_datasets as tfds
 
     folder = data_dir_or_default(data_dir)
@@ -81,7 +84,8 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
             raise UsageError(f"base dataset {name!r} in {folder} cannot be read ({first_line(error)})") from error
         raise UsageError(
             f"unknown base dataset {name!r} ({type(error).__name__}), also not imported into {folder}: give one of "
-            "`gpicl datasets list`, a TFDS image classification dataset, the path of an .npz file or a folder of idx files"
+            "`gpicl datasets list`, a TFDS image classification dataset, the path of an .npz file or a folder of idx "
+            "files"
         ) from error
     given = set(builder.info.features or ())
     inputs = FEATURES if FEATURES in given else "image"
@@ -122,8 +126,8 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
-            f"preparing {name!r} needs TensorFlow, which TFDS unpacks downloads with; install gpicl_flax with the extra "
-            "`tensorboard`, or bring the files: `gpicl datasets import my_name --images ... --labels ...`"
+            f"preparing {name!r} needs TensorFlow, which TFDS unpacks downloads with; install gpicl_flax with the "
+            "extra `tensorboard`, or bring the files: `gpicl datasets import my_name --images ... --labels ...`"
         )
     import tensorflow_datasets as tfds
 
@@ -174,8 +178,8 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
     inputs = dataset.train.array
     if inputs.ndim == 4 and inputs.shape[3] not in (1, 3):
         raise UsageError(
-            f"{name!r}: images of {inputs.shape[3]} channels, {list(inputs.shape[1:])}; they must have one, or three at "
-            "the end"
+            f"{name!r}: images of {inputs.shape[3]} channels, {list(inputs.shape[1:])}; they must have one, or three "
+            "at the end"
         )
     folder = data_dir_or_default(data_dir)
     logger.info("writing %s examples to %s", f"{len(dataset.train.labels) + len(dataset.test.labels):,}", folder / name)
@@ -258,8 +262,10 @@ def _builder(name: str, dataset: RawDataset, description: str):
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Within it TFDS tells neither of downloads that there are none of, nor of temporary folders, nor that OpenCV would
-    decode faster."""
+    """Keeps TFDS from reporting what concerns no user.
+
+    That is downloads that there are none of, temporary folders, and that OpenCV would decode faster.
+    """
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

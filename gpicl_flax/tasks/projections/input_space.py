@@ -1,8 +1,8 @@
 """The space of a run's inputs: how stored images grow to the input shape, and in which basis they have few coordinates.
 
-Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the grown
-images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has an
-orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
+Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the
+grown images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has
+an orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
 """
 
 import flax.struct

@@ -1,4 +1,7 @@
-"""Reads an optimised program (HLO) as the compiler writes it: its instructions, and how often a call of the program runs them."""
+"""Reads an optimised program (HLO) as the compiler writes it.
+
+That is its instructions, and how often a call of the program runs them.
+"""
 
 import dataclasses
 import math
