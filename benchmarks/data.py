@@ -40,7 +40,7 @@ def seconds_per_step(tasks: TaskDistribution, split: Split, at_least: float, **s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0, metavar="N", help="for each row (default %(default)s)")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, T = 100, 60,000 examples")
@@ -56,8 +56,9 @@ def main() -> None:
             example = (split.inputs.shape[1] + 4) if gather else 4  # bytes
             nbytes = batch_size * (4 + tasks.sequence_length * example)
             print(
-                f"{'x'.join(map(str, input_shape)):8} {batch_size:3} {'host' if gather else 'device':9} {num_workers:7} "
-                f"{1 / cost:10,.0f} {nbytes / cost / 1e6:7,.0f} {step * 1e3:5,.0f} ms {cost / step:7.2%}",
+                f"{'x'.join(map(str, input_shape)):8} {batch_size:3} {'host' if gather else 'device':9} "
+                f"{num_workers:7} {1 / cost:10,.0f} {nbytes / cost / 1e6:7,.0f} {step * 1e3:5,.0f} ms "
+                f"{cost / step:7.2%}",
                 flush=True,
             )
 

@@ -2,13 +2,14 @@
 
     python benchmarks/estimator.py [--only PATTERN] [--rounds N]
 
-Of models as a run at 14x14x1 and T = 100 has them, with random parameters: one query, and many at once, for a context of 99
-examples. Everything takes turns, so that all of it meets the same machine; float32.
+Of models as a run at 14x14x1 and T = 100 has them, with random parameters: one query, and many at once, for a context
+of 99 examples. Everything takes turns, so that all of it meets the same machine; float32.
 """
 
 import argparse
 import fnmatch
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,9 +37,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each (default %(default)s)")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(1, T - 1, X)).astype(np.float32)
-    labels = rng.integers(10, size=(1, T - 1)).astype(np.int32)
-    rows = [("", "encode ms", "one query ms", "read again ms", "ratio", "Q", "of Q, each ms", "read again ms", "ratio")]
+    inputs: Any = rng.normal(size=(1, T - 1, X)).astype(np.float32)
+    labels: Any = rng.integers(10, size=(1, T - 1)).astype(np.int32)
+    rows: list[tuple[str, ...]] = [
+        ("", "encode ms", "one query ms", "read again ms", "ratio", "Q", "of Q, each ms", "read again ms", "ratio")
+    ]
     for name, model, many in (row for row in SETTINGS if fnmatch.fnmatch(row[0], arguments.only)):
         params = jax.jit(lambda key, model=model: nn.unbox(model.init(key, inputs, labels)))(jax.random.key(0))
         apply = functools.partial(jax.jit(model.apply, static_argnames="method"), params)

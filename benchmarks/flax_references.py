@@ -1,10 +1,11 @@
 """The same mathematics as gpicl_flax.models, written plainly with flax's own layers, cells and nn.RNN.
 
-What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each class takes the settings of the model that it
-stands for.
+What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each class takes the settings of the model that
+it stands for.
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -97,7 +98,8 @@ class VSMLCell(nn.RNNCellBase):
             axis=-1,
         )
         cell = nn.OptimizedLSTMCell(self.hidden_size)
-        for _ in range(self.micro_ticks):
+        lstm, out = cell(lstm, x)
+        for _ in range(self.micro_ticks - 1):
             lstm, out = cell(lstm, x)
         forward = nn.Dense(self.message_size)(out).mean(axis=1)
         backward = nn.Dense(self.message_size)(out).mean(axis=2)
@@ -203,7 +205,8 @@ class DeltaNet(InContextModel):
     def __call__(self, inputs, labels):
         x = nn.Dense(self.model_size)(self.tokens(inputs, labels))
         for _ in range(self.num_layers):
-            x += nn.RNN(DeltaCell(self.num_heads, self.key_size))(nn.LayerNorm()(x))
+            layer: Any = nn.RNN(DeltaCell(self.num_heads, self.key_size))  # gives no carry
+            x += layer(nn.LayerNorm()(x))
             x = _mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/image_classifiers.py [--base_datasets mnist fashion_mnist] [--draws N]
 
-What the accuracies in docs/results.md are held against: on the test examples that meta-tests make tasks from, 14x14x1 and
-normalised, as they are and after a random projection, a new one for each draw, as in a task. Beside classifiers of scikit-learn
-the learner that comes with the package, as one and as the mean of several members, each with another projection of its
-inputs, another permutation of its labels and another order of its examples.
+What the accuracies in docs/results.md are held against: on the test examples that meta-tests make tasks from, 14x14x1
+and normalised, as they are and after a random projection, a new one for each draw, as in a task. Beside classifiers of
+scikit-learn the learner that comes with the package, as one and as the mean of several members, each with another
+projection of its inputs, another permutation of its labels and another order of its examples.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CLASSIFIERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--base_datasets", nargs="+", default=["mnist", "fashion_mnist"], metavar="NAME")
     parser.add_argument("--draws", type=int, default=300, metavar="N")
     arguments = parser.parse_args()

@@ -2,12 +2,13 @@
 
     python benchmarks/models.py [--only PATTERN] [--rounds N]
 
-A training step draws its tasks, projects the inputs, and makes one Adam update, in float32, as `gpicl train` does. Model
-and reference take turns, so that both meet the same machine; the table shows the median of the rounds.
+A training step draws its tasks, projects the inputs, and makes one Adam update, in float32, as `gpicl train` does.
+Model and reference take turns, so that both meet the same machine; the table shows the median of the rounds.
 """
 
 import argparse
 import fnmatch
+from typing import Any
 
 import jax
 from flax_references import reference
@@ -18,7 +19,7 @@ from gpicl_flax.models import count_parameters
 from gpicl_flax.tasks.distribution import TaskDistribution
 
 # Model, its settings, height and width of the images, B; T = 100 and one channel throughout.
-CASES = (
+CASES: tuple[tuple[type[models.SequenceModel], dict[str, Any], int, int], ...] = (
     (models.LSTM, {"hidden_size": 256}, 14, 32),
     (models.OuterProductLSTM, {"size": 32, "num_heads": 1}, 14, 32),
     (models.OuterProductLSTM, {"size": 16, "num_heads": 8}, 14, 32),
@@ -33,7 +34,7 @@ STEPS = 4  # of a dispatch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="*", metavar="PATTERN", help="models whose name matches, such as '*LSTM'")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each (default %(default)s)")
     arguments = parser.parse_args()
@@ -43,14 +44,15 @@ def main() -> None:
         if not fnmatch.fnmatch(cls.__name__, arguments.only):
             continue
         tasks = TaskDistribution(input_shape=(size, size, 1), task_batch_size=batch)
-        pair = cls(**settings), reference(cls(**settings))
+        pair: tuple[Any, ...] = cls(**settings), reference(cls(**settings))  # can be hashed, which flax does not say
         sizes = [count_parameters(model, tasks.num_features, tasks.sequence_length) for model in pair]
         assert sizes[0] == sizes[1], (cls, sizes)
         runs = [TimedTraining(model, tasks, steps=STEPS) for model in pair]
         ours, theirs = (STEPS / took for took in seconds(runs, arguments.rounds))
         label = f"{cls.__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
         print(
-            f"{label:39} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs:13.2f} {ours / theirs:6.2f}",
+            f"{label:39} {size}x{size}x1  {batch:3} {ours:8.2f} {ours * batch:12.1f} {theirs:13.2f} "
+            f"{ours / theirs:6.2f}",
             flush=True,
         )
 

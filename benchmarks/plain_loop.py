@@ -1,4 +1,6 @@
-"""The loop that one writes first: flax's own layers, a step a dispatch, tasks from `jax.random.normal`, images from the host.
+"""The loop that one writes first.
+
+It has flax's own layers, a step a dispatch, tasks from `jax.random.normal`, and images from the host.
 
 It draws the same distribution of tasks and makes the same updates as `gpicl train`, and is what that is compared with.
 """
@@ -16,8 +18,10 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 
 
 class PlainLoop:
-    """Training steps of the flax reference of `model`; images are float32 at the input shape, as a data pipeline gives
-    them."""
+    """Training steps of the flax reference of `model`.
+
+    Images are float32 at the input shape, as a data pipeline gives them.
+    """
 
     def __init__(self, model: SequenceModel, tasks: TaskDistribution, dataset: BaseDataset):
         batch, length, features = tasks.task_batch_size, tasks.sequence_length, tasks.num_features

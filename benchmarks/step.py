@@ -2,13 +2,15 @@
 
     python benchmarks/step.py [--only PATTERN] [--rounds N] [--out runs/benchmark]
 
-T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dataset. The rows of a group take turns, and each
-figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the step.
+T = 100, float32, one Adam update a step, with images of 28x28x1 as the base dataset. The rows of a group take turns,
+and each figure is the median of the rounds. The parts are programs of their own, so that they need not add up to the
+step.
 
-- tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a row:
-  `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see gpicl_flax/tasks/projections/spec.py).
-- model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: their flops a second, in the time of
-  the whole step, against those of one large product of float32 matrices, timed in turn with the rows.
+- tasks: images to inputs, which is drawing projections and permutations and applying them. Its form is in the name of a
+  row: `gram` for an unbounded number of tasks, `span` and `dense` for a bounded one (see
+  gpicl_flax/tasks/projections/spec.py).
+- model: the gradient of the loss for given inputs. GFLOP: of its matrix products. peak: their flops a second, in the
+  time of the whole step, against those of one large product of float32 matrices, timed in turn with the rows.
 - plain loop: flax's own layers, dense projections from jax.random.normal, a step a dispatch (see plain_loop.py).
 - x8, x32: a stack of so many runs. A step is then one of all members.
 """
@@ -80,7 +82,7 @@ GROUPS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n- ")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+        description=(__doc__ or "").partition("\n\n- ")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="groups whose name matches, such as '*LSTM*'")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each row (default %(default)s)")
@@ -183,7 +185,10 @@ def measure(group: Group, rounds: int) -> list[dict[str, Any]]:
 
 
 def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]:
-    """The inputs and labels of a dispatch [steps, B, T, ...]; or, unless they are kept, the first number of each step."""
+    """The inputs and labels of a dispatch [steps, B, T, ...].
+
+    Unless they are kept, the first number of each step.
+    """
 
     @jax.jit
     def make(run_inputs, data, batch):
@@ -207,7 +212,8 @@ def gradient(training: TimedTraining, sequences: tuple[jax.Array, jax.Array]) ->
 
     def norm(params, inputs, labels):
         def loss(params):
-            return sequence_losses(training.model.apply({"params": params}, inputs, labels), labels)[0].mean()
+            logits: Any = training.model.apply({"params": params}, inputs, labels)
+            return sequence_losses(logits, labels)[0].mean()
 
         return optax.tree.norm(jax.grad(loss)(params))
 

@@ -6,6 +6,7 @@ Both take turns; 10 steps a dispatch, T = 100, float32, images of 28x28x1 as the
 """
 
 import argparse
+from typing import Any
 
 from setups import TimedTraining, seconds
 
@@ -24,12 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each (default %(default)s)")
     arguments = parser.parse_args()
-    rows = [("", "B", "step ms", "with telemetry ms", "share", "MB", "with telemetry MB")]
+    rows: list[tuple[str, ...]] = [("", "B", "step ms", "with telemetry ms", "share", "MB", "with telemetry MB")]
     for name, model, batch_size in SETTINGS:
         tasks = TaskDistribution(task_batch_size=batch_size, num_tasks=None)
         trainings = [TimedTraining(model, tasks, steps=10, telemetry=telemetry) for telemetry in (False, True)]
         off, on = (one / 10 for one in seconds(trainings, arguments.rounds))
-        memory = [training.compiled().memory_analysis() for training in trainings]
+        memory: list[Any] = [training.compiled().memory_analysis() for training in trainings]
         sizes = [f"{(x.argument_size_in_bytes + x.temp_size_in_bytes) / 1e6:,.0f}" for x in memory]
         times = f"{off * 1e3:.1f}", f"{on * 1e3:.1f}", f"{(on - off) / on:.1%}"
         rows.append((name, str(batch_size), *times, *sizes))

@@ -64,7 +64,10 @@ def _write_commands(app) -> None:
 
 
 def _escape(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text with code in backticks: a star or a bar elsewhere is itself, and `C.` begins no list."""
+    """Docstrings are plain text with code in backticks.
+
+    A star or a bar elsewhere is itself, and `C.` begins no list.
+    """
     lines[:] = ["".join(_escaped(part) for part in re.split(r"(`[^`]*`)", line)) for line in lines]
     lines[:] = [re.sub(r": ([A-Z]\.)( |$)", r": \\\1\2", line) for line in lines]
 
@@ -74,7 +77,10 @@ def _escaped(part: str) -> str:
 
 
 def _skip(app, what, name, obj, skip, options) -> bool | None:
-    """Fields of named tuples are described under Attributes; scikit-learn gives methods such as set_score_request to every
-    estimator, whose descriptions point into its own documentation."""
+    """Leaves out members that need no entry of their own.
+
+    Fields of named tuples are described under Attributes. Scikit-learn gives methods such as set_score_request to every
+    estimator; their descriptions point into its own documentation.
+    """
     is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
     return True if is_field or re.fullmatch(r"set_\w+_request", name) else None

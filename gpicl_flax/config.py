@@ -40,7 +40,8 @@ class Config:
     """The bindings of one configuration, with macros replaced by their values.
 
     Attributes:
-      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with each `Reference` as it was written.
+      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with each `Reference` as it was
+        written.
       imports: gin's import statements, which bring configurables of the user's own.
     """
 
@@ -145,10 +146,10 @@ class _Macro(NamedTuple):
 
 
 class _Delegate(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_configurable_name, evaluate):
+    def configurable_reference(self, scoped_configurable_name, evaluate) -> Any:
         return Reference(f"@{scoped_configurable_name}{'()' if evaluate else ''}")
 
-    def macro(self, macro_name):
+    def macro(self, macro_name) -> Any:
         return _Macro(macro_name)
 
 
@@ -163,7 +164,10 @@ def read(text: str) -> Config:
     for statement in config_parser.ConfigParser(text, _Delegate()):
         if isinstance(statement, config_parser.ImportStatement):
             imports.append(statement.format())
-        elif not statement.arg_name:
+            continue
+        # Gin resolves includes and writes no blocks.
+        assert isinstance(statement, config_parser.BindingStatement), statement
+        if not statement.arg_name:
             macros[statement.selector] = statement.value
         else:
             scope = f"{statement.scope}/" if statement.scope else ""

@@ -3,8 +3,8 @@
 import os
 import tempfile
 
-# Many tests compile the same small programs: within one run of the suite, each is compiled once, also where several processes
-# share its tests.
+# Many tests compile the same small programs: within one run of the suite, each is compiled once, also where several
+# processes share its tests.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="gpicl_flax_tests_")
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": f"{_CACHE.name}/jax", "XDG_CACHE_HOME": f"{_CACHE.name}/xdg"}
@@ -62,7 +62,10 @@ def small_bindings() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[[Config], tuple[Config, Run]]:
-    """Makes two steps of any configuration quick: the least data, and few layers, to which compiling is in proportion."""
+    """Makes two steps of any configuration quick.
+
+    The data are the least possible, and so are the layers, which compiling is in proportion to.
+    """
     always = {
         "Training.steps_per_dispatch": 2,
         "Training.checkpoint_period": 2,

@@ -1,4 +1,4 @@
-"""What the documentation shows works: Python blocks run, commands fit the command line, and all that it names exists."""
+"""The documentation works: Python blocks run, commands fit the command line, and all that it names exists."""
 
 import importlib
 import os
@@ -136,7 +136,10 @@ def test_make_targets_exist(targets):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(language == "python" for language, _ in blocks(page))])
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
-    """All blocks of a page, in one folder and in their order; where a page has files of its own, its commands as well."""
+    """All blocks of a page, in one folder and in their order.
+
+    Where a page has files of its own, its commands run as well.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))

@@ -21,7 +21,8 @@ from gpicl_flax.training.probes.telemetry import Telemetry
 ROOT = pathlib.Path(__file__).parents[1]
 CPU = "gin/scale/cpu.gin"
 
-# What holds for every run where the table below says nothing else: the paper's common setting. A list holds the values of an axis.
+# What holds for every run where the table below says nothing else: the paper's common setting. A list holds the values
+# of an axis.
 COMMON = {
     "tasks.base_dataset": "mnist",
     "test_names": ("mnist",),
@@ -72,7 +73,8 @@ FEATURES = {
 TELEMETRY = {"training.telemetry": Telemetry(period=100)}
 TABLE_2 = COLOUR | ON_SIX | {"meta_test.num_sequences": 16 * 16, "meta_test.sequences_per_task": 16}
 
-# The one table of facts: of each file the seeds, and for each architecture (or label) what differs from the common setting.
+# The one table of facts: of each file the seeds, and for each architecture (or label) what differs from the common
+# setting.
 SEEDS = collections.defaultdict(lambda: 8, fig5=32, fig15=1, fig17=1, table2=3)
 FACTS = {
     "fig2": {
@@ -267,7 +269,10 @@ ONE_AT_CPU_SCALE = {("fig10", "tasks.num_tasks"), ("fig19", "tasks.num_tasks")}
 
 
 def different_programs(tiny):
-    """The last point of each file at the cpu scale, made tiny, and of those that are the same program then, the first."""
+    """The last point of each file at the cpu scale, made tiny.
+
+    Of those that are the same program then it is the first.
+    """
     found = {}
     for name in FACTS:
         config, run = tiny(points(name, CPU)[-1].config)

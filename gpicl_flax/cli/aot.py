@@ -14,13 +14,14 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "aot",
         help="compile the training steps of a run or a sweep for a TPU slice that is not here",
-        description="Compiles the training step of a run, or of every point of a sweep, with the compiler of libtpu, and "
-        "prints for each device what it takes: flops and bytes of a step, memory, collectives. Nothing is run and no TPU is "
-        "needed. Points that differ in numbers alone, such as seeds and learning rates, have one program. No base dataset "
-        "is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as 60,000 examples of the "
-        "input shape.",
-        epilog="Flops are the compiler's account of a step. It counts the body of a loop once: for programs with loops (marked "
-        "with *), those of matrix products are counted in the program as it was traced, and divided by the devices.",
+        description="Compiles the training step of a run, or of every point of a sweep, with the compiler of libtpu, "
+        "and prints for each device what it takes: flops and bytes of a step, memory, collectives. Nothing is run and "
+        "no TPU is needed. Points that differ in numbers alone, such as seeds and learning rates, have one program. No "
+        "base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as "
+        "60,000 examples of the input shape.",
+        epilog="Flops are the compiler's account of a step. It counts the body of a loop once: for programs with loops "
+        "(marked with *), those of matrix products are counted in the program as it was traced, and divided by the "
+        "devices.",
     )
     parser.set_defaults(command=_aot)
     console.add_gin(parser, required=True)

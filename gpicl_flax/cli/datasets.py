@@ -34,9 +34,10 @@ def add(commands) -> None:
         "needed",
         _needed,
         "print which prepared base datasets a run or a sweep reads, and where they are",
-        "Prints the name and the folder, with a tab between, of every prepared base dataset that the runs train or meta-test "
-        "on, so that it can be copied to where they run. Left out are those that come with the package, and runs with "
-        "TaskDistribution.data_dir, whose data are to be there already. One that is not prepared is an error, and so is a path.",
+        "Prints the name and the folder, with a tab between, of every prepared base dataset that the runs train or "
+        "meta-test on, so that it can be copied to where they run. Left out are those that come with the package, and "
+        "runs with TaskDistribution.data_dir, whose data are to be there already. One that is not prepared is an "
+        "error, and so is a path.",
     )
     console.add_gin(needed, required=True)
     console.add_pattern(needed, "--only")
@@ -58,8 +59,8 @@ def add(commands) -> None:
         "make a base dataset of files",
         "Makes a base dataset of image files: a TFDS dataset of its own, in the array_record format. Images are one "
         "path, a complete .npz file (train_images, train_labels, test_images, test_labels), a folder of MNIST's idx "
-        "files, or a folder with train/ and test/ folders of class folders of PNGs; or two paths, training and test, of "
-        "arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of these and "
+        "files, or a folder with train/ and test/ folders of class folders of PNGs; or two paths, training and test, "
+        "of arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of these and "
         "--test_fraction.",
     )
     importing.add_argument("name", metavar="NAME", help="name of the new base dataset: a-z, 0-9 and _")

@@ -13,9 +13,9 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="meta-test the newest checkpoint of a run folder anew",
-        description="Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. With "
-        "other settings than the run's own, the result goes to a file of its own in eval/. Of an exported learner, "
-        "the result is only printed.",
+        description="Meta-tests a run on seen and unseen tasks made from test examples, and draws its learning curve. "
+        "With other settings than the run's own, the result goes to a file of its own in eval/. Of an exported "
+        "learner, the result is only printed.",
     )
     parser.set_defaults(command=_evaluate)
     parser.add_argument("folder", metavar="FOLDER", help="what `gpicl train` wrote, or `gpicl export`")

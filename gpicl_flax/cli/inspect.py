@@ -10,9 +10,9 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "inspect",
         help="show what a run folder holds: parameters by module, settings, data, checkpoints, how far it is",
-        description="Shows a run that is done, diverged or half finished: how far it is, its phase and best metrics, the model's sizes and "
-        "its parameters by module, the base dataset and its fingerprint, checkpoints and bindings. Nothing is trained, and no "
-        "data are read.",
+        description="Shows a run that is done, diverged or half finished: how far it is, its phase and best metrics, "
+        "the model's sizes and its parameters by module, the base dataset and its fingerprint, checkpoints and "
+        "bindings. Nothing is trained, and no data are read.",
     )
     parser.set_defaults(command=_inspect)
     parser.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote, or a point of a sweep")

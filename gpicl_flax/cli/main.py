@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `gpicl` and all its subcommands."""
     parser = argparse.ArgumentParser(
         prog="gpicl",
-        description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do so.",
+        description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do "
+        "so.",
         epilog="Exit codes: 0 done; 1 failed; 2 wrong usage; 42 preempted after saving (start the same command again).",
     )
     parser.add_argument("--version", action="version", version=f"gpicl_flax {gpicl_flax.__version__}")
@@ -79,8 +80,10 @@ def parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
-    """What the package logs, as plain lines, warnings alone if `quiet`; what other packages log as usual. Of several processes
-    the first speaks."""
+    """What the package logs, as plain lines, warnings alone if `quiet`; what other packages log as usual.
+
+    Of several processes the first speaks.
+    """
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -12,8 +12,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "models",
         help="list every model and baseline with its sizes",
-        description="Prints every sequence model and baseline at its default settings: parameters, and state size as the paper "
-        "counts it and as every number that the next prediction can depend on.",
+        description="Prints every sequence model and baseline at its default settings: parameters, and state size as "
+        "the paper counts it and as every number that the next prediction can depend on.",
     )
     parser.set_defaults(command=_models)
     parser.add_argument(

@@ -14,9 +14,9 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="classify the rows of a file by in-context learning from labelled examples",
-        description="Gives labelled examples to a meta-trained learner as its context, and prints for each query the class it "
-        "predicts and the probability of every class, as CSV. Nothing is trained. Files are CSV with a header, or .npz with the "
-        "arrays inputs [n, ...] and, for the context, labels [n].",
+        description="Gives labelled examples to a meta-trained learner as its context, and prints for each query the "
+        "class it predicts and the probability of every class, as CSV. Nothing is trained. Files are CSV with a "
+        "header, or .npz with the arrays inputs [n, ...] and, for the context, labels [n].",
     )
     parser.set_defaults(command=_predict)
     parser.add_argument("--context", required=True, metavar="FILE", help="labelled examples")
@@ -25,7 +25,8 @@ def add(commands) -> None:
         "--label",
         default="label",
         metavar="COLUMN",
-        help="column of a CSV that holds the labels; in the queries it is not needed, and not read (default: %(default)s)",
+        help="column of a CSV that holds the labels; in the queries it is not needed, and not read (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -38,7 +39,8 @@ def add(commands) -> None:
     parser.add_argument(
         "--shared_scale",
         action="store_true",
-        help="standardise all features by one mean and one scale, as is right for the pixels of an image, not each by its own",
+        help="standardise all features by one mean and one scale, as is right for the pixels of an image, not each by "
+        "its own",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the projections (default %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="where the CSV goes (default: it is printed)")

@@ -12,9 +12,9 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "report",
         help="draw what the runs of a sweep show: plateaus, speed-ups, phases, diagnostics",
-        description="Draws every figure that the runs in a folder allow, also while they train: how long plateaus last and by how "
-        "much interventions shorten them, what that costs, phases, diagnostics. Writes PNG, SVG, CSV and a page that shows "
-        "them, index.html.",
+        description="Draws every figure that the runs in a folder allow, also while they train: how long plateaus last "
+        "and by how much interventions shorten them, what that costs, phases, diagnostics. Writes PNG, SVG, CSV and a "
+        "page that shows them, index.html.",
     )
     parser.set_defaults(command=_report)
     parser.add_argument("workdir", metavar="WORKDIR", help="folder of a sweep, or one run folder, local or gs://")
@@ -23,7 +23,8 @@ def add(commands) -> None:
         "--after_drop",
         type=console.positive,
         metavar="N",
-        help="compare runs N steps after they left their plateau (default: a quarter of those of the shortest intervention)",
+        help="compare runs N steps after they left their plateau (default: a quarter of those of the shortest "
+        "intervention)",
     )
 
 

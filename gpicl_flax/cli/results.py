@@ -10,8 +10,9 @@ def show(folder, evaluation=None) -> None:
         from gpicl_flax.analysis.report import run_summary
         from gpicl_flax.records.run_folder import read_json
 
-        own = evaluation is None or evaluation.name.count("_") == 1
-        values = folder.latest_evaluation() if own else read_json(evaluation)
-        picture = folder.learning_curve if own else evaluation.with_suffix(".png")
+        if evaluation is None or evaluation.name.count("_") == 1:
+            values, picture = folder.latest_evaluation(), folder.learning_curve
+        else:
+            values, picture = read_json(evaluation), evaluation.with_suffix(".png")
         learning_curve.save(folder, values, picture)
         print(f"{run_summary.summary(folder, values)}\n{picture}")

@@ -18,10 +18,10 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "sweep",
         help="list, run or watch the points of a grid",
-        description="Expands `sweep.grids` of a gin file into points and runs them here, stack after stack, each point in "
-        "WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped, failed ones are "
-        "tried again, diverged ones are not. Several machines can work on one WORKDIR: what another one trains is left to it, "
-        "and taken over if it dies.",
+        description="Expands `sweep.grids` of a gin file into points and runs them here, stack after stack, each point "
+        "in WORKDIR/<run id>. Points that are done are skipped, interrupted ones go on where they stopped, failed ones "
+        "are tried again, diverged ones are not. Several machines can work on one WORKDIR: what another one trains is "
+        "left to it, and taken over if it dies.",
     )
     parser.set_defaults(command=_sweep)
     console.add_gin(parser, required=True)
@@ -71,7 +71,8 @@ def add(commands) -> None:
     estimate.add_argument(
         "--topology",
         metavar="CHIP:AxBxC",
-        help="instead, compile every program for this slice, such as v5e:4x4x1, with the TPU compiler (needs libtpu, no TPU)",
+        help="instead, compile every program for this slice, such as v5e:4x4x1, with the TPU compiler (needs libtpu, "
+        "no TPU)",
     )
 
 

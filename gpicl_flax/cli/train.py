@@ -14,8 +14,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "train",
         help="meta-train one model, meta-test it, draw its learning curve",
-        description="Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where it "
-        "stopped, with exactly the data it would have seen; a finished run is only shown.",
+        description="Trains one run in a folder and meta-tests it. Started again on the same folder, it goes on where "
+        "it stopped, with exactly the data it would have seen; a finished run is only shown.",
     )
     parser.set_defaults(command=_train)
     console.add_gin(parser, required=True)

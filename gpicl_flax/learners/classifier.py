@@ -145,8 +145,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
             labels = np.searchsorted(names, y)
         if len(names) > tasks.num_classes:
             raise ValueError(
-                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.num_classes} apart; meta-train one "
-                "with a larger TaskDistribution.num_classes"
+                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.num_classes} apart; "
+                "meta-train one with a larger TaskDistribution.num_classes"
             )
         if not model.reads_context or model.max_context < 1:
             raise ValueError(f"the {model.name} in use reads no context: it was trained on single examples")

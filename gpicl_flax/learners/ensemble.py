@@ -1,10 +1,16 @@
-"""What the members of an ensemble of in-context learners differ in: projection, labels, and which examples they read."""
+"""The members of an ensemble of in-context learners.
+
+They differ in projection, labels, and which examples they read.
+"""
 
 import numpy as np
 
 
 def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of each feature of X [n, features]; or, shared, of all together. What is constant keeps a scale of 1."""
+    """Mean and scale of each feature of X [n, features]; or, shared, of all together.
+
+    What is constant keeps a scale of 1.
+    """
     if shared:
         mean, scale = standardize(X.reshape(-1, 1))
         return np.repeat(mean, X.shape[1]), np.repeat(scale, X.shape[1])
@@ -15,8 +21,10 @@ def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.
 
 
 def projections(rng: np.random.Generator, num_members: int, num_features: int, num_inputs: int) -> np.ndarray:
-    """[members, features, X] iid normal, such that standardised features give inputs with a mean square of one, as
-    those of training tasks."""
+    """Projections [members, features, X] with iid normal entries.
+
+    Standardised features give inputs with a mean square of one, as those of training tasks.
+    """
     return rng.standard_normal((num_members, num_features, num_inputs), np.float32) / np.float32(num_features**0.5)
 
 

@@ -15,8 +15,12 @@ from gpicl_flax.training.task_batches import TaskBatches
 def evaluate_learner(
     learner: Learner, base_datasets: Sequence[str] | None = None, num_sequences: int | None = None
 ) -> dict[str, Any]:
-    """Meta-tests a learner, whose run may have no folder any more, as its run was, or on base datasets and a number of sequences
-    of a choice; returns what `evaluate` would write.
+    """Meta-tests a learner, whose run may have no folder any more.
+
+    It does so as its run was meta-tested, or on base datasets and a number of sequences of a choice.
+
+    Returns:
+      What `evaluate` would write.
 
     Raises:
       UsageError: a base dataset is missing or does not fit.

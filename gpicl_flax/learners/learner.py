@@ -1,4 +1,4 @@
-"""A learner: what is left of a run when training is over, its settings and its parameters, ready for contexts of any task."""
+"""A learner: the settings and parameters of a run whose training is over, ready for contexts of any task."""
 
 import dataclasses
 import functools
@@ -94,7 +94,9 @@ class Learner:
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
         """Writes what `load` reads, with parameters rounded to `dtype`."""
-        flat = {name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()}
+        flat: dict[str, Any] = {
+            name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()
+        }
         folder.path.mkdir(parents=True, exist_ok=True)
         with (folder.path / PARAMETERS).open("wb") as file:
             np.savez_compressed(file, **flat)
@@ -121,8 +123,9 @@ def _answer(model, params, context, queries):
 
 
 def load(path: epath.PathLike | None = None) -> Learner:
-    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote; None: the one that comes with
-    the package.
+    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote.
+
+    None: the one that comes with the package.
 
     Raises:
       UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
@@ -162,7 +165,8 @@ def _check_version(folder: RunFolder, run_info: dict[str, Any]) -> None:
         raise UsageError(f"{folder.run_info} does not say which version of gpicl_flax wrote it") from error
     if newer:
         raise UsageError(
-            f"{folder} was made by gpicl_flax {run_info['gpicl_flax']}, which is newer than this one, {gpicl_flax.__version__}"
+            f"{folder} was made by gpicl_flax {run_info['gpicl_flax']}, which is newer than this one, "
+            f"{gpicl_flax.__version__}"
         )
 
 
@@ -184,7 +188,7 @@ def _read_parameters(file: epath.Path, run: Run) -> Any:
     except Exception as error:  # numpy and zipfile raise many kinds
         raise UsageError(f"{file} is damaged ({one_line(error)})") from error
     shapes = nn.unbox(abstract_parameters(run.model, run.tasks.num_features, run.tasks.sequence_length))
-    expected = traverse_util.flatten_dict(shapes, sep="/")
+    expected: dict[str, Any] = traverse_util.flatten_dict(shapes, sep="/")
     if {name: x.shape for name, x in flat.items()} != {name: x.shape for name, x in expected.items()}:
         raise UsageError(f"{file} does not hold the parameters of the {type(run.model).__name__} in config.gin")
     return traverse_util.unflatten_dict(flat, sep="/")

@@ -23,8 +23,9 @@ class DeltaNet(StatefulModel):
     """Pre-layer-norm blocks of a (gated) delta rule and an MLP, on the paper's tokens; no positions.
 
     The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would be a state
-    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same initialisers, MLP and read-out. A block's
-    heads have a state of key_size x key_size numbers each, whatever the length of the sequence.
+    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same
+    initialisers, MLP and read-out. A block's heads have a state of key_size x key_size numbers each, whatever the
+    length of the sequence.
 
     Attributes:
       num_layers: blocks.
@@ -152,7 +153,7 @@ class Block(nn.Module):
 
         A matched head starts with the slowest of them, about 0.15% a position, and so holds the whole context.
         """
-        partitioned = nn.with_logical_partitioning
+        partitioned = initializers.partitioned
         rate_init = query_key.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
         bias_init = query_key.first_heads(_softplus_inverse_of_log_uniform, self.matched_heads, _SLOWEST_BIAS)
         log_rate = self.param("log_decay_rate", partitioned(rate_init, ("heads",)), (self.num_heads,))

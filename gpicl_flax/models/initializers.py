@@ -1,9 +1,19 @@
 """Initialisers, as the authors' code uses them (google/learned_optimization, research/data_driven)."""
 
 import math
+from typing import cast
 
 import jax
+from flax import linen as nn
 from flax.typing import Initializer
+
+
+def partitioned(init: Initializer, names: tuple[str | None, ...]) -> Initializer:
+    """The initialiser of a parameter whose axes have these logical names.
+
+    It returns a box, which `nn.Module.param` takes off again: hence the type.
+    """
+    return cast(Initializer, nn.with_logical_partitioning(init, names))
 
 
 def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:

@@ -46,9 +46,9 @@ def linear(
 class Linear(nn.Module):
     """nn.DenseGeneral over the last axes, with its parameters, as one product of two matrices.
 
-    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the outputs'
-    gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the one that is
-    divided.
+    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the
+    outputs' gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the
+    one that is divided.
     """
 
     features: tuple[int, ...]
@@ -67,11 +67,11 @@ class Linear(nn.Module):
         def init(key, shape):
             return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
 
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.names), (*inputs, *self.features))
+        kernel = self.param("kernel", initializers.partitioned(init, self.names), (*inputs, *self.features))
         y = x.reshape(-1, matrix[0]).astype(self.dtype) @ kernel.reshape(matrix).astype(self.dtype)
         if self.use_bias:
             names = self.names[self.num_input_axes :]
-            bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, names), self.features)
+            bias = self.param("bias", initializers.partitioned(self.bias_init, names), self.features)
             y = y + bias.reshape(-1).astype(self.dtype)
         return y.reshape(*batch, *self.features)
 

@@ -16,7 +16,10 @@ def sigmoid(x: jax.Array) -> jax.Array:
 
 
 def lstm_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """gates [..., 4 h] (input, candidate, forget, output) and cell [..., h] -> hidden, cell [..., h]; forget bias +1."""
+    """One step of an LSTM with forget bias +1.
+
+    gates [..., 4 h] (input, candidate, forget, output) and cell [..., h] -> hidden, cell [..., h].
+    """
     input_gate, candidate, forget, output = jnp.split(gates, 4, axis=-1)
     cell = sigmoid(forget + 1) * cell + sigmoid(input_gate) * jnp.tanh(candidate)
     return sigmoid(output) * jnp.tanh(cell), cell
@@ -104,7 +107,8 @@ def _step(cell, weights, kernel):
 
 
 def _scan(cell, weights, kernel, gates, state):
-    # Backward keeps the gates and the state of a position and computes the rest again, which is faster than to store it.
+    # Backward keeps the gates and the state of a position and computes the rest again, which is faster than to store
+    # it.
     step = _step(jax.checkpoint(cell), weights, kernel)
     return jax.lax.scan(step, (_first_hidden(kernel, gates), state), gates, unroll=_UNROLL)[1]
 

@@ -151,8 +151,10 @@ def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
 
 
 def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
-    """The weights [B, heads, T, T] of causal attention for queries and keys [B, T, heads, key size]: row t is where position t
-    looks."""
+    """The weights [B, heads, T, T] of causal attention for queries and keys [B, T, heads, key size].
+
+    Row t is where position t looks.
+    """
     length, key_size = query.shape[1], query.shape[-1]
     logits = jnp.einsum("btnk,bsnk->bnts", query, key) / key_size**0.5
     return jax.nn.softmax(jnp.where(jnp.tri(length, dtype=bool), logits, -jnp.inf), axis=-1)
@@ -161,8 +163,8 @@ def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
 def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """The same for CPU, where passes over the T^2 weights cost as much as the products.
 
-    Scaling the queries and dividing the outputs, instead of all weights, saves passes, and adding the mask saves one in its
-    gradient.
+    Scaling the queries and dividing the outputs, instead of all weights, saves passes, and adding the mask saves one in
+    its gradient.
     """
     length, key_size = query.shape[1], query.shape[3]
     query, key, value = (x.swapaxes(1, 2) for x in (query * key_size**-0.5, key, value))
@@ -175,8 +177,10 @@ def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) 
 
 
 def attention_to_context(query, key, value, context_key, context_value, length) -> jax.Array:
-    """Attention of each of Q queries [B, Q, heads, key size] to the first `length` of context_key, context_value [B, T, heads,
-    key size], and to its own key and value."""
+    """Attention of each of Q queries [B, Q, heads, key size] to a context, and to its own key and value.
+
+    The context is the first `length` of context_key, context_value [B, T, heads, key size].
+    """
     query = query * query.shape[-1] ** -0.5
     to_context = jnp.einsum("bqnk,btnk->bqnt", query, context_key, preferred_element_type=jnp.float32)
     to_context = jnp.where(jnp.arange(context_key.shape[1]) < length, to_context, -jnp.inf)

@@ -13,7 +13,9 @@ from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 @gin.configurable
 class VSML(StatefulModel):
-    """Layers of LSTM cells with shared parameters; the first has a row for each input feature, the last a column a class.
+    """Layers of LSTM cells with shared parameters.
+
+    The first has a row for each input feature, the last a column for each class.
 
     Its predictions do not change when input features are permuted, and permute with the classes; its number of
     parameters depends neither on X nor on C: 2,512 for the paper's one layer.

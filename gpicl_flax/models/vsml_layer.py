@@ -69,11 +69,11 @@ class VSMLWeights(nn.Module):
         fan_in = 2 * message + row_inputs + column_inputs + hidden
 
         def kernel(name, rows, columns, fan_in):
-            init = nn.with_logical_partitioning(initializers.fan_in_truncated_normal(fan_in), (None, None))
+            init = initializers.partitioned(initializers.fan_in_truncated_normal(fan_in), (None, None))
             return self.param(name, init, (rows, columns)).astype(self.dtype)
 
         def bias(name, size):
-            init = nn.with_logical_partitioning(nn.initializers.zeros, (None,))
+            init = initializers.partitioned(nn.initializers.zeros, (None,))
             return self.param(name, init, (size,)).astype(self.dtype)
 
         return LayerWeights(
@@ -104,7 +104,8 @@ def update(
       column_inputs: [B, C, Q].
     """
     hidden, cell, forward, backward = state
-    # The pre-activation is a sum of a part for each row and one for each column: no [.., C, N] array of u and v is made.
+    # The pre-activation is a sum of a part for each row and one for each column: no [.., C, N] array of u and v is
+    # made.
     rows = jnp.concatenate([backward, row_inputs], axis=-1) @ weights.row
     columns = jnp.concatenate([forward, column_inputs], axis=-1) @ weights.column + weights.bias
     for _ in range(micro_ticks):

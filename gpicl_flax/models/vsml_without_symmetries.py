@@ -15,8 +15,10 @@ _ROW_INPUTS, _COLUMN_INPUTS = 16, 4  # as in the authors' code
 
 @gin.configurable
 class VSMLWithoutSymmetries(StatefulModel):
-    """A k x k grid of LSTM cells with shared parameters, whose rows read a projection of the example's inputs, whose
-    columns read one of the previous label, and whose forward messages are projected to the logits.
+    """A k x k grid of LSTM cells with shared parameters.
+
+    Its rows read a projection of the example's inputs, its columns one of the previous label. Its forward messages are
+    projected to the logits.
 
     Attributes:
       grid_size: k, in 1..24 in Fig 6.

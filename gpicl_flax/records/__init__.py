@@ -1,1 +1,4 @@
-"""What a run leaves behind: its folder, its metrics log, and how it stands by that. Training writes it, analysis reads it."""
+"""What a run leaves behind: its folder, its metrics log, and how it stands by that.
+
+Training writes it, analysis reads it.
+"""

@@ -67,7 +67,10 @@ def read(path: epath.Path) -> list[Row]:
 
 
 def read_last(path: epath.Path, count: int) -> list[Row]:
-    """The last rows of a log, at most `count`, read from its end; without a last line that its writer did not finish."""
+    """The last rows of a log, at most `count`, read from its end.
+
+    A last line that its writer did not finish is left out.
+    """
     fs, name = fsspec.core.url_to_fs(str(path))
     fs.invalidate_cache()  # the size of a growing file
     try:

@@ -1,9 +1,9 @@
 """The lease on a run folder: the right to train the run, which one process at a time has.
 
-A lease is a numbered file in RUN/.claim/. A process acquires it by creating the next number, which only one process can do;
-the highest number is the owner's. The owner renews the time in its file as a heartbeat, and writes at the end how it ended.
-A process that finds the lease released, or without a heartbeat, acquires the next number. The newest file is never removed,
-so that numbers only grow.
+A lease is a numbered file in RUN/.claim/. A process acquires it by creating the next number, which only one process can
+do; the highest number is the owner's. The owner renews the time in its file as a heartbeat, and writes at the end how
+it ended. A process that finds the lease released, or without a heartbeat, acquires the next number. The newest file is
+never removed, so that numbers only grow.
 """
 
 import contextlib
@@ -84,7 +84,9 @@ class LeaseRecord:
 
 
 class Lease:
-    """The right to train the run in a folder, made by `acquire`. A context manager: its end releases the lease and says why.
+    """The right to train the run in a folder, made by `acquire`.
+
+    A context manager: its end releases the lease and says why.
 
     Raises:
       LeaseLost: see `check`.
@@ -169,7 +171,10 @@ def acquire(folder: RunFolder) -> Lease | LeaseRecord:
 
 
 def newest(folder: RunFolder) -> LeaseRecord | None:
-    """Returns the newest record of a run folder, also of a lease that is released or has ended; None if it never had one."""
+    """Returns the newest record of a run folder; None if it never had one.
+
+    It may be of a lease that is released or has ended.
+    """
     return _Files(folder).newest()
 
 

@@ -1,13 +1,13 @@
 """The loss plateau: one definition, used while a run trains and when it is analysed.
 
-By its training loss, a run is on its plateau until the exponential moving average of that loss falls under a threshold a
-little below chance, ln C; one whose average rises again has left it all the same. Until EMA_STEPS steps have been made, the
-average is the plain mean of the losses so far, so it does not depend on a start value. The paper shows plateaus (Fig 7, 8)
-without defining their length; these values are ours.
+By its training loss, a run is on its plateau until the exponential moving average of that loss falls under a threshold
+a little below chance, ln C; one whose average rises again has left it all the same. Until EMA_STEPS steps have been
+made, the average is the plain mean of the losses so far, so it does not depend on a start value. The paper shows
+plateaus (Fig 7, 8) without defining their length; these values are ours.
 
-By unseen tasks, it is on its plateau until the mean of its last UNSEEN_MEASUREMENTS losses on a fixed batch of unseen tasks
-falls under the same threshold. Tasks that a run memorises bring down the first loss and not the second, and what changes
-the tasks of training changes only the first.
+By unseen tasks, it is on its plateau until the mean of its last UNSEEN_MEASUREMENTS losses on a fixed batch of unseen
+tasks falls under the same threshold. Tasks that a run memorises bring down the first loss and not the second, and what
+changes the tasks of training changes only the first.
 """
 
 import math

@@ -60,7 +60,10 @@ class RunFolder:
         return read_json(self.run_info)
 
     def evaluation(self, step: int, variant: str = "") -> epath.Path:
-        """The meta-test of the parameters after `step` steps; `variant` names one with other settings than the run's."""
+        """The meta-test of the parameters after `step` steps.
+
+        `variant` names one with other settings than the run's.
+        """
         return self.evaluations / f"step_{step:08d}{f'_{variant}' if variant else ''}.json"
 
     def latest_evaluation(self) -> dict[str, Any] | None:

@@ -32,8 +32,8 @@ class MAML(OnlineLearner):
         super().__post_init__()
         if not _is_differentiable_at_zero(self.inner_optimizer):
             raise UsageError(
-                "MAML.inner_optimizer cannot be differentiated where a gradient is zero: give Adam an eps_root > 0, and "
-                "no clipping"
+                "MAML.inner_optimizer cannot be differentiated where a gradient is zero: give Adam an eps_root > 0, "
+                "and no clipping"
             )
 
     @nn.compact

@@ -83,7 +83,8 @@ class OnlineLearner(SequenceModel):
 
     Attributes:
       hidden_sizes: widths of the classifier's hidden ReLU layers, from none to two.
-      inner_optimizer: what makes the steps, an optax optimiser; in gin, `@inner/adam()` with `inner/adam.learning_rate`.
+      inner_optimizer: what makes the steps, an optax optimiser; in gin, `@inner/adam()` with
+        `inner/adam.learning_rate`.
     """
 
     hidden_sizes: Sequence[int] = ()
@@ -124,7 +125,9 @@ class OnlineLearner(SequenceModel):
         return jax.vmap(self._classify)(context, queries)
 
     def _classify(self, params: Params, x: jax.Array) -> jax.Array:
-        return self.classifier.apply({"params": params}, x)
+        logits = self.classifier.apply({"params": params}, x)
+        assert isinstance(logits, jax.Array)  # and no pair: no collection is mutable
+        return logits
 
     def _learn(self, inputs, labels, length=None) -> tuple[jax.Array, Params]:
         """`learn_online` of every sequence."""
@@ -135,7 +138,10 @@ class OnlineLearner(SequenceModel):
         return jax.vmap(learn)(self.starts(len(inputs), inputs.shape[-1]), inputs, labels)
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        """paper: the classifier's parameters (Section 4.2); exact: with the moments that the optimiser keeps of them."""
+        """The numbers that the classifier keeps.
+
+        paper: its parameters (Section 4.2); exact: with the moments that the optimiser keeps of them.
+        """
         params = jax.eval_shape(lambda key: self.initial_classifier(key, num_features), jax.random.key(0))
         moments = jax.eval_shape(self.inner_optimizer.init, params)
         paper, extra = (

@@ -11,7 +11,9 @@ from gpicl_flax.references.online import OnlineLearner
 
 @gin.configurable
 class OnlineSGD(OnlineLearner):
-    """Online gradient descent from a random classifier; the defaults, Adam at 1e-3 and no hidden layer, are the paper's.
+    """Online gradient descent from a random classifier.
+
+    The defaults, Adam at 1e-3 and no hidden layer, are the paper's.
 
     It has no parameters, so it is only meta-tested (Training.steps = 0).
     """

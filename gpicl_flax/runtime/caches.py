@@ -13,7 +13,9 @@ def folder() -> pathlib.Path:
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles, so that a run that is started again begins at once; to be called before JAX is used.
+    """Lets JAX keep what it compiles, so that a run that is started again begins at once.
+
+    Call it before JAX is used.
 
     $JAX_COMPILATION_CACHE_DIR, where it is set, wins: another folder, also gs://, or nothing to turn it off.
     """
@@ -24,7 +26,10 @@ def keep_compiled_programs() -> None:
 
 
 def _processor() -> str:
-    """Names the instructions that this processor has: JAX's own keys do not, and a home can be shared by several kinds."""
+    """Names the instructions that this processor has.
+
+    JAX's own keys do not, and several kinds of processor can share a home.
+    """
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     features = {line for line in lines if line.lower().startswith(("flags", "features", "model name"))}

@@ -1,7 +1,8 @@
 """Several processes as one: how they find each other, wait for each other, agree, and speak with one voice.
 
-A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's coordination
-service, which lives in the first process, so that they need no device. With a single process nothing here does anything.
+A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's
+coordination service, which lives in the first process, so that they need no device. With a single process nothing here
+does anything.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import pathlib
 import socket
 import sys
 import threading
+from typing import Any
 
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 
@@ -62,8 +64,8 @@ def _meet() -> None:
     count = settings.get("num_processes", "all")
     where = settings.get("coordinator_address", "the first host")
     apart = (
-        f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and the "
-        f"port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
+        f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and "
+        f"the port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
     )
     # JAX itself ends a process that waited in vain, with pages of its insides.
     alone = threading.Timer(seconds, _end_with, [apart])
@@ -82,7 +84,7 @@ def _meet() -> None:
         alone.cancel()
 
 
-def _settings(given: dict[str, str]) -> dict[str, str | int]:
+def _settings(given: dict[str, str]) -> dict[str, Any]:
     missing = [name for name in (_ADDRESS, _COUNT, _INDEX) if name not in given]
     if missing:
         raise UsageError(f"{', '.join(given)} set, but not {', '.join(missing)}; several processes need all of them")
@@ -146,8 +148,10 @@ def check_same(text: str, name: str) -> None:
 
 
 def abort(exit_code: int, message: str) -> None:
-    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting. Does not return
-    where there are others."""
+    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting.
+
+    Does not return where there are others.
+    """
     if _count() == 1:
         return
     _ending.set()
@@ -238,6 +242,9 @@ def _client():
     return _state().client
 
 
-def _state():
-    """What JAX knows of the processes, which has no public name that starts no backend; None while JAX is not imported."""
+def _state() -> Any:
+    """Returns what JAX knows of the processes; None while JAX is not imported.
+
+    It has no public name that starts no backend.
+    """
     return getattr(sys.modules.get("jax._src.distributed"), "global_state", None)

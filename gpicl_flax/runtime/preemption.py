@@ -4,13 +4,16 @@ import signal
 import threading
 import time
 
-# A host that goes away can send one SIGTERM to every process, and a start-up script that passes on its own sends another.
+# A host that goes away can send one SIGTERM to every process, and a start-up script that passes on its own sends
+# another.
 ECHO_SECONDS = 2.0
 
 
 class StopRequest:
-    """While active, notes the first SIGTERM or SIGINT in `requested`; one that comes more than ECHO_SECONDS later acts as if
-    nothing were here."""
+    """While active, notes the first SIGTERM or SIGINT in `requested`.
+
+    One that comes more than ECHO_SECONDS later acts as if nothing were here.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -38,7 +38,7 @@ class Slice:
 
     topology: str
     chip: Chip
-    devices: tuple[jax.Device, ...]
+    devices: tuple[jax.Device, ...]  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
 
     @classmethod
     def describe(cls, name: str) -> "Slice":
@@ -71,7 +71,8 @@ class Cost:
       flops: of one step.
       counted_flops: whether these are of matrix products in the program as it was traced, since it has loops.
       traffic: bytes between the chip and its memory (HBM), of one step.
-      hbm_bytes: memory that the program takes, with what it is given and its code; of one that does not fit, what it needs.
+      hbm_bytes: memory that the program takes, with what it is given and its code; of one that does not fit, what it
+        needs.
       hbm_limit: memory that there is.
       collectives: of one step, in words.
       seconds: that a step takes at least, by the peak flops and the bandwidth of the chip.
@@ -163,6 +164,7 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
         return dataclasses.replace(cost, **_refusal(str(error)))
     seconds = time.perf_counter() - start
     text, memory, counted = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
+    assert text and memory and counted  # the TPU compiler gives all three
     read = hlo.Program(text)
     inner_loops = read.num_loops > (program.steps > 1)
     flops = program.flops / program.steps / program.mesh.size if inner_loops else counted["flops"]
@@ -189,7 +191,10 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
 
 
 def _refusal(error: str) -> dict[str, Any]:
-    """What an error of the compiler says: the memory that a program needs and that there is, and the problem in words."""
+    """Returns what an error of the compiler says, as fields of a `Cost`.
+
+    These are the memory that a program needs and that there is, and the problem in words.
+    """
     memory = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT]?)\b", error.partition("HBM")[2])
     if "RESOURCE_EXHAUSTED" not in error or len(memory) < 2:
         return {"problem": f"does not compile: {error.strip().splitlines()[0]}"}
@@ -213,7 +218,7 @@ def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
         "compile s",
         "collectives",
     )
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for program, cost in results:
         mesh = ",".join(f"{axis}={size}" for axis, size in cost.mesh.items()) or "-"
         row = (program.name, f"{len(program.points):,}", str(cost.num_members), mesh)
@@ -232,9 +237,12 @@ def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
         f"One training step on each device of {on}, by the TPU compiler (jax {jax.__version__}); nothing was run.",
         text_table.render(rows, right=(1, 2, *range(4, 10))),
         "",
-        "GFLOP: by the compiler, which counts the body of a loop once; with *, which marks programs with loops: matrix products",
-        "alone, those in loops every time, over the devices. HBM MB: to and from the memory, arrays without padding. us: what a",
-        "step takes at least, by the chip's peak of bfloat16 products and its bandwidth. Stacks: a step of all their members.",
+        "GFLOP: by the compiler, which counts the body of a loop once; with *, which marks programs with loops: matrix "
+        "products",
+        "alone, those in loops every time, over the devices. HBM MB: to and from the memory, arrays without padding. "
+        "us: what a",
+        "step takes at least, by the chip's peak of bfloat16 products and its bandwidth. Stacks: a step of all their "
+        "members.",
     ]
     return "\n".join([*lines, *_problems(results)])
 

@@ -1,4 +1,6 @@
-"""What a sweep will cost, before anything runs: compute, device memory, chip-hours. Estimates, in seconds, without a compiler.
+"""What a sweep will cost, before anything runs: compute, device memory, chip-hours.
+
+Estimates, in seconds, without a compiler.
 
 Every training program is traced once and counted in its jaxpr (see `training.estimate`).
 """
@@ -150,14 +152,18 @@ def as_table(
         ("all", f"{sum(len(r.points) for r in rows):,}", "", "", "", f"{flops / 1e15:,.2f}", "", f"{hours:,.2f}")
     )
     lines = [
-        f"An estimate for {chip} ({kind.peak_flops / 1e12:,.0f} TFLOP/s of bfloat16 products and {memory:.2f} GiB a device); "
-        "nothing was compiled or run.",
+        f"An estimate for {chip} ({kind.peak_flops / 1e12:,.0f} TFLOP/s of bfloat16 products and {memory:.2f} GiB a "
+        "device); nothing was compiled or run.",
         text_table.render(table, right=range(1, 8)),
         "",
-        f"Chip-hours: flops at {utilization:.0%} of the chip's peak, which is an assumption: small models and those that go position",
-        "by position reach less. turns: what a step's loops do one after another. Flops are those of matrix products, forward,",
-        "backward and making tasks; meta-tests, diagnostics, start-up and compilation are not counted. Memory: one run on a",
-        "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's own account",
+        f"Chip-hours: flops at {utilization:.0%} of the chip's peak, which is an assumption: small models and those "
+        "that go position",
+        "by position reach less. turns: what a step's loops do one after another. Flops are those of matrix products, "
+        "forward,",
+        "backward and making tasks; meta-tests, diagnostics, start-up and compilation are not counted. Memory: one run "
+        "on a",
+        "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's "
+        "own account",
         "(--topology) has been between a fifth and three and a half times of it.",
         ASSUMPTION,
         *_remarks(rows, runs),
@@ -213,16 +219,22 @@ def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str
             f"At least, on {on}, by the TPU compiler; nothing was run.",
             text_table.render(table, right=range(1, 7)),
             "",
-            "us/step: the larger of two times, that of its flops at the chip's peak of bfloat16 products and that of its bytes at the",
-            "bandwidth of its memory. Latencies, which rule small models and those that go position by position, and what devices say",
-            "to each other come on top. Chip-hours: of all chips of the slice, each run or stack having it for itself; meta-tests,",
+            "us/step: the larger of two times, that of its flops at the chip's peak of bfloat16 products and that of "
+            "its bytes at the",
+            "bandwidth of its memory. Latencies, which rule small models and those that go position by position, and "
+            "what devices say",
+            "to each other come on top. Chip-hours: of all chips of the slice, each run or stack having it for itself; "
+            "meta-tests,",
             "diagnostics, start-up and compilation are not counted. Points that cannot run are not in the sum.",
         ]
     )
 
 
 def compiled_as_json(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
-    """The same as JSON, an object a line: what `gpicl aot --json` prints, with the chip-hours of the program's points."""
+    """The same as JSON, an object a line.
+
+    It is what `gpicl aot --json` prints, with the chip-hours of the program's points.
+    """
     return "\n".join(
         json.dumps(aot.as_dict(program, cost) | {"chip_hours": compiled_chip_hours(program, cost, on)})
         for program, cost in results

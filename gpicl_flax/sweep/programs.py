@@ -61,8 +61,10 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What the points have in common of what varies in the sweep, the model first, and the labels that they do not have in
-        common; or else the model alone."""
+        """Names a program by what its points have in common of what varies in the sweep, the model first.
+
+        Labels that they do not have in common follow; without either the name is the model alone.
+        """
         first, *others = (point.names for point in self.points)
         common = [name for name in first if all(name in other for other in others)]
         common.sort(key=lambda name: "=" in name)
@@ -77,7 +79,10 @@ class Program:
 
 
 def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
-    """The programs of the points that train, in the order of their first points; that is, of all that have steps to make."""
+    """The programs of the points that train, in the order of their first points.
+
+    These are all points that have steps to make.
+    """
     found: dict[tuple, Program] = {}
     for point, run in zip(points, runs, strict=True):
         if run.training.steps:

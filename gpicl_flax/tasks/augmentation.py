@@ -1,8 +1,8 @@
 """Task augmentation: a task id becomes a projection and a label permutation, as pure functions on the device.
 
 A task is a function of (seed, task id) and of nothing else: not of its place in a batch, the batch size, the number
-of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a projection
-for the one sequence that it is applied to.
+of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a
+projection for the one sequence that it is applied to.
 """
 
 import dataclasses
@@ -10,14 +10,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpicl_flax.tasks.projections import spec
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 
 class Task(NamedTuple):
-    """One task. projection [R, X] float32 maps coordinates c to c @ projection; label_permutation [C] int32 maps y to its
-    entry."""
+    """One task.
+
+    projection [R, X] float32 maps coordinates c to c @ projection; label_permutation [C] int32 maps y to its entry.
+    """
 
     projection: jax.Array
     label_permutation: jax.Array
@@ -32,8 +35,8 @@ class Examples(NamedTuple):
       labels: [B, T] int32.
     """
 
-    coordinates: jax.Array
-    labels: jax.Array
+    coordinates: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
 
 
 def make_task(
@@ -98,8 +101,10 @@ class Augmentation:
 
 
 def _in_parts(function, num_parts: int, arrays):
-    """`function` of parts of the arrays, one after another. Part i takes every num_parts-th row, so that each device
-    works on rows that it holds."""
+    """Applies `function` to parts of the arrays, one after another.
+
+    Part i takes every num_parts-th row, so that each device works on rows that it holds.
+    """
     if num_parts == 1:
         return function(*arrays)
     parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), arrays)

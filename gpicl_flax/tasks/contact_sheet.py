@@ -27,8 +27,9 @@ _SPREAD = 3.0  # standard deviations of a projected input between black and whit
 
 
 def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
-    """One panel of training examples, a column for each class, and one for each of the tasks 0, 1, 2 of a run with `seed`,
-    with the same examples in the same places.
+    """One panel of training examples, a column for each class, and one for each of the tasks 0, 1, 2 of a run.
+
+    The run has the seed `seed`. All panels have the same examples in the same places.
 
     Features are drawn as a square of pixels, as far as they fill one.
 
@@ -38,8 +39,8 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     num_features, num_classes = math.prod(dataset.input_shape), min(dataset.num_classes, _MAX_CLASSES)
     if num_features > _MAX_FEATURES:
         raise UsageError(
-            f"base dataset {dataset.name!r} has {num_features:,} inputs, whose projections would have their square; choose a "
-            "smaller input shape (--input_shape 32 32 3)"
+            f"base dataset {dataset.name!r} has {num_features:,} inputs, whose projections would have their square; "
+            "choose a smaller input shape (--input_shape 32 32 3)"
         )
     columns = [np.flatnonzero(dataset.train.labels == label)[:_ROWS] for label in range(num_classes)]
     indices = np.concatenate(columns)

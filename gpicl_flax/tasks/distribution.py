@@ -28,7 +28,8 @@ class TaskDistribution:
       num_classes: C.
       sequence_length: T, the examples of one sequence (N_D in the paper).
       task_batch_size: B, the sequences of one training step.
-      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence brings a new one.
+      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence brings a new
+        one.
       permute_labels_prob: p, the probability that a task permutes its labels; the others, a "1 - p biased" share of
         the tasks, keep them (Section 4.3 and Fig 9).
       sequences_per_task: sequences of one step that share a task.

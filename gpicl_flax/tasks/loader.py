@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import grain
@@ -64,8 +64,9 @@ class Stream(NamedTuple):
 class TrainingBatches(Iterator[Batch]):
     """Endless batches of `steps_per_batch` training steps of a stack of runs; to be closed.
 
-    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either example_indices
-    [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's types.
+    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either
+    example_indices [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's
+    types.
 
     Args:
       streams: what each run draws; they agree in B and T.
@@ -93,7 +94,7 @@ class TrainingBatches(Iterator[Batch]):
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
         # The slice keeps the numbers of the records, and these their random streams.
-        records = [
+        records: list[grain.MapDataset[Any]] = [  # zipped, they are tuples, which its annotations do not say
             grain.MapDataset.range(2 * _ENDLESS)
             .seed(seed)
             .random_map(_Draw(tasks, split if gather else None, len(split), split.group_size, own))[

@@ -1,4 +1,7 @@
-"""The live progress line of a run or a stack of them: one line that rewrites itself on a terminal, plain lines elsewhere."""
+"""The live progress line of a run or a stack of them.
+
+On a terminal it is one line that rewrites itself, elsewhere plain lines.
+"""
 
 import contextlib
 import shutil
@@ -13,15 +16,18 @@ _LIVE_SECONDS = 0.1
 
 
 def erase(stream: TextIO) -> str:
-    """What to write before other text, so that it takes the place of a progress line on a terminal; nothing elsewhere."""
+    """Returns what to write before other text.
+
+    On a terminal the text then takes the place of a progress line; elsewhere it is nothing.
+    """
     return "\r\033[K" if stream.isatty() else ""
 
 
 class ProgressLine:
     """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau.
 
-    Of a stack, whose members have a row each after every dispatch, it shows the step of the first that still trains, the
-    means over the members, and how many are off the plateau.
+    Of a stack, whose members have a row each after every dispatch, it shows the step of the first that still trains,
+    the means over the members, and how many are off the plateau.
     """
 
     def __init__(self, total_steps: int, num_members: int = 1, stream: TextIO | None = None):

@@ -19,8 +19,8 @@ class Action(enum.IntEnum):
 class ActionSync:
     """Called by every process after each dispatch with what it wants to do; returns what all of them do now.
 
-    Among several processes it is what they wanted one dispatch ago. That much later the answer has come by itself, behind
-    the metrics, so that no device waits for it.
+    Among several processes it is what they wanted one dispatch ago. That much later the answer has come by itself,
+    behind the metrics, so that no device waits for it.
     """
 
     def __init__(self):

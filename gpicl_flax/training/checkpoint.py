@@ -1,4 +1,7 @@
-"""Checkpoints of a run, through Orbax: the state, the loader's position and what it belongs to, saved asynchronously."""
+"""Checkpoints of a run, through Orbax, saved asynchronously.
+
+They hold the state, the loader's position and what it belongs to.
+"""
 
 import contextlib
 import gc
@@ -32,7 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, keep: int | None = None, alone: bool = False):
-        writing = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
+        writing: dict[str, Any] = {} if keep is None else {"preservation_policy": checkpoint_managers.LatestN(keep)}
         if alone:
             me = jax.process_index()
             writing["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
@@ -77,13 +80,14 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, int]:
         """A checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
 
-        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads, renamed
-        to `damaged_<step>`.
+        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads,
+        renamed to `damaged_<step>`.
 
         Raises:
           GpiclError: none of them can be read, or one does not fit the memory; nothing has been renamed then.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        restored: Any
         if jax.process_count() == 1:
             restored = self._newest(_state_and_meta(abstract))
         else:
@@ -117,7 +121,7 @@ class Checkpoints:
                 return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
         raise self._unreadable()
 
-    def _newest(self, args: ocp.args.Composite) -> ocp.args.Composite:
+    def _newest(self, args: ocp.args.Composite) -> Any:
         """Restores the newest checkpoint that can be read; afterwards it is the latest."""
         damaged = []
         for step in reversed(self.steps):
@@ -151,14 +155,14 @@ class Checkpoints:
             if not _is_want_of_memory(error):
                 raise
             raise GpiclError(
-                f"no memory to restore checkpoint {step} in {self._folder} ({first_line(error)[:200]}); it was left as it "
-                "is: free memory, or spread the state over more devices (MeshShape.fsdp)"
+                f"no memory to restore checkpoint {step} in {self._folder} ({first_line(error)[:200]}); it was left as "
+                "it is: free memory, or spread the state over more devices (MeshShape.fsdp)"
             ) from error
 
     def _unreadable(self) -> GpiclError:
         return GpiclError(
-            f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, move "
-            "the run folder away"
+            f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, "
+            "move the run folder away"
         )
 
 

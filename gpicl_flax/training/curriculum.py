@@ -1,4 +1,7 @@
-"""Curricula: tasks that are easier at first. Beyond the paper, whose one intervention on the tasks is a constant bias p."""
+"""Curricula: tasks that are easier at first.
+
+Beyond the paper, whose one intervention on the tasks is a constant bias p.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,13 +20,13 @@ Schedule = Callable[[jax.Array], jax.Array]
 class Curriculum:
     """What of the training tasks follows a schedule of the step, such as `@optax.linear_schedule()`; None: constant.
 
-    The loss and the accuracies that a run logs are those of the tasks it trains on, so under a curriculum they do not tell
-    when the plateau of the full tasks was left; the loss on unseen tasks of `Diagnostics` does. A meta-test always has the
-    full tasks.
+    The loss and the accuracies that a run logs are those of the tasks it trains on, so under a curriculum they do not
+    tell when the plateau of the full tasks was left; the loss on unseen tasks of `Diagnostics` does. A meta-test always
+    has the full tasks.
 
     Attributes:
-      sequence_length: examples of a sequence that count, rounded and kept in 1..T. Those after them are computed and have no
-        weight in the loss, which for a causal model is the same as sequences of that length.
+      sequence_length: examples of a sequence that count, rounded and kept in 1..T. Those after them are computed and
+        have no weight in the loss, which for a causal model is the same as sequences of that length.
       num_classes: classes of a task, rounded and kept in 1..C: its labels are taken modulo this number, so that classes
         are merged at first.
       permute_labels_prob: p, in the place of TaskDistribution.permute_labels_prob.

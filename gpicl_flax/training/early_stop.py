@@ -1,4 +1,7 @@
-"""Early stop: a run that stands on its plateau too long, or has converged, need not make its last steps. Off in the paper."""
+"""Early stop: a run that stands on its plateau too long, or has converged, need not make its last steps.
+
+Off in the paper.
+"""
 
 import dataclasses
 import math
@@ -35,17 +38,18 @@ class EarlyStop:
     """When a run ends before its last step.
 
     It is decided from the rows of metrics.jsonl alone, so that a run that was interrupted stops where it would have
-    stopped. When a row is there, the device is busy with the dispatch after it: that is still made, and is the last. A run
-    that stops is saved, meta-tested and DONE like any other; `stopped_early` in its last row says why.
+    stopped. When a row is there, the device is busy with the dispatch after it: that is still made, and is the last. A
+    run that stops is saved, meta-tested and DONE like any other; `stopped_early` in its last row says why.
 
     Attributes:
-      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never. The average of the
-        training loss comes under the threshold later than the loss itself, by some hundred steps.
-      converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over so many
-        steps ('converged'); None: never.
+      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never. The average of
+        the training loss comes under the threshold later than the loss itself, by some hundred steps.
+      converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over so
+        many steps ('converged'); None: never.
       min_improvement: what counts as falling, as a share of the lowest loss so far.
-      judged_by: 'training': the plateau and the loss are those of the average of the training loss; 'unseen': those of the
-        mean of the last losses on unseen tasks, which alone tell under a bias or a curriculum (see `records.plateau`).
+      judged_by: 'training': the plateau and the loss are those of the average of the training loss; 'unseen': those of
+        the mean of the last losses on unseen tasks, which alone tell under a bias or a curriculum (see
+        `records.plateau`).
 
     Raises:
       UsageError: a value is out of its range, or there is no rule.
@@ -87,4 +91,5 @@ class EarlyStop:
             return None
         if stop_state.best is None or loss < stop_state.best * (1 - self.min_improvement):
             stop_state.best, stop_state.best_at = loss, step
+        assert stop_state.best_at is not None  # set together with `best`
         return CONVERGED if step - stop_state.best_at >= self.converged_steps else None

@@ -52,10 +52,13 @@ def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
 
 def hyperparameters(optimizer: optax.GradientTransformation) -> dict[str, jax.Array]:
     """The numbers that `inject` brings into the state, schedules at their start; of any other optimiser, none."""
-    return inject(optimizer).init(jnp.float32(0)).hyperparams if isinstance(optimizer, Optimizer) else {}
+    if not isinstance(optimizer, Optimizer):
+        return {}
+    state: Any = inject(optimizer).init(jnp.float32(0))
+    return state.hyperparams
 
 
-def with_hyperparameters(opt_state: optax.OptState, values: dict[str, jax.Array]) -> optax.OptState:
+def with_hyperparameters(opt_state: Any, values: dict[str, jax.Array]) -> optax.OptState:
     """The state with other numbers, as `hyperparameters` gives them."""
     return opt_state._replace(hyperparams=values) if values else opt_state
 

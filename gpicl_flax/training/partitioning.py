@@ -8,16 +8,17 @@ import gin
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.linen import spmd
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gpicl_flax.errors import UsageError, check_types
 
-# Logical axis of a parameter -> mesh axis; axes that are not named here are replicated. `hidden` stays whole, although `fsdp`
-# could divide it: where a recurrent kernel lies along (fsdp, model) and the batch along (data, fsdp) of 2x2x2 devices, XLA's
-# partitioner (jax 0.12.0.1, with Shardy and without) makes wrong gradients, by 30% in float64. It takes no more than two
-# products in a row, each split along its last axis, and no scan; what breaks is the concatenation, the split's transpose.
-# Gates that were sliced from an array reshaped to [..., 4, h] instead came out right.
+# Logical axis of a parameter -> mesh axis; axes that are not named here are replicated. `hidden` stays whole, although
+# `fsdp` could divide it: where a recurrent kernel lies along (fsdp, model) and the batch along (data, fsdp) of 2x2x2
+# devices, XLA's partitioner (jax 0.12.0.1, with Shardy and without) makes wrong gradients, by 30% in float64. It takes
+# no more than two products in a row, each split along its last axis, and no scan; what breaks is the concatenation, the
+# split's transpose. Gates that were sliced from an array reshaped to [..., 4, h] instead came out right.
 RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"), ("embed", "fsdp"))
 
 # The mesh axes that the sequences of a batch are divided over.
@@ -31,13 +32,15 @@ class MeshShape:
 
     Attributes:
       data: devices that share the sequences of a batch; -1: all that the others and the members of a stack leave.
-      fsdp: devices that share the sequences of a batch and the state as well: each keeps a part of every parameter and of
-        the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device. Parameters
-        without a logical axis `embed`, such as the recurrent ones of an LSTM, stay whole.
-      model: devices that share the parameters and what is computed with them (attention heads, MLP and gate dimensions).
+      fsdp: devices that share the sequences of a batch and the state as well: each keeps a part of every parameter and
+        of the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device.
+        Parameters without a logical axis `embed`, such as the recurrent ones of an LSTM, stay whole.
+      model: devices that share the parameters and what is computed with them (attention heads, MLP and gate
+        dimensions).
 
-    How a run is laid out changes its results by rounding alone, and may change when it goes on elsewhere. The axis `member` has no number of its own: members of a stack are spread over as many devices as they divide over,
-    since they have nothing to say to each other.
+    How a run is laid out changes its results by rounding alone, and may change when it goes on elsewhere. The axis
+    `member` has no number of its own: members of a stack are spread over as many devices as they divide over, since
+    they have nothing to say to each other.
     """
 
     data: int = -1
@@ -47,7 +50,11 @@ class MeshShape:
     def __post_init__(self):
         check_types(self, data=int, fsdp=int, model=int)
 
-    def build(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    def build(
+        self,
+        num_members: int = 1,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+    ) -> jax.sharding.Mesh:
         """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
 
         Args:
@@ -62,8 +69,8 @@ class MeshShape:
         data = 1 if self.data == -1 else self.data
         if min(data, self.fsdp, self.model) < 1 or data * state > available:
             raise UsageError(
-                f"MeshShape.data = {self.data}, MeshShape.fsdp = {self.fsdp} and MeshShape.model = {self.model} do not fit "
-                f"{available} device(s)"
+                f"MeshShape.data = {self.data}, MeshShape.fsdp = {self.fsdp} and MeshShape.model = {self.model} do not "
+                f"fit {available} device(s)"
             )
         member = math.gcd(num_members, available // (data * state))
         data = available // (member * state) if self.data == -1 else data
@@ -93,7 +100,10 @@ def batch_shards(mesh: jax.sharding.Mesh) -> int:
 
 
 def local_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
-    """Returns which of `num_rows` sequences, divided along the mesh axes of a batch, the devices of this process hold."""
+    """Returns which of `num_rows` sequences the devices of this process hold.
+
+    The sequences are divided along the mesh axes of a batch.
+    """
     return _own(NamedSharding(mesh, PartitionSpec(BATCH)), num_rows)
 
 
@@ -113,7 +123,7 @@ def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
     Raises:
       UsageError: a parameter does not divide over the mesh.
     """
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, RULES)
+    shardings = spmd.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, RULES)
     arrays, layouts = jax.tree.leaves(nn.unbox(abstract_state)), jax.tree.leaves(shardings)
     for array, layout in zip(arrays, layouts, strict=True):
         try:
@@ -145,7 +155,10 @@ def shard_batch(mesh: jax.sharding.Mesh, tree):
 
 
 def shard_stacked_batches(mesh: jax.sharding.Mesh, tree):
-    """Places host arrays [steps, S, B, ...], each process holding those of its `local_members` and `local_rows`, along these axes."""
+    """Places host arrays [steps, S, B, ...] along the mesh axes of members and of a batch.
+
+    Each process holds those of its `local_members` and `local_rows`.
+    """
     return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", BATCH)), x), tree)
 
 

@@ -67,8 +67,10 @@ class Training:
             )
 
     def is_due(self, name: str, step: int | None) -> bool:
-        """Whether `diagnostics`, or `telemetry`, come with the dispatch that ends with `step`, which reaches a multiple of
-        their period; None: that of a run that had ended before."""
+        """Whether `diagnostics`, or `telemetry`, come with the dispatch that ends with `step`.
+
+        They do where it reaches a multiple of their period. None: that of a run that had ended before.
+        """
         if getattr(self, name) is None or step is None:
             return False
         period = getattr(self, name).period

@@ -55,8 +55,8 @@ def write_run(
     """A run that logs every 10 steps; its average loss is 2.25 until the step `left_at`, and 1.5 from then on.
 
     The mean of its last three losses on unseen tasks is first under 2.2 at `unseen_left_at`, if that is a multiple of
-    `diagnostics_period`. Without `evaluations` there is one at the end, of seen and unseen digits. `settings` are the bindings
-    of both config.gin and operative_config.gin.
+    `diagnostics_period`. Without `evaluations` there is one at the end, of seen and unseen digits. `settings` are the
+    bindings of both config.gin and operative_config.gin.
     """
     folder = RunFolder(path)
     labels = run_info.pop("labels", {})

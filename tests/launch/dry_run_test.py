@@ -15,7 +15,10 @@ PLACE += ["--workdir", "gs://bucket/state_size"]
 
 
 def normalised(text: str, cloud) -> str:
-    """Less what depends on the machine and the version, and less the parts of start-up scripts that are always the same."""
+    """Leaves out what depends on the machine and the version.
+
+    The parts of start-up scripts that are always the same are left out, too.
+    """
     for part in ("storage", "host"):
         text = text.replace((ROOT / f"launch/lib/{part}.sh").read_text(), f"(launch/lib/{part}.sh)\n")
     text = re.sub(rf"({re.escape(str(ROOT))}/\.venv/bin/python|python3)(?= -m pip)", "PYTHON", text)

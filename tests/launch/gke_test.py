@@ -11,8 +11,8 @@ OPTIONS = [
     *("--workdir", "gs://bucket/study", "--accelerator_type", "v5litepod-16"),
 ]
 
-# What the APIs take, as far as the manifests use it: a dict for an object, with ! behind a field that must be there; a list
-# for a list; a set for an enumeration; a type; a pattern. jobset.x-k8s.io/v1alpha2 (of JobSet 0.6 and newer) and
+# What the APIs take, as far as the manifests use it: a dict for an object, with ! behind a field that must be there; a
+# list for a list; a set for an enumeration; a type; a pattern. jobset.x-k8s.io/v1alpha2 (of JobSet 0.6 and newer) and
 # kueue.x-k8s.io/v1beta2 (of Kueue 0.15 and newer), batch/v1 and v1 of Kubernetes 1.31.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 LABELS = {

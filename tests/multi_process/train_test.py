@@ -195,7 +195,8 @@ def test_processes_of_a_script_that_joined_them_itself_are_several(start_job, co
         "jax.distributed.initialize(os.environ['JAX_COORDINATOR_ADDRESS'], int(os.environ['JAX_NUM_PROCESSES']),\n"
         "                           int(os.environ['JAX_PROCESS_ID']))\n"
         f"{connects}"
-        "print(distributed.is_primary(), distributed.broadcast(os.environ['JAX_PROCESS_ID'], 'a text'), distributed.max_over_processes(jax.process_index(), 'a number'))"
+        "print(distributed.is_primary(), distributed.broadcast(os.environ['JAX_PROCESS_ID'], 'a text'),\n"
+        "      distributed.max_over_processes(jax.process_index(), 'a number'))"
     )
     codes, outputs = start_job(["-c", script]).wait()
     assert codes == [0, 0], outputs

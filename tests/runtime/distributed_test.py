@@ -52,8 +52,8 @@ def test_a_single_process_needs_nobody():
 
 def test_what_never_uses_jax_does_not_wait_for_its_import():
     script = (
-        "import sys; from gpicl_flax.runtime import distributed; distributed.connect(); distributed.barrier('alone'); distributed.disconnect();"
-        "assert distributed.is_primary() and 'jax' not in sys.modules"
+        "import sys; from gpicl_flax.runtime import distributed; distributed.connect(); distributed.barrier('alone'); "
+        "distributed.disconnect();assert distributed.is_primary() and 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -13,9 +13,9 @@ from gpicl_flax.training.cost.chips import GIB
 ON = Slice("v5e:2x2x1", chips.chip("v5e"), (None,) * 4)
 # As libtpu 0.0.50.1 writes it.
 EXHAUSTED = (
-    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries "
-    "(21.30G) exceeds available HBM (15.75G). HLO module: jit_train_steps.\nSee https://openxla.org/xla/errors/error_1000 for "
-    "more details."
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+    "temporaries (21.30G) exceeds available HBM (15.75G). HLO module: jit_train_steps.\nSee "
+    "https://openxla.org/xla/errors/error_1000 for more details."
 )
 
 

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, BY_TRAINING_LOSS, BY_UNSEEN_TASKS, Rule, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -27,13 +28,14 @@ _TESTS = {"unseen_tasks": "unseen tasks", "unseen_datasets": "unseen datasets"}
 def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
     """A row for each run and each way to compare: its accuracies at the last position.
 
-    Columns: panel, intervention, run_id, at, step, steps_after_drop (missing for a run on its plateau), unseen_tasks (of the
-    base dataset trained on), unseen_datasets (unseen tasks of the other base datasets, the mean over these). A run without
-    such an evaluation has a row without numbers.
+    Columns: panel, intervention, run_id, at, step, steps_after_drop (missing for a run on its plateau), unseen_tasks
+    (of the base dataset trained on), unseen_datasets (unseen tasks of the other base datasets, the mean over these). A
+    run without such an evaluation has a row without numbers.
 
     The two ways are, in the column `at`:
       total: at the last step that the interventions of the panel have in common (see `_common_step`).
-      after the drop: at the first evaluation at least `after_drop` steps after the run has left its plateau, by `rule_of`.
+      after the drop: at the first evaluation at least `after_drop` steps after the run has left its plateau, by
+        `rule_of`.
     """
     rule = rule_of(study)
     accuracies = _accuracies(study)
@@ -57,7 +59,9 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
 
 
 def _common_step(runs: pd.DataFrame, accuracies: pd.DataFrame) -> float:
-    """The last step after which half of the runs of every intervention have been evaluated, or more; NaN: there is none.
+    """The last step after which half of the runs of every intervention, or more, have been evaluated.
+
+    NaN: there is none.
 
     Runs that are not done do not count, unless none is, nor do interventions without an evaluation.
     """
@@ -77,8 +81,11 @@ def rule_of(study: Study) -> Rule:
 
 
 def steps_after_drop(study: Study) -> int:
-    """How long after the drop runs are compared where nobody says it: a quarter of the steps of the
-    intervention whose runs are shortest, by their settings, so that these can be compared as well."""
+    """How long after the drop runs are compared where nobody says it.
+
+    A quarter of the steps of the intervention whose runs are shortest, by their settings, so that these can be compared
+    as well.
+    """
     longest = study.table.groupby("intervention")["steps"].max()
     return int(longest.min()) // _SHARE if longest.notna().any() else 0
 
@@ -93,13 +100,16 @@ def _accuracies(study: Study) -> pd.DataFrame:
 
 
 def draw(study: Study, after_drop: int | None = None) -> Chart:
-    """Accuracies by intervention: a row of panels for each setting, a column for unseen tasks and one for unseen datasets."""
+    """Accuracies by intervention.
+
+    A row of panels for each setting, a column for unseen tasks and one for unseen datasets.
+    """
     name, title = "cost", "Accuracy by intervention, at equal total steps and equally long after the drop"
     table = numbers(study, after_drop)
     tests = [test for test in _TESTS if table[test].notna().any()]
     if not tests:
         return Chart(name, title, "No run has an evaluation on unseen tasks.")
-    panels = list(table.groupby("panel"))
+    panels = group_by(table, "panel")
     names = {panel: [x for x in study.interventions if x in set(rows["intervention"])] for panel, rows in panels}
     heights = [0.34 * len(names[panel]) + 0.75 for panel, _ in panels]
     figure = Figure(figsize=(1.8 + 4.3 * len(tests), sum(heights) + 0.9), layout="constrained")
@@ -140,7 +150,7 @@ def _draw_group(axes: Axes, place: int, values: np.ndarray, look: dict, handles:
     mean = values.mean()
     if len(values) > 1:
         _, low, high = intervals.of_runs(values)
-        axes.plot([max(low, 0), min(high, 1)], [height, height], "-", color=colour, linewidth=1.3)
+        axes.plot([max(float(low), 0), min(float(high), 1)], [height, height], "-", color=colour, linewidth=1.3)
     (handles[at],) = axes.plot(
         mean, height, look["marker"], color=colour, markersize=5.5, markerfacecolor=colour if at == TOTAL else "white"
     )
@@ -150,11 +160,10 @@ def _caption(study: Study, table: pd.DataFrame, wait: int) -> str:
     totals = sorted({f"{int(step):,}" for step in table[table["at"] == TOTAL]["step"].dropna()})
     after = table[table["at"] == AFTER_DROP]
     text = (
-        "Accuracy at the last position of sequences of unseen tasks, made from the base dataset trained on or from the others "
-        "(the mean over these): means over runs with Student's 95% intervals, runs as "
-        f"dots. Circles: after the same total of steps ({' or '.join(totals) or 'none'}), however long the plateau was. "
-        f"Diamonds: at each run's first evaluation at least {wait:,} steps after it left its plateau, told by its "
-        f"{rule_of(study).words}"
+        "Accuracy at the last position of sequences of unseen tasks, made from the base dataset trained on or from the "
+        "others (the mean over these): means over runs with Student's 95% intervals, runs as dots. Circles: after the "
+        f"same total of steps ({' or '.join(totals) or 'none'}), however long the plateau was. Diamonds: at each run's "
+        f"first evaluation at least {wait:,} steps after it left its plateau, told by its {rule_of(study).words}"
     )
     if after["steps_after_drop"].notna().any():
         text += f" (these come up to {int(after['steps_after_drop'].max()):,} steps after)"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.figures import chart
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart
 
@@ -12,15 +13,19 @@ _MOST = 8  # heads
 
 
 def same_label(labels: np.ndarray) -> np.ndarray:
-    """labels [B, T] -> [B, T, T]: whether position t can look at token i, and that brings a label that is its own. Token i
-    brings the label of example i - 1."""
+    """labels [B, T] -> [B, T, T]: whether position t can look at token i, and that brings a label that is its own.
+
+    Token i brings the label of example i - 1.
+    """
     known = np.pad(labels, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     return (labels[:, :, None] == known[:, None, :]) & np.tri(labels.shape[1], dtype=bool)
 
 
 def numbers(weights: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """A row for each layer, head and position: the share of its attention on tokens with its own label, and what that were if it
-    looked at all tokens alike (`uniform`); means over sequences.
+    """A row for each layer, head and position: how much of its attention helps.
+
+    `share` is what lies on tokens with its own label, `uniform` what that were if it looked at all tokens alike; both
+    are means over sequences.
 
     Args:
       weights: by layer, [B, heads, T, T]: row t is where position t looks (`learners.inspect.attention`).
@@ -47,16 +52,17 @@ def draw(weights: dict[str, np.ndarray], labels: np.ndarray, index: int = 0) -> 
     if lacks:
         return Chart(_NAME, _TITLE, lacks)
     table = numbers(weights, labels)
-    heads, more = chart.first(list(table.groupby(["layer", "head"], sort=False)), _MOST, "heads")
+    heads, more = chart.first(group_by(table, ["layer", "head"], sort=False), _MOST, "heads")
     figure, grid = chart.panels(2 * len(heads), columns=len(heads))
     maps, curves = grid[: len(heads)], grid[len(heads) :]
+    images = []
     for axes, ((layer, head), _) in zip(maps, heads, strict=True):
         look = LogNorm(1e-3, 1, clip=True)
         square = np.where(np.tri(labels.shape[1], dtype=bool), weights[layer][index, head], np.nan)
-        image = axes.imshow(square, cmap="viridis", norm=look, interpolation="nearest")
+        images.append(axes.imshow(square, cmap="viridis", norm=look, interpolation="nearest"))
         axes.set(xlabel="token", ylabel="position")
         chart.title(axes, f"{layer}, head {head}", "")
-    figure.colorbar(image, ax=maps, label="weight", shrink=0.9)
+    figure.colorbar(images[-1], ax=maps, label="weight", shrink=0.9)
     top = 1.05 * max(rows[["share", "uniform"]].to_numpy().max() for _, rows in heads)
     for axes, (_, rows) in zip(curves, heads, strict=True):
         axes.plot(rows["position"], rows["share"], color=COLOURS[1], label="attention to tokens with the right label")
@@ -66,9 +72,9 @@ def draw(weights: dict[str, np.ndarray], labels: np.ndarray, index: int = 0) -> 
         axes.grid(alpha=0.3)
     chart.legend(figure)
     caption = (
-        "Above, in one sequence: row t is the attention of position t, which sums to one and reaches no token after t. Token t "
-        "brings example t and the label of the example before it. Below, the mean over "
-        f"{len(labels)} sequences: the share that lies on tokens which bring the label that position t has to predict. Where it "
-        f"is above the dotted line, the head looks for examples that help.{more}"
+        "Above, in one sequence: row t is the attention of position t, which sums to one and reaches no token after t. "
+        f"Token t brings example t and the label of the example before it. Below, the mean over {len(labels)} "
+        "sequences: the share that lies on tokens which bring the label that position t has to predict. Where it is "
+        f"above the dotted line, the head looks for examples that help.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table)

@@ -6,13 +6,14 @@ import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ T = TypeVar("T")
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its black is the baseline's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLACK = "#000000"
-DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def shades(values: Sequence[float], colours: str = "viridis") -> dict[float, tup
     return dict(zip(values, colormaps[colours](np.linspace(0, 0.88, len(values))), strict=True))
 
 
-def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict:
+def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict[str, Any]:
     """The look of what was measured on seen or unseen tasks of one of the base datasets."""
     return {
         "color": COLOURS[list(datasets).index(test_dataset) % len(COLOURS)],
@@ -104,20 +105,30 @@ def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict:
     }
 
 
+def spec_of(axes: Axes) -> SubplotSpec:
+    """Where axes of `panels` are in their grid."""
+    spec = axes.get_subplotspec()
+    assert spec is not None  # axes that are in no grid have none
+    return spec
+
+
 def title(axes: Axes, what: str, condition: str) -> None:
     """What a panel shows, and below it, on as many lines as it takes, what is special about its runs, if anything."""
     axes.set_title("\n".join([what, *textwrap.wrap(condition, 52)]), fontsize="medium")
 
 
-def legend(figure: Figure, where: str = "outside lower center", columns: int = 4, extra: Sequence = ()) -> None:
-    """One legend for all axes, with every label once, and with more handles; in fewer columns if so many are too wide."""
+def legend(figure: Figure, columns: int = 4, extra: Sequence = ()) -> None:
+    """One legend for all axes, with every label once, and with more handles.
+
+    It has fewer columns if so many are too wide.
+    """
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     found |= {handle.get_label(): handle for handle in extra}
     for count in range(columns, 0, -1):
-        made = figure.legend(found.values(), found.keys(), loc=where, frameon=False, ncols=count)
+        made = figure.legend(found.values(), found.keys(), loc="outside lower center", frameon=False, ncols=count)
         if count == 1 or made.get_window_extent().width <= figure.bbox.width:
             return
         made.remove()
@@ -150,7 +161,10 @@ def count_ticks(axes: Axes) -> None:
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis; the powers alone where it is long, more if short."""
+    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis.
+
+    The powers alone where it is long, more where it is short.
+    """
     subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

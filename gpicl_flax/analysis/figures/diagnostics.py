@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.figures import registry
 from gpicl_flax.analysis.figures.chart import BLACK, COLOURS, DASHES, Chart
@@ -57,7 +58,10 @@ def draw(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
-    """What was diagnosed, a row a number: step, quantity, part (a head as 'layer 0, head 1', or a part of the model), value."""
+    """A row for each number that was diagnosed: step, quantity, part and value.
+
+    A part is a head, as 'layer 0, head 1', or a part of the model.
+    """
     rows = [
         (step, quantity, part, number)
         for step, values in run.diagnostics.items()
@@ -119,7 +123,7 @@ def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
 def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
     """A line a head, coloured by layer."""
     rows, handles = table[table["quantity"] == kind], {}
-    for part, values in rows.groupby("part", sort=False):
+    for part, values in group_by(rows, "part", sort=False):
         layer = part.partition(",")[0]
         handles.setdefault(layer, Line2D([], [], label=layer, **_look(len(handles), COLOURS)))
         look = _look(list(handles).index(layer), COLOURS)
@@ -134,7 +138,7 @@ def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
 
 def _draw_gradients(axes: Axes, block: str, rows: pd.DataFrame, parts: list[str]) -> None:
     """A line a part of the block, each with the look that it has in all blocks."""
-    for name, values in rows.groupby("part", sort=False):
+    for name, values in group_by(rows, "part", sort=False):
         part = _part(name)
         look = _look(parts.index(part), _PARTS)
         axes.plot(values["step"], values["value"], linewidth=1.2, label=part.replace("_", " "), **look)
@@ -167,8 +171,8 @@ def _legend(axes: Axes, handles: list[Line2D]) -> None:
 
 def _caption(marked: dict[str, int]) -> str:
     return (
-        f"One run over its training steps. {drops_in_words(marked)} Losses "
-        "on unseen tasks, scores, attention and gradient norms are of one fixed batch of unseen tasks. Scores and attention "
-        "are between 0 and 1, a line a head, coloured by layer; the dotted level is what examples of the same class would get "
-        "if all examples got the same. Gradient norms are of the parts of the model, a panel a block."
+        f"One run over its training steps. {drops_in_words(marked)} Losses on unseen tasks, scores, attention and "
+        "gradient norms are of one fixed batch of unseen tasks. Scores and attention are between 0 and 1, a line a "
+        "head, coloured by layer; the dotted level is what examples of the same class would get if all examples got "
+        "the same. Gradient norms are of the parts of the model, a panel a block."
     )

@@ -1,9 +1,12 @@
 """Fig 3: what is learned within a sequence, of the base dataset trained on and of others."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -15,11 +18,12 @@ _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and position (from 0: the examples seen before):
-    mean, low, high, runs.
+    """A row for each base_dataset trained on, condition, test_dataset, tasks and position.
 
-    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended count with
-    their last meta-test, as a condition of their own.
+    Positions count from 0: the examples seen before. Further columns: mean, low, high, runs.
+
+    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended
+    count with their last meta-test, as a condition of their own.
     """
     runs = study.tested()
     condition = conditions(runs, ["base_dataset"])
@@ -30,8 +34,8 @@ def numbers(study: Study) -> pd.DataFrame:
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     parts = []
     for (base, condition), same in _most_tasks_first(rows):
-        for (tested, tasks), curves in same.groupby(["test_dataset", "tasks"]):
-            ends = [np.stack(curves[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")]
+        for (tested, tasks), curves in group_by(same, ["test_dataset", "tasks"]):
+            ends = [np.stack(list(curves[name])) for name in ("accuracy", "accuracy_low", "accuracy_high")]
             mean, low, high = intervals.of_runs_or_sequences(*ends)
             part = {"base_dataset": base, "condition": condition, "test_dataset": tested, "tasks": tasks}
             parts.append(
@@ -44,7 +48,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def _most_tasks_first(rows: pd.DataFrame) -> list:
-    parts = rows.groupby(["base_dataset", "condition"])
+    parts = group_by(rows, ["base_dataset", "condition"])
     return sorted(parts, key=lambda item: (-item[1]["num_tasks"].max(), *map(groups.natural, item[0])))
 
 
@@ -57,13 +61,13 @@ def draw(study: Study) -> Chart:
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(table.groupby(["base_dataset", "condition"], sort=False)), _MOST, "panels")
+    kinds, more = chart.first(group_by(table, ["base_dataset", "condition"], sort=False), _MOST, "panels")
     datasets = sorted(table["test_dataset"].unique())
     chance = _chance(study)
     figure, grid = chart.panels(len(kinds), sharey=True)
     for axes, ((base, condition), rows) in zip(grid, kinds, strict=True):
-        for (tested, tasks), curve in rows.groupby(["test_dataset", "tasks"]):
-            style = chart.test_style(tested, tasks, datasets) | {"marker": None}
+        for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
+            style: dict[str, Any] = chart.test_style(tested, tasks, datasets) | {"marker": None}
             axes.plot(curve["position"], curve["mean"], linewidth=1.8, **style)
             axes.fill_between(
                 curve["position"], curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0
@@ -74,7 +78,7 @@ def draw(study: Study) -> Chart:
         chart.count_ticks(axes)
         chart.title(axes, f"trained on {base}", condition)
         axes.grid(alpha=0.3)
-        if axes.get_subplotspec().is_first_col():
+        if chart.spec_of(axes).is_first_col():
             axes.set_ylabel("accuracy")
     chart.legend(figure, columns=min(2 * len(kinds), 4))
     caption = f"Accuracy at every position of sequences of test examples. {intervals.WORDS}{more}"

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.phases import BEHAVIOURS, GENERAL, behaviour
 from gpicl_flax.analysis.data.study import Study
@@ -19,13 +20,15 @@ _PAPER, _NAME, _TITLE = (
     "What is learned within a sequence, against the number of tasks",
 )
 _KIND = ["model", "base_dataset", "condition"]
-_SHADES = dict(zip(BEHAVIOURS, (COLOURS[4], COLOURS[5], COLOURS[2]), strict=True))
+_SHADES: dict[str, str] = dict(zip(BEHAVIOURS, (COLOURS[4], COLOURS[5], COLOURS[2]), strict=True))
 _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks (inf: unbounded): mean, low
-    and high of the accuracy at the last position less that at the first, runs; and `last`, the mean accuracy there.
+    """A row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks (inf: unbounded).
+
+    Further columns: mean, low and high of the accuracy at the last position less that at the first, runs; and `last`,
+    the mean accuracy there.
 
     Seen tasks only of the base dataset trained on.
     """
@@ -39,13 +42,16 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def behaviours(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset, condition and num_tasks: seen_gain, unseen_gain with its unseen_low and unseen_high,
-    and behaviour, one of `phases.BEHAVIOURS` or None."""
+    """A row for each model, base_dataset, condition and num_tasks.
+
+    Further columns: seen_gain, unseen_gain with its unseen_low and unseen_high, and behaviour, one of
+    `phases.BEHAVIOURS` or None.
+    """
     table = numbers(study)
     table = table[table["test_dataset"] == table["base_dataset"]]
     classes = study.table.groupby("base_dataset")["num_classes"].max()
     rows = []
-    for key, same in table.groupby([*_KIND, "num_tasks"]):
+    for key, same in group_by(table, [*_KIND, "num_tasks"]):
         by = same.set_index("tasks").reindex(["seen", "unseen"])
         found = {"seen_gain": by["mean"]["seen"], "unseen_gain": by["mean"]["unseen"]}
         chance = 1 / classes[key[1]]
@@ -65,7 +71,7 @@ def fewest_to_generalize(found: pd.DataFrame) -> float:
 def draw(study: Study) -> Chart:
     """A panel for each model, base dataset trained on and condition, with the phases shaded."""
     table, found = numbers(study), behaviours(study)
-    kinds = [(key, rows) for key, rows in table.groupby(_KIND) if rows["num_tasks"].nunique() > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, _KIND) if rows["num_tasks"].nunique() > 1]
     lacks = chart.missing(
         {"runs that are done, alike but for at least two numbers of tasks, with a meta-test": bool(kinds)}
     )
@@ -79,7 +85,7 @@ def draw(study: Study) -> Chart:
         places = log2_axis.places_of(rows["num_tasks"])
         own = found[(found[_KIND] == list(key)).all(axis=1)]
         _shade(axes, own.set_index("num_tasks")["behaviour"], places)
-        for (tested, tasks), curve in rows.groupby(["test_dataset", "tasks"]):
+        for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
             at = curve["num_tasks"].map(places)
             errors = (curve["mean"] - curve["low"], curve["high"] - curve["mean"])
             style = chart.test_style(tested, tasks, datasets)
@@ -93,10 +99,10 @@ def draw(study: Study) -> Chart:
     shades = [Patch(color=_SHADES[kind], alpha=0.25, linewidth=0, label=kind) for kind in used]
     chart.legend(figure, columns=3 if len(kinds) > 1 else 2, extra=shades)
     caption = (
-        f"{intervals.WORDS} The shades are told by the means on the base dataset trained on, with a gain of {GAIN_CUT:g} "
-        "(dotted) as the cut: general learning to learn gains that on unseen tasks, task identification on seen tasks only, "
-        f"task memorization on neither, though seen tasks are known {GAIN_CUT:g} above chance; unshaded is none of these, as "
-        "on the plateau." + more
+        f"{intervals.WORDS} The shades are told by the means on the base dataset trained on, with a gain of "
+        f"{GAIN_CUT:g} (dotted) as the cut: general learning to learn gains that on unseen tasks, task identification "
+        f"on seen tasks only, task memorization on neither, though seen tasks are known {GAIN_CUT:g} above chance; "
+        "unshaded is none of these, as on the plateau." + more
     )
     fewest = fewest_to_generalize(found)
     ours = (

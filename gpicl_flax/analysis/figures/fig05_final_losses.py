@@ -1,4 +1,7 @@
-"""The training loss that runs end with, and whether it comes in two clusters: memorizing and generalizing, as in Fig 5 of the paper."""
+"""Fig 5: the training loss that runs end with.
+
+Does it come in two clusters, memorizing and generalizing?
+"""
 
 import math
 
@@ -9,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -26,13 +30,13 @@ _MOST = 4  # conditions that are drawn
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each condition and number of tasks with at least `clusters.FEWEST` runs, and one for all of these.
 
-    Columns: condition (see `groups.conditions`), num_tasks (missing: all of them together, where there are several), runs,
-    bimodal, p_value, separation, low_mean, high_mean (nats), low_share, high_share and cut, as in `clusters.Clusters`. The p
-    values are not corrected for the number of tests. Runs that are not done do not count.
+    Columns: condition (see `groups.conditions`), num_tasks (missing: all of them together, where there are several),
+    runs, bimodal, p_value, separation, low_mean, high_mean (nats), low_share, high_share and cut, as in
+    `clusters.Clusters`. The p values are not corrected for the number of tests. Runs that are not done do not count.
     """
     rows = []
-    for condition, runs in _tested(study).groupby("condition"):
-        by_number = list(runs.groupby("num_tasks"))
+    for condition, runs in group_by(_tested(study), "condition"):
+        by_number = group_by(runs, "num_tasks")
         for count, own in by_number if len(by_number) == 1 else [*by_number, (math.nan, runs)]:
             row = {"condition": condition, "num_tasks": count, "runs": len(own)}
             found = clusters.find(own["last_loss_ema"].to_numpy())
@@ -72,14 +76,17 @@ def sentence(row: pd.Series) -> str:
 
 @registry.of_paper(5)
 def draw(study: Study) -> Chart:
-    """Left the final training loss of every run against the number of tasks, right their histogram; a row for each setting."""
+    """A row for each setting.
+
+    Left the final training loss of every run against the number of tasks, right their histogram.
+    """
     runs, table = _tested(study), numbers(study)
     lacks = chart.missing(
         {f"at least {clusters.FEWEST} seeds of the same number of tasks that are done": len(runs) > 0}
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(runs.groupby("condition")), _MOST, "settings")
+    kinds, more = chart.first(group_by(runs, "condition"), _MOST, "settings")
     figure = Figure(figsize=(9.5, 3.1 * len(kinds) + 0.5), layout="constrained")
     grid = figure.subplots(len(kinds), 2, squeeze=False, sharey="row", width_ratios=[3, 1])
     for (left, right), (condition, own) in zip(grid, kinds, strict=True):
@@ -116,7 +123,7 @@ def _draw_strip(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
 def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
     """How many runs have each loss."""
     losses = runs["last_loss_ema"]
-    bins = np.histogram_bin_edges(losses, _BINS)
+    bins = np.histogram_bin_edges(losses, _BINS).tolist()
     for colour in dict.fromkeys(_colours(losses, row)):
         axes.hist(losses[_colours(losses, row) == colour], bins, orientation="horizontal", color=colour, alpha=0.75)
     axes.grid(axis="y", alpha=0.3)
@@ -124,15 +131,18 @@ def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
 
 def _caption(study: Study, runs: pd.DataFrame, table: pd.DataFrame) -> str:
     text = (
-        f"The training loss at the end, averaged over about {plateau.EMA_STEPS} steps: left a dot for each run, right all of them; "
-        "the colours are of the clusters that all have together. "
-        "Two clusters: Silverman's test rejects that the losses have one mode "
-        f"(p < {clusters.SIGNIFICANCE:g}, not corrected for the number of tests), the two best clusters are more than "
-        f"{clusters.SEPARATION:g} of their standard deviations apart (Ashman's D), and the smaller has {clusters.SMALLEST} runs or more. "
-        "Losses of all numbers of tasks may also cluster because numbers are few and far apart."
+        f"The training loss at the end, averaged over about {plateau.EMA_STEPS} steps: left a dot for each run, right "
+        "all of them; the colours are of the clusters that all have together. Two clusters: Silverman's test rejects "
+        f"that the losses have one mode (p < {clusters.SIGNIFICANCE:g}, not corrected for the number of tests), the "
+        f"two best clusters are more than {clusters.SEPARATION:g} of their standard deviations apart (Ashman's D), and "
+        f"the smaller has {clusters.SMALLEST} runs or more. Losses of all numbers of tasks may also cluster because "
+        "numbers are few and far apart."
     )
     if len(runs) < len(study.table):
-        text += f" {len(study.table) - len(runs)} of {len(study.table)} runs are not done, or fewer than {clusters.FEWEST} alike, and are left out."
+        text += (
+            f" {len(study.table) - len(runs)} of {len(study.table)} runs are not done, or fewer than {clusters.FEWEST} "
+            "alike, and are left out."
+        )
     for _, row in table.iterrows():
         text += f" {row['condition']}, {sentence(row)}" if row["condition"] else f" {sentence(row)}"
     return text

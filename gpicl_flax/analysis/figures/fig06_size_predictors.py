@@ -1,4 +1,7 @@
-"""Which of state size and parameter count predicts accuracy better: the question that Fig 6 and 13 of the paper rest on."""
+"""Which of state size and parameter count predicts accuracy better.
+
+Fig 6 and 13 of the paper rest on that question.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import configurations
 from gpicl_flax.analysis.data.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER, TEST
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart
@@ -45,7 +49,7 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> l
     table = table[~table["baseline"].astype(bool)]
     found = []
     for test, rows in configurations.by_test(table):
-        scopes = [(ALL, rows), *rows.groupby("architecture")]
+        scopes = [(ALL, rows), *group_by(rows, "architecture")]
         for scope, own in scopes if rows["architecture"].nunique() > 1 else scopes[1:]:
             for state in _STATES:
                 of = dict(zip(TEST, test, strict=True)) | {"own": rows["own"].all(), "scope": scope, "state": state}
@@ -59,9 +63,9 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> l
 def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
     """Two rows for each comparison of `compare`, one for each size in the column `predictor`.
 
-    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds (runs in all), the
-    measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of both sizes: collinearity,
-    difference with its ends, verdict and sentence.
+    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds
+    (runs in all), the measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of
+    both sizes: collinearity, difference with its ends, verdict and sentence.
     """
     rows = []
     for of, comparison in comparisons:
@@ -85,11 +89,14 @@ def draw(study: Study) -> Chart:
     """The R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
     comparisons = compare(study)
     table = numbers(comparisons)
-    needs = f"at least {predictors.FEWEST} configurations whose runs are done, which differ in their accuracy and both sizes"
+    needs = (
+        f"at least {predictors.FEWEST} configurations whose runs are done, which differ in their accuracy and both "
+        "sizes"
+    )
     lacks = chart.missing({needs: any(comparison.state for _, comparison in comparisons)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    tests = list(table.dropna(subset="monotone_r2").groupby(TEST, sort=False))
+    tests = group_by(table.dropna(subset="monotone_r2"), TEST, sort=False)
     tests, more = chart.first(tests, _MOST, "tests")
     scopes = [list(rows["scope"].unique()) for _, rows in tests]
     heights = [0.42 * len(names) + 0.7 for names in scopes]
@@ -124,10 +131,11 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:
 def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
     """What is shown, and a verdict for each test."""
     text = (
-        "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not seen: each is "
-        "predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: 95% bootstrap intervals "
-        "over configurations, drawn within each architecture with all of their seeds. Hollow: state size and parameter count "
-        f"have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot be separated. Baselines do not take part."
+        "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not "
+        "seen: each is predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: "
+        "95% bootstrap intervals over configurations, drawn within each architecture with all of their seeds. Hollow: "
+        f"state size and parameter count have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot "
+        "be separated. Baselines do not take part."
     )
     if all(of["seeds"] == comparison.configurations for of, comparison in comparisons):
         text += " There is one seed of each configuration."
@@ -135,11 +143,13 @@ def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
 
 
 def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
-    """The verdict of each test over all architectures, with the paper's count of the state, and whether it stands with the other;
-    and how many tests have too few runs for one."""
+    """The verdict of each test over all architectures, with the paper's count of the state.
+
+    Each says whether it stands with the other count; a last sentence, how many tests have too few runs for one.
+    """
     table = numbers(comparisons)
     found, too_few = [], 0
-    for test, rows in table[table["predictor"] == PARAMETERS].groupby(TEST, sort=False):
+    for test, rows in group_by(table[table["predictor"] == PARAMETERS], TEST, sort=False):
         widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # of a single architecture, that
         if (widest["verdict"] == predictors.NOT_ENOUGH).all():
             too_few += 1

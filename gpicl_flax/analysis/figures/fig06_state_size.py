@@ -7,6 +7,7 @@ from matplotlib.ticker import PercentFormatter
 
 from gpicl_flax.analysis.data import configurations
 from gpicl_flax.analysis.data.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
 from gpicl_flax.analysis.figures.chart import Chart
@@ -26,8 +27,8 @@ _MOST = 6  # tests that are drawn
 def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
     """Left the accuracy of the last prediction against the state size, right against the parameter count.
 
-    A row for each test (tasks seen or unseen, and base dataset); a colour and a marker for each architecture. The numbers are
-    those of `configurations.table`.
+    A row for each test (tasks seen or unseen, and base dataset); a colour and a marker for each architecture. The
+    numbers are those of `configurations.table`.
 
     Args:
       state: which count of the state, `STATE_PAPER` or `STATE_EXACT`.
@@ -50,7 +51,7 @@ def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
     for row, (test, rows) in zip(grid, tests, strict=True):
         for axes, size in zip(row, sizes, strict=True):
             handles["chance"] = axes.axhline(rows["chance"].iloc[0], color="0.5", linestyle=":", label="chance")
-            for architecture, own in rows.groupby("architecture"):
+            for architecture, own in group_by(rows, "architecture"):
                 style = styles[architecture] | {"marker": markers[architecture]}
                 if own["baseline"].any():
                     style |= {"markerfacecolor": "white", "zorder": 3}
@@ -82,15 +83,22 @@ def _draw_architecture(axes: Axes, own: pd.DataFrame, places: pd.Series, style: 
 def _caption(study: Study, table: pd.DataFrame) -> str:
     seeds = table["seeds"]
     text = (
-        "Accuracy of the last prediction of a sequence, of every configuration of every architecture: the mean over seeds "
-        f"({seeds.min()} to {seeds.max()} of them) with Student's 95% interval over seeds"
+        "Accuracy of the last prediction of a sequence, of every configuration of every architecture: the mean over "
+        f"seeds ({seeds.min()} to {seeds.max()} of them) with Student's 95% interval over seeds"
         if seeds.max() > 1
-        else "Accuracy of the last prediction of a sequence, of every configuration of every architecture, one seed each"
+        else "Accuracy of the last prediction of a sequence, of every configuration of every architecture, one seed "
+        "each"
     )
     if (table["interval"] == "sequences").any():
-        text += "; of a single seed the interval (thin) is Wilson's over the sequences of its meta-test, and no seeds are in it"
+        text += (
+            "; of a single seed the interval (thin) is Wilson's over the sequences of its meta-test, and no seeds are "
+            "in it"
+        )
     text += ". Left and right are the same runs. Tasks are seen or unseen; their examples are of the test split."
     left_out = len(study.table) - configurations.counted(study)["run_id"].nunique()
     if left_out:
-        text += f" {left_out} of {len(study.table)} runs are left out: they are not done, diverged or do not tell their sizes."
+        text += (
+            f" {left_out} of {len(study.table)} runs are left out: they are not done, diverged or do not tell their "
+            "sizes."
+        )
     return text

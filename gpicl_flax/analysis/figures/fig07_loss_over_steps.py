@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions, rule_of
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -19,12 +21,13 @@ TRAINING = "training"
 
 
 def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
-    """A row for each value of the columns `axes`, condition, test_dataset, tasks and step: mean, low and high of the loss in
-    nats, runs.
+    """A row for each value of the columns `axes`, condition, test_dataset, tasks and step.
+
+    Further columns: mean, low and high of the loss in nats, runs.
 
     Of the training loss, whose tasks are 'training' and whose test_dataset is '', its average over about 200 steps; of
-    meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they have a
-    loss, also those that diverged or have not ended.
+    meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they
+    have a loss, also those that diverged or have not ended.
     """
     runs = study.table.dropna(subset=["model", "num_classes", *axes])
     runs = runs.assign(condition=conditions(runs, axes))
@@ -43,7 +46,7 @@ def draw(study: Study) -> Chart:
     """A row of two panels for each condition: all of the losses, and where they are near chance."""
     table = numbers(study)
     tested = table[table["tasks"] != TRAINING].groupby("condition")["step"].nunique()
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if tested.get(key, 0) > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if tested.get(key, 0) > 1]
     lacks = chart.missing({"meta-tests with losses along the training (MetaTest.at_checkpoints = True)": bool(kinds)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -63,17 +66,17 @@ def draw(study: Study) -> Chart:
         axes.set_xlabel("training step")
     chart.legend(figure)
     caption = (
-        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all positions of "
-        "sequences of test examples. Dotted: chance. Right: the same from "
-        f"{chance + _ZOOM[0]:.2f} to {chance + _ZOOM[1]:.2f} nats." + more
+        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all "
+        f"positions of sequences of test examples. Dotted: chance. Right: the same from {chance + _ZOOM[0]:.2f} to "
+        f"{chance + _ZOOM[1]:.2f} nats." + more
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER, {"plateau_steps": _plateau(study)})
 
 
 def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance: float) -> None:
     """The curves of one condition of `numbers`."""
-    for (tested, tasks), curve in rows.groupby(["test_dataset", "tasks"]):
-        style = {"color": BLACK, "label": "training"}
+    for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
+        style: dict[str, Any] = {"color": BLACK, "label": "training"}
         if tasks != TRAINING:
             style = chart.test_style(tested, tasks, datasets) | {"markersize": 3 if len(curve) < 40 else 0}
         axes.plot(curve["step"], curve["mean"], linewidth=1.5, **style)
@@ -84,12 +87,15 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
 
 
 def _plateau(study: Study) -> str:
-    """The median length of the plateau, of as many settings as there are; of runs without bias, as in Fig 7, and by unseen tasks where
-    they were measured: the training loss falls before, as its tasks are memorised."""
+    """The median length of the plateau, of as many settings as there are.
+
+    It is of runs without bias, as in Fig 7, and by unseen tasks where they were measured: the training loss falls
+    before, as its tasks are memorised.
+    """
     runs = study.table.dropna(subset=["model"]).query("permute_labels_prob == 1")
     rule = rule_of(runs)
     known = rule.known(runs)
-    parts = [survival.median(rule.lengths(same)) for _, same in known.groupby(conditions(known, ()))]
+    parts = [survival.median(rule.lengths(same)) for _, same in group_by(known, conditions(known, ()))]
     steps = sorted(part.steps for part in parts)
     if not steps:
         return "not known"

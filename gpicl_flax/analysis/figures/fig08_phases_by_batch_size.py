@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.phases import CAVEAT
 from gpicl_flax.analysis.data.study import Study
@@ -23,7 +24,9 @@ _MISSING = {"facecolor": "white", "edgecolor": "0.75", "hatch": "///", "linewidt
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, task_batch_size and num_tasks (inf: unbounded): how many runs stand in each of `PHASES`.
+    """A row for each condition, task_batch_size and num_tasks (inf: unbounded).
+
+    Further columns: how many runs stand in each of `PHASES`.
 
     Runs that are done.
     """
@@ -38,12 +41,11 @@ def numbers(study: Study) -> pd.DataFrame:
 def draw(study: Study) -> Chart:
     """A map for each condition; a cell shows the phase of most of its runs, the later one of equally many."""
     table = numbers(study)
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if (rows[_CELL].nunique() > 1).all()]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if (rows[_CELL].nunique() > 1).all()]
     lacks = chart.missing(
         {
-            "runs that are done, alike but for at least two batch sizes and two numbers of tasks, that tell their phase": bool(
-                kinds
-            )
+            "runs that are done, alike but for at least two batch sizes and two numbers of tasks, that tell their "
+            "phase": bool(kinds)
         }
     )
     if lacks:
@@ -60,9 +62,9 @@ def draw(study: Study) -> Chart:
         figure, columns=2 * min(len(kinds), 2), extra=[*marks, Patch(label="no run that tells its phase", **_MISSING)]
     )
     caption = (
-        "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the training "
-        "loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on unseen tasks is "
-        f"0.2 more accurate than the first; Overfit: neither. {CAVEAT}{more}"
+        "The phase of most runs of a cell, with the share of them where they do not agree. Plateau: the average of the "
+        "training loss was never under the plateau's threshold, 2.2 for 10 classes; Generalize: the last prediction on "
+        f"unseen tasks is 0.2 more accurate than the first; Overfit: neither. {CAVEAT}{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)
 

@@ -1,12 +1,14 @@
 """Fig 8bc, 18 and 19: the length of the plateau against batch size and number of tasks, by optimiser."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BY_TRAINING_LOSS, conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -30,20 +32,24 @@ _HEIGHTS = {"median": "training steps", "tasks_seen": "tasks seen"}
 def numbers(study: Study) -> pd.DataFrame:
     """A row for each condition, optimiser (in words), num_tasks (inf: unbounded) and task_batch_size.
 
-    Further columns: the fields of `survival.Median` (median for its steps, inf where fewer than half have left), and the same
-    in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the power law of all
-    batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with exponent_low and exponent_high
-    (of the length in steps; in tasks seen each is larger by one), coefficient, scatter, and no_law: why there is none, or ''.
+    Further columns: the fields of `survival.Median` (median for its steps, inf where fewer than half have left), and
+    the same in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the
+    power law of all batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with
+    exponent_low and exponent_high (of the length in steps; in tasks seen each is larger by one), coefficient, scatter,
+    and no_law: why there is none, or ''.
     """
     runs = BY_TRAINING_LOSS.known(study.table.dropna(subset=["num_tasks", "task_batch_size"]))
     axes = [*_OPTIMISER, "num_tasks", "task_batch_size"]
     runs = runs.assign(condition=conditions(runs, axes), optimiser=_optimisers(runs))
     rows = []
-    for key, line in runs.groupby(_LINE):
+    for key, line in group_by(runs, _LINE):
         law = _law(line)
-        for batch_size, same in line.groupby("task_batch_size"):
+        for batch_size, same in group_by(line, "task_batch_size"):
             found = vars(survival.median(BY_TRAINING_LOSS.lengths(same)))
-            row = dict(zip(_LINE, key, strict=True)) | {"task_batch_size": batch_size, "median": found["steps"]}
+            row: dict[str, Any] = dict(zip(_LINE, key, strict=True)) | {
+                "task_batch_size": batch_size,
+                "median": found["steps"],
+            }
             row |= {name: found[name] for name in ("low", "high", "budget", "runs", "left")}
             for name, old in (("seen", "median"), ("low", "low"), ("high", "high"), ("budget", "budget")):
                 row[f"tasks_{name}"] = row[old] * batch_size
@@ -63,7 +69,7 @@ def _optimisers(runs: pd.DataFrame) -> pd.Series:
 
 
 def _law(runs: pd.DataFrame) -> dict[str, float | str]:
-    law = power_law.fit(runs["task_batch_size"], BY_TRAINING_LOSS.lengths(runs))
+    law = power_law.fit(runs["task_batch_size"].to_numpy(float), BY_TRAINING_LOSS.lengths(runs))
     if isinstance(law, str):
         return {"no_law": law}
     exponents = law.exponent, law.low, law.high
@@ -71,8 +77,11 @@ def _law(runs: pd.DataFrame) -> dict[str, float | str]:
 
 
 def laws(table: pd.DataFrame) -> pd.DataFrame:
-    """Of rows of `numbers`, one for each condition, optimiser and num_tasks with several batch sizes: its power law, and how
-    many runs it rests on and how many of them left."""
+    """The power laws in rows of `numbers`.
+
+    There is one for each condition, optimiser and num_tasks with several batch sizes, with the number of runs that it
+    rests on and of those that left.
+    """
     several = table[table.groupby(_LINE)["task_batch_size"].transform("size") > 1]
     return several.groupby(_LINE, as_index=False).agg({"runs": "sum", "left": "sum"} | dict.fromkeys(_LAW, "first"))
 
@@ -97,9 +106,9 @@ def _power(law: pd.Series, more: int) -> str:
 
 @registry.of_paper(8.5)
 def draw(study: Study) -> Chart:
-    """For each condition two rows, in steps and in tasks seen, and two columns, against batch size and number of tasks."""
+    """Two rows for each condition, in steps and in tasks seen; two columns, against batch size and number of tasks."""
     table = numbers(study)
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if rows["task_batch_size"].nunique() > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
@@ -123,12 +132,11 @@ def draw(study: Study) -> Chart:
     )
     chart.legend(figure, extra=[*marks, hollow])
     caption = (
-        "Kaplan-Meier medians over runs that differ in their seeds, with 95% log-log intervals, told by the training loss. A "
-        "hollow triangle stands at the budget of runs of which fewer than half left their plateau: it is longer than that. "
-        "Tasks seen are sequences: steps x batch size. Thin lines against the batch size B: power laws, fitted to all runs by "
-        "maximum likelihood, with those that did not leave as censored; brackets are 95% intervals of the exponents."
-        + BY_TRAINING_LOSS.caveat
-        + more
+        "Kaplan-Meier medians over runs that differ in their seeds, with 95% log-log intervals, told by the training "
+        "loss. A hollow triangle stands at the budget of runs of which fewer than half left their plateau: it is "
+        "longer than that. Tasks seen are sequences: steps x batch size. Thin lines against the batch size B: power "
+        "laws, fitted to all runs by maximum likelihood, with those that did not leave as censored; brackets are 95% "
+        "intervals of the exponents." + BY_TRAINING_LOSS.caveat + more
     )
     fits = laws(table)
     several = len(fits[_LINE[:2]].drop_duplicates()) > 1
@@ -149,7 +157,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
     shades = chart.shades(sorted(rows[colour].unique()), colours)
     places = log2_axis.places_of(rows[across])
     budget, low, high = ("budget", "low", "high") if height == "median" else ("tasks_budget", "tasks_low", "tasks_high")
-    for (value, optimiser), line in rows.groupby([colour, "optimiser"]):
+    for (value, optimiser), line in group_by(rows, [colour, "optimiser"]):
         at, known = line[across].map(places).to_numpy(), line["left"].gt(0) & line[height].map(math.isfinite)
         heights = line[height].where(known, line[budget]).to_numpy(float)
         style = {"color": shades[value], "linestyle": dashes[optimiser]}
@@ -186,7 +194,7 @@ def _ours(table: pd.DataFrame) -> dict[str, str]:
     parts = table["optimiser"].str.extract(r"^(.*), eps (.*)$").dropna().rename(columns={0: "name", 1: "eps"})
     known = table.join(parts, how="inner").astype({"eps": float})
     ratios = []
-    for _, line in known.groupby(["condition", "name", "num_tasks", "task_batch_size"]):
+    for _, line in group_by(known, ["condition", "name", "num_tasks", "task_batch_size"]):
         line = line.sort_values("eps")
         if len(line) > 1 and line["median"].iloc[[0, -1]].map(math.isfinite).all():
             ratios.append(line["median"].iloc[0] / line["median"].iloc[-1])

@@ -1,7 +1,8 @@
-"""How gradients, updates and parameters move on the plateau and after it, run beside run (Figs 9 and 16 of the paper)."""
+"""Figs 9 and 16: how gradients, updates and parameters move on the plateau and after it, run beside run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy import ndimage
 
 from gpicl_flax.analysis.data import one_run
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.study import Study
@@ -51,7 +53,7 @@ _COLUMNS = (
 
 @registry.of_paper(9)
 def draw(study: Study) -> Chart:
-    """A curve for each setting and intervention of which a run has telemetry; the run is the one with the lowest seed."""
+    """A curve for each setting and intervention of which a run has telemetry: that of the run with the lowest seed."""
     chosen = study.measured()
     labels = _labels(
         [[*panel.split(", "), kind] for panel, kind in zip(chosen["panel"], chosen["intervention"], strict=True)]
@@ -73,12 +75,11 @@ def draw_run(run: OneRun) -> Chart:
 def numbers(run: OneRun) -> pd.DataFrame:
     """What the figure has of a run: a row a step with telemetry or diagnostics, what was not measured at it missing.
 
-    Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is by a
-    Gaussian. Both pass over what was not finite.
+    Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is
+    by a Gaussian. Both pass over what was not finite.
     """
-    whole = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index)).reindex(
-        columns=["initial_distance", *_QUANTITIES]
-    )
+    whole: Any = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index))
+    whole = whole.reindex(columns=["initial_distance", *_QUANTITIES])
     for name in _QUANTITIES:
         whole[f"smoothed_{name}"] = _smoothed(whole[name])
         whole[f"cumulative_{name}"] = whole[name].fillna(0).mul(np.diff(whole.index, prepend=0)).cumsum()
@@ -110,10 +111,10 @@ def _draw(runs: Mapping[str, OneRun]) -> Chart:
     handles = {}
     for column, panels in zip(grid.T, _COLUMNS, strict=True):
         for axes, (quantity, words) in zip(column, panels.items(), strict=False):
-            for name, rows in table.groupby("run", sort=False):
+            for name, rows in group_by(table, "run", sort=False):
                 rows = rows.dropna(subset=quantity)
                 (handles[name],) = axes.plot(rows["step"], rows[quantity], linewidth=1.5, **styles[name])
-            _finish(axes, quantity, words, known=table[quantity].notna().any())
+            _finish(axes, quantity, words, known=bool(table[quantity].notna().any()))
         for axes in column[len(panels) :]:
             axes.axis("off")
             axes.legend(handles.values(), handles, loc="center left", frameon=False)
@@ -143,8 +144,9 @@ def _finish(axes: Axes, quantity: str, words: str, known: bool) -> None:
 
 
 _CAPTION = (
-    "One run a curve, the one with the lowest seed where runs differ in nothing else. The cosines are those of the gradients, "
-    "and of the updates that the optimiser makes of them, of two consecutive steps. Cumulative is the sum over the steps, each "
-    f"measurement standing for the steps since the one before; smoothed is by a Gaussian of {_WIDTH:.0%} of the measurements. "
-    "The training loss is its average as metrics.jsonl has it; the loss on unseen tasks is that of the diagnostics."
+    "One run a curve, the one with the lowest seed where runs differ in nothing else. The cosines are those of the "
+    "gradients, and of the updates that the optimiser makes of them, of two consecutive steps. Cumulative is the sum "
+    "over the steps, each measurement standing for the steps since the one before; smoothed is by a Gaussian of "
+    f"{_WIDTH:.0%} of the measurements. The training loss is its average as metrics.jsonl has it; the loss on unseen "
+    "tasks is that of the diagnostics."
 )

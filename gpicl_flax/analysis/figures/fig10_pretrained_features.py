@@ -1,8 +1,11 @@
 """Fig 10: the last prediction on several base datasets, from raw pixels and from frozen features of an encoder."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.settings import FEATURES, PIXELS
 from gpicl_flax.analysis.data.study import Study
@@ -12,12 +15,16 @@ from gpicl_flax.analysis.stats import intervals
 
 _PAPER, _NAME, _TITLE = "Figure 10", "pretrained_features", "Accuracy from raw pixels and from frozen features"
 _MOST = 3
-_LOOKS = {PIXELS: {"color": COLOURS[0], "marker": "o"}, FEATURES: {"color": COLOURS[1], "marker": "D"}}
+_LOOKS: dict[str, dict[str, Any]] = {
+    PIXELS: {"color": COLOURS[0], "marker": "o"},
+    FEATURES: {"color": COLOURS[1], "marker": "D"},
+}
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, images that were tested on, and inputs: mean, low and high of the accuracy of the last
-    prediction on unseen tasks, runs.
+    """A row for each condition, images that were tested on, and inputs.
+
+    Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs.
 
     The features of 'mnist' are taken to be called 'mnist_ENCODER', as `gpicl datasets embed` calls them.
     """
@@ -36,7 +43,7 @@ def numbers(study: Study) -> pd.DataFrame:
 def draw(study: Study) -> Chart:
     """A panel for each condition."""
     table = numbers(study)
-    kinds = [(key, rows) for key, rows in table.groupby("condition") if rows["inputs"].nunique() > 1]
+    kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["inputs"].nunique() > 1]
     lacks = chart.missing(
         {"runs that are done, alike but for raw pixels and frozen features (gpicl datasets embed)": bool(kinds)}
     )

@@ -1,7 +1,10 @@
 """Fig 14: the last prediction of longer and shorter sequences."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -13,8 +16,11 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length: mean, low and high of the
-    accuracy of the last prediction, runs. Seen tasks only of the base dataset trained on."""
+    """A row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length.
+
+    Further columns: mean, low and high of the accuracy of the last prediction, runs. Seen tasks are only those of the
+    base dataset trained on.
+    """
     rows = study.final().dropna(subset=["sequence_length"])
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     axes = ["base_dataset", "test_dataset", "tasks", "sequence_length"]
@@ -26,7 +32,7 @@ def numbers(study: Study) -> pd.DataFrame:
 def draw(study: Study) -> Chart:
     """A panel for each base dataset trained on and condition."""
     table = numbers(study)
-    kinds = table.groupby(["base_dataset", "condition"])
+    kinds = group_by(table, ["base_dataset", "condition"])
     kinds = [(key, rows) for key, rows in kinds if rows["sequence_length"].nunique() > 1]
     lacks = chart.missing({"runs that are done, alike but for at least two sequence lengths": bool(kinds)})
     if lacks:
@@ -36,7 +42,7 @@ def draw(study: Study) -> Chart:
     figure, grid = chart.panels(len(kinds), columns=2, size=(5.6, 3.6), sharey=True)
     for axes, ((base, condition), rows) in zip(grid, kinds, strict=True):
         places = log2_axis.places_of(rows["sequence_length"])
-        for (tested, tasks), line in rows.groupby(["test_dataset", "tasks"]):
+        for (tested, tasks), line in group_by(rows, ["test_dataset", "tasks"]):
             errors = (line["mean"] - line["low"], line["high"] - line["mean"])
             style = chart.test_style(tested, tasks, datasets)
             axes.errorbar(line["sequence_length"].map(places), line["mean"], errors, capsize=3, linewidth=1.5, **style)
@@ -50,7 +56,7 @@ def draw(study: Study) -> Chart:
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER, {"accuracy_by_sequence_length": _ours(kinds)})
 
 
-def _ours(kinds: list) -> str:
+def _ours(kinds: Sequence) -> str:
     """The accuracy on unseen tasks of the base dataset trained on, from the shortest to the longest sequences."""
     (base, _), rows = kinds[0]
     own = rows[(rows["test_dataset"] == base) & (rows["tasks"] == "unseen")].sort_values("sequence_length")

@@ -1,5 +1,7 @@
 """The two moments of Adam over the steps of a run, and where its loss drops (Fig 15 of the paper)."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
@@ -27,7 +29,7 @@ def draw(study: Study) -> Chart:
 def draw_run(run: OneRun) -> Chart:
     """The norm of the first moment on the left, of the second on the right, with a line where the plateau was left."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
-    whole = run.telemetry.get("", pd.DataFrame())
+    whole: Any = run.telemetry.get("", pd.DataFrame())
     lacks = chart.missing(
         {chart.TELEMETRY: len(run.telemetry) > 0, "an optimiser with Adam's two moments": set(_MOMENTS) <= set(whole)}
     )
@@ -49,7 +51,7 @@ def draw_run(run: OneRun) -> Chart:
     if drops:
         chart.legend(figure)
     caption = (
-        "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all parameters "
-        f"together. {diagnostics.drops_in_words(drops)}"
+        "The exponential moving averages of the gradient (left) and of its square (right) that Adam keeps, of all "
+        f"parameters together. {diagnostics.drops_in_words(drops)}"
     )
     return Chart(name, title, caption, figure, table, _PAPER)

@@ -1,4 +1,4 @@
-"""Which parameter tensors have a gradient, and whether it keeps its direction, on the plateau and after (Fig 17 of the paper)."""
+"""Fig 17: which parameter tensors have a gradient, and whether it keeps its direction, on the plateau and after."""
 
 import re
 
@@ -29,7 +29,7 @@ def draw(study: Study) -> Chart:
 
 @registry.of_run(5)
 def draw_run(run: OneRun) -> Chart:
-    """A row for each parameter tensor: the norm of its gradient on the left, the cosine of consecutive ones on the right."""
+    """A row for each parameter tensor: left the norm of its gradient, right the cosine of consecutive ones."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
     drops = diagnostics.drops(run, diagnostics.numbers(run))
     table = numbers(run, next(reversed(drops.values()), None))
@@ -49,8 +49,10 @@ def draw_run(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun, drop: int | None) -> pd.DataFrame:
-    """A row a tensor, phase (on the plateau or after the drop) and quantity: its median, low and high, the 10th and 90th
-    percentiles, and over how many measurements; tensors in the order of the model's layers by their numbers.
+    """A row for each tensor, phase (on the plateau or after the drop) and quantity.
+
+    Further columns: its median, low and high, the 10th and 90th percentiles, and over how many measurements. Tensors
+    are in the order of the model's layers by their numbers.
 
     Args:
       drop: the step at which the plateau was left; None: it was not.
@@ -83,7 +85,7 @@ def _draw_rows(axes: Axes, table: pd.DataFrame, tensors: list[str]) -> None:
 
 def _caption(drops: dict[str, int]) -> str:
     return (
-        "For each parameter tensor the median over the measurements along training, and the range from the 10th to the 90th "
-        f"percentile. {diagnostics.drops_in_words(drops)}"
+        "For each parameter tensor the median over the measurements along training, and the range from the 10th to the "
+        f"90th percentile. {diagnostics.drops_in_words(drops)}"
         + (" The last of these tells the phases apart." if len(drops) > 1 else "")
     )

@@ -2,6 +2,7 @@
 
 import math
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, fig07_loss_over_steps, log2_axis, registry
 from gpicl_flax.analysis.figures.chart import Chart
@@ -20,7 +21,7 @@ def draw(study: Study) -> Chart:
     lacks = chart.missing({"runs with at least two weight decays (adamw.weight_decay)": len(decays) > 1})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(table.groupby(["num_tasks", "condition"])), _MOST, "rows")
+    kinds, more = chart.first(group_by(table, ["num_tasks", "condition"]), _MOST, "rows")
     chance = math.log(study.table["num_classes"].dropna().iloc[0])
     datasets = sorted(set(table["test_dataset"]) - {""})
     figure, grid = chart.panels(
@@ -32,13 +33,14 @@ def draw(study: Study) -> Chart:
         fig07_loss_over_steps.draw_losses(axes, rows[rows["weight_decay"] == decay], datasets, chance)
         title = f"{log2_axis.text(num_tasks)} tasks, weight decay {decay:g}"
         chart.title(axes, title, condition)
-        if axes.get_subplotspec().is_first_col():
+        if chart.spec_of(axes).is_first_col():
             axes.set_ylabel("cross entropy (nats)")
-        if axes.get_subplotspec().is_last_row():
+        if chart.spec_of(axes).is_last_row():
             axes.set_xlabel("training step")
     chart.legend(figure)
     caption = (
-        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all positions. "
-        "Grokking would be a loss on unseen tasks that falls long after the training loss has. Dotted: chance." + more
+        f"{intervals.WORDS} Training: the average of its loss over about 200 steps. Meta-tests: the mean over all "
+        "positions. Grokking would be a loss on unseen tasks that falls long after the training loss has. Dotted: "
+        "chance." + more
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)

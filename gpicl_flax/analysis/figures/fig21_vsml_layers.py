@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
@@ -17,8 +18,11 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step: mean, low and high of the
-    average of the training loss in nats, runs, which count for as long as they have a loss."""
+    """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step.
+
+    Further columns: mean, low and high of the average of the training loss in nats, runs, which count for as long as
+    they have a loss.
+    """
     runs = study.table[study.table["model"] == "VSML"].dropna(subset=["num_classes", *_AXES])
     runs = runs.assign(condition=conditions(runs, _AXES))[["run_id", "condition", *_AXES]]
     return intervals.table(runs.merge(study.losses, on="run_id"), ["condition", *_AXES, "step"], "loss_ema")
@@ -26,13 +30,16 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.of_paper(21)
 def draw(study: Study) -> Chart:
-    """A row of panels for each number of tasks, a column for each number of layers, a line for each share of permuted labels."""
+    """A row of panels for each number of tasks, a column for each number of layers.
+
+    Each panel has a line for each share of permuted labels.
+    """
     table = numbers(study)
     layers, shares = (sorted(table[name].unique()) for name in ("num_layers", "permute_labels_prob"))
     lacks = chart.missing({"runs of VSML with at least two numbers of layers (VSML.num_layers)": len(layers) > 1})
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
-    kinds, more = chart.first(list(table.groupby(["num_tasks", "condition"])), _MOST, "rows")
+    kinds, more = chart.first(group_by(table, ["num_tasks", "condition"]), _MOST, "rows")
     figure, grid = chart.panels(
         len(kinds) * len(layers), columns=len(layers), size=(3.2, 2.7), sharex=True, sharey=True
     )
@@ -40,7 +47,7 @@ def draw(study: Study) -> Chart:
     for place, axes in enumerate(grid):
         (num_tasks, condition), rows = kinds[place // len(layers)]
         depth = layers[place % len(layers)]
-        for share, line in rows[rows["num_layers"] == depth].groupby("permute_labels_prob"):
+        for share, line in group_by(rows[rows["num_layers"] == depth], "permute_labels_prob"):
             look = shares.index(share)
             style = {"color": COLOURS[look % len(COLOURS)], "linestyle": DASHES[look % len(DASHES)]}
             axes.plot(line["step"], line["mean"], linewidth=1.6, label=f"{share:.0%} of tasks permute labels", **style)
@@ -51,9 +58,9 @@ def draw(study: Study) -> Chart:
         chart.title(axes, title, condition)
         axes.grid(alpha=0.3)
         chart.count_ticks(axes)
-        if axes.get_subplotspec().is_first_col():
+        if chart.spec_of(axes).is_first_col():
             axes.set_ylabel("training loss (nats)")
-        if axes.get_subplotspec().is_last_row():
+        if chart.spec_of(axes).is_last_row():
             axes.set_xlabel("training step")
     chart.legend(figure)
     caption = f"The average of the training loss over about 200 steps. {intervals.WORDS} Dotted: chance.{more}"

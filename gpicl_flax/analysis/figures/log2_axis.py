@@ -9,7 +9,10 @@ from gpicl_flax.analysis.data import groups
 
 
 def places_of(values: Iterable[float]) -> dict[float, float]:
-    """Where each number is on an axis: at its binary logarithm; 0 two octaves before all others, inf, unbounded, after them."""
+    """Returns where each number is on an axis: at its binary logarithm.
+
+    0 is two octaves before all others; inf, unbounded, comes after them.
+    """
     values = set(values)
     places = {value: math.log2(value) for value in sorted(values) if 0 < value < math.inf}
     if 0 in values:
@@ -30,7 +33,10 @@ def name(axis: Axis, places: dict[float, float], most: int = 9, *, powers: bool 
 
 
 def name_powers(axis: Axis, places: dict[float, float], most: int = 7) -> None:
-    """Names about `most` whole powers of two between the places of numbers that are none themselves, and 0 where it is one."""
+    """Names about `most` whole powers of two between the places of numbers that are none themselves.
+
+    0 is named, too, where it is one of the numbers.
+    """
     known = [place for value, place in places.items() if value]
     first, last = math.ceil(min(known)), math.floor(max(known))
     powers = range(first, last + 1, max(1, round((last - first) / most)))

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, BY_UNSEEN_TASKS, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -22,7 +23,10 @@ _ROWS = {
 
 @registry.of_comparison(5, "panel", most=3)
 def draw(study: Study) -> Chart:
-    """A column for each setting; above: the highest matching score; below: attention on the class over uniform attention."""
+    """A column for each setting.
+
+    Above: the highest matching score; below: attention on the class over uniform attention.
+    """
     table = numbers(study)
     if table.empty:
         return Chart(_NAME, _TITLE, "No run has diagnostics of queries and keys.")
@@ -33,8 +37,8 @@ def draw(study: Study) -> Chart:
     styles = chart.line_styles(study.interventions, BASELINE)
     for column, panel in zip(grid.T, panels, strict=True):
         for axes, name in zip(column, rows, strict=True):
-            for (intervention, _), run in table[table["panel"] == panel].groupby(
-                ["intervention", "run_id"], sort=False
+            for (intervention, _), run in group_by(
+                table[table["panel"] == panel], ["intervention", "run_id"], sort=False
             ):
                 _draw_run(axes, run, name, styles[intervention])
             axes.grid(alpha=0.3)
@@ -58,8 +62,11 @@ def draw(study: Study) -> Chart:
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """The rows of `heads.of` of up to three runs a panel and intervention, with panel, intervention, and left: the step at which
-    the plateau was left, by the loss on unseen tasks; NaN if it was not."""
+    """The rows of `heads.of` of up to three runs a panel and intervention.
+
+    Further columns: panel, intervention, and left: the step at which the plateau was left, by the loss on unseen tasks;
+    NaN if it was not.
+    """
     runs = study.table.sort_values("seed", kind="stable").groupby(["panel", "intervention"]).head(_RUNS)
     runs = runs.sort_values("intervention", key=lambda names: names.map(study.interventions.index), kind="stable")
     left = runs[BY_UNSEEN_TASKS.left].fillna(False).astype(bool)
@@ -79,10 +86,10 @@ def _draw_run(axes: Axes, run: pd.DataFrame, name: str, style: dict) -> None:
 
 def _caption() -> str:
     return (
-        f"A line a run, up to {_RUNS} of each intervention; a circle where it left its plateau, by its {BY_UNSEEN_TASKS.words}. "
-        "Above: how well products of queries and keys follow products of inputs, 1 being perfectly, of the head that does it "
-        f"best; less than {_LOWEST:g} is drawn there. Below: attention on tokens with the label of the present input, as a "
-        "multiple of what uniform attention would give, of the head that is farthest from it; a head under 1 looks away from "
-        "its class. What grows while the loss stands is progress that the loss does not show; exponential growth is a straight "
-        "line."
+        f"A line a run, up to {_RUNS} of each intervention; a circle where it left its plateau, by its "
+        f"{BY_UNSEEN_TASKS.words}. Above: how well products of queries and keys follow products of inputs, 1 being "
+        f"perfectly, of the head that does it best; less than {_LOWEST:g} is drawn there. Below: attention on tokens "
+        "with the label of the present input, as a multiple of what uniform attention would give, of the head that is "
+        "farthest from it; a head under 1 looks away from its class. What grows while the loss stands is progress that "
+        "the loss does not show; exponential growth is a straight line."
     )

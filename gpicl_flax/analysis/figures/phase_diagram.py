@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpicl_flax.analysis.data import runs
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE
 from gpicl_flax.analysis.data.phases import CAVEAT, phases
 from gpicl_flax.analysis.data.study import Study
@@ -24,8 +25,8 @@ LOOKS = {
 def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.DataFrame:
     """A row for each run that tells its phase.
 
-    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a run on
-    its plateau may not tell), phase.
+    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a
+    run on its plateau may not tell), phase.
     """
     table = study.table[["setting", "intervention", "run_id"]].assign(
         num_tasks=study.table["num_tasks"].astype(float),
@@ -37,7 +38,10 @@ def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GA
 
 @registry.of_comparison(4, "setting", most=3)
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
-    """For each setting, above the gain on unseen tasks against K, below the phases of all runs, a row an intervention."""
+    """A panel for each setting: above the gain on unseen tasks against K, below the phases of all runs.
+
+    The phases have a row an intervention.
+    """
     name, title = "phases", "Plateau, Overfit or Generalize against the number of tasks"
     table = numbers(study, loss_cut=loss_cut, gain_cut=gain_cut)
     if table["num_tasks"].nunique() < 2:
@@ -45,7 +49,7 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
             "all runs have the same number of tasks" if len(table) else "no run tells its number of tasks and its phase"
         )
         return Chart(name, title, f"Not drawn: {why}.", numbers=table)
-    panels = list(table.groupby("setting"))
+    panels = group_by(table, "setting")
     interventions = [x for x in study.interventions if x in set(table["intervention"])]
     places = log2_axis.places_of(table["num_tasks"])
     heights = [3.0, 0.27 * len(interventions) + 0.3]
@@ -71,10 +75,10 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
     figure.legend(marks, PHASES, loc="outside right lower", frameon=False)
     cut = "the plateau's threshold, 2.2 for 10 classes" if loss_cut is None else f"{loss_cut:g}"
     caption = (
-        "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in their "
-        f"seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} nats; "
-        f"Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An unbounded number of tasks comes last. "
-        + CAVEAT
+        "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in "
+        f"their seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} "
+        f"nats; Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An "
+        "unbounded number of tasks comes last. " + CAVEAT
     )
     left_out = len(study.table) - len(table)
     if left_out:
@@ -91,7 +95,7 @@ def _draw_gains(axes: Axes, rows: pd.DataFrame, places: dict[float, float], styl
 
 
 def _draw_phases(axes: Axes, place: int, rows: pd.DataFrame, places: dict[float, float]) -> None:
-    for value, same in rows.groupby("num_tasks"):
+    for value, same in group_by(rows, "num_tasks"):
         heights = place + (np.linspace(-0.3, 0.3, len(same)) if len(same) > 1 else np.zeros(1))
         for height, phase in zip(heights, sorted(same["phase"], key=PHASES.index, reverse=True), strict=True):
             axes.plot(places[value], height, linestyle="none", markersize=4.5, **LOOKS[phase])

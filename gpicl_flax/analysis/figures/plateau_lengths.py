@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE, RULES, Rule, by_panel
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -18,12 +19,12 @@ from gpicl_flax.analysis.stats import survival
 def numbers(study: Study, rule: Rule) -> pd.DataFrame:
     """A row for each panel and intervention.
 
-    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a baseline,
-    the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
+    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a
+    baseline, the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
     """
     rows = []
     for panel, runs in by_panel(rule.known(study.table)):
-        lengths = {x: rule.lengths(group) for x, group in runs.groupby("intervention")}
+        lengths = {x: rule.lengths(group) for x, group in group_by(runs, "intervention")}
         for intervention in (x for x in study.interventions if x in lengths):
             median = vars(survival.median(lengths[intervention]))
             row = {"panel": panel, "intervention": intervention, "median": median.pop("steps")} | median
@@ -44,7 +45,7 @@ def draw(study: Study, rule: Rule) -> Chart:
     if table.empty:
         return Chart(name, title, f"No run tells the length of its plateau by {rule.words}.")
     panels = by_panel(known)
-    compares = table["bound"].notna().any()
+    compares = bool(table["bound"].notna().any())
     counts = [table["panel"].eq(panel).sum() for panel, _ in panels]
     heights = [0.27 * count + 0.75 for count in counts]
     columns = 2 if compares else 1
@@ -70,7 +71,7 @@ def _draw_medians(
 ) -> None:
     chart.name_rows(axes, medians["intervention"].tolist())
     chart.log_steps(axes, *limits)
-    for row, group in medians.iterrows():
+    for row, (_, group) in enumerate(medians.iterrows()):
         _draw_interval(axes, row, group["median"], group["low"], group["high"], group["budget"], limits[1])
         own = runs[runs["intervention"] == group["intervention"]]
         left = own[rule.left].to_numpy(bool)
@@ -85,7 +86,10 @@ def _spread(runs: pd.DataFrame) -> np.ndarray:
 
 
 def _draw_interval(axes: Axes, row: int, value: float, low: float, high: float, budget: float, edge: float) -> None:
-    """A bar at the median, a diamond at the budget where it is beyond; its interval, dotted to an arrow where it is open."""
+    """A bar at the median, a diamond at the budget where it is beyond; its interval.
+
+    The interval is dotted to an arrow where it is open.
+    """
     is_bound = math.isinf(value)
     at = budget if is_bound else value
     start = min(low, at) if math.isfinite(low) else at
@@ -113,7 +117,7 @@ def _draw_speed_ups(axes: Axes, medians: pd.DataFrame, limits: tuple[float, floa
     axes.set_xlim(*limits)
     chart.plain_ticks(axes, *limits)
     axes.axvline(1, color="0.4", linestyle=":")
-    for row, group in medians.iterrows():
+    for row, (_, group) in enumerate(medians.iterrows()):
         text = "" if group["intervention"] == BASELINE else in_words(group)
         axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
         ratio, low, high, bound = (group[key] for key in ("speed_up", "speed_up_low", "speed_up_high", "bound"))
@@ -134,7 +138,10 @@ def _draw_speed_ups(axes: Axes, medians: pd.DataFrame, limits: tuple[float, floa
 
 
 def in_words(row: pd.Series) -> str:
-    """The speed-up of a row of `numbers`: '2.1x', 'at least 2.1x', 'at most 0.5x', 'not known', or '' without a baseline."""
+    """The speed-up of a row of `numbers`, in words.
+
+    It is '2.1x', 'at least 2.1x', 'at most 0.5x', 'not known', or '' without a baseline.
+    """
     if pd.isna(row["bound"]):
         return ""
     if row["bound"] == "unknown":
@@ -168,18 +175,17 @@ def speed_up_in_words(row: pd.Series) -> str:
 
 def _caption(rule: Rule, compares: bool) -> str:
     right = (
-        f" Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs where both "
-        f"have five or more. Where the median of '{BASELINE}' is beyond its budget, the ratio is a lower bound ('at least', "
-        "hollow, arrow)."
+        " Right: the baseline's median divided by the intervention's, with the 95% bootstrap interval over runs where "
+        f"both have five or more. Where the median of '{BASELINE}' is beyond its budget, the ratio is a lower bound "
+        "('at least', hollow, arrow)."
         if compares
         else f" There is no speed-up, as no setting has an intervention called '{BASELINE}' beside another."
     )
     return (
-        f"Left: each dot is a run at the length of its plateau, told by its {rule.words}; a hollow triangle is a run that "
-        "ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half have left, with "
-        "the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has no interval."
-        + right
-        + rule.caveat
+        f"Left: each dot is a run at the length of its plateau, told by its {rule.words}; a hollow triangle is a run "
+        "that ended, or stands now, on it. The bar is the Kaplan-Meier median, a hollow diamond where fewer than half "
+        "have left, with the 95% log-log interval; dotted to an arrow, the runs set it no upper end. A single run has "
+        "no interval." + right + rule.caveat
     )
 
 

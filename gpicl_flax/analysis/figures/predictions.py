@@ -1,5 +1,7 @@
 """One sequence in pictures: its examples, their labels in the task, and what a learner predicts before it sees each."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,8 +14,10 @@ _ROW, _BELOW = 0.72, 3.4  # inches that a row of pictures and the curve take
 
 
 def numbers(probabilities: np.ndarray, labels: np.ndarray, index: int) -> pd.DataFrame:
-    """A row for each position of one sequence (from 0: the examples seen before): label, prediction, of_label and
-    of_prediction (the probabilities given to them), mean_of_label (over all sequences), accuracy (the same).
+    """A row for each position of one sequence (from 0: the examples seen before).
+
+    Further columns: label, prediction, of_label and of_prediction (the probabilities given to them), mean_of_label
+    (over all sequences), accuracy (the same).
 
     Args:
       probabilities: [B, T, C], of every label before the right one is seen (`learners.inspect.predictions`).
@@ -47,21 +51,24 @@ def draw(
     table = numbers(probabilities, labels, index)
     rows = -(-len(table) // _COLUMNS)
     figure = Figure(figsize=(11, _ROW * rows + _BELOW), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[_ROW * rows, _BELOW])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[_ROW * rows, _BELOW])
+    above, below = parts
     grid = above.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, image, row in zip(grid, images[index], table.itertuples(), strict=False):
+    for axes, image, row in zip(grid, images[index], table.to_dict("records"), strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        text = f"{row.label}" if row.prediction == row.label else f"{row.label} ({row.prediction})"
-        axes.set_title(text, color=_RIGHT if row.prediction == row.label else _WRONG, fontsize="small", pad=2)
+        label, prediction = row["label"], row["prediction"]
+        text = f"{label}" if prediction == label else f"{label} ({prediction})"
+        axes.set_title(text, color=_RIGHT if prediction == label else _WRONG, fontsize="small", pad=2)
     _draw_probabilities(below.subplots(), table, len(labels))
     caption = (
-        f"Above: the {len(table)} examples of one sequence of an unseen task, made from test examples of {base_dataset}, row by "
-        "row in the order in which the learner reads them, as they are before the task's projection, which is all it gets of "
-        "them. Over each its label in the task, in green where the learner predicted it, else in orange with what it predicted. Below: "
-        "the probability that it gave to the right label before it was shown, a dot an example in the same colours, and the "
-        f"mean over {len(labels)} sequences, each of another unseen task."
+        f"Above: the {len(table)} examples of one sequence of an unseen task, made from test examples of "
+        f"{base_dataset}, row by row in the order in which the learner reads them, as they are before the task's "
+        "projection, which is all it gets of them. Over each its label in the task, in green where the learner "
+        "predicted it, else in orange with what it predicted. Below: the probability that it gave to the right label "
+        f"before it was shown, a dot an example in the same colours, and the mean over {len(labels)} sequences, each "
+        "of another unseen task."
     )
     return Chart("predictions", f"What {model} predicts along a sequence", caption, figure, table)
 

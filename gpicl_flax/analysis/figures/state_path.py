@@ -10,15 +10,19 @@ _NAME, _TITLE = "state_path", "How the state moves over positions"
 
 
 def moves(states: np.ndarray) -> np.ndarray:
-    """states [B, T + 1, numbers] -> [B, T]: how far each token moves the state, ||s_t - s_{t-1}||, over the mean length of the
-    states of its sequence; NaN where these are all zero."""
+    """How far each token moves the state: states [B, T + 1, numbers] -> [B, T].
+
+    It is ||s_t - s_{t-1}||, over the mean length of the states of its sequence; NaN where these are all zero.
+    """
     length = np.linalg.norm(states[:, 1:], axis=-1).mean(axis=1, keepdims=True)
     return np.linalg.norm(np.diff(states, axis=1), axis=-1) / np.where(length > 0, length, np.nan)
 
 
 def similarity(states: np.ndarray) -> np.ndarray:
-    """states [B, T + 1, numbers] -> [T, T]: cosines between the states after 1 to T tokens, means over sequences; that with a
-    state of zero is 0."""
+    """Cosines between the states after 1 to T tokens: states [B, T + 1, numbers] -> [T, T].
+
+    They are means over sequences; that with a state of zero is 0.
+    """
     length = np.linalg.norm(states, axis=-1, keepdims=True)
     unit = (states / np.where(length > 0, length, 1))[:, 1:]
     return np.einsum("btn,bsn->ts", unit, unit) / len(unit)
@@ -44,17 +48,17 @@ def draw(states: np.ndarray | None, model: str) -> Chart:
     chart.count_ticks(left)
     left.legend(frameon=False)
     left.grid(alpha=0.3)
-    edges = (0.5, len(tokens) + 0.5)
+    start, end = 0.5, len(tokens) + 0.5
     image = right.imshow(
-        similarity(states), cmap="viridis", vmax=1, interpolation="nearest", extent=(*edges, *edges[::-1])
+        similarity(states), cmap="viridis", vmax=1, interpolation="nearest", extent=(start, end, end, start)
     )
     right.set(xlabel="tokens read", ylabel="tokens read")
     right.locator_params(nbins=5, integer=True)
     figure.colorbar(image, ax=right, label="cosine of the two states")
     caption = (
-        f"Of the {states.shape[-1]:,} numbers that {model} answers from, over {len(states)} sequences of unseen tasks. Left: how "
-        "far each token moves them, against their mean length. Right: the cosine between the states after any two numbers of "
-        "tokens: where rows far from the diagonal stay bright, the state has settled."
+        f"Of the {states.shape[-1]:,} numbers that {model} answers from, over {len(states)} sequences of unseen tasks. "
+        "Left: how far each token moves them, against their mean length. Right: the cosine between the states after "
+        "any two numbers of tokens: where rows far from the diagonal stay bright, the state has settled."
     )
     table = pd.DataFrame({"tokens": tokens, "median": middle, "low": low, "high": high})
     return Chart(_NAME, _TITLE, caption, figure, table)

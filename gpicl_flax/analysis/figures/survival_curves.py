@@ -78,13 +78,14 @@ def _caption(rule: Rule, study: Study, known: pd.DataFrame) -> str:
     left_out = len(study.table) - len(known)
     diverged = int((~known[rule.left].astype(bool) & (known["ended"] == DIVERGED)).sum())
     return (
-        f"Kaplan-Meier curves over runs that differ in their seeds. A curve falls where a run leaves its plateau, told by its "
-        f"{rule.words}; a vertical tick marks a run that ended, or stands now, on its plateau, whose length is only known to be "
-        f"longer. In a panel of several curves each is shifted up or down by up to 0.015, so that they do not cover each "
-        f"other. Panels of up to {_BANDS} curves show 95% log-log intervals; the numbers have them for all."
+        "Kaplan-Meier curves over runs that differ in their seeds. A curve falls where a run leaves its plateau, told "
+        f"by its {rule.words}; a vertical tick marks a run that ended, or stands now, on its plateau, whose length is "
+        "only known to be longer. In a panel of several curves each is shifted up or down by up to 0.015, so that they "
+        f"do not cover each other. Panels of up to {_BANDS} curves show 95% log-log intervals; the numbers have them "
+        "for all."
         + (
-            f" {diverged} of the runs that ended on it diverged there: as that may well have to do with the plateau, read their "
-            "curves with care."
+            f" {diverged} of the runs that ended on it diverged there: as that may well have to do with the plateau, "
+            "read their curves with care."
             if diverged
             else ""
         )

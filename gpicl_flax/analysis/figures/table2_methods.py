@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.data import published
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
@@ -18,10 +19,13 @@ _MOST = 12
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, model and test_dataset: mean, low and high of the accuracy of the last prediction
-    on unseen tasks, runs, their condition, and the published value, NaN where there is none.
+    """A row for each base_dataset trained on, model and test_dataset.
 
-    Of the conditions of a model the one that is best on the base dataset trained on, as methods were tuned in the paper.
+    Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs, their condition,
+    and the published value, NaN where there is none.
+
+    Of the conditions of a model the one that is best on the base dataset trained on, as methods were tuned in the
+    paper.
     """
     rows = study.final()
     rows = rows[rows["tasks"] == "unseen"]
@@ -55,20 +59,19 @@ def draw(study: Study) -> Chart:
     table = numbers(study)
     lacks = chart.missing(
         {
-            "runs that are done, of at least two models or of one in Table 2 trained on mnist, meta-tested on unseen tasks": (
-                table["model"].nunique() > 1 or table["published"].notna().any()
-            )
+            "runs that are done, of at least two models or of one in Table 2 trained on mnist, meta-tested on unseen "
+            "tasks": (bool(table["model"].nunique() > 1 or table["published"].notna().any()))
         }
     )
     if lacks:
         return Chart(_NAME, _TITLE, lacks, paper=_PAPER)
     order = [*published.TABLE_2.columns, *sorted(set(table["test_dataset"]) - set(published.TABLE_2.columns))]
-    kinds = sorted(table.groupby(["base_dataset", "test_dataset"]), key=lambda x: (x[0][0], order.index(x[0][1])))
+    kinds = sorted(group_by(table, ["base_dataset", "test_dataset"]), key=lambda x: (x[0][0], order.index(x[0][1])))
     kinds, more = chart.first(kinds, _MOST, "panels")
     models = list(dict.fromkeys([*(x for x in published.TABLE_2.index if x in set(table["model"])), *table["model"]]))
     figure, grid = chart.panels(len(kinds), size=(3.7, 0.36 * len(models) + 1.1), sharex=True)
     for axes, ((base, tested), rows) in zip(grid, kinds, strict=True):
-        chart.name_rows(axes, models if axes.get_subplotspec().is_first_col() else [""] * len(models))
+        chart.name_rows(axes, models if chart.spec_of(axes).is_first_col() else [""] * len(models))
         for _, row in rows.iterrows():
             at = models.index(row["model"])
             axes.plot([row["low"], row["high"]], [at, at], color=COLOURS[0], linewidth=1.6)
@@ -85,9 +88,9 @@ def draw(study: Study) -> Chart:
         axes.tick_params(labelbottom=True)
     chart.legend(figure)
     caption = (
-        f"Accuracy of the last prediction on unseen tasks. {intervals.WORDS} Of a model with several settings, the one that is "
-        "best on the base dataset trained on is shown; the numbers name it. A published value stands beside runs trained on "
-        f"mnist, whatever else their settings are; it rests on {published.TABLE_2_PREDICTIONS} predictions, so that its own "
-        f"standard error is up to 1.8 points.{more}"
+        f"Accuracy of the last prediction on unseen tasks. {intervals.WORDS} Of a model with several settings, the one "
+        "that is best on the base dataset trained on is shown; the numbers name it. A published value stands beside "
+        f"runs trained on mnist, whatever else their settings are; it rests on {published.TABLE_2_PREDICTIONS} "
+        f"predictions, so that its own standard error is up to 1.8 points.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER)

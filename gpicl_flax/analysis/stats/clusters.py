@@ -1,6 +1,7 @@
 """Whether runs end in two clusters: a test of one mode against more, and the two clusters that fit best."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -19,8 +20,8 @@ class Clusters:
     """Whether values come in two clusters.
 
     Attributes:
-      p_value: of Silverman's test (1981) that their density has one mode: the share of smoothed bootstrap samples that have more
-        than one, at the smallest bandwidth at which the values have one. It assumes no shape.
+      p_value: of Silverman's test (1981) that their density has one mode: the share of smoothed bootstrap samples that
+        have more than one, at the smallest bandwidth at which the values have one. It assumes no shape.
       separation: Ashman's D, the distance of the clusters' means in units of their standard deviation.
       size: of the smaller cluster.
       means: of the two clusters of a mixture of Gaussians of one width, ascending.
@@ -39,8 +40,8 @@ class Clusters:
     def bimodal(self) -> bool:
         """One mode is rejected, and the clusters are apart and no outlier.
 
-        Of 32 values of one mode, skewed or with heavy tails, about one sample in thirty passes for two clusters; of a flat
-        density, which is the edge of having one mode, one in ten.
+        Of 32 values of one mode, skewed or with heavy tails, about one sample in thirty passes for two clusters; of a
+        flat density, which is the edge of having one mode, one in ten.
         """
         return self.p_value < SIGNIFICANCE and self.separation > SEPARATION and self.size >= SMALLEST
 
@@ -60,7 +61,9 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
         return "all values are the same"
     z = (values - values.mean()) / scale
     # Of one width: of two, one would be that of any few values that happen to lie close together.
-    mixture = GaussianMixture(2, covariance_type="tied", n_init=3, reg_covar=1e-4, random_state=seed).fit(z[:, None])
+    mixture: Any = GaussianMixture(2, covariance_type="tied", n_init=3, reg_covar=1e-4, random_state=seed).fit(
+        z[:, None]
+    )
     means = np.sort(mixture.means_[:, 0])
     lower = (mixture.predict(z[:, None]) == mixture.means_.argmin()).sum()
     if lower in (0, len(z)):

@@ -9,8 +9,8 @@ import scipy.stats
 
 CONFIDENCE = 0.95
 WORDS = (
-    "Means over runs that differ in their seeds, with Student's 95% intervals, or those of their sequences together if they are "
-    "wider; of a single run with Wilson's over its sequences."
+    "Means over runs that differ in their seeds, with Student's 95% intervals, or those of their sequences together if "
+    "they are wider; of a single run with Wilson's over its sequences."
 )
 
 
@@ -52,7 +52,10 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
     return found.reset_index()[[*keys, "mean", "low", "high", "runs"]]
 
 
-def _margin(runs, error, width=math.nan):
-    """Student's for so many runs and their standard error of the mean, at least half the mean width of their own intervals over the
-    root of their number; without such intervals (NaN) Student's."""
+def _margin(runs, error, width: float | np.ndarray | pd.Series = math.nan):
+    """Student's margin for so many runs and their standard error of the mean.
+
+    It is at least half the mean width of their own intervals over the root of their number. Without such intervals
+    (NaN) it is Student's.
+    """
     return np.fmax(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) * error, width / 2 / runs**0.5)

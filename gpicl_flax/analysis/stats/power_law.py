@@ -1,8 +1,8 @@
 """A power law for the length of the plateau, where some runs end on theirs.
 
 log(length) = log(c) + exponent log(x) + noise, with normal noise of one size: a censored (Tobit) regression by maximum
-likelihood. A run that ended on its plateau counts as one that is longer than its last step. Without such runs this is the
-line of least squares through the logarithms, with its usual interval.
+likelihood. A run that ended on its plateau counts as one that is longer than its last step. Without such runs this is
+the line of least squares through the logarithms, with its usual interval.
 """
 
 import dataclasses

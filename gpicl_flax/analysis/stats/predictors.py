@@ -1,16 +1,17 @@
 """Whether the state size or the parameter count predicts accuracy better, over configurations of models.
 
-Larger is taken to be better or the same, and no more is assumed of the shape: the first measure is a monotone fit. So that
-its flexibility wins nothing, it is judged on what it has not seen: R2 is 1 less the squared error of predicting each
-configuration from a fit to all others, over the variance; 1 is perfect, 0 no better than the mean, and it may be negative.
+Larger is taken to be better or the same, and no more is assumed of the shape: the first measure is a monotone fit. So
+that its flexibility wins nothing, it is judged on what it has not seen: R2 is 1 less the squared error of predicting
+each configuration from a fit to all others, over the variance; 1 is perfect, 0 no better than the mean, and it may be
+negative.
 
 The unit is the configuration, which is the mean of its seeds. Intervals are over configurations: these are drawn with
-replacement, all seeds of one together, within each architecture, so that the noise of seeds is in the intervals, and the
-choice of architectures is not. All measures are of the same draws. The fits are not repeated in each draw: configurations that
-are drawn twice would be in a fit and out of it.
+replacement, all seeds of one together, within each architecture, so that the noise of seeds is in the intervals, and
+the choice of architectures is not. All measures are of the same draws. The fits are not repeated in each draw:
+configurations that are drawn twice would be in a fit and out of it.
 
-No statistics tell apart two sizes that grow together. Within one architecture they mostly do, and there the answer is that
-they cannot be separated.
+No statistics tell apart two sizes that grow together. Within one architecture they mostly do, and there the answer is
+that they cannot be separated.
 """
 
 import dataclasses
@@ -69,10 +70,10 @@ class Comparison:
     """Which of two sizes predicts accuracy better.
 
     Attributes:
-      verdict: STATE or PARAMETERS: the interval of `difference` is on that side of 0; UNDECIDED: 0 is in it; NEITHER: neither
-        `monotone_r2` reaches `USEFUL`; COLLINEARITY: the two sizes have a rank correlation of `COLLINEAR` or more, or less
-        than its negative; NO_VARIATION: accuracy or one of the sizes is always the same; NOT_ENOUGH: fewer than `FEWEST`
-        configurations.
+      verdict: STATE or PARAMETERS: the interval of `difference` is on that side of 0; UNDECIDED: 0 is in it; NEITHER:
+        neither `monotone_r2` reaches `USEFUL`; COLLINEARITY: the two sizes have a rank correlation of `COLLINEAR` or
+        more, or less than its negative; NO_VARIATION: accuracy or one of the sizes is always the same; NOT_ENOUGH:
+        fewer than `FEWEST` configurations.
       configurations: how many.
       state: and `parameters`, None where there are not enough or nothing varies.
       difference: of their monotone_r2, state less parameters.
@@ -104,6 +105,7 @@ class Comparison:
             UNDECIDED: "State size and parameter count are not distinguishable as predictors of accuracy",
             NEITHER: "Neither state size nor parameter count predicts accuracy",
         }[self.verdict]
+        assert self.state and self.parameters  # measured, unless the verdict is one of the three above
         first, second, sign = self.state.monotone_r2, self.parameters.monotone_r2, 1
         if self.verdict == PARAMETERS:
             first, second, sign = second, first, -1
@@ -155,7 +157,7 @@ def compare(
         verdict = NEITHER
     else:
         verdict = STATE if difference.low > 0 else PARAMETERS if difference.high < 0 else UNDECIDED
-    return Comparison(verdict, runs, *predictors, difference, float(between[0]))
+    return Comparison(verdict, runs, predictors[0], predictors[1], difference, float(between[0]))
 
 
 def _draws(architecture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -231,8 +233,8 @@ def _monotone_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
 def _sigmoid_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     """What the best logistic curve through all other configurations that does not fall predicts of each, [n].
 
-    Least squares have several local optima here. For a midpoint and a width the best floor and height are those of a straight
-    line, so all midpoints and widths of a grid are tried, for all configurations left out at once.
+    Least squares have several local optima here. For a midpoint and a width the best floor and height are those of a
+    straight line, so all midpoints and widths of a grid are tried, for all configurations left out at once.
     """
     midpoints, widths = (
         np.linspace(size.min(), size.max(), _MIDPOINTS),

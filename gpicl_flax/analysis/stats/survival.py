@@ -1,12 +1,13 @@
 """How long plateaus last, where some runs end on theirs: Kaplan-Meier curves, medians, speed-ups.
 
 A run that was still on its plateau at its last step is censored there: its plateau is longer than that. So is one that
-diverged on its plateau, though why it ended has to do with the plateau; curves with many of these are to be read with care.
+diverged on its plateau, though why it ended has to do with the plateau; curves with many of these are to be read with
+care.
 
-What few runs cannot tell is not told. Of one run there are a length and a ratio, no interval and no p value. Of five, the
-interval of a median mostly has no upper end, even if all have left: by chance alone, all five are under the median once in
-32 times. No bootstrap reaches beyond the runs that there are, so that of fewer than five a speed-up has no interval. The p
-value of a permutation test is no smaller than the number of runs allows: 0.1 for three against three.
+What few runs cannot tell is not told. Of one run there are a length and a ratio, no interval and no p value. Of five,
+the interval of a median mostly has no upper end, even if all have left: by chance alone, all five are under the median
+once in 32 times. No bootstrap reaches beyond the runs that there are, so that of fewer than five a speed-up has no
+interval. The p value of a permutation test is no smaller than the number of runs allows: 0.1 for three against three.
 """
 
 import dataclasses
@@ -51,7 +52,8 @@ class Curve:
     Attributes:
       steps: [m], where runs left or ended, in ascending order.
       share: [m], from that step on until the next; it is 1 before the first.
-      low: [m], with `high` the 95% log-log interval; NaN before the first run has left, after the last has, and of one run.
+      low: [m], with `high` the 95% log-log interval; NaN before the first run has left, after the last has, and of one
+        run.
       high: [m].
     """
 
@@ -67,8 +69,8 @@ class Median:
 
     Attributes:
       steps: the first step by which half of the runs have left; inf: longer than the budget.
-      low: with `high` the 95% interval: where the curve's log-log interval crosses a half. inf: beyond the budget; NaN: no
-        interval, of one run or where none has left.
+      low: with `high` the 95% interval: where the curve's log-log interval crosses a half. inf: beyond the budget; NaN:
+        no interval, of one run or where none has left.
       high: see `low`.
       budget: the longest that any of the runs was watched.
       runs: how many.
@@ -88,16 +90,16 @@ class SpeedUp:
     """How many times shorter the median plateau of a group is than that of a baseline.
 
     Attributes:
-      ratio: median of the baseline / median of the group; where one of them is beyond its budget, the bound that the budget
-        gives; NaN where both are.
-      bound: '' for a ratio, 'at least' where the baseline is beyond its budget, 'at most' where the group is, 'unknown' where
-        both are.
-      low: with `high` the 95% bootstrap interval over runs: the quantiles of the ratio over draws of runs with replacement.
-        A draw without a median counts as its bound at the one end and as unbounded (0 or inf) at the other. NaN if one of
-        them has fewer than five runs.
+      ratio: median of the baseline / median of the group; where one of them is beyond its budget, the bound that the
+        budget gives; NaN where both are.
+      bound: '' for a ratio, 'at least' where the baseline is beyond its budget, 'at most' where the group is, 'unknown'
+        where both are.
+      low: with `high` the 95% bootstrap interval over runs: the quantiles of the ratio over draws of runs with
+        replacement. A draw without a median counts as its bound at the one end and as unbounded (0 or inf) at the
+        other. NaN if one of them has fewer than five runs.
       high: see `low`.
-      p_value: of the permutation test on the log-rank statistic that both leave alike, two-sided; NaN if one of them has
-        one run or there is nothing to compare, as where no run has left.
+      p_value: of the permutation test on the log-rank statistic that both leave alike, two-sided; NaN if one of them
+        has one run or there is nothing to compare, as where no run has left.
     """
 
     ratio: float
@@ -166,7 +168,10 @@ def _bounds(steps, left, group_steps, group_left) -> tuple[np.ndarray, np.ndarra
 
 
 def _medians(steps: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """The Kaplan-Meier medians of R groups of n runs, [R, n] -> [R]: those of `median`, for a bootstrap's many groups."""
+    """The Kaplan-Meier medians of R groups of n runs, [R, n] -> [R].
+
+    They are those of `median`, for a bootstrap's many groups.
+    """
     order = np.lexsort((~left, steps), axis=-1)  # those that end at a step were still there when others left at it
     steps, left = np.take_along_axis(steps, order, axis=-1), np.take_along_axis(left, order, axis=-1)
     share = np.cumprod(1 - left / np.arange(left.shape[-1], 0, -1), axis=-1)

@@ -32,7 +32,10 @@ class Sequences:
 
 
 def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
-    """The first `count` sequences of unseen tasks that a meta-test of `count` sequences on `dataset` draws (Section 3.1)."""
+    """The first `count` sequences of unseen tasks that a meta-test draws (Section 3.1).
+
+    The meta-test is one of `count` sequences on `dataset`.
+    """
     run, test = learner.run, dataset.test
     size = count, run.tasks.sequence_length, len(test), test.group_size
     indices = loader.draw_example_indices(np.random.default_rng(run.seed), *size)

@@ -9,8 +9,10 @@ from gpicl_flax.models.sequence_model import Context
 
 
 def states(learner: Learner, sequences: Sequences) -> np.ndarray | None:
-    """[B, T + 1, numbers]: what the learner answers from after each number of tokens, from none to all; None: its model keeps
-    nothing, or a state that grows with the sequence."""
+    """Returns what the learner answers from after each number of tokens, from none to all, [B, T + 1, numbers].
+
+    None: its model keeps nothing, or a state that grows with the sequence.
+    """
     model, (batch, length, num_features) = learner.run.model, sequences.inputs.shape
     if not 0 < model.state_size(num_features, 1).exact == model.state_size(num_features, 2).exact:
         return None

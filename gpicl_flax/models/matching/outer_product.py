@@ -76,8 +76,8 @@ class MatchedCell:
         needed = self.num_classes + 2 * _FEWEST_DIMENSIONS * self.matched_heads
         if self.size < needed:
             raise UsageError(
-                f"OuterProductLSTM.size must be at least num_classes + {2 * _FEWEST_DIMENSIONS} x matching_heads = {needed} "
-                f"for the matching initialisation, not {self.size}"
+                f"OuterProductLSTM.size must be at least num_classes + {2 * _FEWEST_DIMENSIONS} x matching_heads = "
+                f"{needed} for the matching initialisation, not {self.size}"
             )
 
     def inits(self, base: Inits) -> Inits:

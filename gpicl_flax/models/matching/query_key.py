@@ -1,4 +1,6 @@
-"""The matching initialisation: a Transformer or DeltaNet whose first block compares x_t with every past input from step 0.
+"""The matching initialisation of a Transformer or DeltaNet.
+
+Its first block compares x_t with every past input from step 0.
 
 Not in the paper. With aligned tokens, token i holds x_{i-1} and its label. The input layer writes E x_t into the first
 half of the model dimensions and E x_{t-1}, with the same random E, into the second half. A matched head of the first
@@ -18,7 +20,10 @@ from gpicl_flax.models.sequence_model import InContextModel
 
 
 def check(model: InContextModel, switch: str) -> None:
-    """Raises UsageError unless a model of blocks with heads, whose attribute `switch` asks for it, can start matched."""
+    """Raises UsageError unless a model of blocks with heads can start matched.
+
+    The model asks for it with its attribute `switch`.
+    """
     name = type(model).__name__
     check_positive_integers(model, "matching_heads", "matching_layers")
     if model.token_layout != "aligned":

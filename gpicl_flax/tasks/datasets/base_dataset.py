@@ -27,8 +27,8 @@ class Split:
     Attributes:
       inputs: [n, stored features], grey values uint8 or features float32.
       labels: [n] int32.
-      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with replacement;
-        if not, a sequence draws from all examples without replacement.
+      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with
+        replacement; if not, a sequence draws from all examples without replacement.
     """
 
     inputs: np.ndarray
@@ -75,7 +75,10 @@ class BaseDataset:
         object.__setattr__(self, "stored_shape", self.stored_shape or self.input_shape)
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
-        """Offset and scale of the inputs: (mean, std), or else what brings grey values to [0, 1] and leaves features."""
+        """Offset and scale of the inputs: (mean, std) if they are normalised.
+
+        Else they bring grey values to [0, 1] and leave features as they are.
+        """
         if normalize:
             return self.mean, self.std
         return 0.0, 255.0 if self.train.inputs.dtype == np.uint8 else 1.0
@@ -103,7 +106,7 @@ def load_base_dataset(
     what = f"base dataset {name!r}"
     raw = checks.check(what, sources.read(name, input_shape=input_shape, data_dir=data_dir), num_classes)
     if input_shape is None:
-        input_shape = raw.train.inputs[0].shape
+        input_shape = tuple(map(int, raw.train.inputs[0].shape))
         if isinstance(raw.train.inputs, list):
             logger.warning("%s: images of several sizes, resized to that of the first, %s", what, list(input_shape))
     input_shape = tuple(input_shape)
@@ -126,7 +129,8 @@ def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, .
     """Of both splits: that of the larger images, where they differ."""
     if any(isinstance(split.inputs, list) for split in (raw.train, raw.test)):
         return input_space.stored_shape((*input_shape[:2], raw.train.inputs[0].shape[-1]), input_shape)
-    return input_space.stored_shape(tuple(map(max, raw.train.inputs.shape[1:], raw.test.inputs.shape[1:])), input_shape)
+    larger = map(max, raw.train.array.shape[1:], raw.test.array.shape[1:])
+    return input_space.stored_shape(tuple(larger), input_shape)
 
 
 def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
@@ -147,15 +151,15 @@ def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -
     if example.ndim == 1:
         if example.shape != input_shape:
             raise UsageError(
-                f"{what} holds {len(example)} features an example: set TaskDistribution.input_shape = ({len(example)},), "
-                f"not {input_shape}"
+                f"{what} holds {len(example)} features an example: set TaskDistribution.input_shape = "
+                f"({len(example)},), not {input_shape}"
             )
     elif len(input_shape) == 1:
         raise UsageError(f"{what} holds images: TaskDistribution.input_shape must be (height, width, channels)")
     elif example.shape[-1] not in (1, input_shape[-1]):
         raise UsageError(
-            f"{what}: images have {example.shape[-1]} channels, TaskDistribution.input_shape asks for {input_shape[-1]}; "
-            "only grey images are converted (to RGB, by repetition)"
+            f"{what}: images have {example.shape[-1]} channels, TaskDistribution.input_shape asks for "
+            f"{input_shape[-1]}; only grey images are converted (to RGB, by repetition)"
         )
 
 
@@ -168,7 +172,7 @@ def _to_shape(inputs: np.ndarray | list[np.ndarray], shape: tuple[int, ...]) -> 
     return inputs.reshape(len(inputs), -1)
 
 
-def _resize(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _resize(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Images uint8 [n, h, w, c] -> uint8 [n, *shape], of as many channels."""
     if images.shape[1:] == shape:
         return images
@@ -179,7 +183,7 @@ def _resize(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return np.round(np.concatenate(chunks)).astype(np.uint8)
 
 
-def _resize_each(images: list[np.ndarray], shape: tuple[int, int, int]) -> np.ndarray:
+def _resize_each(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """Images uint8 [h, w, c] of several sizes -> uint8 [n, *shape], as `_resize` does, without compiling."""
     resized = []
     for image in images:
@@ -190,7 +194,10 @@ def _resize_each(images: list[np.ndarray], shape: tuple[int, int, int]) -> np.nd
 
 
 def _grow(stored_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray] | None:
-    """From stored inputs [n, stored features] to those at the input shape [n, X] float32; None where they are the same."""
+    """The map from stored inputs [n, stored features] to those at the input shape [n, X] float32.
+
+    None where they are the same.
+    """
     if stored_shape == input_shape:
         return None
     growth = input_space.growth(stored_shape, input_shape)

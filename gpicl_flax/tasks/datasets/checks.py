@@ -24,8 +24,8 @@ def check(what: str, dataset: RawDataset, num_classes: int | None = None) -> Raw
       features [n, X] float32 or uint8.
 
     Raises:
-      UsageError: a split is empty, has the wrong type or shape, labels outside 0..C-1 or of one class only, or values that
-        are not finite; or the splits do not fit each other.
+      UsageError: a split is empty, has the wrong type or shape, labels outside 0..C-1 or of one class only, or values
+        that are not finite; or the splits do not fit each other.
     """
     train, test = (
         _check_split(f"{what}, {name} split", split, num_classes)
@@ -47,9 +47,13 @@ def check_varied(what: str, inputs: np.ndarray) -> None:
 
 
 def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
-    """Logs a warning for each thing that looks wrong: classes without examples, examples that are one value everywhere,
-    and test examples that are in the train split as well."""
-    for name, (inputs, labels) in (("train", train), ("test", test)):
+    """Logs a warning for each thing that looks wrong.
+
+    These are classes without examples, examples that are one value everywhere, and test examples that are in the train
+    split as well.
+    """
+    for name, split in (("train", train), ("test", test)):
+        inputs, labels = split.array, split.labels
         absent = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
         if len(absent):
             some = ", ".join(map(str, absent[:10])) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
@@ -58,8 +62,8 @@ def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
         constant = int((flat.min(axis=1) == flat.max(axis=1)).sum())
         if constant and flat.shape[1] > 1:
             logger.warning("%s: %d %s example(s) have the same value everywhere", what, constant, name)
-    known = set(_hashes(train.inputs))
-    shared = sum(value in known for value in _hashes(test.inputs))
+    known = set(_hashes(train.array))
+    shared = sum(value in known for value in _hashes(test.array))
     if shared:
         logger.warning("%s: %d test example(s) are in the train split as well", what, shared)
 

@@ -20,9 +20,9 @@ def embed(
 ) -> RawDataset:
     """Maps the images of both splits to features, as for Figures 10 and 12.
 
-    Like the authors, x = tanh((x - mean) / std) with one mean and one std of all features. Theirs are of each batch of 128
-    images, so that a feature depends on its neighbours in the file and the test split on itself; here they are of the
-    whole training split and are applied to both splits.
+    Like the authors, x = tanh((x - mean) / std) with one mean and one std of all features. Theirs are of each batch of
+    128 images, so that a feature depends on its neighbours in the file and the test split on itself; here they are of
+    the whole training split and are applied to both splits.
 
     Args:
       batch_size: images that the encoder is given at once; the last batch of a split is padded.

@@ -1,4 +1,7 @@
-"""Encoders: ImageNet networks of Keras with their last layer removed, frozen, as one compiled function of uint8 images."""
+"""Encoders: ImageNet networks of Keras without their last layer.
+
+Each is frozen, as one compiled function of uint8 images.
+"""
 
 import dataclasses
 import functools
@@ -59,7 +62,7 @@ class Encoder:
     name: str
     image_size: int
     num_features: int
-    function: Callable[[Any, jax.Array], jax.Array]
+    function: Callable[[Any, np.ndarray | jax.Array], jax.Array]
     weights: Any
 
     def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:
@@ -79,8 +82,8 @@ def load(name: str, *, weights: str | os.PathLike[str] = "imagenet", image_size:
     grey values before its first layer is part of the encoder.
 
     Args:
-      weights: 'imagenet', which Keras downloads and keeps; the path of a weights file of the network, with or without its
-        last layer (.weights.h5, or .h5 as Keras distributes it); or 'random', for tests.
+      weights: 'imagenet', which Keras downloads and keeps; the path of a weights file of the network, with or without
+        its last layer (.weights.h5, or .h5 as Keras distributes it); or 'random', for tests.
 
     Raises:
       UsageError: there is no such encoder, Keras is missing, or the weights are missing, damaged or of another network.

@@ -1,4 +1,7 @@
-"""Readers of the files that users bring: npz and npy, idx as MNIST is distributed, folders with a folder for each class."""
+"""Readers of the files that users bring.
+
+These are npz and npy, idx as MNIST is distributed, and folders with a folder for each class.
+"""
 
 import gzip
 import logging
@@ -123,8 +126,8 @@ def _read_npz_dataset(path: pathlib.Path) -> RawDataset:
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise UsageError(
-            f"{path}: no array named {', '.join(missing)}; needed are {', '.join(NPZ_KEYS)} (or {', '.join(KERAS_KEYS)}), "
-            f"found are {', '.join(arrays) or 'none'}"
+            f"{path}: no array named {', '.join(missing)}; needed are {', '.join(NPZ_KEYS)} (or "
+            f"{', '.join(KERAS_KEYS)}), found are {', '.join(arrays) or 'none'}"
         )
     images, labels, test_images, test_labels = (arrays[key] for key in keys)
     return RawDataset(RawSplit(images, labels), RawSplit(test_images, test_labels))

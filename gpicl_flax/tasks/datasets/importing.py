@@ -37,10 +37,12 @@ def import_dataset(
     """
     tfds_store.check_name(name, data_dir)
     raw = checks.check(f"dataset {name!r}", _read(images, labels, test_fraction))
-    shapes = [split.inputs.shape[1:] for split in (raw.train, raw.test)]
-    if shapes[0] != shapes[1]:
-        raise UsageError(f"train images are {list(shapes[0])}, test images {list(shapes[1])}; they must have one size")
-    checks.check_varied(f"dataset {name!r}", raw.train.inputs)
+    train, test = raw.train.array, raw.test.array
+    if train.shape[1:] != test.shape[1:]:
+        raise UsageError(
+            f"train images are {list(train.shape[1:])}, test images {list(test.shape[1:])}; they must have one size"
+        )
+    checks.check_varied(f"dataset {name!r}", train)
     num_classes = len(raw.class_names or ()) or 1 + int(max(raw.train.labels.max(), raw.test.labels.max()))
     checks.warn(f"dataset {name!r}", raw.train, raw.test, num_classes)
     came_from = ", ".join([*images, *labels])
@@ -84,11 +86,10 @@ def _read(images: Sequence[str], labels: Sequence[str], test_fraction: float | N
 
 def _divide(split: RawSplit, test_fraction: float) -> tuple[RawSplit, RawSplit]:
     """Train and test by a fixed shuffle."""
-    if split.inputs.shape[:1] != split.labels.shape or not split.labels.size:
-        raise UsageError(f"images of shape {list(split.inputs.shape)} and labels of shape {list(split.labels.shape)}")
-    order = np.random.default_rng(0).permutation(len(split.labels))
+    inputs, labels = split.array, split.labels
+    if inputs.shape[:1] != labels.shape or not labels.size:
+        raise UsageError(f"images of shape {list(inputs.shape)} and labels of shape {list(labels.shape)}")
+    order = np.random.default_rng(0).permutation(len(labels))
     num_test = round(test_fraction * len(order))
-    return tuple(
-        RawSplit(split.inputs[chosen], split.labels[chosen])
-        for chosen in (np.sort(order[num_test:]), np.sort(order[:num_test]))
-    )
+    train, test = np.sort(order[num_test:]), np.sort(order[:num_test])
+    return RawSplit(inputs[train], labels[train]), RawSplit(inputs[test], labels[test])

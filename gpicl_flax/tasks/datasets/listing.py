@@ -1,7 +1,7 @@
 """What base datasets there are: built in, known to the paper, and found in a TFDS folder."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -66,17 +66,17 @@ def _prepared(folder: epath.Path) -> list[Entry]:
 
     found = []
     # <name>/<version>, or <name>/<config>/<version>
-    for info in sorted(path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json")):
+    for path in sorted(path for depth in ("*/*", "*/*/*") for path in folder.glob(f"{depth}/dataset_info.json")):
         try:
-            info = tfds.builder_from_directory(str(info.parent)).info
+            info: Any = tfds.builder_from_directory(str(path.parent)).info  # its annotations are too wide
             features, splits = info.features or {}, info.splits
             key = next(name for name in ("image", tfds_store.FEATURES) if name in features)
-            counts = [f"{splits[name].num_examples:,}" for name in ("train", "test")]
+            train, test = (f"{splits[name].num_examples:,}" for name in ("train", "test"))
             shape = "x".join("?" if n is None else str(n) for n in features[key].shape)
         except Exception:  # a folder that is no dataset of ours, or damaged: what reads it says what is wrong
             continue
         if "label" in features:
             state = "ready" if info.file_format.value == "array_record" else f"{info.file_format.value}, unreadable"
             name = info.full_name.rpartition("/")[0]
-            found.append(Entry(name, *counts, shape, state, info.data_dir))
+            found.append(Entry(name, train, test, shape, state, info.data_dir))
     return found

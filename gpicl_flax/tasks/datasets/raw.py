@@ -19,6 +19,12 @@ class RawSplit(NamedTuple):
     inputs: np.ndarray | list[np.ndarray]
     labels: np.ndarray
 
+    @property
+    def array(self) -> np.ndarray:
+        """The inputs, where all of them have one size."""
+        assert isinstance(self.inputs, np.ndarray), "inputs of several sizes"
+        return self.inputs
+
 
 class RawDataset(NamedTuple):
     """Both splits.

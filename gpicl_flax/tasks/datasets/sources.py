@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -17,9 +18,9 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
     """Reads the base dataset `name`.
 
     Args:
-      name: 'digits'; 'random' or 'random_own_labels' (see `random_points`); the path of an .npz file, an idx folder or a
-        folder of train/ and test/ class folders, where a folder's path has a slash in it; or the name of a dataset that
-        TFDS has or that was imported.
+      name: 'digits'; 'random' or 'random_own_labels' (see `random_points`); the path of an .npz file, an idx folder or
+        a folder of train/ and test/ class folders, where a folder's path has a slash in it; or the name of a dataset
+        that TFDS has or that was imported.
       input_shape: that the random datasets are made in; None: the paper's, 32x32x3.
       data_dir: where TFDS keeps datasets; None for its own default.
 
@@ -35,7 +36,9 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
 
 
 def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:
-    """Where the base dataset `name` is prepared: its path below the folder of TFDS, and as a whole; None if it is built in.
+    """Returns where the base dataset `name` is prepared; None if it is built in.
+
+    That is its path below the folder of TFDS, and as a whole.
 
     Raises:
       UsageError: it is not prepared, or is a path and not a name.
@@ -44,8 +47,8 @@ def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] 
         return None
     if _as_path(name) is not None:
         raise UsageError(
-            f"base dataset {name!r} is a path, which other machines do not have; bring it under a name: `gpicl datasets "
-            "import my_name --images ...` (or set TaskDistribution.data_dir where they all see it)"
+            f"base dataset {name!r} is a path, which other machines do not have; bring it under a name: `gpicl "
+            "datasets import my_name --images ...` (or set TaskDistribution.data_dir where they all see it)"
         )
     return tfds_store.locate(name, data_dir)
 
@@ -62,7 +65,7 @@ def _read_digits() -> RawDataset:
     """The 1,797 handwritten digits that scikit-learn ships, 8x8, split 1,437 / 360 by a fixed shuffle."""
     import sklearn.datasets
 
-    digits = sklearn.datasets.load_digits()
+    digits: Any = sklearn.datasets.load_digits()  # whose annotation leaves out what it returns by default
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # grey values 0..16
     # The file is sorted by writer: without the shuffle the test split would hold writers never trained on.
     order = np.random.default_rng(0).permutation(len(images))

@@ -15,6 +15,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -68,19 +69,23 @@ def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
     return folder.relative_to(data_dir_or_default(data_dir)).as_posix(), folder
 
 
-def _open(name: str, data_dir: str | None):
-    """The TFDS builder of a prepared dataset, and the name of its inputs among its features."""
+def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
+    """The TFDS builder of a prepared dataset, and the name of its inputs among its features.
+
+    The builder has no type, because TFDS annotates its members too widely.
+    """
     import tensorflow_datasets as tfds
 
     folder = data_dir_or_default(data_dir)
     try:
-        builder = tfds.builder(name, data_dir=str(folder))
+        builder: Any = tfds.builder(name, data_dir=str(folder))
     except Exception as error:  # whatever the dataset's own code, or TFDS's search for it, raises
         if (folder / name).exists():
             raise UsageError(f"base dataset {name!r} in {folder} cannot be read ({first_line(error)})") from error
         raise UsageError(
             f"unknown base dataset {name!r} ({type(error).__name__}), also not imported into {folder}: give one of "
-            "`gpicl datasets list`, a TFDS image classification dataset, the path of an .npz file or a folder of idx files"
+            "`gpicl datasets list`, a TFDS image classification dataset, the path of an .npz file or a folder of idx "
+            "files"
         ) from error
     given = set(builder.info.features or ())
     inputs = FEATURES if FEATURES in given else "image"
@@ -121,8 +126,8 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
-            f"preparing {name!r} needs TensorFlow, which TFDS unpacks downloads with; install gpicl_flax with the extra "
-            "`tensorboard`, or bring the files: `gpicl datasets import my_name --images ... --labels ...`"
+            f"preparing {name!r} needs TensorFlow, which TFDS unpacks downloads with; install gpicl_flax with the "
+            "extra `tensorboard`, or bring the files: `gpicl datasets import my_name --images ... --labels ...`"
         )
     import tensorflow_datasets as tfds
 
@@ -170,10 +175,11 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
     check_name(name, data_dir)
     if dataset.group_size is not None:
         raise UsageError(f"{name!r} would be made of groups of examples, which a TFDS dataset does not know of")
-    if dataset.train.inputs.ndim == 4 and dataset.train.inputs.shape[3] not in (1, 3):
+    inputs = dataset.train.array
+    if inputs.ndim == 4 and inputs.shape[3] not in (1, 3):
         raise UsageError(
-            f"{name!r}: images of {dataset.train.inputs.shape[3]} channels, {list(dataset.train.inputs.shape[1:])}; they must "
-            "have one, or three at the end"
+            f"{name!r}: images of {inputs.shape[3]} channels, {list(inputs.shape[1:])}; they must have one, or three "
+            "at the end"
         )
     folder = data_dir_or_default(data_dir)
     logger.info("writing %s examples to %s", f"{len(dataset.train.labels) + len(dataset.test.labels):,}", folder / name)
@@ -214,7 +220,7 @@ def _builder(name: str, dataset: RawDataset, description: str):
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    inputs = dataset.train.inputs
+    inputs = dataset.train.array
     is_image = inputs.ndim == 4
     if is_image:
         feature = tfds.features.Image(shape=inputs.shape[1:])
@@ -256,8 +262,10 @@ def _builder(name: str, dataset: RawDataset, description: str):
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Within it TFDS tells neither of downloads that there are none of, nor of temporary folders, nor that OpenCV would
-    decode faster."""
+    """Keeps TFDS from reporting what concerns no user.
+
+    That is downloads that there are none of, temporary folders, and that OpenCV would decode faster.
+    """
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

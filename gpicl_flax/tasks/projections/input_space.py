@@ -1,8 +1,8 @@
 """The space of a run's inputs: how stored images grow to the input shape, and in which basis they have few coordinates.
 
-Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the grown
-images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has an
-orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
+Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the
+grown images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has
+an orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
 """
 
 import flax.struct
@@ -26,7 +26,7 @@ class Coordinates(flax.struct.PyTreeNode):
     matrices: tuple[jax.Array | np.ndarray | None, ...]
     order: jax.Array | np.ndarray | None = None
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
         """inputs [..., stored features] -> coordinates [..., R]."""
         if all(matrix is None for matrix in self.matrices):
             return inputs
@@ -73,7 +73,7 @@ def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool 
         return Coordinates(stored, tuple(matrices))
     within = np.ones(input_shape, bool)
     for axis, size in enumerate(basis):
-        within &= np.expand_dims(np.arange(input_shape[axis]) < size, [a for a in range(len(basis)) if a != axis])
+        within &= np.expand_dims(np.arange(input_shape[axis]) < size, tuple(a for a in range(len(basis)) if a != axis))
     return Coordinates(stored, tuple(matrices), np.argsort(~within.reshape(-1), kind="stable").astype(np.int32))
 
 

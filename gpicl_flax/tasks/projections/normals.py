@@ -1,8 +1,8 @@
 """Standard normal numbers at a quarter of the usual cost, which is most of what drawing a projection costs.
 
-`jax.random.normal` takes a block of Threefry-2x32 and 32 bits for every number. Here both words of a block are used, and
-each half of a word is a number: four a block. A number is the quantile of N(0, 1) at the middle of one of 2^16 equal
-parts, so that it has variance 0.99998 and reaches to 4.32.
+`jax.random.normal` takes a block of Threefry-2x32 and 32 bits for every number. Here both words of a block are used,
+and each half of a word is a number: four a block. A number is the quantile of N(0, 1) at the middle of one of 2^16
+equal parts, so that it has variance 0.99998 and reaches to 4.32.
 """
 
 import jax
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 
-# z / u against w, highest power first, where u in (-1, 1), z = sqrt(2) erfinv(u) and w = -log(1 - u^2): fitted to the 2^16
-# quantiles with the smallest relative error, 3e-6.
+# z / u against w, highest power first, where u in (-1, 1), z = sqrt(2) erfinv(u) and w = -log(1 - u^2): fitted to the
+# 2^16 quantiles with the smallest relative error, 3e-6.
 _QUANTILE = (
     -1.9372074917050147e-08, 8.772891691722241e-07, -1.576994875618975e-05, 0.00013156625821500874,
     -0.0002914512145116939, -0.003242865189279269, 0.016376539405870978, 0.3280742467417566, 1.253318193151567,
@@ -37,7 +37,9 @@ def quantile(half: jax.Array) -> jax.Array:
 
 
 def threefry_blocks(key_data: jax.Array, num_blocks: int) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counters (0, 0), (1, 0), ...: two arrays of words uint32.
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011), as two arrays of words uint32.
+
+    Its counters are (0, 0), (1, 0), ...
 
     JAX's own gives the same words, but runs its rounds as a loop on CPU, which takes twice as long.
     """

@@ -7,9 +7,9 @@ drawn column by column in an orthonormal basis of the input space, which leaves 
   grow to 32x32x3 have 784 coordinates instead of 3,072. A dataset of another stored shape has the further columns
   drawn as well, so that a task is the same for it.
 - dense: all X columns: the same tasks, at the cost that they would have without the basis. It is the reference.
-- gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and G [T, X]
-  is iid standard normal. That takes T rows of draws in the place of X, and gives a sequence a projection that no other
-  one can have: only for an unbounded number of tasks, which then cannot be replayed.
+- gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and G
+  [T, X] is iid standard normal. That takes T rows of draws in the place of X, and gives a sequence a projection that no
+  other one can have: only for an unbounded number of tasks, which then cannot be replayed.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class ProjectionSpec:
         return math.prod(self.input_shape)
 
     def coordinates(self, stored_shape: tuple[int, ...]) -> input_space.Coordinates:
-        """Returns the map from examples of a base dataset of that stored shape to the coordinates that are projected."""
+        """Returns the map from examples that are stored in that shape to the coordinates that are projected."""
         if self.kind == "gram":  # inner products are the same in any basis
             return input_space.coordinates(stored_shape, self.input_shape, basis=stored_shape)
         whole = self.kind == "dense"
@@ -96,8 +96,8 @@ def choose(
     """
     if kind == "gram" and replayed:
         raise UsageError(
-            "TaskDistribution.projection = 'gram' gives every sequence a projection of its own: it needs num_tasks = None "
-            "and sequences_per_task = 1"
+            "TaskDistribution.projection = 'gram' gives every sequence a projection of its own: it needs num_tasks = "
+            "None and sequences_per_task = 1"
         )
     if kind == "auto":
         gram = not replayed and _GRAM_SAVES * sequence_length <= math.prod(stored_shape)

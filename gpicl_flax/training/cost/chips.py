@@ -1,8 +1,8 @@
 """TPU chips: what their makers and their compiler say about them.
 
-Peak flops, memory and bandwidth of a chip, and how many cores it has, are those of Cloud TPU's pages on each version (`System
-architecture`, docs.cloud.google.com/tpu/docs). How much of the memory a program can have is what the compiler of libtpu
-0.0.50.1 says where a program needs more.
+Peak flops, memory and bandwidth of a chip, and how many cores it has, are those of Cloud TPU's pages on each version
+(`System architecture`, docs.cloud.google.com/tpu/docs). How much of the memory a program can have is what the compiler
+of libtpu 0.0.50.1 says where a program needs more.
 """
 
 import dataclasses

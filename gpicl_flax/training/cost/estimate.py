@@ -1,21 +1,22 @@
 """What a traced program costs, counted in its jaxpr: without a compiler, and so in no time.
 
-Counted is the program as it was written. The compiler saves memory where it computes something again instead of keeping it, and
-takes more where it pads arrays.
+Counted is the program as it was written. The compiler saves memory where it computes something again instead of keeping
+it, and takes more where it pads arrays.
 """
 
 import math
 
 import jax
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]  # public: jax renames it there
 
 _LOOPS = ("scan", "while")
 # Element by element, or only moving elements.
 _FUSED = frozenset(
-    "abs add add_any and asin atan2 broadcast_in_dim ceil clamp convert_element_type copy cos div eq erf exp exp2 expand_dims expm1 floor "
-    "ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne neg not one_minus_square or pad pow reshape rem rev round rsqrt "
-    "select_n shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign sin slice split sqrt square squeeze "
-    "stop_gradient sub tanh transpose xor".split()
+    "abs add add_any and asin atan2 broadcast_in_dim ceil clamp convert_element_type copy cos div eq erf exp exp2 "
+    "expand_dims expm1 floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne neg not "
+    "one_minus_square or pad pow reshape rem rev round rsqrt select_n shift_left shift_right_arithmetic "
+    "shift_right_logical sharding_constraint sign sin slice split sqrt square squeeze stop_gradient sub tanh transpose "
+    "xor".split()
 )
 
 
@@ -40,8 +41,10 @@ def _flops(jaxpr) -> int:
 
 
 def loop_turns(jaxpr: ClosedJaxpr) -> int:
-    """How often its loops turn, those inside of others every time; one that is unrolled by n, an n-th as often, and not at
-    all if that is all of it."""
+    """How often the loops of a jaxpr turn, those inside of others every time.
+
+    One that is unrolled by n counts an n-th as often, and not at all if that is all of it.
+    """
     return _turns(jaxpr.jaxpr)
 
 
@@ -60,8 +63,8 @@ def _turns(jaxpr) -> int:
 def peak_bytes(jaxpr: ClosedJaxpr) -> int:
     """Memory of the inputs and of what is alive at once between them and the outputs, in the order of the jaxpr.
 
-    Operations that act element by element or only move elements are taken to be fused with those that read their results, as a
-    compiler does: what they read stays alive instead.
+    Operations that act element by element or only move elements are taken to be fused with those that read their
+    results, as a compiler does: what they read stays alive instead.
     """
     return sum(map(_size, (*jaxpr.jaxpr.invars, *jaxpr.jaxpr.constvars))) + _alive(jaxpr.jaxpr)
 
@@ -75,7 +78,10 @@ def _alive(jaxpr) -> int:
 
 
 class _TimeLine:
-    """The buffers of a program, one after another: when each is made and last used, and what is needed besides meanwhile."""
+    """The buffers of a program, one after another.
+
+    Each tells when it is made and last used, and what is needed besides meanwhile.
+    """
 
     def __init__(self):
         self._now = 0
@@ -83,7 +89,7 @@ class _TimeLine:
         self._besides: list[int] = []  # at each time
 
     def add(self, jaxpr, inputs: list[frozenset[int]]) -> list[frozenset[int]]:
-        """From the buffers that hold the inputs of a jaxpr, or from which they are computed, to those of its outputs."""
+        """Maps the buffers that hold the inputs of a jaxpr, or that they are computed from, to those of its outputs."""
         held = dict(zip(map(id, jaxpr.invars), inputs, strict=True))
         for equation in jaxpr.eqns:
             read = [held.get(id(var), frozenset()) for var in equation.invars]
@@ -123,7 +129,10 @@ class _TimeLine:
 
 
 def _parts(equation) -> list:
-    """The jaxprs that an equation calls; of a `cond`, the branch with most products, and not that of a platform of its own."""
+    """The jaxprs that an equation calls.
+
+    Of a `cond` it is the branch with most products, and not that of a platform of its own.
+    """
     if equation.primitive.name == "cond":
         return [max((branch.jaxpr for branch in reversed(equation.params["branches"])), key=_flops)]
     found = jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"))

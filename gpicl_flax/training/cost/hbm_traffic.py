@@ -18,7 +18,10 @@ Computation = dict[str, Instruction]
 
 
 def hbm_bytes(program: Program) -> int:
-    """Of one call of a program, on each device. Arrays count without padding, and of those that are sliced what is used."""
+    """Of one call of a program, on each device.
+
+    Arrays count without padding, and of those that are sliced what is used.
+    """
     return sum(times * _bytes(program, instruction, within) for instruction, within, times in program.executed())
 
 

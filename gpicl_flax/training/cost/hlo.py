@@ -1,4 +1,7 @@
-"""Reads an optimised program (HLO) as the compiler writes it: its instructions, and how often a call of the program runs them."""
+"""Reads an optimised program (HLO) as the compiler writes it.
+
+That is its instructions, and how often a call of the program runs them.
+"""
 
 import dataclasses
 import math
@@ -22,7 +25,7 @@ class Array:
     @property
     def nbytes(self) -> int:
         """Without padding."""
-        kind, dimensions = re.fullmatch(r"([a-z]+\d*\w*)\[([\d,]*)\]", self.type).groups()
+        kind, _, dimensions = self.type.removesuffix("]").partition("[")
         bits = re.search(r"\d+", kind)
         size = math.prod(int(n) for n in dimensions.split(",") if n)
         return math.ceil(size * int(bits[0] if bits else 8) / 8)
@@ -71,7 +74,7 @@ class Program:
         entry = name = None
         for line in text.splitlines():
             if line.endswith("{") and line.startswith(("%", "ENTRY")):
-                name = re.search(r"%[\w.-]+", line)[0]
+                name = _first(r"(%[\w.-]+)", line)
                 entry = name if line.startswith("ENTRY") else entry
                 self.computations[name] = {}
             elif line.startswith("}"):
@@ -104,7 +107,7 @@ class Program:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
         if known:  # not on TPU
             return int(known[1])
-        condition = self.computations[re.search(r"condition=(%[\w.-]+)", loop.rest)[1]].values()
+        condition = self.computations[_first(r"condition=(%[\w.-]+)", loop.rest)].values()
         limits = [i.rest.partition(")")[0] for i in condition if i.operation == "constant"]
         counts = any("direction=LT" in i.rest for i in condition)
         return int(limits[0]) if counts and len(limits) == 1 and limits[0].isdecimal() else 1
@@ -122,6 +125,13 @@ class Program:
             if name in self.times and name not in inside:
                 for instruction in computation.values():
                     yield instruction, computation, self.times[name]
+
+
+def _first(pattern: str, text: str) -> str:
+    """Returns the first group of a pattern that every program matches here."""
+    match = re.search(pattern, text)
+    assert match, text
+    return match[1]
 
 
 def arrays(type_: str) -> tuple[Array, ...]:

@@ -1,6 +1,7 @@
 """The program of a dispatch, from shapes alone: for its costs, or for devices that are not here."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def trace(
     """
     examples = examples or DatasetShape()
 
-    def shape(dtype, dimensions, *spec):
+    def shape(dtype, dimensions, *spec) -> Any:  # stands for an array
         return jax.ShapeDtypeStruct(dimensions, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
     state = abstract_state(model, optimizer, tasks, mesh=mesh)
@@ -81,7 +82,9 @@ def trace(
 
     batch = {"task_ids": batch_of(jnp.uint32, rows)}
     if examples.on_device:
-        images = jax.ShapeDtypeStruct((examples.number, stored), examples.dtype, sharding=partitioning.row_major(mesh))
+        images: Any = jax.ShapeDtypeStruct(
+            (examples.number, stored), examples.dtype, sharding=partitioning.row_major(mesh)
+        )
         split = images, shape(jnp.int32, (examples.number,))
         batch |= {"example_indices": batch_of(jnp.int32, positions)}
     else:
@@ -92,7 +95,7 @@ def trace(
         }
     data = DeviceData(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     with jax.set_mesh(mesh):
-        train_steps = make_train_steps(
+        train_steps: Any = make_train_steps(  # which jit has given its `trace`
             model,
             optimizer,
             TaskBatches(tasks, projection, mesh, num_members=num_members),

@@ -1,4 +1,7 @@
-"""The devices of a TPU slice that is not here: programs compile for them as for real ones. It needs libtpu, and no TPU."""
+"""The devices of a TPU slice that is not here: programs compile for them as for real ones.
+
+It needs libtpu, and no TPU.
+"""
 
 import importlib.util
 import math

@@ -1,8 +1,8 @@
 """What a model's queries and keys compare, in numbers: does it look for the examples that help?
 
 A model that learns a task from context has to find, for the present input, the labels of inputs that look like it. In
-both token layouts the label y_{i-1} lies in token i, so what matters is how the query of token t compares with the key of
-token i, for i in 1..t.
+both token layouts the label y_{i-1} lies in token i, so what matters is how the query of token t compares with the key
+of token i, for i in 1..t.
 
 Queries and keys are [B, T, heads, key size], inputs [B, T, X], labels [B, T]; the results are one number a head.
 """
@@ -32,9 +32,9 @@ class AttentionMass(NamedTuple):
 def matching_score(query: jax.Array, key: jax.Array, inputs: jax.Array) -> jax.Array:
     """How well products of queries and keys follow products of inputs, in [0, 1].
 
-    It is the correlation of q_t . k_i with x_t . x_{i-1}, both less their mean over the examples i = 1..t (which attention
-    does not see), pooled over positions and sequences; 0 where it is negative. A head that looks away from similar inputs so
-    has none; its `same_class` attention is under the uniform one.
+    It is the correlation of q_t . k_i with x_t . x_{i-1}, both less their mean over the examples i = 1..t (which
+    attention does not see), pooled over positions and sequences; 0 where it is negative. A head that looks away from
+    similar inputs so has none; its `same_class` attention is under the uniform one.
     """
     logits = jnp.einsum("btnk,bsnk->nbts", query, key)[..., 1:]
     products = jnp.einsum("btx,bsx->bts", inputs, inputs)[..., :-1]

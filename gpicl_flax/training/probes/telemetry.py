@@ -1,7 +1,7 @@
 """Telemetry: how a run moves, by its gradients, its updates and Adam's moments (Figs 9, 15, 16 and 17 of the paper).
 
-It compares the last two steps of a dispatch, and with the initial parameters, which their seed gives again: so a run that
-goes on needs nothing of it in its checkpoints.
+It compares the last two steps of a dispatch, and with the initial parameters, which their seed gives again: so a run
+that goes on needs nothing of it in its checkpoints.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from gpicl_flax.errors import check_positive_integers
 class Telemetry:
     """When a run is measured; it goes to the rows of metrics.jsonl, under 'telemetry'.
 
-    A row has, for the last step of its dispatch: the L2 norms of the gradient and of the update, and the cosines of each with
-    that of the step before, of the whole model and by parameter tensor ('tensors'); the L2 distance from the initial
-    parameters after it; and for optimisers that have Adam's two moments, the L2 norms of both. The gradient is that of the
-    loss, before any clipping; the update is what is added to the parameters. A cosine with nothing is null.
+    A row has, for the last step of its dispatch: the L2 norms of the gradient and of the update, and the cosines of
+    each with that of the step before, of the whole model and by parameter tensor ('tensors'); the L2 distance from the
+    initial parameters after it; and for optimisers that have Adam's two moments, the L2 norms of both. The gradient is
+    that of the loss, before any clipping; the update is what is added to the parameters. A cosine with nothing is null.
 
     Attributes:
       period: steps between two of them; they come at the end of a dispatch.
@@ -85,7 +85,7 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32))
 
 
-def _norms_and_cosines(old: jax.Array, new: jax.Array, both: jax.Array) -> dict[str, jax.Array]:
+def _norms_and_cosines(old: jax.Array | int, new: jax.Array | int, both: jax.Array | int) -> dict[str, jax.Array]:
     """From the squares of two vectors and their product; of many pairs at once, if these are arrays."""
     return {"norm": jnp.sqrt(new), "cosine": both / (jnp.sqrt(old) * jnp.sqrt(new))}
 

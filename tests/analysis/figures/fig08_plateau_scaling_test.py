@@ -9,7 +9,10 @@ from gpicl_flax.analysis.figures import fig08_plateau_scaling
 
 @pytest.fixture
 def batches(make_run, tmp_path):
-    """Plateaus of 2,000 (B / 8)^-0.5 steps, about, of two numbers of tasks; those of B = 8 mostly outlast 1,800 steps."""
+    """Plateaus of about 2,000 (B / 8)^-0.5 steps, of two numbers of tasks.
+
+    Those of B = 8 mostly outlast 1,800 steps.
+    """
     rng = np.random.default_rng(0)
     for num_tasks in (2**16, None):
         for batch in (8, 16, 32, 64, 128):

@@ -1,5 +1,6 @@
 """Each figure by what it draws: the data of its lines, not its pixels."""
 
+import json
 import math
 
 import numpy as np
@@ -260,6 +261,7 @@ def test_a_head_that_looks_away_from_its_class_is_the_farthest_where_it_is():
 
 def test_a_model_without_attention_has_fewer_panels(make_run, tmp_path):
     folder = make_run(tmp_path / "run", diagnostics_period=None)
-    text = '{"step": 110, "loss": 1, "loss_ema": 1.4, "diagnostics": {"unseen_loss": 1.2, "grad_norms": {"logits": 1.0}}}\n'
-    folder.metrics.write_text(folder.metrics.read_text() + text)
+    diagnosed = {"unseen_loss": 1.2, "grad_norms": {"logits": 1.0}}
+    row = {"step": 110, "loss": 1, "loss_ema": 1.4, "diagnostics": diagnosed}
+    folder.metrics.write_text(folder.metrics.read_text() + json.dumps(row) + "\n")
     assert len(diagnostics.draw(one_run.read(folder)).figure.axes) == 2

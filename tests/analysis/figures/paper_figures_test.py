@@ -163,7 +163,10 @@ def test_panels_are_in_the_order_of_their_numbers(load, make_curve):
 
 
 def by_tasks(make_curve, *points, **run_info):
-    """Runs by (number of tasks, first and last accuracy on seen tasks, last on unseen tasks and on another base dataset)."""
+    """Runs by their number of tasks and their accuracies.
+
+    These are the first and last on seen tasks, the last on unseen tasks, and that on another base dataset.
+    """
     for num_tasks, first, seen, unseen, other in points:
         curves = [make_curve("seen", first=first, last=seen), make_curve("unseen", last=unseen)]
         yield {
@@ -251,8 +254,12 @@ def test_phases_by_batch_size(load, make_curve):
         return run_info | {"evaluations": curves, "seed": seed}
 
     of = load(
-        run(8, 16, 50, 0.1), run(8, 2**16, None, 0.1), run(64, 2**16, 50, 0.6), run(64, 2**16, 50, 0.6, 1), run(64, 2**16, None, 0.1, 2)
-    )  # fmt: skip
+        run(8, 16, 50, 0.1),
+        run(8, 2**16, None, 0.1),
+        run(64, 2**16, 50, 0.6),
+        run(64, 2**16, 50, 0.6, 1),
+        run(64, 2**16, None, 0.1, 2),
+    )
     chart = fig08_phases_by_batch_size.draw(of)
     (axes,) = chart.figure.axes
     marks = {(line.get_xdata()[0], line.get_ydata()[0]): line.get_marker() for line in axes.get_lines()}
@@ -271,8 +278,11 @@ def plateau(batch, num_tasks, left_at, optimizer="adam", **settings):
 
 def test_plateaus_shorten_with_the_batch_and_are_censored_at_the_budget(load):
     of = load(
-        plateau(32, 2**16, 80), plateau(128, 2**16, 20), plateau(32, 2**20, None), plateau(128, 2**20, 40) | {"ended": "DIVERGED"}
-    )  # fmt: skip
+        plateau(32, 2**16, 80),
+        plateau(128, 2**16, 20),
+        plateau(32, 2**20, None),
+        plateau(128, 2**20, 40) | {"ended": "DIVERGED"},
+    )
     chart = fig08_plateau_scaling.draw(of)
     steps, by_tasks, seen, _ = chart.figure.axes
     np.testing.assert_allclose(drawn(steps, "$2^{16}$ tasks"), [[5, 7], [80, 20]])

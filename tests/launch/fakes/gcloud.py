@@ -1,11 +1,11 @@
 """A gcloud for tests: scripted queued resources that really run their start-up script here, and gs:// in a folder.
 
 $FAKE_GCLOUD is its folder. script.json there says what happens:
-  states: id -> a list for each time the resource is created, of the states that it shows, one a look; the last one stays.
-    'STATE?' waits in the state before until the file preempt-ID appears, then takes it away. REBOOT starts the hosts anew.
-  errors: verb (create, describe, delete, list, ssh) -> a list of texts for stderr, one a call; null lets the call through.
-  hosts: how many hosts a slice has. seconds_of_create: how long a request takes.
-calls.jsonl is the log of all calls, buckets/ is gs://, hosts/ID.N/ holds what the hosts of the N-th creation keep on disk.
+states: id -> a list for each time the resource is created, of the states that it shows, one a look; the last one stays.
+'STATE?' waits in the state before until the file preempt-ID appears, then takes it away. REBOOT starts the hosts anew.
+errors: verb (create, describe, delete, list, ssh) -> a list of texts for stderr, one a call; null lets the call
+through. hosts: how many hosts a slice has. seconds_of_create: how long a request takes. calls.jsonl is the log of all
+calls, buckets/ is gs://, hosts/ID.N/ holds what the hosts of the N-th creation keep on disk.
 """
 
 import fcntl

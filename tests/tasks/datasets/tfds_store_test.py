@@ -156,7 +156,10 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 
 def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path):
-    """SIGTERM cleans up; after SIGKILL nothing can, but there is no dataset, and the next write is as if nothing was."""
+    """SIGTERM cleans up.
+
+    After SIGKILL nothing can, but there is no dataset, and the next write is as if nothing was.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = writing(tmp_path)
         process.stdout.readline()

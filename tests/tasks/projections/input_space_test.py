@@ -40,7 +40,10 @@ def test_the_first_coordinates_say_all_about_images_of_the_basis_and_are_the_sam
 
 
 def test_images_of_another_stored_shape_have_coordinates_in_the_same_basis():
-    """An image that both shapes can hold (grown from 2x2 by way of 3x3 is not one; a constant is) and angles to others."""
+    """An image that both shapes can hold, and angles to others.
+
+    One that grows from 2x2 by way of 3x3 is none; a constant is.
+    """
     shape, basis, other = (5, 4, 3), (3, 3, 1), (5, 4, 3)
     ours, theirs = random_images(basis), random_images(other)
     in_basis = np.asarray(input_space.coordinates(basis, shape, basis=basis, whole=True)(ours), np.float64)

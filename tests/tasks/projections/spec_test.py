@@ -119,8 +119,12 @@ def test_what_a_setting_chooses():
     assert choose("auto", **small, replayed=False).kind == "span"
     for projection in KINDS:
         assert choose(projection, **small, replayed=False).kind == projection
-    for projection, shape, number in (("span", (28, 28, 1), 784), ("span", (32, 32, 3), 3072), ("dense", (28, 28, 1), 3072),
-                                ("gram", (28, 28, 1), 784)):  # fmt: skip
+    for projection, shape, number in (
+        ("span", (28, 28, 1), 784),
+        ("span", (32, 32, 3), 3072),
+        ("dense", (28, 28, 1), 3072),
+        ("gram", (28, 28, 1), 784),
+    ):
         coordinates = choose(projection, **large, replayed=False).coordinates(shape)
         assert coordinates(np.zeros((1, np.prod(shape)), np.float32)).shape == (1, number)
 

@@ -7,8 +7,8 @@ from gpicl_flax.training.cost import collectives
 from gpicl_flax.training.cost.hbm_traffic import hbm_bytes
 from gpicl_flax.training.cost.hlo import Program, arrays
 
-# Cut out of what the TPU compiler wrote: a loop of 25 turns in one of 10, which reads a row of `table` in HBM a turn, sums over
-# devices, and keeps its state on the chip.
+# Cut out of what the TPU compiler wrote: a loop of 25 turns in one of 10, which reads a row of `table` in HBM a turn,
+# sums over devices, and keeps its state on the chip.
 TPU = """\
 HloModule jit_train_steps, is_scheduled=true, entry_computation_layout={(f32[25,256]{1,0:T(8,128)})->f32[256]{0:T(256)}}
 
@@ -69,7 +69,7 @@ ENTRY %main (table.1: f32[25,256]) -> f32[256] {
   %while.2 = (s32[]{:T(128)}, f32[256]{0:T(256)S(1)}, f32[25,256]{1,0:T(8,128)}) while(%tuple.2), condition=%outer_condition, body=%outer_body
   ROOT %result = f32[256]{0:T(256)} get-tuple-element(%while.2), index=1
 }
-"""
+"""  # noqa: E501  # as the compiler writes them
 
 
 def test_an_array_knows_its_bytes_and_whether_it_lies_in_hbm():
