@@ -23,6 +23,7 @@ from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.records import stack_lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.runs.identity import identifying
 from gpicl_flax.runtime import distributed
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
@@ -36,13 +37,6 @@ from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, shardings_of
-
-# What may change when a run goes on: where its data come from and lie, and what it is laid out on.
-_LAYOUT = (
-    "Run.loader",
-    "Run.mesh",
-    *(f"{c.__name__}.{f.name}" for c in (Loader, MeshShape) for f in dataclasses.fields(c)),
-)
 
 
 @gin.configurable
@@ -294,7 +288,7 @@ def _also_to_tensorboard(run: Run, folder: RunFolder, on_row: Callable[[Row], No
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        changed = differences(*(c.without(*_LAYOUT) for c in (parse_text(folder.config.read_text()), config)))
+        changed = differences(*map(identifying, (parse_text(folder.config.read_text()), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
