@@ -8,14 +8,20 @@ from gpicl_flax.sweep.grid import Point
 
 
 def only(points: Sequence[Point], pattern: str | None) -> list[Point]:
-    """The points whose run id contains what the shell pattern describes; None: all.
+    """The points whose run id contains what the shell pattern describes, also where the id is cut; None: all.
 
     Raises:
       UsageError: there is none.
     """
     if pattern is None:
         return list(points)
-    found = [point for point in points if fnmatch.fnmatchcase(point.run_id, f"*{pattern}*")]
+    found = [
+        point
+        for point in points
+        if any(
+            fnmatch.fnmatchcase(name, f"*{pattern}*") for name in (point.run_id, "_".join((*point.names, point.digest)))
+        )
+    ]
     if not found:
         raise UsageError(f"no run id matches {pattern!r}; the first is {points[0].run_id}")
     return found
