@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import gin
+from gin import config as gin_config
 from gin import config_parser
 
 from gpicl_flax.errors import UsageError, first_line, one_line
@@ -35,7 +36,7 @@ _MOVED = {
     "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",
     "gpicl_flax.training.telemetry.Telemetry": "gpicl_flax.training.probes.telemetry.Telemetry",
 }
-_registry = gin.config._REGISTRY  # the one map from selectors to configurables; gin has no public way to it
+_registry = gin_config._REGISTRY  # the one map from selectors to configurables; gin has no public way to it
 _find_selector = _registry.get_match
 
 
@@ -205,7 +206,7 @@ def _canonical_selector(complete: str) -> str:
     return f"{package}.{rest.rpartition('.')[2]}" if package == __package__ else complete
 
 
-def _resolved_key(key: str) -> gin.config.ParsedBindingKey | None:
+def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
     """The configurable and its parameter that a name stands for, or None where gin does not know them."""
     try:
         return _parsed_key(key, len(_registry))
@@ -214,9 +215,9 @@ def _resolved_key(key: str) -> gin.config.ParsedBindingKey | None:
 
 
 @functools.cache
-def _parsed_key(key: str, registered: int) -> gin.config.ParsedBindingKey:
+def _parsed_key(key: str, registered: int) -> gin_config.ParsedBindingKey:
     del registered  # a name can come to mean something else with each configurable that is registered
-    return gin.config.ParsedBindingKey.parse(key)
+    return gin_config.ParsedBindingKey.parse(key)
 
 
 @contextlib.contextmanager

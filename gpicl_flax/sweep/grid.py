@@ -262,5 +262,6 @@ def _merged(one: Point, other: Point, *, merge: bool) -> Point:
     if merge and not changed:
         return dataclasses.replace(other, legacy_ids=tuple(dict.fromkeys((*one.legacy_ids, *other.legacy_ids))))
     both = one.run_id if one.run_id == other.run_id else f"{one.run_id} and {other.run_id}"
-    why = f" ({'; '.join(changed)}: that cannot change results)" if changed else ""
+    keys = ", ".join(text.partition(" is ")[0] for text in changed)
+    why = f"; {keys} cannot change results" if changed else ""
     raise UsageError(f"{GRIDS}: two points are the same: {both}{why}")

@@ -1,5 +1,6 @@
 """Which folders the points of a sweep have."""
 
+import hashlib
 import shutil
 import tarfile
 from pathlib import Path
@@ -127,6 +128,19 @@ class TestVersion01:
         moved = workdir / f"renamed_{first.rpartition('_')[2]}"
         write_atomically(RunFolder(moved).config, points[3].config.text)
         assert names(points[:1], workdir) == [points[0].run_id]
+
+    def test_their_bindings_may_name_modules(self, small_bindings, tmp_path):
+        grids = "sweep.grids = [{'training.optimizers.adam.b1': [0.5]}]"
+        (point,) = points = grid.points(parse(["gin/base.gin"], [*small_bindings, grids]))
+        text = (
+            point.config.without("adam.b1")
+            .override({"z": 0})
+            .text.replace("z = 0", "training.optimizers.adam.b1 = 0.5")
+        )
+        run_id = f"b1=0.5_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        write_atomically(RunFolder(tmp_path / run_id).config, text)
+        assert names(points, tmp_path) == [run_id]
+        runner._Sweep(points, listing.resolve_all(points), tmp_path, None, None, None, print, print).check([0])
 
     def test_a_sweep_takes_a_finished_run_as_done_and_goes_on_with_an_unfinished_one(self, kept, tmp_path):
         workdir, points, whole = kept

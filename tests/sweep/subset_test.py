@@ -53,6 +53,7 @@ def test_a_pattern_may_match_a_part_of_the_run_id(sweep):
     assert subset.only(points, points[3].run_id) == [points[3]]
     assert len(subset.only(points, "hidden_size=[48]_")) == 14
     assert subset.only(points, points[3].digest) == [points[3]]
+    assert subset.only(points, *points[3].legacy_ids) == [points[3]]
     with pytest.raises(UsageError, match="no run id matches 'GRU'; the first is LSTM_hidden_size=4_seed=0_"):
         subset.only(points, "GRU")
 
