@@ -40,13 +40,13 @@ _registry = gin_config._REGISTRY  # the one map from selectors to configurables;
 _find_selector = _registry.get_match
 
 
-def _find_moved_too(selector: str, default: Any = None) -> Any:
+def _find_moved_too(partial_selector: str, default: Any = None) -> Any:
     """Finds a configurable as gin does and, where gin finds nothing, by the name that it had before its module moved."""
-    found = _find_selector(selector, default)
+    found = _find_selector(partial_selector, default)
     if found is default:
-        new = next((new for old, new in _MOVED.items() if f".{old}".endswith(f".{selector}")), None)
+        new = next((new for old, new in _MOVED.items() if f".{old}".endswith(f".{partial_selector}")), None)
         if new is not None and (found := _find_selector(new, default)) is not default:
-            _warn_moved(selector, new)
+            _warn_moved(partial_selector, new)
     return found
 
 
