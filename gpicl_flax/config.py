@@ -6,12 +6,14 @@ everything else is handed values.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import gin
+from gin import config as gin_config
 from gin import config_parser
 
 from gpicl_flax.errors import UsageError, first_line, one_line
@@ -24,6 +26,36 @@ _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
 gin.add_config_file_search_path(str(_HOME))  # for includes
 # Before that folder gin tries the working folder, and packages of that name; that there are none is no error.
 logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
+logger = logging.getLogger(__name__)
+
+# Where configurables were before their modules moved. Gin files may name a module, and kept ones name it as it was.
+_MOVED = {
+    "gpicl_flax.run.Run": "gpicl_flax.runs.run.Run",
+    "gpicl_flax.baselines.maml.MAML": "gpicl_flax.references.maml.MAML",
+    "gpicl_flax.baselines.online_sgd.OnlineSGD": "gpicl_flax.references.online_sgd.OnlineSGD",
+    "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",
+    "gpicl_flax.training.telemetry.Telemetry": "gpicl_flax.training.probes.telemetry.Telemetry",
+}
+_registry = gin_config._REGISTRY  # the one map from selectors to configurables; gin has no public way to it
+_find_selector = _registry.get_match
+
+
+def _find_moved_too(partial_selector: str, default: Any = None) -> Any:
+    """Finds a configurable as gin does, and otherwise by the name that it had before its module moved."""
+    found = _find_selector(partial_selector, default)
+    if found is default:
+        new = next((new for old, new in _MOVED.items() if f".{old}".endswith(f".{partial_selector}")), None)
+        if new is not None and (found := _find_selector(new, default)) is not default:
+            _warn_moved(partial_selector, new)
+    return found
+
+
+@functools.cache  # each old name gives one warning
+def _warn_moved(old: str, new: str) -> None:
+    logger.warning("%s is now %s; the old name works until 0.3", old, new)
+
+
+_registry.get_match = _find_moved_too
 
 
 class Reference(NamedTuple):
@@ -55,9 +87,20 @@ class Config:
             f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items())))
         )
 
+    @property
+    def canonical(self) -> dict[str, str]:
+        """The bindings in one form: equal for configurations that mean the same, however they spell it.
+
+        Configurables have their full names, but those of this package their class names alone, since modules move. A
+        list counts as a tuple, and the order of a dict does not count. 1 and 1.0 differ, since types are checked.
+        """
+        return {canonical_key(key): _canonical_value(value) for key, value in self.bindings.items()}
+
     def override(self, bindings: Mapping[str, Any]) -> "Config":
-        """This configuration with other values for some bindings."""
-        return dataclasses.replace(self, bindings={**self.bindings, **bindings})
+        """This configuration with other values for some bindings, whichever way either spells their names."""
+        new = {short_key(key): value for key, value in bindings.items()}
+        kept = {key: value for key, value in self.bindings.items() if short_key(key) not in new}
+        return dataclasses.replace(self, bindings={**kept, **new})
 
     def without(self, *keys: str) -> "Config":
         """This configuration less some bindings."""
@@ -112,10 +155,73 @@ def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What differs between two configurations, one readable piece a binding."""
-    keys = sorted(old.bindings.keys() | new.bindings.keys())
-    pairs = ((key, *(repr(c.bindings[key]) if key in c.bindings else "unset" for c in (old, new))) for key in keys)
-    return [f"{key} is {was} there, {now} here" for key, was, now in pairs if was != now]
+    """What differs in meaning between two configurations, one readable piece a binding."""
+    was, now = old.canonical, new.canonical
+    names = {canonical_key(key): key for key in (*old.bindings, *new.bindings)}
+    written = [{canonical_key(key): repr(value) for key, value in c.bindings.items()} for c in (old, new)]
+    return [
+        f"{names[key]} is {written[0].get(key, 'unset')} there, {written[1].get(key, 'unset')} here"
+        for key in sorted(names, key=lambda key: names[key])
+        if was.get(key) != now.get(key)
+    ]
+
+
+def short_key(key: str) -> str:
+    """Returns a binding's name as gin writes it, 'Run.seed' for 'gpicl_flax.runs.run.Run.seed'.
+
+    A name that gin does not know stays as it is.
+    """
+    found = _resolved_key(key)
+    if found is None:
+        return key
+    scope = f"{found.scope}/" if found.scope else ""
+    return f"{scope}{_registry.minimal_selector(found.complete_selector)}.{found.arg_name}"
+
+
+def canonical_key(key: str) -> str:
+    """The name of a binding in the one form that `Config.canonical` has; itself if gin does not know it."""
+    found = _resolved_key(key)
+    if found is None:
+        return key
+    scope = f"{found.scope}/" if found.scope else ""
+    return f"{scope}{_canonical_selector(found.complete_selector)}.{found.arg_name}"
+
+
+def _canonical_value(value: Any) -> str:
+    match value:
+        case Reference(text):
+            *scopes, selector = text.removeprefix("@").removesuffix("()").split("/")
+            try:
+                found = _registry.get_match(selector)
+            except KeyError:  # ambiguous, which gin says when it comes to it
+                found = None
+            name = selector if found is None else _canonical_selector(found.selector)
+            return f"@{'/'.join([*scopes, name])}{'()' * text.endswith('()')}"
+        case dict():
+            pairs = sorted(f"{_canonical_value(k)}: {_canonical_value(v)}" for k, v in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        case list() | tuple():
+            return f"({', '.join(map(_canonical_value, value))})"
+    return repr(value)
+
+
+def _canonical_selector(complete: str) -> str:
+    package, _, rest = complete.partition(".")
+    return f"{package}.{rest.rpartition('.')[2]}" if package == __package__ else complete
+
+
+def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
+    """The configurable and its parameter that a name stands for, or None where gin does not know them."""
+    try:
+        return _parsed_key(key, len(_registry))
+    except (KeyError, SyntaxError, ValueError):
+        return None
+
+
+@functools.cache
+def _parsed_key(key: str, registered: int) -> gin_config.ParsedBindingKey:
+    del registered  # a name can come to mean something else with each configurable that is registered
+    return gin_config.ParsedBindingKey.parse(key)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
+import gin
 import pytest
 
-from gpicl_flax.config import differences, parse
+from gpicl_flax import config as config_module
+from gpicl_flax.config import Config, Reference, differences, parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
 from gpicl_flax.runs.run import Run
@@ -134,3 +136,77 @@ def test_nothing_is_left_in_gin():
     with pytest.raises(UsageError):
         parse([], [*bindings, "LSTM.hidden = 1"])
     assert LSTM().hidden_size == 256
+
+
+def test_a_binding_replaces_one_of_the_same_parameter_that_is_spelled_otherwise():
+    base = parse(["gin/base.gin"], ["sgd.learning_rate = 0.1", "a/LSTM.hidden_size = 4"])
+    config = base.override(
+        {"runs.run.Run.seed": 7, "gpicl_flax.training.optimizers.sgd.learning_rate": 0.2, "a/lstm.LSTM.hidden_size": 8}
+    )
+    assert config == base.override({"Run.seed": 7, "sgd.learning_rate": 0.2, "a/LSTM.hidden_size": 8})
+    assert config.bindings.keys() == base.bindings.keys()
+    assert base.override({"NoSuch.thing": 1}).bindings["NoSuch.thing"] == 1  # refused when it is resolved
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("Run.seed", 1), ("gpicl_flax.runs.run.Run.seed", 1)),
+        (("Run.model", Reference("@Transformer()")), ("Run.model", Reference("@models.transformer.Transformer()"))),
+        (("x/adam.b1", 0.5), ("x/optimizers.adam.b1", 0.5)),
+        (("Run.model", Reference("@x/LSTM")), ("Run.model", Reference("@x/lstm.LSTM"))),
+        (("MetaTest.base_datasets", ["a", "b"]), ("MetaTest.base_datasets", ("a", "b"))),
+        (("Run.labels", {"a": "1", "b": "2"}), ("Run.labels", {"b": "2", "a": "1"})),
+        (("adam.learning_rate", 1e-3), ("adam.learning_rate", 0.001)),
+    ],
+)
+def test_configurations_of_one_meaning_have_one_canonical_form(one, other):
+    assert Config(dict([one])).canonical == Config(dict([other])).canonical
+    assert differences(Config(dict([one])), Config(dict([other]))) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("adam.learning_rate", 1), ("adam.learning_rate", 1.0)),
+        (("Training.telemetry", 1), ("Training.telemetry", True)),
+        (("Run.seed", "1"), ("Run.seed", 1)),
+        (("Run.model", Reference("@LSTM()")), ("Run.model", Reference("@LSTM"))),
+        (("Run.model", Reference("@LSTM()")), ("Run.model", Reference("@x/LSTM()"))),
+        (("Run.model", Reference("@LSTM()")), ("Run.model", "@LSTM()")),
+        (("adam.b1", 0.5), ("x/adam.b1", 0.5)),
+        (("MetaTest.base_datasets", ["a", "b"]), ("MetaTest.base_datasets", ["b", "a"])),
+        (("MetaTest.base_datasets", ["a", "b"]), ("MetaTest.base_datasets", ["a, b"])),
+        (("MetaTest.base_datasets", ["a"]), ("MetaTest.base_datasets", "a")),
+    ],
+)
+def test_configurations_of_two_meanings_have_two_canonical_forms(one, other):
+    assert Config(dict([one])).canonical != Config(dict([other])).canonical
+    assert len(differences(Config(dict([one])), Config(dict([other])))) in (1, 2)
+
+
+def test_class_names_are_unique_in_the_package():
+    """Canonical forms name a configurable of the package without its module."""
+    own = [selector for selector in gin.config._REGISTRY._selector_map if selector.startswith("gpicl_flax.")]
+    names = [selector.rpartition(".")[2] for selector in own]
+    assert len(names) == len(set(names)) > 20
+
+
+def test_names_with_the_modules_of_before_work_and_give_one_warning(gin_file, caplog):
+    config_module._warn_moved.cache_clear()
+    path = gin_file(
+        "gpicl_flax.run.Run.seed = 3\nRun.optimizer = @adam()\n"
+        "Training.telemetry = @gpicl_flax.training.telemetry.Telemetry()\ntraining.telemetry.Telemetry.period = 20\n"
+    )
+    config = parse([path])
+    run, _ = config.override({"gpicl_flax.run.Run.seed": 4, "adam.b1": 0.5}).resolve(Run)
+    assert (run.seed, run.training.telemetry.period, run.optimizer.arguments["b1"]) == (4, 20, 0.5)
+    lines = [record.getMessage() for record in caplog.records if record.name == "gpicl_flax.config"]
+    assert lines.count("gpicl_flax.run.Run is now gpicl_flax.runs.run.Run; the old name works until 0.3") == 1
+    assert len(lines) == 3
+    refused(lambda: parse([gin_file("gpicl_flax.train.Run.seed = 3")]), "gpicl_flax.train.Run")
+
+
+@pytest.mark.parametrize(("old", "new"), config_module._MOVED.items())
+def test_every_module_that_moved_is_found(old, new):
+    assert gin.config._REGISTRY.get_match(old).selector == new

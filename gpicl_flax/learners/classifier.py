@@ -21,18 +21,18 @@ _FORMER_NAMES = {"model_path": "checkpoint", "n_estimators": "n_members"}
 class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
-    The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks that
-    it was trained on (Section 3.1 of the paper). The prediction is the mean over several members, which differ in their
-    projection, in the labels that stand for the classes, and in the order of the examples. Where there are more examples
-    than the model was trained to read, each member reads as many as it can, stratified by class. Together they read all of
-    them if n_estimators times the model's length allows it, each equally often up to one.
+    The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks
+    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several members, which differ in
+    their projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
+    examples than the model was trained to read, each member reads as many as it can, stratified by class. Together they
+    read all of them if n_estimators times the model's length allows it, each equally often up to one.
 
     Args:
       model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
         Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
       n_estimators: members to average over.
-      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image; otherwise
-        each feature has its own.
+      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image;
+        otherwise each feature has its own.
       batch_size: queries answered at once; a smaller batch is filled up, so that one program fits all.
       random_state: seed of projections, labels and order.
       checkpoint: the former name of model_path; removed in version 0.3.

@@ -1,4 +1,7 @@
-"""The ways in which a stateful model goes over tokens. A model implements all of them in one function, `StatefulModel.run`."""
+"""The ways in which a stateful model goes over tokens.
+
+A model implements all of them in one function, `StatefulModel.run`.
+"""
 
 import dataclasses
 from typing import Any

@@ -1,27 +1,17 @@
 """Whether a run may begin, or go on, in a folder."""
 
-import dataclasses
-
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.runs.identity import identifying
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
-from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.training.checkpoint import Checkpoints
-from gpicl_flax.training.partitioning import MeshShape
-
-# What may change when a run goes on: where its data come from and lie, and what it is laid out on.
-_LAYOUT = (
-    "Run.loader",
-    "Run.mesh",
-    *(f"{c.__name__}.{f.name}" for c in (Loader, MeshShape) for f in dataclasses.fields(c)),
-)
 
 
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        changed = differences(*(c.without(*_LAYOUT) for c in (parse_text(folder.config.read_text()), config)))
+        changed = differences(*map(identifying, (parse_text(folder.config.read_text()), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
@@ -36,6 +26,7 @@ def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset
     """Raises UsageError if the newest checkpoint, where there is one, comes from other data than `dataset`."""
     if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
         raise UsageError(
-            f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint {dataset.fingerprint} "
-            f"now, and had {checkpoints.meta().get('data')} then; bring back that data, or choose another folder"
+            f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint "
+            f"{dataset.fingerprint} now, and had {checkpoints.meta().get('data')} then; bring back that data, or "
+            "choose another folder"
         )

@@ -25,7 +25,7 @@ from gpicl_flax.training.task_batches import TaskBatches
 def write_evaluation(
     run: Run, task_batches: TaskBatches, params: Any, step: int, datasets: Sequence[BaseDataset], file: epath.Path
 ) -> None:
-    """Meta-tests parameters of a run after a step, and writes the curves; to be called on the mesh of `task_batches`."""
+    """Meta-tests parameters of a run after a step and writes the curves; call it on the mesh of `task_batches`."""
     curves = meta_test(run.model, params, task_batches, datasets, run.meta_test, run.seed)
     if distributed.is_primary():
         write_json(file, {"step": step, "curves": curves})

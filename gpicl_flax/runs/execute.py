@@ -48,9 +48,10 @@ class RunSpec(NamedTuple):
 def execute(
     specs: Sequence[RunSpec], stop: StopRequest, *, wait: bool = False, on_begin: Callable[[], None] = lambda: None
 ) -> list[Diverged | None]:
-    """Trains runs as the members of a stack, meta-tests them and marks their folders DONE. Each goes on where it stopped.
+    """Trains runs as the members of a stack, meta-tests them and marks their folders DONE.
 
-    The runs differ in what `train` allows members to differ in (see `sweep.stacking`); one run is a stack of one.
+    Each goes on where it stopped. They differ in what `train` allows members to differ in (see `sweep.stacking`); one
+    run is a stack of one.
 
     Args:
       stop: while it is not requested, the runs go on; a meta-test that has begun is finished.

@@ -10,6 +10,10 @@ The sweep is the union of its grids, a grid the product of its axes. An axis is 
 is not a list is one fixed value. A tuple of bindings with a list of tuples zips them: they vary together. A name with a
 dict chooses between sets of bindings, each with a label, which the run keeps (`Run.labels`).
 
+The run id of a point names what varies: the labels, the model, and the axes that are given as lists. A list of one value counts,
+so that an id stays the same when the list grows; a value without a list does not. What identifies a point is the digest at the
+end of its id (see `runs.identity`).
+
 `sweep.fixed`, a dict of bindings, wins over the grids: points that differ in nothing else become one. That is how a
 file of gin/scale/ shrinks any sweep; a file without grids takes it as plain bindings. An experiment that wants to be shrunk
 otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these take the place of
@@ -17,23 +21,25 @@ otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids un
 """
 
 import dataclasses
-import hashlib
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, NamedTuple
 
 import gin
 
-from gpicl_flax.config import Config
+import gpicl_flax.runs.run  # noqa: F401 - gin knows its configurables by their import, and digests need their full names
+from gpicl_flax.config import Config, differences, short_key
 from gpicl_flax.errors import UsageError
+from gpicl_flax.runs.identity import digest
+from gpicl_flax.sweep import legacy_ids, run_ids
 
 GRIDS = "sweep.grids"
 FIXED = "sweep.fixed"
 SCALE = "sweep.scale"
 SCALES = "sweep.scales"
 LABELS = "Run.labels"
+_MODEL = "Run.model"
 
 
 @gin.configurable
@@ -51,24 +57,35 @@ class Point:
     """One cell of a sweep.
 
     Attributes:
-      run_id: the values and labels that vary, readable, and a hash of all bindings. It depends on this point alone, and so
-        stays the same when the grid grows.
+      run_id: readable parts for what varies in the sweep, as many as fit, and the digest.
       overrides: the bindings that the grid sets.
       config: the whole configuration.
-      names: the values and labels that vary, as the run id has them.
+      names: the readable parts of the run id, all of them.
+      digest: the identity of the point, made from its configuration. It depends on this point alone, and so stays the same
+        when the grid grows or names its axes otherwise; the readable parts may change then.
+      legacy_ids: the run ids that version 0.1 gave to the point.
     """
 
     run_id: str
     overrides: dict[str, Any]
     config: Config
     names: tuple[str, ...] = ()
+    digest: str = ""
+    legacy_ids: tuple[str, ...] = ()
 
 
 class _Choice(NamedTuple):
-    """One value of an axis: its bindings, and its part of the run id."""
+    """One value of an axis.
+
+    Attributes:
+      bindings: what it sets.
+      labels: the axis and the label, for an axis of labels; otherwise empty.
+      varies: whether the axis is given as a list.
+    """
 
     bindings: dict[str, Any]
     labels: dict[str, str]
+    varies: bool = False
 
 
 def points(config: Config) -> list[Point]:
@@ -82,25 +99,27 @@ def points(config: Config) -> list[Point]:
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
     base = without_sweep(config)
-    found = {}
+    cells = []
     for choices in itertools.chain.from_iterable(map(_product, grids)):
         for choice in choices:
-            if choice.labels and choice.bindings.keys() & fixed.keys():
+            undone = _common(choice.bindings, fixed)
+            if choice.labels and undone:
                 raise UsageError(
                     f"{FIXED} would undo what {' '.join(choice.labels.values())!r} stands for "
-                    f"({', '.join(sorted(choice.bindings.keys() & fixed.keys()))}); give the sweep grids of this scale ({SCALES})"
+                    f"({', '.join(undone)}); give the sweep grids of this scale ({SCALES})"
                 )
-        choices = [choice._replace(bindings=_replaced(choice.bindings, fixed)) for choice in choices]
-        overrides = {key: value for choice in choices for key, value in choice.bindings.items()}
-        labels = {name: label for choice in choices for name, label in choice.labels.items()}
-        if labels:
-            overrides[LABELS] = labels
-        point_config = base.override(overrides)
-        names = _names(choices)
-        point = Point(_run_id(names, point_config), overrides, point_config, names)
-        if point.run_id in found and not fixed:
-            raise UsageError(f"{GRIDS}: two points are the same: {point.run_id}")
-        found[point.run_id] = point
+        overrides = _overrides(choices, fixed)
+        cells.append((choices, overrides, base.override(overrides)))
+    several_models = len({repr(cell.bindings.get(_MODEL)) for _, _, cell in cells}) > 1
+    found: dict[str, Point] = {}
+    for choices, overrides, whole in cells:
+        names = _names(choices, whole, fixed, several_models)
+        identity = digest(whole)
+        legacy_id = _legacy_id(choices, config, fixed)
+        point = Point(run_ids.join(names, identity), overrides, whole, names, identity, (legacy_id,))
+        if identity in found:
+            point = _merged(found[identity], point, merge=bool(fixed))
+        found[identity] = point
     return list(found.values())
 
 
@@ -108,8 +127,8 @@ def points_or_run(config: Config) -> list[Point]:
     """The points of a sweep, or a single run as one point; raises as `points` does."""
     if GRIDS in config.bindings:
         return points(config)
-    single = without_sweep(config)
-    return [Point(_run_id(("run",), single), {}, single)]
+    single, identity = without_sweep(config), digest(without_sweep(config))
+    return [Point(run_ids.join(("run",), identity), {}, single, digest=identity)]
 
 
 def without_sweep(config: Config) -> Config:
@@ -145,18 +164,17 @@ def _scaled_grids(config: Config) -> Any:
 def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
     """The cells of a grid: a choice for each of its axes."""
     for cell in itertools.product(*itertools.starmap(_axis, grid.items())):
-        seen = set()
-        for choice in cell:
-            if seen & choice.bindings.keys():
-                raise UsageError(f"{GRIDS}: a grid sets {', '.join(seen & choice.bindings.keys())} twice")
-            seen |= choice.bindings.keys()
+        keys = [short_key(key) for choice in cell for key in choice.bindings]
+        if len(set(keys)) < len(keys):
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            raise UsageError(f"{GRIDS}: a grid sets {', '.join(twice)} twice")
         yield cell
 
 
 def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
     """What one axis chooses from."""
     if not isinstance(values, dict):
-        return [_Choice(bindings, {}) for bindings in _bound(keys, values)]
+        return [_Choice(bindings, {}, isinstance(values, list)) for bindings in _bound(keys, values)]
     if not isinstance(keys, str) or "." in keys:
         raise UsageError(
             f"{GRIDS}: {keys!r} has a dict, so it must be a name without a dot, with labels as the dict's keys"
@@ -185,20 +203,65 @@ def _are_bindings(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and "." in key for key in value)
 
 
-def _replaced(bindings: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: fixed.get(key, value) for key, value in bindings.items()}
+def _common(bindings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """The names of `bindings` that `others` sets, too, whichever way it spells them."""
+    short = {short_key(key) for key in others}
+    return sorted(key for key in bindings if short_key(key) in short)
 
 
-def _names(choices: Sequence[_Choice]) -> tuple[str, ...]:
-    names = []
-    for choice in sorted(choices, key=lambda choice: not choice.labels):  # labels first; they stand for their bindings
-        for key, value in (choice.labels or choice.bindings).items():
-            name = key.rpartition(".")[2]
-            text = re.sub(r"[^\w.+-]+", "", str(value).replace(",", "-"))
-            names.append(text if name == "model" else f"{name}={text}")
-    return tuple(names)
+def _overrides(choices: Sequence[_Choice], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The bindings that a cell sets, with the fixed values where there are any, and its labels."""
+    values = {short_key(key): value for key, value in fixed.items()}
+    overrides, labels = {}, {}
+    for choice in choices:
+        for key, value in choice.bindings.items():
+            overrides[short_key(key)] = values.get(short_key(key), value)
+        labels |= choice.labels
+    return overrides | ({LABELS: labels} if labels else {})
 
 
-def _run_id(names: Sequence[str], config: Config) -> str:
-    digest = hashlib.sha256(config.text.encode()).hexdigest()[:8]
-    return "_".join([*names, digest])[-200:]  # file names end at 255 bytes
+def _names(
+    choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any], several_models: bool
+) -> tuple[str, ...]:
+    """The readable parts of a run id: labels, which stand for their bindings, the model, and the other values that vary."""
+    labels = [run_ids.part(*pair) for choice in choices for pair in choice.labels.items()]
+    chosen = [label for choice in choices for label in choice.labels.values()]
+    values, model = [], several_models
+    for choice in choices:
+        if choice.labels:
+            continue
+        fixed_here = _common(choice.bindings, fixed)
+        for key, value in choice.bindings.items():
+            if key in fixed_here:
+                continue
+            if short_key(key) == _MODEL:
+                model = True
+            elif choice.varies:
+                values.append(run_ids.part(key.rpartition(".")[2], value))
+    models = [run_ids.model_part(config.bindings[_MODEL])] if model and _MODEL in config.bindings else []
+    return (*labels, *(name for name in models if name not in chosen), *values)
+
+
+def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any]) -> str:
+    """The run id that version 0.1 gave to a cell of the sweep that `config` describes."""
+    choices = [choice._replace(bindings={k: fixed.get(k, v) for k, v in choice.bindings.items()}) for choice in choices]
+    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES).bindings, **fixed}
+    for choice in choices:
+        bindings |= choice.bindings
+    labels = {axis: label for choice in choices for axis, label in choice.labels.items()}
+    if labels:
+        bindings[LABELS] = labels
+    ordered = sorted(choices, key=lambda choice: not choice.labels)
+    values = [pair for choice in ordered for pair in (choice.labels or choice.bindings).items()]
+    return legacy_ids.run_id(values, bindings, config.imports)
+
+
+def _merged(one: Point, other: Point, *, merge: bool) -> Point:
+    """One point for two of one digest, if the fixed bindings made them equal; raises UsageError otherwise."""
+    changed = differences(one.config, other.config)
+    if merge and not changed:
+        return dataclasses.replace(other, legacy_ids=tuple(dict.fromkeys((*one.legacy_ids, *other.legacy_ids))))
+    both = one.run_id if one.run_id == other.run_id else f"{one.run_id} and {other.run_id}"
+    keys = ", ".join(text.partition(" is ")[0] for text in changed)
+    why = f"; {keys} cannot change results" if changed else ""
+    raise UsageError(f"{GRIDS}: two points are the same: {both}{why}")

@@ -10,13 +10,13 @@ from etils import epath
 from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
 from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
-from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.records.run_folder import DIVERGED
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runs.run import ResolvedRun
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.sweep import stacking
+from gpicl_flax.sweep import folders, stacking
 from gpicl_flax.sweep.grid import Point
 
 # From a number of steps and of members to what is called with each row of metrics and the index of its member.
@@ -35,7 +35,7 @@ def run_all(
     warn: Callable[[str], None] | None = None,
     poll_seconds: float = 5.0,
 ) -> None:
-    """Runs every point in workdir/<run_id>, skipping those that are done or have diverged.
+    """Runs every point in its folder (see `folders.find`), skipping those that are done or have diverged.
 
     What another process trains is left to it; at the end, this one waits for it and takes over what it leaves unfinished. A
     point that fails does not stop the others.
@@ -80,7 +80,8 @@ class _Sweep:
 
     def __init__(self, points, resolved, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
         self._points, self._resolved, self._workdir = points, resolved, workdir
-        self._folders = [RunFolder(epath.Path(workdir) / point.run_id) for point in points]
+        # One listing, by the first host: another one may list what a worker beside them has begun since then.
+        self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
         self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
         self._say, self._warn = say, warn
         self.left: dict[int, str] = {}
@@ -207,4 +208,6 @@ class _Sweep:
             self._say(f"(these {len(indices)} train together, as a stack)")
 
     def _name(self, index: int) -> str:
-        return f"[{index + 1}/{len(self._points)}] {self._points[index].run_id}"
+        run_id, folder = self._points[index].run_id, self._folders[index].path.name
+        elsewhere = "" if folder == run_id else f" (in {folder})"
+        return f"[{index + 1}/{len(self._points)}] {run_id}{elsewhere}"

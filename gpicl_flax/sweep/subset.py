@@ -10,15 +10,22 @@ from gpicl_flax.sweep.grid import Point
 def only(points: Sequence[Point], pattern: str | None) -> list[Point]:
     """The points whose run id contains what the shell pattern describes; None: all.
 
+    An id that is too long is taken before its end is cut, and the id that version 0.1 gave to a point counts as a whole.
+
     Raises:
       UsageError: there is none.
     """
     if pattern is None:
         return list(points)
-    found = [point for point in points if fnmatch.fnmatchcase(point.run_id, f"*{pattern}*")]
+    found = [point for point in points if _matches(point, pattern)]
     if not found:
         raise UsageError(f"no run id matches {pattern!r}; the first is {points[0].run_id}")
     return found
+
+
+def _matches(point: Point, pattern: str) -> bool:
+    ids = (point.run_id, "_".join((*point.names, point.digest)))
+    return any(fnmatch.fnmatchcase(run_id, f"*{pattern}*") for run_id in ids) or pattern in point.legacy_ids
 
 
 def shard(points: Sequence[Point], runs: Sequence, number: int, count: int) -> list[int]:

@@ -10,9 +10,9 @@ from typing import TextIO
 
 from etils import epath
 
-from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runs import status
 from gpicl_flax.runs.status import ENDED, STATES, Status
+from gpicl_flax.sweep import folders
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.terminal import durations, text_table
 
@@ -21,11 +21,9 @@ _REFRESH_SECONDS = 5.0
 
 
 def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
-    """The status of each point."""
+    """The status of each point, under the name of its folder."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(
-            pool.map(lambda point: status.read(point.run_id, RunFolder(epath.Path(workdir) / point.run_id)), points)
-        )
+        return list(pool.map(lambda folder: status.read(folder.path.name, folder), folders.find(points, workdir)))
 
 
 def counts(found: Sequence[Status]) -> str:

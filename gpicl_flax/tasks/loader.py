@@ -73,8 +73,8 @@ class TrainingBatches(Iterator[Batch]):
       split: the examples that are drawn from.
       gather: give the examples instead of their indices.
       num_workers: processes that draw; 0: a thread of this one.
-      local_members, local_rows: the indices, in order, of the streams and of the sequences of each that this process keeps;
-        None: all.
+      local_members, local_rows: the indices, in order, of the streams and of the sequences of each that this process
+        keeps; None: all.
     """
 
     def __init__(

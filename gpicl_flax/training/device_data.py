@@ -55,7 +55,7 @@ def log(name: str, split: Split, here: bool) -> None:
 
 
 def free_device_memory() -> int:
-    """Returns the bytes that are free on each device; where devices share the host's memory, the share of one device."""
+    """Returns the bytes that are free on each device; devices that share the host's memory have equal parts of it."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

@@ -1,4 +1,4 @@
-"""Batches of tasks on the devices: the one way in which training steps, diagnostics and meta-tests make their sequences."""
+"""Batches of tasks on the devices, as training steps, diagnostics and meta-tests make them."""
 
 import dataclasses
 from typing import NamedTuple

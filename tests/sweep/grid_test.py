@@ -50,27 +50,6 @@ def test_macros_in_a_grid_can_be_bound_from_outside(points_of):
     assert values(points_of("[{'Run.seed': %SEEDS}]\nSEEDS = [0, 1]", "SEEDS = [7]"), "Run.seed") == [(7,)]
 
 
-def test_run_ids_stay_the_same_when_the_grid_grows(points_of):
-    small = points_of("[{'Run.seed': [0, 1], 'Training.steps': [10]}]")
-    large = points_of("[{'Run.seed': [2, 1, 0], 'Training.steps': [10, 20]}, {'Run.seed': [5]}]")
-    assert {p.run_id for p in small} < {p.run_id for p in large}
-    # ... and are others when anything that they do not name changes.
-    other = points_of("[{'Run.seed': [0, 1], 'Training.steps': [10]}]", "TaskDistribution.num_tasks = 5")
-    assert not {p.run_id for p in small} & {p.run_id for p in other}
-
-
-def test_run_ids_are_readable_folder_names(points_of):
-    (point,) = points_of(
-        "[{'Run.model': @LSTM(), 'MetaTest.base_datasets': ['a/b', 'c d'], 'Run.seed': 3}]".replace(
-            "['a/b', 'c d']", "[('a/b', 'c d')]"
-        )
-    )
-    name, _, digest = point.run_id.rpartition("_")
-    assert len(digest) == 8 and int(digest, 16) >= 0
-    assert "LSTM" in name and "seed=3" in name
-    assert set(point.run_id) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_=.+-")
-
-
 def test_fixed_bindings_win_over_the_grids_and_merge_what_they_make_equal(points_of):
     fixed = "sweep.fixed = {'Run.seed': 7, 'Training.steps': 10}"
     points = points_of("[{'Run.seed': [0, 1], 'TaskDistribution.task_batch_size': [8, 16]}]\n" + fixed)
@@ -79,6 +58,21 @@ def test_fixed_bindings_win_over_the_grids_and_merge_what_they_make_equal(points
     # The same point without the detour has the same id.
     plain = points_of("[{'Run.seed': 7, 'TaskDistribution.task_batch_size': [8, 16]}]", "Training.steps = 10")
     assert [point.run_id for point in plain] == [point.run_id for point in points]
+
+
+def test_bindings_may_name_the_modules_of_their_configurables(points_of):
+    """Those of a grid take the place of the file's, and fixed ones that of the grid's, whichever way all are spelled."""
+    grids = "[{'gpicl_flax.runs.run.Run.seed': [1, 2], 'training.optimizers.adam.b1': [0.5, 0.6]}]"
+    points = points_of(f"{grids}\nsweep.fixed = {{'adam.b1': 0.7}}", "adam.b1 = 0.8")
+    assert values(points, "Run.seed", "adam.b1") == [(1, 0.7), (2, 0.7)]
+    assert [point.config.bindings["Run.seed"] for point in points] == [1, 2]
+    assert [point.config.resolve(Run)[0].optimizer.arguments["b1"] for point in points] == [0.7, 0.7]
+
+
+def test_points_that_fixed_bindings_make_equal_become_one_across_grids(points_of):
+    grids = "[{'Run.seed': [0, 1]}, {'Run.seed': 2, 'TaskDistribution.task_batch_size': 128}]"
+    (point,) = points_of(f"{grids}\nsweep.fixed = {{'Run.seed': 7}}")
+    assert len(point.legacy_ids) == 2  # one a grid
 
 
 def test_without_grids_fixed_bindings_are_plain_ones():
@@ -93,10 +87,8 @@ INTERVENTIONS = """{'tokens': {'shifted': {}, 'aligned': {'LSTM.token_layout': '
 def test_an_axis_of_labels_chooses_between_sets_of_bindings(points_of):
     points = points_of(f"[{INTERVENTIONS}]")
     points = [point for point in points if point.overrides["Run.seed"] == 0]
-    assert [point.run_id.rpartition("_")[0] for point in points] == [
-        "tokens=aligned_LSTM_seed=0",
-        "tokens=both_LSTM_seed=0",
-        "tokens=shifted_LSTM_seed=0",
+    assert [point.overrides["Run.labels"] for point in points] == [
+        {"tokens": label} for label in ("aligned", "both", "shifted")
     ]
     runs = listing.resolve_all(points)
     assert [run.labels["tokens"] for run in runs] == ["aligned", "both", "shifted"]
@@ -131,7 +123,16 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{}]", "no sweep"),
         ("[{'Run.seed': []}]", "no values"),
         ("[{'Run.seed': [1, 1]}]", "two points are the same"),
-        ("[{'Run.seed': [1]}, {'Run.seed': [1, 2]}]", "two points are the same"),
+        ("[{'Run.seed': [1]}, {'Run.seed': [1, 2]}]", "two points are the same: seed=1_"),
+        ("[{'Run.seed': [1]}, {'Run.seed': 1}]", "two points are the same: seed=1_.* and point_"),
+        ("[{'Run.seed': [1]}, {'runs.run.Run.seed': [1]}]", "two points are the same"),
+        ("[{'Run.model': [@LSTM(), @lstm.LSTM()]}]", "two points are the same"),
+        ("[{'TaskDistribution.input_shape': [[8, 8, 1], (8, 8, 1)]}]", "two points are the same"),
+        (
+            "[{'Loader.num_workers': [0, 2]}]",
+            "the same: .*=0_.* and .*=2_.*; Loader.num_workers cannot change results",
+        ),
+        ("[{'Loader.num_workers': [0, 2]}]\nsweep.fixed = {'Run.seed': 2}", "two points are the same"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10), 2]}]", "tuples of 2"),
         ("[{('Run.seed', 'Training.steps'): [(1, 10)], 'Run.seed': [1]}]", "Run.seed twice"),
         ("[{3: [1]}]", "3 is no binding"),
@@ -141,9 +142,11 @@ def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
         ("[{'seed': {'a': {'Run': 1}}}]", "'seed' must be"),
         ("[{'seed': {}}]", "'seed' must be"),
         ("[{'seed': {'a': {'Run.seed': 1}}, 'Run.seed': [1]}]", "Run.seed twice"),
+        ("[{'run.Run.seed': [1], 'Run.seed': [1]}]", "Run.seed twice"),
         ("[{'Run.seed': [1]}]\nsweep.scales = ['cpu']", "sweep.scales must be"),
         ("[{'Run.seed': [1]}]\nsweep.scale = ['cpu']", "sweep.scale must be the name"),
         ("[{'seed': {'one': {'Run.seed': 1}}}]\nsweep.fixed = {'Run.seed': 2}", "would undo what 'one' .*Run.seed"),
+        ("[{'seed': {'one': {'run.Run.seed': 1}}}]\nsweep.fixed = {'Run.seed': 2}", "would undo what 'one'"),
         ("[{'Run.seed': [1]}]\nsweep.scales = {'cpu': [{'Run.seed': 1}]}\nsweep.scale = 'lap'", "'lap': .*only of cpu"),
         ("[{'Run.seed': [1]}]\nsweep.scale = 'laptop'", "no grids of that scale"),
         ("[{'Run.seed': [1]}]\nsweep.fixed = ['Run.seed']", "sweep.fixed must be"),

@@ -52,5 +52,14 @@ def test_a_pattern_may_match_a_part_of_the_run_id(sweep):
     assert len(subset.only(points, "LSTM*seed=1")) == 3
     assert subset.only(points, points[3].run_id) == [points[3]]
     assert len(subset.only(points, "hidden_size=[48]_")) == 14
-    with pytest.raises(UsageError, match="no run id matches 'GRU'; the first is hidden_size=4_LSTM"):
+    assert subset.only(points, points[3].digest) == [points[3]]
+    assert subset.only(points, *points[3].legacy_ids) == [points[3]]
+    with pytest.raises(UsageError, match="no run id matches 'GRU'; the first is LSTM_hidden_size=4_seed=0_"):
         subset.only(points, "GRU")
+
+
+def test_a_pattern_matches_what_a_cut_run_id_does_not_show(small_bindings):
+    grids = f"[{{'note': {{{'x' * 100!r}: {{}}}}, 'Run.seed': [0, 1]}}]"
+    points = grid.points(parse([], [*small_bindings, f"sweep.grids = {grids}"]))
+    assert not any("seed" in point.run_id for point in points)
+    assert subset.only(points, "seed=1") == [points[1]]

@@ -36,6 +36,10 @@ def folder_of(workdir, name, *, steps=1000, step=None, every=1.0, num_tasks=None
     return folder
 
 
+def a_point(name):
+    return SimpleNamespace(run_id=name, digest=name, legacy_ids=())
+
+
 def read(workdir, name):
     return status.read(name, RunFolder(workdir / name))
 
@@ -66,7 +70,7 @@ def test_every_state_is_told_apart(other_holds, workdir):
 def test_the_table_ends_with_how_many_are_in_which_state(workdir):
     folder_of(workdir, "a", step=1000).mark(DONE)
     folder_of(workdir, "b", step=20, steps=50_000).mark(DIVERGED)
-    points = [SimpleNamespace(run_id=name) for name in ("a", "b", "c", "d")]
+    points = [a_point(name) for name in ("a", "b", "c", "d")]
     found = table.read_all(points, workdir)
     lines = table.as_table(found).split("\n")
     assert lines[-1] == "4 points: 1 done, 2 waiting, 1 diverged"
@@ -86,7 +90,7 @@ def test_the_table_says_where_points_stand_and_which_stopped_early(workdir):
     folder_of(workdir, "c", step=500, phase="Generalize")
     folder_of(workdir, "d")
     with lease.acquire(folder_of(workdir, "e", step=110, **stopped)):  # others of its stack go on
-        found = table.read_all([SimpleNamespace(run_id=name) for name in "abcde"], workdir)
+        found = table.read_all([a_point(name) for name in "abcde"], workdir)
     lines = table.as_table(found).split("\n")
     assert lines[0].split() == "run id state step loss last accuracy plateau phase time left who".split()
     assert lines[1].split()[:3] == ["a", "done", "110/1,000"]
@@ -131,7 +135,7 @@ def test_a_log_of_an_older_version_is_shown_as_far_as_it_goes(workdir):
 
 
 def test_a_terminal_is_refreshed_until_all_have_ended_or_ctrl_c(workdir):
-    points, stream = [SimpleNamespace(run_id="a")], io.StringIO()
+    points, stream = [a_point("a")], io.StringIO()
     folder = folder_of(workdir, "a", step=10)
     table.watch(points, workdir, stream, sleep=lambda seconds: folder.mark(DONE))
     assert stream.getvalue().count("\033[H") == 2 and "1 points: 1 waiting" in stream.getvalue()
@@ -139,7 +143,7 @@ def test_a_terminal_is_refreshed_until_all_have_ended_or_ctrl_c(workdir):
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    table.watch([*points, SimpleNamespace(run_id="b")], workdir, stream, sleep=interrupt)
+    table.watch([*points, a_point("b")], workdir, stream, sleep=interrupt)
     assert stream.getvalue().count("\033[H") == 3
 
 

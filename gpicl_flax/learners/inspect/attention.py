@@ -8,7 +8,10 @@ from gpicl_flax.models.transformer import attention_weights
 
 
 def weights(learner: Learner, sequences: Sequences) -> dict[str, np.ndarray]:
-    """By layer, in their order: [B, heads, T, T], row t is where position t looks. Empty: the model attends to nothing."""
+    """Returns, by layer in their order, [B, heads, T, T]: row t is where position t looks.
+
+    Empty: the model attends to nothing.
+    """
     layers = learner.forward(sequences.inputs, sequences.labels)[1]
     return {
         "/".join(path[:-1]): np.asarray(attention_weights(*pair))

@@ -45,7 +45,10 @@ class GradAndUpdate(NamedTuple):
 def measure_if(
     is_last: jax.Array, before: GradAndUpdate, change: GradAndUpdate, state: Any, initial_params: Any
 ) -> dict[str, Any]:
-    """Calls `measure` for the last step of a dispatch; returns zeros of the same shapes for the others, which cost nothing."""
+    """Measures the last step of a dispatch.
+
+    For the other steps it returns zeros of the same shapes, which cost nothing.
+    """
     arguments = before, change, state.opt_state, state.params, initial_params
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, *arguments))
     return jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments)
@@ -60,7 +63,10 @@ def zero_grad_and_update(params: Any) -> GradAndUpdate:
 def measure(
     before: GradAndUpdate, change: GradAndUpdate, opt_state: optax.OptState, params: Any, initial_params: Any
 ) -> dict[str, Any]:
-    """Measures a step, given the change of the step before and the state that it led to; 'tensors' are arrays [tensors]."""
+    """Measures a step, given the change of the step before and the state that it led to.
+
+    'tensors' are arrays [tensors].
+    """
     measured, tensors = {}, {}
     for name in GradAndUpdate._fields:
         old, new = jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(change, name))
