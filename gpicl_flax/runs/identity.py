@@ -6,10 +6,10 @@ from gpicl_flax.config import Config, canonical_key
 
 # Bindings that may differ between two starts of one run: where its data come from and lie, the layout on devices
 # (which changes results by rounding alone), what it logs beside its records, and how often it can be resumed. A run
-# goes on with other values for them in the same folder, so they must not change its digest. Training.checkpoint_period is
-# none of them: it sets when a run is meta-tested. Nor is Run.labels: a run folder carries its labels to the report, and
-# an experiment may have the same bindings under several of them (gin/parameter_count.gin has). A name with a dot at its
-# end stands for all parameters.
+# goes on with other values for them in the same folder, so they must not change its digest. Training.checkpoint_period
+# is none of them: it sets when a run is meta-tested. Nor is Run.labels: a run folder carries its labels to the report,
+# and an experiment may have the same bindings under several of them (gin/parameter_count.gin has). A name with a dot at
+# its end stands for all parameters.
 _CANNOT_CHANGE_RESULTS = (
     "Loader.",
     "MeshShape.",
