@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gin
 import jax
@@ -80,7 +80,7 @@ def meta_test(
       positions of the means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence
       interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    tasks, evaluate = task_batches.tasks, _make_evaluate(model, task_batches)
+    tasks, evaluate = task_batches.tasks, _make_evaluate(model, task_batches)  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
     kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
     if task_batches.projection.replayable:
@@ -116,7 +116,8 @@ def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
     def evaluate(params, data, seed, permute_labels_prob, start, batch):
         inputs, labels = task_batches.make_sequences(seed, batch, data, permute_labels_prob)
         rngs = {"learner": jax.random.fold_in(keys.learner_key(seed), start)}
-        results = sequence_losses(model.apply({"params": params}, inputs, labels, rngs=rngs), labels)
+        logits = cast(jax.Array, model.apply({"params": params}, inputs, labels, rngs=rngs))
+        results = sequence_losses(logits, labels)
         return partitioning.constrain_replicated(task_batches.mesh, results)
 
     return evaluate

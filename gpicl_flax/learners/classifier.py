@@ -104,14 +104,15 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _start(self, X, y):
-        model_path, self._num_members = self._given("model_path"), self._given("n_estimators")
-        for name, value in (("n_estimators", self._num_members), ("batch_size", self.batch_size)):
+        model_path, num_members = self._given("model_path"), self._given("n_estimators")
+        for name, value in (("n_estimators", num_members), ("batch_size", self.batch_size)):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         if not isinstance(self.shared_scale, (bool, np.bool_)):
             raise ValueError(f"shared_scale must be True or False, not {self.shared_scale!r}")
         if not isinstance(model_path, (str, os.PathLike, type(None))):
             raise ValueError(f"model_path must be a path or None, not {model_path!r}")
+        self._num_members = int(num_members)
         X, y = self._validate(X, y, reset=True)
         self._seed = check_random_state(self.random_state).randint(2**31)
         try:

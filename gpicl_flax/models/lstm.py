@@ -38,7 +38,7 @@ class LSTM(StatefulModel):
         gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
         kernel = self.param(
             "gates_recurrent",
-            nn.with_logical_partitioning(init, ("hidden", "gates")),
+            initializers.partitioned(init, ("hidden", "gates")),
             (self.hidden_size, 4 * self.hidden_size),
         )
         cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)

@@ -65,7 +65,7 @@ class OuterProductLSTM(StatefulModel):
         sow_query_key(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
         kernel = self.param(
             "gates_recurrent",
-            nn.with_logical_partitioning(inits.recurrent, ("hidden", "gates")),
+            initializers.partitioned(inits.recurrent, ("hidden", "gates")),
             (heads * size, heads * 8 * size),
         )
         key_scale = nn.softplus(self.param("key_scale", inits.key_scale, ()))

@@ -227,13 +227,17 @@ def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array
       query, key: [B, T, heads, key size].
     """
     if not module.is_initializing():
-        module.sow(QUERY_KEYS, kind, {"query": query, "key": key}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        shown: Any = {"query": query, "key": key}
+        module.sow(QUERY_KEYS, kind, shown, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def collect_query_key(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.Array]]:
-    """The queries and keys, float32, of each layer that showed them in the collection `shown`, by its path, whose last name is
-    the kind; in the order of the layers."""
-    arrays = {path: array.astype(jnp.float32) for path, array in traverse_util.flatten_dict(shown).items()}
+    """Returns the queries and keys, float32, of each layer that showed them in the collection `shown`.
+
+    The layers are in their order. Each is named by its path, whose last part is the kind.
+    """
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(shown)
+    arrays = {path: array.astype(jnp.float32) for path, array in flat.items()}
     layers = {path[:-1] for path in arrays}
     layers = sorted(layers, key=lambda path: [int(n) for n in re.findall(r"\d+", "/".join(path))])
     return {layer: (arrays[*layer, "query"], arrays[*layer, "key"]) for layer in layers}
@@ -257,7 +261,8 @@ SIZE_NAMES = {"parameters": "parameters", "state_size_paper": "state (paper)", "
 def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict[str, int]:
     """The model's number of parameters and both state sizes, under the keys of SIZE_NAMES."""
     state = model.state_size(num_features, sequence_length)
-    counts = count_parameters(model, num_features, sequence_length), state.paper, state.exact
+    parameters = count_parameters(model, num_features, sequence_length)  # pyright: ignore[reportArgumentType]  hashable
+    counts = parameters, state.paper, state.exact
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 

@@ -76,7 +76,7 @@ class Transformer(StatefulModel):
         )
         positions = self.param(
             "positions",
-            nn.with_logical_partitioning(nn.initializers.truncated_normal(0.1), ("position", "embed")),
+            initializers.partitioned(nn.initializers.truncated_normal(0.1), ("position", "embed")),
             (self.max_length, self.model_size),
         )
         own = positions[over.length] if isinstance(over, Queries | Step) else positions[: x.shape[1]]
@@ -126,7 +126,7 @@ class Block(nn.Module):
             cache = over.state[layer]
             if isinstance(over, Step) and isinstance(over.length, int) and over.length >= cache[0].shape[1]:
                 raise UsageError(f"the state has room for {cache[0].shape[1]} tokens and holds {over.length}")
-            y = attention_to_context(query, key, value, *cache, over.length)
+            y = attention_to_context(query, key, value, cache[0], cache[1], over.length)
             key, value = (
                 jax.lax.dynamic_update_slice_in_dim(kept, new, over.length, 1) if isinstance(over, Step) else kept
                 for kept, new in zip(cache, (key, value), strict=True)

@@ -32,8 +32,8 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
     @property
-    def count(self) -> int:
-        """Its numbers."""
+    def size(self) -> int:
+        """How many numbers it has."""
         return math.prod(self.shape)
 
 
@@ -79,7 +79,7 @@ class Inspection:
         values = {"folder": str(self.folder)} | dataclasses.asdict(self.status)
         values |= {"why_diverged": self.why_diverged, "model": self.model} | self.sizes
         values["tensors"] = [
-            {"name": "/".join(tensor.path), "shape": tensor.shape, "count": tensor.count} for tensor in self.tensors
+            {"name": "/".join(tensor.path), "shape": tensor.shape, "count": tensor.size} for tensor in self.tensors
         ]
         values["config"] = _as_text(self.config)
         values |= {"base_dataset": self.base_dataset, "checkpoints": self.checkpoints}
@@ -204,7 +204,7 @@ def _parameter_table(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         for depth in range(1, len(tensor.path) + 1):
             path = tensor.path[:depth]
-            counts[path] = counts.get(path, 0) + tensor.count
+            counts[path] = counts.get(path, 0) + tensor.size
     rows = [("parameters by module", "shape", "numbers")]
     for path, count in counts.items():
         shape = " x ".join(map(str, shapes[path])) or "1" if path in shapes else ""

@@ -1,6 +1,7 @@
 """What there is to choose from: every sequence model and baseline, with its sizes."""
 
 import dataclasses
+from typing import Any
 
 from gpicl_flax import models, references
 from gpicl_flax.terminal import text_table
@@ -22,7 +23,8 @@ def as_table(num_features: int, sequence_length: int) -> str:
     """Every model at its defaults, for X = num_features and T = sequence_length, and what its settings are."""
     rows = [("model", *models.SIZE_NAMES.values(), "settings")]
     for cls in MODELS:
-        model = cls(**({"max_length": sequence_length} if hasattr(cls, "max_length") else {}))
+        longest: dict[str, Any] = {"max_length": sequence_length} if hasattr(cls, "max_length") else {}
+        model = cls(**longest)
         sizes = models.sizes(model, num_features, sequence_length)
         rows.append((cls.__name__, *(f"{sizes[key]:,}" for key in models.SIZE_NAMES), _settings(model)))
     return text_table.render(rows, right=range(1, len(rows[0]) - 1))

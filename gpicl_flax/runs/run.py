@@ -10,6 +10,7 @@ import gin
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 import gpicl_flax.references  # noqa: F401  gin knows its learners by this import
 from gpicl_flax import models
@@ -115,9 +116,12 @@ class Run:
         """The model's number of parameters and both state sizes."""
         return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
-    def check_devices(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-        """The mesh for a stack of so many runs, on other devices than those here if they are given; raises UsageError if it
-        does not fit the devices, or batch or parameters do not divide over it."""
+    def check_devices(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+        """Returns the mesh for a stack of so many runs, on other devices than those here if they are given.
+
+        Raises:
+          UsageError: the mesh does not fit the devices, or batch or parameters do not divide over it.
+        """
         mesh = self.mesh.build(num_members, devices)
         parts = partitioning.batch_shards(mesh) * self.training.accumulation
         if self.tasks.task_batch_size % parts:
@@ -149,7 +153,7 @@ class Run:
         """All base datasets that the run reads: the one trained on, and those to meta-test on."""
         return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
 
-    def task_batches(self, projection: ProjectionSpec, mesh: jax.sharding.Mesh, num_members: int = 1) -> TaskBatches:
+    def task_batches(self, projection: ProjectionSpec, mesh: Mesh, num_members: int = 1) -> TaskBatches:
         """Returns what makes this run's sequences on a mesh, for training or a meta-test."""
         return TaskBatches(self.tasks, projection, mesh, self.loader.placement, num_members)
 

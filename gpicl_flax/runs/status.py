@@ -74,7 +74,7 @@ def read(run_id: str, folder: RunFolder) -> Status:
         return Status(run_id, state, steps=steps, who=who)
     row = rows[-1]
     left, stopped_early = None, row.get("stopped_early")
-    if state == "running" and steps is not None and not stopped_early:
+    if state == "running" and record is not None and steps is not None and not stopped_early:
         speed = _steps_a_second(folder, record.since)
         left = (steps - row["step"]) / speed if speed else None
     return Status(

@@ -104,9 +104,7 @@ def _bytes_of_a_member(run: Run) -> int:
     here = [device for device in jax.devices() if device.process_index == jax.process_index()]
     mesh = MeshShape(data=1, fsdp=run.mesh.fsdp, model=run.mesh.model).build(devices=here)
     projection = run.tasks.projection_spec(run.tasks.input_shape)
-    memory = (
-        lowering.lower(run.model, run.optimizer, run.tasks, projection, run.training, mesh=mesh)
-        .compile()
-        .memory_analysis()
-    )
+    program = lowering.lower(run.model, run.optimizer, run.tasks, projection, run.training, mesh=mesh)
+    memory = program.compile().memory_analysis()
+    assert memory is not None, "every backend that is supported here gives an account"
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -76,7 +76,11 @@ class Augmentation:
     num_shards: int = 1
 
     def make_sequences(
-        self, key: jax.Array, task_ids: jax.Array, examples: Examples, permute_labels_prob: float | jax.Array
+        self,
+        key: jax.Array,
+        task_ids: jax.Array | np.ndarray,
+        examples: Examples,
+        permute_labels_prob: float | jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Applies the tasks task_ids [B] to base examples -> inputs [B, T, X] float32 and labels [B, T] int32."""
         num_features = self.projection.num_features

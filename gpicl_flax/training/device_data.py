@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import psutil
 
 from gpicl_flax.runtime import distributed
@@ -28,8 +29,8 @@ class DeviceData(NamedTuple):
     """
 
     split: tuple[jax.Array, jax.Array] | None
-    offset: jax.Array
-    scale: jax.Array
+    offset: jax.Array | np.float32
+    scale: jax.Array | np.float32
     coordinates: Coordinates
 
     def examples(self, batch: dict[str, jax.Array]) -> Examples:

@@ -157,14 +157,13 @@ def train(
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
     """Returns the states of the members' checkpoints, and fresh ones where there is none yet."""
     restored = [run.resume() for run in runs]
-    if all(state is None for state in restored):
-        return _fresh_states(model, runs, mesh)
-    if any(state is None for state in restored):
-        fresh = _fresh_states(model, runs, mesh)
-        restored = [
-            member_state(fresh, index, runs[0].like) if state is None else state for index, state in enumerate(restored)
-        ]
-    return stack_states(restored)
+    known = [state for state in restored if state is not None]
+    if len(known) == len(runs):
+        return stack_states(known)
+    fresh = _fresh_states(model, runs, mesh)
+    if not known:
+        return fresh
+    return stack_states([state or member_state(fresh, index, runs[0].like) for index, state in enumerate(restored)])
 
 
 def _fresh_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:

@@ -86,9 +86,8 @@ class RunLog:
             # An average over time is read at its end, all else is the mean over the dispatch.
             row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
         row["plateau"] = row["loss_ema"] >= self._threshold
-        # JSON has no name for what is not finite.
         numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), measured)
-        measured = jax.tree.map(lambda x: np.where(np.isfinite(x), x, None).tolist(), numbers)
+        measured = jax.tree.map(_as_json, numbers)
         if self.stop_state.why and step == self.stop_state.last_step:
             row["stopped_early"] = self.stop_state.why
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
@@ -118,3 +117,10 @@ class RunLog:
         if self._writes:
             self._folder.mark(DIVERGED, message + "\n")
         return Diverged(message)
+
+
+def _as_json(x: np.ndarray) -> Any:
+    """Returns numbers as nested lists, with None for what is not finite, which JSON has no name for."""
+    finite = x.astype(object)
+    finite[~np.isfinite(x)] = None
+    return finite.tolist()

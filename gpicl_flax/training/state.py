@@ -97,13 +97,16 @@ def _take_member(structure, shardings):
     return jax.jit(take, out_shardings=jax.tree.unflatten(structure, shardings))
 
 
-def shardings_of(state: TrainState) -> TrainState:
-    """Of each of its arrays."""
-    return jax.tree.map(lambda x: x.sharding, state)
+def shardings_of[Tree](tree: Tree) -> Tree:
+    """Returns the sharding of each array, in the place of the array."""
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def vmap_members(function: Callable, num_members: int, in_axes: tuple, out_axes=0) -> Callable:
-    """Maps `function` over the members of a stack; for a single one without an axis of size 1, which could change its program."""
+def vmap_members(function: Callable, num_members: int, in_axes: tuple, out_axes: int | tuple[int, ...] = 0) -> Callable:
+    """Maps `function` over the members of a stack.
+
+    A single one is not mapped, since an axis of size 1 could change its program.
+    """
     if num_members > 1:
         return jax.vmap(function, in_axes, out_axes, spmd_axis_name="member")
 

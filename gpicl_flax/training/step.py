@@ -3,8 +3,7 @@
 It trains a stack of runs at once (see `state`).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +50,7 @@ def make_train_steps(
     *,
     accumulation: int = 1,
     curriculum: Curriculum | None = None,
-) -> Callable[[TrainState, PerRunInputs, DeviceData, dict[str, jax.Array]], tuple[TrainState, Metrics, Any]]:
+) -> jax.stages.Wrapped:
     """Makes a jitted function that takes as many steps as its batch holds, and donates the states it is given.
 
     Args:
@@ -69,12 +68,13 @@ def make_train_steps(
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
 
-    def loss_fn(params, context, batch):
+    def loss_fn(params, context, batch) -> tuple[jax.Array, Metrics]:
         run_inputs, data, step = context
         bias = curriculum.bias(step, run_inputs.permute_labels_prob)
         inputs, labels = task_batches.make_sequences(run_inputs.seed, batch, data, bias)
         labels = curriculum.merge_classes(step, labels, tasks.num_classes)
-        losses, correct = sequence_losses(model.apply({"params": params}, inputs, labels), labels)
+        logits = cast(jax.Array, model.apply({"params": params}, inputs, labels))
+        losses, correct = sequence_losses(logits, labels)
         last = curriculum.last_position(step, tasks.sequence_length)
         counts = None if isinstance(last, int) else (jnp.arange(tasks.sequence_length) <= last)[None]
         metrics = {
@@ -104,7 +104,7 @@ def make_train_steps(
         compute = gradient if accumulation == 1 else accumulated_gradient
         grads, metrics = compute(state.params, (*context, state.step), batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(dict, optax.apply_updates(state.params, updates))
         weight = 1 / jnp.minimum(state.step + 1, plateau.EMA_STEPS)
         loss_ema = state.loss_ema + weight * (metrics["loss"] - state.loss_ema)
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
