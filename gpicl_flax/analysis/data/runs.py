@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import curves, evaluations, heads, losses, one_run, settings
+from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters, losses, one_run
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau
@@ -28,8 +28,8 @@ class Runs(NamedTuple):
       table: a row each, see `read_all`.
       evaluations: the ends of all curves, `evaluations.table`.
       curves: the last meta-tests at all positions, `curves.table`.
-      losses: of training over the steps, thinned, `losses.of`.
-      heads: what attention compares over the steps, `heads.of`.
+      losses: of training over the steps, thinned, `losses.thinned`.
+      heads: what attention compares over the steps, `heads.strongest`.
     """
 
     table: pd.DataFrame
@@ -78,7 +78,7 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       ended: 'DONE' or 'DIVERGED'; stopped_early: 'plateau' or 'converged', of a run that ended before its last step because of
         that; gaps: what is missing or damaged, as text.
       model, parameters: and so on, as in run.json; num_tasks: infinite where it is unbounded; base_dataset: its name.
-      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`.
+      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `hyperparameters.values`.
       label_<axis>: what the axes of a sweep call the run.
       binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used.
       last_step: of the log; lowest_loss_ema and last_loss_ema: in nats.
@@ -102,7 +102,14 @@ def _read(
     folder: RunFolder,
 ) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     run = one_run.read(folder)
-    return _row(run), run.settings, evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
+    return (
+        _row(run),
+        run.settings,
+        evaluations.ends(run),
+        curves.last_test(run),
+        losses.thinned(run),
+        heads.strongest(run),
+    )
 
 
 def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]]) -> None:
@@ -126,7 +133,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     row["num_tasks"] = math.nan if "num_tasks" not in run_info else run_info["num_tasks"] or math.inf
     base_dataset = run_info.get("base_dataset")
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
-    row |= settings.of(run)
+    row |= hyperparameters.values(run)
     labels = run_info.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}

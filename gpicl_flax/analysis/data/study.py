@@ -19,8 +19,8 @@ class Study:
       table: a row each, `groups.grouped`.
       evaluations: of all steps, `evaluations.table`.
       curves: of the last evaluations, `curves.table`.
-      losses: of training, `losses.of`.
-      heads: of attention, `heads.of`.
+      losses: of training, `losses.thinned`.
+      heads: of attention, `heads.strongest`.
       interventions: in the order in which figures show them.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the shortest
         intervention.

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.data.groups import conditions
-from gpicl_flax.analysis.data.settings import FEATURES, PIXELS
+from gpicl_flax.analysis.data.hyperparameters import FEATURES, PIXELS
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart

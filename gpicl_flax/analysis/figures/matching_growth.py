@@ -58,7 +58,7 @@ def draw(study: Study) -> Chart:
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """The rows of `heads.of` of up to three runs a panel and intervention, with panel, intervention, and left: the step at which
+    """The rows of `heads.strongest` of up to three runs a panel and intervention, with panel, intervention, and left: the step at which
     the plateau was left, by the loss on unseen tasks; NaN if it was not."""
     runs = study.table.sort_values("seed", kind="stable").groupby(["panel", "intervention"]).head(_RUNS)
     runs = runs.sort_values("intervention", key=lambda names: names.map(study.interventions.index), kind="stable")

@@ -1,4 +1,4 @@
-"""The settings of a run that figures have axes for, from the bindings that it used."""
+"""The hyperparameters of a run that figures have axes for, from the bindings that it used."""
 
 import math
 from typing import Any
@@ -19,8 +19,8 @@ _WIDTHS = {
 }
 
 
-def of(run: OneRun) -> dict[str, Any]:
-    """The columns of a run; NaN or None where its configuration does not tell.
+def values(run: OneRun) -> dict[str, Any]:
+    """Returns the columns of a run; NaN or None where its configuration does not tell.
 
     width: model size of a Transformer, hidden size of an MLP or LSTM, ...; num_layers; optimizer, the name of its
     configurable, with its learning_rate, eps and weight_decay; inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
