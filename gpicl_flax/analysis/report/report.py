@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import matplotlib
 from etils import epath
 
-from gpicl_flax.analysis.data import one_run, phases
+from gpicl_flax.analysis.data import phases
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.study import Study, load
 from gpicl_flax.analysis.figures import diagnostics, registry
@@ -24,23 +24,22 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     Beside it: each figure as PNG and SVG, what it shows as CSV, and runs.csv and evaluations.csv with all runs.
 
     Args:
-      workdir: folder of a sweep, or of one run.
+      workdir: folder of a sweep, of one run, or of the tables of either.
       out: None: the folder report in `workdir`. Files of the same names are replaced.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the
         shortest intervention.
 
     Raises:
-      UsageError: there is no run.
+      UsageError: there is no run, or the tables are damaged.
     """
     study = dataclasses.replace(load(workdir), after_drop=after_drop)
     out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
     out.mkdir(parents=True, exist_ok=True)
-    single = study.folders[0].path == RunFolder(workdir).path  # a sweep may have one run, too
     (out / "runs.csv").write_text(study.table.assign(phase=phases.phases(study.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(study.evaluations.to_csv(index=False))
     sections = [_overview(study)]
-    if single:
-        charts = charts_of_run(one_run.read(study.folders[0]))
+    if study.single:
+        charts = charts_of_run(study.run(0))
         sections += _save(charts, out)
     else:
         charts, compared = (
@@ -98,7 +97,7 @@ def _diagnostics(study: Study) -> Iterator[Chart]:
     for index in sorted(
         one_each.index, key=lambda index: study.interventions.index(study.table["intervention"][index])
     ):
-        yield diagnostics.draw(one_run.read(study.folders[index]))
+        yield diagnostics.draw(study.run(index))
 
 
 def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
