@@ -3,6 +3,7 @@
 import argparse
 
 from gpicl_flax.cli import console
+from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -37,6 +38,8 @@ def _report(arguments: argparse.Namespace) -> None:
     from gpicl_flax.analysis.report import report
 
     if arguments.tables is not None:
+        if arguments.after_drop is not None:
+            raise UsageError("--after_drop changes no table: give it to `gpicl report` when it draws from the tables")
         print(write_tables.write(arguments.workdir, arguments.tables))
         return
     print(report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop))

@@ -51,4 +51,8 @@ def hint(folder: epath.PathLike) -> str:
         if path.is_dir()
         else []
     )
-    return f". It holds the tables of {len(inside)} studies; name one: {path / inside[0]}" if inside else ""
+    if not inside:
+        return ""
+    return (
+        f". It holds the tables of {len(inside)} {'study' if len(inside) == 1 else 'studies'}: give {path / inside[0]}"
+    )
