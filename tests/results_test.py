@@ -1,15 +1,13 @@
-"""The runs that are kept in results/ can be read, and docs/results.md says what they say."""
+"""The tables that are kept in results/ can be read, and docs/results.md says what they say."""
 
 import pathlib
 
-import pandas as pd
 import pytest
 
 from gpicl_flax.analysis.data import study
 from gpicl_flax.analysis.figures import fig03_within_sequence
-from gpicl_flax.analysis.report import insights, run_summary
+from gpicl_flax.analysis.report import insights
 from gpicl_flax.learners import learner
-from gpicl_flax.records.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs/results.md").read_text()
@@ -32,10 +30,15 @@ def runs(request):
     return study.load(ROOT / "results" / request.param)
 
 
-def test_runs_are_whole_and_small(runs):
+def test_runs_are_whole(runs):
     assert (runs.table["gaps"] == "").all() and runs.table["evaluated_at"].notna().all()
-    for path in (path for folder in runs.folders for path in pathlib.Path(folder.path).rglob("*")):
-        assert path.is_dir() or path.suffix in ("", ".gin", ".json", ".jsonl") and path.stat().st_size < 6e5
+
+
+def test_tables_are_few_and_small():
+    files = [path for path in (ROOT / "results").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {*SWEEPS, "learner"}
+    assert all(path.suffix in (".csv", ".gz", ".json") for path in files)
+    assert len(files) < 80 and sum(path.stat().st_size for path in files) < 3e6
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,6 @@ def test_the_card_is_of_the_learner_that_ships():
     card, shipped = (learner.SHIPPED / "CARD.md").read_text(), learner.load()
     assert f"{shipped.run_info['parameters']:,} parameters, state size {shipped.run_info['state_size_paper']:,}" in card
     assert f"{shipped.run_info['steps']:,} steps of {shipped.run_info['task_batch_size']} sequences" in card
-    kept = pd.read_json(ROOT / "results/learner/metrics.jsonl", lines=True)
-    assert kept["step"].iloc[-1] == shipped.run_info["steps"]
-    assert run_summary.plateau_sentence(RunFolder(ROOT / "results/learner")).startswith("The plateau was left by step")
+    kept = study.load(ROOT / "results/learner")
+    assert kept.single and kept.table["last_step"].tolist() == [shipped.run_info["steps"]]
+    assert kept.table["plateau_left"].tolist() == [True]

@@ -3,6 +3,7 @@
 import argparse
 
 from gpicl_flax.cli import console
+from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -14,11 +15,16 @@ def add(commands) -> None:
         help="draw what the runs of a sweep show: plateaus, speed-ups, phases, diagnostics",
         description="Draws every figure that the runs in a folder allow, also while they train: how long plateaus last "
         "and by how much interventions shorten them, what that costs, phases, diagnostics. Writes PNG, SVG, CSV and a "
-        "page that shows them, index.html.",
+        "page that shows them, index.html. With --tables it writes instead all that these figures show as tables, in a few "
+        "small files that can be kept and shared in place of the run folders. `gpicl report` draws the same from them.",
     )
     parser.set_defaults(command=_report)
-    parser.add_argument("workdir", metavar="WORKDIR", help="folder of a sweep, or one run folder, local or gs://")
-    parser.add_argument("--out", metavar="FOLDER", help="where the report goes (default: WORKDIR/report)")
+    parser.add_argument(
+        "workdir", metavar="WORKDIR", help="folder of a sweep, of one run, or of their tables, local or gs://"
+    )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--out", metavar="FOLDER", help="where the report goes (default: WORKDIR/report)")
+    target.add_argument("--tables", metavar="FOLDER", help="write tables there, and no report")
     parser.add_argument(
         "--after_drop",
         type=console.positive,
@@ -29,6 +35,12 @@ def add(commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from gpicl_flax.analysis.data import write_tables
     from gpicl_flax.analysis.report import report
 
+    if arguments.tables is not None:
+        if arguments.after_drop is not None:
+            raise UsageError("--after_drop changes no table: give it to `gpicl report` when it draws from the tables")
+        print(write_tables.write(arguments.workdir, arguments.tables))
+        return
     print(report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop))

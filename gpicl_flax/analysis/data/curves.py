@@ -8,18 +8,18 @@ import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
 
-_BY_POSITION = ("accuracy", "accuracy_low", "accuracy_high")
+BY_POSITION = ("accuracy", "accuracy_low", "accuracy_high")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of `rows_of` as a table, which has its columns also without rows."""
-    return pd.DataFrame(rows, columns=["run_id", "test_dataset", "tasks", *_BY_POSITION])
+    """Rows of `last_test` as a table, which has its columns also without rows."""
+    return pd.DataFrame(rows, columns=["run_id", "test_dataset", "tasks", *BY_POSITION])
 
 
-def rows_of(run: OneRun) -> list[dict[str, Any]]:
-    """A row for each curve: run_id, test_dataset, tasks, and accuracy with the ends of its 95% interval, arrays [T]."""
+def last_test(run: OneRun) -> list[dict[str, Any]]:
+    """Returns a row for each curve of the last meta-test: run_id, test_dataset, tasks, and accuracy with the ends of its 95% interval, arrays [T]."""
     return [
         {"run_id": run.run_id, "test_dataset": curve["base_dataset"], "tasks": curve["tasks"]}
-        | {name: np.asarray(curve[name], float) for name in _BY_POSITION}
+        | {name: np.asarray(curve[name], float) for name in BY_POSITION}
         for curve in (run.evaluations[-1]["curves"] if run.evaluations else [])
     ]

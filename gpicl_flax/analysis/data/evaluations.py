@@ -15,12 +15,12 @@ NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high", "lo
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of `rows_of` as a table, which has its columns also without rows."""
+    """Rows of `ends` as a table, which has its columns also without rows."""
     return pd.DataFrame(rows, columns=["run_id", "step", "base_dataset", "tasks", *NUMBERS])
 
 
-def rows_of(run: OneRun) -> list[dict[str, Any]]:
-    """A row for each step and curve: run_id, step, base_dataset, tasks ('seen' or 'unseen') and `NUMBERS`."""
+def ends(run: OneRun) -> list[dict[str, Any]]:
+    """Returns a row for each step and curve: run_id, step, base_dataset, tasks ('seen' or 'unseen') and `NUMBERS`."""
     return [
         {
             "run_id": run.run_id,

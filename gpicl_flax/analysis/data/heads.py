@@ -9,8 +9,8 @@ import pandas as pd
 from gpicl_flax.analysis.data.one_run import OneRun
 
 
-def of(run: OneRun) -> pd.DataFrame:
-    """A row a diagnosis of queries and keys: run_id, step, matching_score, same_class_ratio.
+def strongest(run: OneRun) -> pd.DataFrame:
+    """Returns a row for each diagnosis of queries and keys: run_id, step, matching_score, same_class_ratio.
 
     matching_score is the highest of all heads. same_class_ratio is the attention on the class over that of uniform attention,
     of the head where it is farthest from 1; NaN for models without attention.

@@ -7,8 +7,8 @@ from gpicl_flax.analysis.data.one_run import OneRun
 _MOST = 400  # points of a run
 
 
-def of(run: OneRun) -> pd.DataFrame:
-    """run_id, step, loss_ema: the average of the training loss (see `records.plateau`) at up to 400 steps, in nats.
+def thinned(run: OneRun) -> pd.DataFrame:
+    """Returns run_id, step, loss_ema: the average of the training loss (see `records.plateau`) at up to 400 steps, in nats.
 
     Runs of the same settings tell it at the same steps, as far as they have come.
     """

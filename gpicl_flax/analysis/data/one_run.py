@@ -1,4 +1,4 @@
-"""Reads one run folder in whatever state it is: half finished, diverged or damaged."""
+"""All that a figure can show of one run, and how it is read from a run folder: half finished, diverged or damaged."""
 
 import dataclasses
 import itertools
@@ -17,10 +17,11 @@ _WORDS = ("phase", "stopped_early")  # what of a row is no number
 
 @dataclasses.dataclass(frozen=True)
 class OneRun:
-    """What a run folder holds, as far as it can be read.
+    """A run, as far as it can be read from its folder or from the tables of its study.
 
     Attributes:
-      folder: where it was read.
+      run_id: the name of its folder.
+      folder: where it lies, or would lie in the folder of the tables.
       ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
       stopped_early: why it ended before its last step, 'plateau' or 'converged', or None.
       run_info: run.json; empty where it cannot be read.
@@ -34,6 +35,7 @@ class OneRun:
       gaps: what is missing or damaged, a phrase each.
     """
 
+    run_id: str
     folder: RunFolder
     ended: str | None
     stopped_early: str | None
@@ -45,11 +47,6 @@ class OneRun:
     telemetry: pd.DataFrame
     evaluations: list[dict[str, Any]]
     gaps: list[str]
-
-    @property
-    def run_id(self) -> str:
-        """The name of the folder."""
-        return self.folder.path.name
 
 
 def read(folder: RunFolder) -> OneRun:
@@ -73,6 +70,7 @@ def read(folder: RunFolder) -> OneRun:
     if not evaluations:
         gaps.append("no evaluation")
     return OneRun(
+        folder.path.name,
         folder,
         next((marker for marker in (DONE, DIVERGED) if marker in names), None),
         stopped_early,
@@ -138,7 +136,6 @@ def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:
 
 
 def _telemetry(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
-    """The numbers of rows of telemetry; what is none, or was not finite, is missing."""
     flat = {}
     for step, values in rows.items():
         tensors = values.get("tensors")
@@ -150,6 +147,11 @@ def _telemetry(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
             for quantity, value in own.items()
             if quantity != "tensors"
         }
+    return telemetry_table(flat)
+
+
+def telemetry_table(flat: dict[int, dict[tuple[str, str], Any]]) -> pd.DataFrame:
+    """Returns `OneRun.telemetry`, given the values by step, tensor and quantity; what is no number, or was not finite, is missing."""
     columns = list(dict.fromkeys(column for row in flat.values() for column in row))
     index = pd.Index(list(flat), name="step", dtype=int)
     levels = pd.MultiIndex.from_arrays([*zip(*columns, strict=True)] or [[], []], names=["tensor", "quantity"])

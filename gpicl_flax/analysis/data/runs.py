@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import curves, evaluations, heads, losses, one_run, settings
+from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters, losses, one_run
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau
 from gpicl_flax.records.run_folder import RunFolder
 
-_FACTS = (
+FROM_RUN_INFO = (
     "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
     "permute_labels_prob", "steps", "seed",
 )  # fmt: skip
-_READERS = 8
+READERS = 8
 
 
 class Runs(NamedTuple):
@@ -28,8 +28,8 @@ class Runs(NamedTuple):
       table: a row each, see `read_all`.
       evaluations: the ends of all curves, `evaluations.table`.
       curves: the last meta-tests at all positions, `curves.table`.
-      losses: of training over the steps, thinned, `losses.of`.
-      heads: what attention compares over the steps, `heads.of`.
+      losses: of training over the steps, thinned, `losses.thinned`.
+      heads: what attention compares over the steps, `heads.strongest`.
     """
 
     table: pd.DataFrame
@@ -78,7 +78,7 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       ended: 'DONE' or 'DIVERGED'; stopped_early: 'plateau' or 'converged', of a run that ended before its last step because of
         that; gaps: what is missing or damaged, as text.
       model, parameters: and so on, as in run.json; num_tasks: infinite where it is unbounded; base_dataset: its name.
-      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `settings.of`.
+      width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `hyperparameters.values`.
       label_<axis>: what the axes of a sweep call the run.
       binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used.
       last_step: of the log; lowest_loss_ema and last_loss_ema: in nats.
@@ -89,20 +89,45 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       evaluated_at: the step of the last evaluation; for each of its curves there are `evaluations.NUMBERS`, in columns such
         as unseen_last_low[digits].
     """
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:  # of many small files, far away on gs://
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:  # of many small files, far away on gs://
         rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
     _fill_defaults(rows, used)
+    return joined(rows, evaluated, drawn, logged, compared)
+
+
+def rows(found: Sequence[OneRun]) -> list[dict[str, Any]]:
+    """Returns the rows of `Runs.table` as dicts, before pandas makes one type of what is in a column."""
+    own = [_row(run) for run in found]
+    _fill_defaults(own, [run.settings for run in found])
+    return own
+
+
+def joined(
+    rows: Sequence[dict[str, Any]],
+    evaluated: Sequence[list[dict[str, Any]]],
+    drawn: Sequence[list[dict[str, Any]]],
+    logged: Sequence[pd.DataFrame],
+    compared: Sequence[pd.DataFrame],
+) -> Runs:
+    """Returns the tables of all runs, given for each run its row, the rows of its evaluations and curves, its losses and heads."""
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
-    evaluated, drawn = ([row for rows in parts for row in rows] for parts in (evaluated, drawn))
-    logged, compared = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
-    return Runs(table, evaluations.table(evaluated), curves.table(drawn), logged, compared)
+    ends, lines = ([row for own in parts for row in own] for parts in (evaluated, drawn))
+    losses_of_all, heads_of_all = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
+    return Runs(table, evaluations.table(ends), curves.table(lines), losses_of_all, heads_of_all)
 
 
 def _read(
     folder: RunFolder,
 ) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     run = one_run.read(folder)
-    return _row(run), run.settings, evaluations.rows_of(run), curves.rows_of(run), losses.of(run), heads.of(run)
+    return (
+        _row(run),
+        run.settings,
+        evaluations.ends(run),
+        curves.last_test(run),
+        losses.thinned(run),
+        heads.strongest(run),
+    )
 
 
 def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]]) -> None:
@@ -122,11 +147,11 @@ def _row(run: OneRun) -> dict[str, Any]:
     run_info, metrics = run.run_info, run.metrics
     row = {"run_id": run.run_id, "folder": str(run.folder), "ended": run.ended, "stopped_early": run.stopped_early}
     row["gaps"] = "; ".join(run.gaps)
-    row |= {name: run_info.get(name) for name in _FACTS}
+    row |= {name: run_info.get(name) for name in FROM_RUN_INFO}
     row["num_tasks"] = math.nan if "num_tasks" not in run_info else run_info["num_tasks"] or math.inf
     base_dataset = run_info.get("base_dataset")
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
-    row |= settings.of(run)
+    row |= hyperparameters.values(run)
     labels = run_info.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}

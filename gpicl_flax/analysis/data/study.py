@@ -1,12 +1,15 @@
 """What the figures of a report are drawn from."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import groups, one_run, runs
+from gpicl_flax.analysis.data import groups, one_run, read_tables, runs, study_tables
 from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.analysis.data.runs import Runs
+from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DONE, RunFolder
 
 
@@ -15,24 +18,26 @@ class Study:
     """The runs of a folder.
 
     Attributes:
-      folders: theirs.
       table: a row each, `groups.grouped`.
       evaluations: of all steps, `evaluations.table`.
       curves: of the last evaluations, `curves.table`.
-      losses: of training, `losses.of`.
-      heads: of attention, `heads.of`.
+      losses: of training, `losses.thinned`.
+      heads: of attention, `heads.strongest`.
       interventions: in the order in which figures show them.
+      run: reads all that is kept of one run, given its label in the index of `table`.
+      single: whether this is the folder of one run, rather than that of a sweep, which may have one run, too.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the shortest
         intervention.
     """
 
-    folders: list[RunFolder]
     table: pd.DataFrame
     evaluations: pd.DataFrame
     curves: pd.DataFrame
     losses: pd.DataFrame
     heads: pd.DataFrame
     interventions: list[str]
+    run: Callable[[int], OneRun]
+    single: bool
     after_drop: int | None = None
 
     def ended(self, marker: str = DONE) -> pd.DataFrame:
@@ -73,7 +78,7 @@ class Study:
         found = self.measured()
         left = found[found["plateau_left"].fillna(False).astype(bool)]
         found = left if len(left) else found
-        return one_run.read(self.folders[found.index[0]]) if len(found) else None
+        return self.run(found.index[0]) if len(found) else None
 
     def parts(self, column: str, most: int) -> list["Study"]:
         """Studies of at most so many of the values of a column, 'panel' or 'setting'; itself, if it has no more."""
@@ -86,8 +91,18 @@ class Study:
 
 
 def load(workdir: epath.PathLike) -> Study:
-    """Reads the folder of a sweep or of one run; raises UsageError if there is no run."""
-    folders = runs.find(workdir)
-    read = runs.read_all(folders)
-    table = groups.grouped(read.table)
-    return Study(folders, table, *read[1:], groups.in_order(table))
+    """Reads the folder of a sweep, of one run, or of the tables of either; raises UsageError if there is none or it is damaged."""
+    if study_tables.holds_tables(workdir):
+        tables = read_tables.read(workdir)
+        return _study(tables.runs, lambda label: tables.each[label], tables.single)
+    try:
+        folders = runs.find(workdir)
+    except UsageError as error:
+        raise UsageError(f"{error}{study_tables.hint(workdir)}") from None
+    single = folders[0].path == RunFolder(workdir).path
+    return _study(runs.read_all(folders), lambda label: one_run.read(folders[label]), single)
+
+
+def _study(found: Runs, run: Callable[[int], OneRun], single: bool) -> Study:
+    table = groups.grouped(found.table)
+    return Study(table, *found[1:], interventions=groups.in_order(table), run=run, single=single)

@@ -37,7 +37,7 @@ _MOST = 6  # tests that are drawn
 _LEAST = -0.5  # where the axis of an R2 ends: the mean does better than that
 
 
-def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> list[tuple[dict, Comparison]]:
+def compare(study: Study, wanted: Callable[[dict], bool] = lambda compared: True) -> list[tuple[dict, Comparison]]:
     """A comparison for each test (`configurations.TEST`), scope and count of the state; what it is of, in a dict.
 
     The scope is all architectures, or one of them. Baselines do not take part: they have not learned what to keep.
@@ -52,11 +52,12 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda of: True) -> l
         scopes = [(ALL, rows), *group_by(rows, "architecture")]
         for scope, own in scopes if rows["architecture"].nunique() > 1 else scopes[1:]:
             for state in _STATES:
-                of = dict(zip(TEST, test, strict=True)) | {"own": rows["own"].all(), "scope": scope, "state": state}
-                of["seeds"] = own["seeds"].sum()
-                if wanted(of):
+                compared = dict(zip(TEST, test, strict=True))
+                compared |= {"own": rows["own"].all(), "scope": scope, "state": state}
+                compared["seeds"] = own["seeds"].sum()
+                if wanted(compared):
                     sizes = own["accuracy"], own[state], own[PARAMETERS], own["architecture"]
-                    found.append((of, predictors.compare(*sizes)))
+                    found.append((compared, predictors.compare(*sizes)))
     return found
 
 
@@ -68,15 +69,15 @@ def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
     both sizes: collinearity, difference with its ends, verdict and sentence.
     """
     rows = []
-    for of, comparison in comparisons:
-        of = of | {"configurations": comparison.configurations}
+    for compared, comparison in comparisons:
+        compared = compared | {"configurations": comparison.configurations}
         both = {"collinearity": comparison.collinearity, **_columns("difference", comparison.difference)}
         both |= {"verdict": comparison.verdict, "sentence": comparison.sentence}
-        for size, predictor in ((of["state"], comparison.state), (PARAMETERS, comparison.parameters)):
+        for size, predictor in ((compared["state"], comparison.state), (PARAMETERS, comparison.parameters)):
             measured = {}
             for measure in _MEASURES:
                 measured |= _columns(measure, getattr(predictor, measure, predictors.Estimate()))
-            rows.append(of | {"predictor": size} | measured | both)
+            rows.append(compared | {"predictor": size} | measured | both)
     return pd.DataFrame(rows)
 
 
@@ -137,7 +138,7 @@ def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
         f"state size and parameter count have a rank correlation of {predictors.COLLINEAR:g} or more there, and cannot "
         "be separated. Baselines do not take part."
     )
-    if all(of["seeds"] == comparison.configurations for of, comparison in comparisons):
+    if all(compared["seeds"] == comparison.configurations for compared, comparison in comparisons):
         text += " There is one seed of each configuration."
     return " ".join([text, *sentences(comparisons)])
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy import ndimage
 
-from gpicl_flax.analysis.data import one_run
 from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import BASELINE
 from gpicl_flax.analysis.data.one_run import OneRun
@@ -58,9 +57,7 @@ def draw(study: Study) -> Chart:
     labels = _labels(
         [[*panel.split(", "), kind] for panel, kind in zip(chosen["panel"], chosen["intervention"], strict=True)]
     )
-    drawn = _draw(
-        {name: one_run.read(study.folders[at]) for name, at in zip(labels[:_RUNS], chosen.index, strict=False)}
-    )
+    drawn = _draw({name: study.run(at) for name, at in zip(labels[:_RUNS], chosen.index, strict=False)})
     if len(chosen) <= _RUNS:
         return drawn
     return dataclasses.replace(drawn, caption=f"{drawn.caption} {len(chosen) - _RUNS} further runs are not drawn.")

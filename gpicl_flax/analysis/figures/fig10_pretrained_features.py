@@ -7,7 +7,7 @@ import pandas as pd
 
 from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
-from gpicl_flax.analysis.data.settings import FEATURES, PIXELS
+from gpicl_flax.analysis.data.hyperparameters import FEATURES, PIXELS
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart

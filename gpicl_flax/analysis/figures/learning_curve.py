@@ -1,16 +1,17 @@
 """The picture of one run: what it learns within a sequence, and how its loss left the plateau."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.figures import registry
 from gpicl_flax.analysis.figures.chart import COLOURS, Chart
-from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 
@@ -23,7 +24,20 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
 
     A run of 0 steps has no right.
     """
-    run_info, panels = folder.read_run_info(), 1
+    run_info = folder.read_run_info()
+    rows = json_lines.read(folder.metrics) if run_info["steps"] else []
+    log = {name: [row[name] for row in rows] for name in ("step", "loss", "loss_ema")}
+    return _figure(run_info, evaluation, log["step"], log["loss"], log["loss_ema"])
+
+
+def _figure(
+    run_info: dict[str, Any],
+    evaluation: dict[str, Any] | None,
+    steps: Sequence[int],
+    losses: Sequence[float],
+    emas: Sequence[float],
+) -> Figure:
+    panels = 1
     if run_info["steps"]:
         panels, title = 2, f"{run_info['model']} meta-trained on tasks made from {run_info['base_dataset']['name']}"
     else:
@@ -32,7 +46,7 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
     axes = figure.subplots(1, panels, squeeze=False)
     _draw_accuracy(axes[0, 0], evaluation, run_info["num_classes"])
     if run_info["steps"]:
-        _draw_loss(axes[0, 1], json_lines.read(folder.metrics), run_info["num_classes"])
+        _draw_loss(axes[0, 1], steps, losses, emas, run_info["num_classes"])
     figure.suptitle(title)
     return figure
 
@@ -58,10 +72,9 @@ def chart(run: OneRun) -> Chart:
     name, title = "learning_curve", f"Learning curve of {run.run_id}"
     if not _DRAWN_FROM <= run.run_info.keys():
         return Chart(name, title, f"Not drawn: {run.folder.run_info.name} does not say what the run is.")
-    try:
-        figure = draw(run.folder, run.evaluations[-1] if run.evaluations else None)
-    except UsageError as error:
-        return Chart(name, title, f"Not drawn: {error}")
+    evaluation = run.evaluations[-1] if run.evaluations else None
+    log = {name: run.metrics[name].tolist() for name in ("loss", "loss_ema")}
+    figure = _figure(run.run_info, evaluation, run.metrics.index.tolist(), log["loss"], log["loss_ema"])
     caption = (
         "Left: accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals"
         + (f", after step {run.evaluations[-1]['step']:,}" if run.evaluations else "; there is no evaluation yet")
@@ -99,9 +112,10 @@ def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_loss(axes, rows, num_classes: int) -> None:
-    steps, emas = [row["step"] for row in rows], [row["loss_ema"] for row in rows]
-    axes.plot(steps, [row["loss"] for row in rows], color=COLOURS[5], alpha=0.6, label="training loss")
+def _draw_loss(
+    axes: Axes, steps: Sequence[int], losses: Sequence[float], emas: Sequence[float], num_classes: int
+) -> None:
+    axes.plot(steps, losses, color=COLOURS[5], alpha=0.6, label="training loss")
     axes.plot(steps, emas, color=COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
     axes.axhline(math.log(num_classes), color="0.5", linestyle=":", label=f"chance, ln {num_classes}")
     left = plateau.plateau_exit_step(steps, emas, num_classes)

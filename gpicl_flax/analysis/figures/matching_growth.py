@@ -62,7 +62,7 @@ def draw(study: Study) -> Chart:
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """The rows of `heads.of` of up to three runs a panel and intervention.
+    """The rows of `heads.strongest` of up to three runs a panel and intervention.
 
     Further columns: panel, intervention, and left: the step at which the plateau was left, by the loss on unseen tasks;
     NaN if it was not.

@@ -135,11 +135,12 @@ def large_state(study: Study) -> Finding:
     none the other way round. Not supported: in some setting parameter count does."""
     compared = fig06_size_predictors.compare(
         study,
-        lambda of: (
-            (of["scope"], of["tasks"], of["state"]) == (fig06_size_predictors.ALL, "unseen", STATE_PAPER) and of["own"]
+        lambda test: (
+            (test["scope"], test["tasks"], test["state"]) == (fig06_size_predictors.ALL, "unseen", STATE_PAPER)
+            and test["own"]
         ),
     )
-    found = {comparison.verdict: (of, comparison) for of, comparison in reversed(compared)}
+    found = {comparison.verdict: (test, comparison) for test, comparison in reversed(compared)}
     verdict = (
         NOT_SUPPORTED if predictors.PARAMETERS in found else SUPPORTED if predictors.STATE in found else NOT_ENOUGH
     )
@@ -149,9 +150,9 @@ def large_state(study: Study) -> Finding:
         decisive = {NOT_SUPPORTED: predictors.PARAMETERS, SUPPORTED: predictors.STATE}.get(
             verdict, next(reversed(found))
         )
-        of, comparison = found[decisive]
-        where = f"{of['condition']}: " if of["condition"] else ""
-        because = f"{where}{comparison.sentence} ({comparison.configurations} configurations, tested on {of['test_dataset']}.)"
+        test, comparison = found[decisive]
+        where = f"{test['condition']}: " if test["condition"] else ""
+        because = f"{where}{comparison.sentence} ({comparison.configurations} configurations, tested on {test['test_dataset']}.)"
     return Finding(4, "Large state is more crucial than parameter count.", verdict, because, "Figures 6, 13")
 
 

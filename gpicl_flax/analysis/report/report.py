@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import matplotlib
 from etils import epath
 
-from gpicl_flax.analysis.data import one_run, phases, study
+from gpicl_flax.analysis.data import phases
 from gpicl_flax.analysis.data.one_run import OneRun
-from gpicl_flax.analysis.data.study import Study
+from gpicl_flax.analysis.data.study import Study, load
 from gpicl_flax.analysis.figures import diagnostics, registry
 from gpicl_flax.analysis.figures.chart import Chart
 from gpicl_flax.analysis.report import page, tables
@@ -24,37 +24,38 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     Beside it: each figure as PNG and SVG, what it shows as CSV, and runs.csv and evaluations.csv with all runs.
 
     Args:
-      workdir: folder of a sweep, or of one run.
+      workdir: folder of a sweep, of one run, or of the tables of either.
       out: None: the folder report in `workdir`. Files of the same names are replaced.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the
         shortest intervention.
 
     Raises:
-      UsageError: there is no run.
+      UsageError: there is no run, or the tables are damaged.
     """
-    of = dataclasses.replace(study.load(workdir), after_drop=after_drop)
+    study = dataclasses.replace(load(workdir), after_drop=after_drop)
     out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
     out.mkdir(parents=True, exist_ok=True)
-    single = of.folders[0].path == RunFolder(workdir).path  # a sweep may have one run, too
-    (out / "runs.csv").write_text(of.table.assign(phase=phases.phases(of.table)).to_csv(index=False))
-    (out / "evaluations.csv").write_text(of.evaluations.to_csv(index=False))
-    sections = [_overview(of)]
-    if single:
-        charts = charts_of_run(one_run.read(of.folders[0]))
+    (out / "runs.csv").write_text(study.table.assign(phase=phases.phases(study.table)).to_csv(index=False))
+    (out / "evaluations.csv").write_text(study.evaluations.to_csv(index=False))
+    sections = [_overview(study)]
+    if study.single:
+        charts = charts_of_run(study.run(0))
         sections += _save(charts, out)
     else:
         charts, compared = (
-            list(_drawn(of, registry.paper_figures())),
-            [*_drawn(of, registry.comparisons()), *_diagnostics(of)],
+            list(_drawn(study, registry.paper_figures())),
+            [*_drawn(study, registry.comparisons()), *_diagnostics(study)],
         )
-        sections += [tables.insights(of).html, tables.published_values(charts).html, *_save(charts, out)]
-        sections += [table.html for table in (*tables.accuracies(of), *tables.plateaus(of), *tables.phases(of))]
+        sections += [tables.insights(study).html, tables.published_values(charts).html, *_save(charts, out)]
+        sections += [
+            table.html for table in (*tables.accuracies(study), *tables.plateaus(study), *tables.phases(study))
+        ]
         sections += _save(compared, out)
         charts += compared
     lacking = [f"{chart.heading}: {chart.caption}" for chart in charts if chart.figure is None]
     if lacking:
         sections.append(page.list_section("Not drawn, and what they need", lacking))
-    gaps = of.table[of.table["gaps"] != ""]
+    gaps = study.table[study.table["gaps"] != ""]
     if len(gaps):
         lines = []
         for text, same in gaps.groupby("gaps", sort=False)["run_id"]:
@@ -73,10 +74,10 @@ def charts_of_run(run: OneRun) -> list[Chart]:
     return [entry.draw(run) for entry in registry.run_figures()]
 
 
-def _drawn(of: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> Iterator[Chart]:
+def _drawn(study: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> Iterator[Chart]:
     for _, draw, column, most in entries:
-        parts = of.parts(column, most) if most else [of]
-        if len(parts) > 1 and len(of.interventions) < 2:  # many figures that would compare nothing
+        parts = study.parts(column, most) if most else [study]
+        if len(parts) > 1 and len(study.interventions) < 2:  # many figures that would compare nothing
             chart = draw(parts[0])
             yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
             continue
@@ -88,13 +89,15 @@ def _drawn(of: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> 
             yield chart
 
 
-def _diagnostics(of: Study) -> Iterator[Chart]:
-    diagnosed = of.table[of.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
+def _diagnostics(study: Study) -> Iterator[Chart]:
+    diagnosed = study.table[study.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
     if diagnosed.empty:
         yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
     one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
-    for index in sorted(one_each.index, key=lambda index: of.interventions.index(of.table["intervention"][index])):
-        yield diagnostics.draw(one_run.read(of.folders[index]))
+    for index in sorted(
+        one_each.index, key=lambda index: study.interventions.index(study.table["intervention"][index])
+    ):
+        yield diagnostics.draw(study.run(index))
 
 
 def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
@@ -114,9 +117,9 @@ def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
         yield page.chart_section(chart)
 
 
-def _overview(of: Study) -> str:
-    ended = of.table["ended"]
-    early = of.table["stopped_early"].notna().sum()
+def _overview(study: Study) -> str:
+    ended = study.table["ended"]
+    early = study.table["stopped_early"].notna().sum()
     counts = {"done": (ended == DONE).sum(), "diverged": (ended == DIVERGED).sum(), "not ended": ended.isna().sum()}
     text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
     text += ", ".join(f"{count} {words}" for words, count in counts.items() if count)

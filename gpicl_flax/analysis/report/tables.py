@@ -43,9 +43,9 @@ class Table:
         return page.table_section(self.title, self.numbers, self.note, wraps=self.wraps, level=3)
 
 
-def runs(of: Study) -> Table:
+def runs(study: Study) -> Table:
     """The runs, with their sizes, how they ended, and the accuracy of the last prediction on tasks of the base dataset trained on."""
-    rows, own = of.table, of.table["base_dataset"]
+    rows, own = study.table, study.table["base_dataset"]
     shown = pd.DataFrame(
         {
             "intervention": rows["intervention"],
@@ -73,9 +73,9 @@ def _counts(numbers: pd.Series) -> list[str]:
     return [f"{int(value):,}" if pd.notna(value) else "" for value in numbers]
 
 
-def insights(of: Study) -> Table:
+def insights(study: Study) -> Table:
     """What the runs say of each insight of the paper (Appendix A.1)."""
-    findings = [insight(of) for insight in paper_insights.INSIGHTS]
+    findings = [insight(study) for insight in paper_insights.INSIGHTS]
     table = pd.DataFrame(
         {
             "insight": [f"{found.number}. {found.claim}" for found in findings],
@@ -103,9 +103,9 @@ def published_values(charts: Sequence[Chart]) -> Table:
     )
 
 
-def accuracies(of: Study) -> Iterator[Table]:
+def accuracies(study: Study) -> Iterator[Table]:
     """Table 2, if runs are done."""
-    accuracies = table2_methods.in_words(table2_methods.numbers(of))
+    accuracies = table2_methods.in_words(table2_methods.numbers(study))
     if not accuracies.empty:
         yield Table(
             "Table 2: accuracy of the last prediction",
@@ -114,10 +114,10 @@ def accuracies(of: Study) -> Iterator[Table]:
         )
 
 
-def plateaus(of: Study) -> Iterator[Table]:
+def plateaus(study: Study) -> Iterator[Table]:
     """Medians and speed-ups, by each rule that runs tell."""
     for rule in RULES:
-        numbers = plateau_lengths.numbers(of, rule)
+        numbers = plateau_lengths.numbers(study, rule)
         if not numbers.empty:
             yield Table(
                 f"Medians and speed-ups, by {rule.words}",
@@ -130,12 +130,14 @@ def plateaus(of: Study) -> Iterator[Table]:
             )
 
 
-def phases(of: Study) -> Iterator[Table]:
+def phases(study: Study) -> Iterator[Table]:
     """How runs ended, if they tell."""
-    ends = of.table.assign(phase=phases_of.phases(of.table).fillna("unknown"))
+    ends = study.table.assign(phase=phases_of.phases(study.table).fillna("unknown"))
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
     if not ends.empty:
-        rows = [(panel, x) for panel, _ in by_panel(of.table) for x in of.interventions if (panel, x) in ends.index]
+        rows = [
+            (panel, x) for panel, _ in by_panel(study.table) for x in study.interventions if (panel, x) in ends.index
+        ]
         columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
         yield Table(
             "Phases",

@@ -137,7 +137,7 @@ def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **run_info):
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "facts", "verdict", "because"),
+    ("accuracy", "run_info", "verdict", "because"),
     [
         (lambda state, parameters: state / 20, {}, SUPPORTED, "State size predicts accuracy better"),
         (lambda state, parameters: parameters / 20, {}, NOT_SUPPORTED, "Parameter count predicts accuracy better"),
