@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # Where configurables were before their modules moved. Gin files may name a module, and kept ones name it as it was.
 _MOVED = {
     "gpicl_flax.run.Run": "gpicl_flax.runs.run.Run",
+    "gpicl_flax.sweep.grid.sweep": "gpicl_flax.runs.scale.sweep",
     "gpicl_flax.baselines.maml.MAML": "gpicl_flax.references.maml.MAML",
     "gpicl_flax.baselines.online_sgd.OnlineSGD": "gpicl_flax.references.online_sgd.OnlineSGD",
     "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",

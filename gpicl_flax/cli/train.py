@@ -32,14 +32,14 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs.check import check_folder
     from gpicl_flax.runs.execute import RunSpec, execute
     from gpicl_flax.runs.run import resolve
+    from gpicl_flax.runs.scale import GRIDS, without_sweep
     from gpicl_flax.runtime.preemption import StopRequest
-    from gpicl_flax.sweep import grid
 
     distributed.connect()
     config = parse(arguments.gin_file, arguments.gin_bindings)
-    if grid.GRIDS in config.bindings:
-        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({grid.GRIDS}); use `gpicl sweep`")
-    config = grid.without_sweep(config)
+    if GRIDS in config.bindings:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); use `gpicl sweep`")
+    config = without_sweep(config)
     resolved = resolve(config)
     folder = RunFolder(arguments.workdir)
     check_folder(config, folder)

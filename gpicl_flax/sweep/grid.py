@@ -23,33 +23,26 @@ otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids un
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from types import NoneType
 from typing import Any, NamedTuple
-
-import gin
 
 import gpicl_flax.runs.run  # noqa: F401 - gin knows its configurables by their import, and digests need their full names
 from gpicl_flax.config import Config, differences, short_key
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runs.identity import digest
+from gpicl_flax.runs.scale import (
+    FIXED,
+    GRIDS,
+    SCALE,
+    SCALES,
+    are_bindings,
+    fixed_bindings,
+    scaled_grids,
+    without_sweep,
+)
 from gpicl_flax.sweep import legacy_ids, run_ids
 
-GRIDS = "sweep.grids"
-FIXED = "sweep.fixed"
-SCALE = "sweep.scale"
-SCALES = "sweep.scales"
 LABELS = "Run.labels"
 _MODEL = "Run.model"
-
-
-@gin.configurable
-def sweep(
-    grids: Sequence[Mapping[Any, Any]] = (),
-    fixed: Mapping[str, Any] | None = None,
-    scale: str | None = None,
-    scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
-) -> None:
-    """Gives gin the names `sweep.grids` and so on; their values are read as they are written, in `points`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +87,7 @@ def points(config: Config) -> list[Point]:
     Raises:
       UsageError: there is no grid, it has a wrong form, or two points are the same.
     """
-    grids, fixed = _scaled_grids(config), _fixed(config)
+    grids, fixed = scaled_grids(config), fixed_bindings(config)
     grids = config.bindings.get(GRIDS) if grids is None else grids
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
@@ -131,36 +124,6 @@ def points_or_run(config: Config) -> list[Point]:
     return [Point(run_ids.join(("run",), identity), {}, single, digest=identity)]
 
 
-def without_sweep(config: Config) -> Config:
-    """The configuration of a single run: less the grids, and with the fixed bindings in their place.
-
-    Raises:
-      UsageError: sweep.fixed is not a dict of bindings, or there is nothing for the chosen scale.
-    """
-    return config.without(GRIDS, FIXED, SCALE, SCALES).override(_fixed(config))
-
-
-def _fixed(config: Config) -> dict[str, Any]:
-    """What wins over the grids."""
-    fixed = config.bindings.get(FIXED, {}) if _scaled_grids(config) is None else {}
-    if not isinstance(fixed, dict) or not _are_bindings(fixed):
-        raise UsageError(f"{FIXED} must be {{binding: value}}")
-    return fixed
-
-
-def _scaled_grids(config: Config) -> Any:
-    """The grids that are there for the chosen scale, or None."""
-    scale, scales = config.bindings.get(SCALE), config.bindings.get(SCALES, {})
-    if not isinstance(scales, dict):
-        raise UsageError(f"{SCALES} must be {{scale: grids}}")
-    if not isinstance(scale, str | NoneType):
-        raise UsageError(f"{SCALE} must be the name of a scale, not {scale!r}")
-    if scale is not None and scale not in scales and FIXED not in config.bindings:
-        only = f", only of {', '.join(scales)}" if scales else ""
-        raise UsageError(f"{SCALE} = {scale!r}: there are no grids of that scale{only}")
-    return scales.get(scale)
-
-
 def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
     """The cells of a grid: a choice for each of its axes."""
     for cell in itertools.product(*itertools.starmap(_axis, grid.items())):
@@ -179,7 +142,7 @@ def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
         raise UsageError(
             f"{GRIDS}: {keys!r} has a dict, so it must be a name without a dot, with labels as the dict's keys"
         )
-    if not values or not all(isinstance(k, str) and _are_bindings(v) for k, v in values.items()):
+    if not values or not all(isinstance(k, str) and are_bindings(v) for k, v in values.items()):
         raise UsageError(f"{GRIDS}: {keys!r} must be {{label: {{binding: value}}}}")
     return [_Choice(dict(bindings), {keys: label}) for label, bindings in values.items()]
 
@@ -197,10 +160,6 @@ def _bound(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
     if not all(isinstance(value, tuple) and len(value) == len(keys) for value in values):
         raise UsageError(f"{GRIDS}: the values of {keys!r} must be tuples of {len(keys)}")
     return [dict(zip(keys, value, strict=True)) for value in values]
-
-
-def _are_bindings(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) and "." in key for key in value)
 
 
 def _common(bindings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:

@@ -46,7 +46,8 @@ class Study:
 
     def tested(self) -> pd.DataFrame:
         """The runs that are done, and those that have not ended but were meta-tested on the way: their `progress` says at what step
-        of how many; it is '' for those that are done."""
+        of how many; it is '' for those that are done.
+        """
         under_way = self.table["ended"].isna() & self.table["evaluated_at"].notna() & self.table["model"].notna()
         table = pd.concat([self.ended(), self.table[under_way]]).sort_index()
         progress = [

@@ -43,7 +43,8 @@ class Finding:
 
 def black_boxes(study: Study) -> Finding:
     """Insight 1. Supported: some black-box model gains GAIN_CUT or more on unseen tasks, with its whole 95% interval. Not
-    supported: there are runs with ENOUGH_TASKS, and with none of these the interval reaches that."""
+    supported: there are runs with ENOUGH_TASKS, and with none of these the interval reaches that.
+    """
     found = fig04_learning_phases.behaviours(study)
     found = found[found["model"].isin(BLACK_BOXES)].dropna(subset=["unseen_gain"])
     if found.empty:
@@ -67,7 +68,8 @@ def black_boxes(study: Study) -> Finding:
 def augmentations(study: Study) -> Finding:
     """Insight 2. Supported: in some setting the gain on unseen tasks of another base dataset than that trained on is GAIN_CUT
     or more with the largest number of tasks, and more than with the smallest, both beyond their 95% intervals. Not supported:
-    there are such settings with ENOUGH_TASKS, and in none the interval reaches that."""
+    there are such settings with ENOUGH_TASKS, and in none the interval reaches that.
+    """
     table = fig04_learning_phases.numbers(study)
     table = table[(table["tasks"] == "unseen") & (table["test_dataset"] != table["base_dataset"])]
     pairs = []
@@ -101,7 +103,8 @@ def augmentations(study: Study) -> Finding:
 
 def transitions(study: Study) -> Finding:
     """Insight 3. Supported: in some setting all three of `phases.BEHAVIOURS` are found, in this order of the number of tasks,
-    and in no setting another order. Not supported: some setting has another order."""
+    and in no setting another order. Not supported: some setting has another order.
+    """
     found = fig04_learning_phases.behaviours(study).dropna(subset=["behaviour"])
     orders = {}
     for key, rows in found.groupby(_CONDITION):
@@ -132,7 +135,8 @@ def transitions(study: Study) -> Finding:
 def large_state(study: Study) -> Finding:
     """Insight 4. Of all architectures together, on unseen tasks of the base dataset trained on, with the paper's count of the
     state. Supported: in some setting state size predicts accuracy better than parameter count does (see `predictors`), and in
-    none the other way round. Not supported: in some setting parameter count does."""
+    none the other way round. Not supported: in some setting parameter count does.
+    """
     compared = fig06_size_predictors.compare(
         study,
         lambda test: (

@@ -13,7 +13,8 @@ from gpicl_flax.analysis.report.insights import NOT_ENOUGH, NOT_SUPPORTED, SUPPO
 @pytest.fixture
 def find(make_run, make_curve, tmp_path):
     """What an insight finds in runs, each a number of tasks, its first and last accuracy on seen tasks, its last ones on
-    unseen tasks of its own and of another base dataset (None: not tested), and further facts."""
+    unseen tasks of its own and of another base dataset (None: not tested), and further facts.
+    """
 
     def found(insight, *runs, margin=0.05):
         for index, (num_tasks, first, seen, unseen, other, run_info) in enumerate(runs):
