@@ -27,7 +27,7 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
-    """Adds the option that takes the points of a pattern, see `sweep.selection.only`."""
+    """Adds the option that takes the points of a pattern, see `sweep.subset.only`."""
     parser.add_argument(
         name,
         metavar="PATTERN",

@@ -20,7 +20,7 @@ class OuterProductLSTM(StatefulModel):
     Attributes:
       size: s; every head has a cell of s x s numbers. Also, as in the authors' code, the width of the MLP.
       num_heads: m.
-      matching_heads: heads that start from the matching initialisation (see `outer_product_matching`); needs the
+      matching_heads: heads that start from the matching initialisation (see `matching.outer_product`); needs the
         'aligned' token layout. 0 leaves it off.
     """
 

@@ -29,7 +29,7 @@ class Transformer(StatefulModel):
       model_size: width of the residual stream.
       mlp_ratio: width of the MLP's hidden layer over the model size.
       max_length: T_max, the number of learned positions.
-      matching_gain: if set, start from the matching initialisation (see `matching`) with this gain; needs the
+      matching_gain: if set, start from the matching initialisation (see `matching.query_key`) with this gain; needs the
         'aligned' token layout. None, as in the paper, leaves it off.
       matching_heads: heads of a matched block that start matched.
       matching_layers: the first so many blocks start matched.

@@ -60,7 +60,7 @@ def _meet() -> None:
     settings = _settings(given) if given else {}
     import jax  # which takes a second that other commands need not wait
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, see training/preemption.py
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, see runtime/preemption.py
     count = settings.get("num_processes", "all")
     where = settings.get("coordinator_address", "the first host")
     apart = (

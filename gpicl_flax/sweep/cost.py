@@ -2,7 +2,7 @@
 
 Estimates, in seconds, without a compiler.
 
-Every training program is traced once and counted in its jaxpr (see `training.estimate`).
+Every training program is traced once and counted in its jaxpr (see `training.cost.estimate`).
 """
 
 import dataclasses

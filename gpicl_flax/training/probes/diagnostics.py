@@ -31,7 +31,7 @@ class Diagnostics:
     """When and on how much a run is diagnosed; it goes to the rows of metrics.jsonl, under 'diagnostics'.
 
     A row has the loss and the accuracy at the last position on unseen tasks, the norms of that loss's gradient by part of
-    the model, and of a model with queries and keys, by layer and head, what they compare (see `comparisons`).
+    the model, and of a model with queries and keys, by layer and head, what they compare (see `attention_stats`).
 
     Attributes:
       period: steps between two of them; they come at the end of a dispatch.
