@@ -31,7 +31,7 @@ CONTEXTS = {"digits": (20, 50, 99, 200), "iris": (15, 50, 99), "wine": (15, 50, 
 
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "digits":
-        test = sources.read("digits").test
+        test = sources.load("digits").test
         return test.array.reshape(len(test.inputs), -1), test.labels
     return getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
 

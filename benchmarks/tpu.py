@@ -137,7 +137,7 @@ def show(case: Case) -> None:
             f"{cost['bytes accessed'] / 1e6:,.0f}",
             f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:,.1f}",
         )
-        said = collectives.summary(collectives.collectives(hlo.Program(compiled.as_text())))
+        said = collectives.summary(collectives.collectives(hlo.HloProgram(compiled.as_text())))
         print(_line((case.name, mesh, kind), numbers), said, sep="  ", flush=True)
 
 

@@ -124,7 +124,7 @@ class Config:
             except (TypeError, ValueError) as error:
                 raise UsageError(one_line(error)) from error
             given, operative = gin.config_str(), gin.operative_config_str()  # both name things as shortly as they can
-        unused = read(given).bindings.keys() - read(operative).bindings.keys()
+        unused = parse_bindings(given).bindings.keys() - parse_bindings(operative).bindings.keys()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
         return value, operative
@@ -141,7 +141,7 @@ def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
     """
     files = [_find(path) for path in gin_files]
     with _gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True)):
-        return read(gin.config_str())
+        return parse_bindings(gin.config_str())
 
 
 def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
@@ -152,7 +152,7 @@ def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
         gin.finalize()
 
     with _gin(parse_all):
-        return read(gin.config_str())
+        return parse_bindings(gin.config_str())
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -260,7 +260,7 @@ class _Delegate(config_parser.ParserDelegate):
         return _Macro(macro_name)
 
 
-def read(text: str) -> Config:
+def parse_bindings(text: str) -> Config:
     """The configuration in a text that gin or `Config.text` wrote; gin's globals, and what it imports, stay out of it.
 
     Raises:

@@ -22,15 +22,15 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
     The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks
-    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several members, which differ in
+    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators, which differ in
     their projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
-    examples than the model was trained to read, each member reads as many as it can, stratified by class. Together they
+    examples than the model was trained to read, each estimator reads as many as it can, stratified by class. Together they
     read all of them if n_estimators times the model's length allows it, each equally often up to one.
 
     Args:
       model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
         Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
-      n_estimators: members to average over.
+      n_estimators: estimators to average over.
       shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image;
         otherwise each feature has its own.
       batch_size: queries answered at once; a smaller batch is filled up, so that one program fits all.
@@ -79,7 +79,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self._read(*self._start(X, y), classes=None)
 
     def partial_fit(self, X, y, classes=None):
-        """Adds examples to the context; the context is read anew, and scaling and members take all of it into account.
+        """Adds examples to the context; the context is read anew, and scaling and estimators take all of it into account.
 
         Args:
           classes: at the first call, the names of all classes that will come; None: those that have come so far.
@@ -104,15 +104,15 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _start(self, X, y):
-        model_path, num_members = self._given("model_path"), self._given("n_estimators")
-        for name, value in (("n_estimators", num_members), ("batch_size", self.batch_size)):
+        model_path, num_estimators = self._given("model_path"), self._given("n_estimators")
+        for name, value in (("n_estimators", num_estimators), ("batch_size", self.batch_size)):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         if not isinstance(self.shared_scale, (bool, np.bool_)):
             raise ValueError(f"shared_scale must be True or False, not {self.shared_scale!r}")
         if not isinstance(model_path, (str, os.PathLike, type(None))):
             raise ValueError(f"model_path must be a path or None, not {model_path!r}")
-        self._num_members = int(num_members)
+        self._num_estimators = int(num_estimators)
         X, y = self._validate(X, y, reset=True)
         self._seed = check_random_state(self.random_state).randint(2**31)
         try:
@@ -135,7 +135,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return X, y
 
     def _read(self, X, y, classes):
-        """Encodes the context of all members."""
+        """Encodes the context of all estimators."""
         model, tasks = self.model_, self.model_.run.tasks
         names, labels = np.unique(y, return_inverse=True)
         if classes is not None:
@@ -155,10 +155,10 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         self._mean, self._scale = ensemble.standardize(X, shared=self.shared_scale)
         rng = np.random.default_rng(self._seed)
         self._projections = (
-            ensemble.projections(rng, self._num_members, X.shape[1], tasks.num_features) * model.input_rms
+            ensemble.projections(rng, self._num_estimators, X.shape[1], tasks.num_features) * model.input_rms
         )
-        self._labels = ensemble.label_permutations(rng, self._num_members, tasks.num_classes)[:, : len(names)]
-        rows = ensemble.contexts(rng, labels, self._num_members, min(len(X), model.max_context))
+        self._labels = ensemble.label_permutations(rng, self._num_estimators, tasks.num_classes)[:, : len(names)]
+        rows = ensemble.contexts(rng, labels, self._num_estimators, min(len(X), model.max_context))
         inputs = self._inputs(X)[rows] @ self._projections
         labels = np.take_along_axis(self._labels, labels[rows], axis=1)
         room = ((0, 0), (0, model.max_context - rows.shape[1]))

@@ -1,4 +1,4 @@
-"""The members of an ensemble of in-context learners.
+"""The estimators of an ensemble of in-context learners.
 
 They differ in projection, labels, and which examples they read.
 """
@@ -20,28 +20,28 @@ def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.
     return X.mean(axis=0), np.where(constant, 1.0, scale)
 
 
-def projections(rng: np.random.Generator, num_members: int, num_features: int, num_inputs: int) -> np.ndarray:
-    """Projections [members, features, X] with iid normal entries.
+def projections(rng: np.random.Generator, num_estimators: int, num_features: int, num_inputs: int) -> np.ndarray:
+    """Projections [estimators, features, X] with iid normal entries.
 
     Standardised features give inputs with a mean square of one, as those of training tasks.
     """
-    return rng.standard_normal((num_members, num_features, num_inputs), np.float32) / np.float32(num_features**0.5)
+    return rng.standard_normal((num_estimators, num_features, num_inputs), np.float32) / np.float32(num_features**0.5)
 
 
-def label_permutations(rng: np.random.Generator, num_members: int, num_classes: int) -> np.ndarray:
-    """[members, C]: what stands for each class."""
-    return rng.permuted(np.tile(np.arange(num_classes, dtype=np.int32), (num_members, 1)), axis=1)
+def label_permutations(rng: np.random.Generator, num_estimators: int, num_classes: int) -> np.ndarray:
+    """[estimators, C]: what stands for each class."""
+    return rng.permuted(np.tile(np.arange(num_classes, dtype=np.int32), (num_estimators, 1)), axis=1)
 
 
-def contexts(rng: np.random.Generator, labels: np.ndarray, num_members: int, size: int) -> np.ndarray:
-    """Rows [members, size] of labels [n] that each member reads, in random order, none twice by one member.
+def contexts(rng: np.random.Generator, labels: np.ndarray, num_estimators: int, size: int) -> np.ndarray:
+    """Rows [estimators, size] of labels [n] that each estimator reads, in random order, none twice by one estimator.
 
     Members take one piece after another of orders in which every piece holds each class in proportion. No example is in
-    two contexts more than any other, so that all are read if members x size >= n.
+    two contexts more than any other, so that all are read if estimators x size >= n.
     """
     rows = []
     left = np.empty(0, int)
-    for _ in range(num_members):
+    for _ in range(num_estimators):
         taken, left = left[:size], left[size:]
         if len(taken) < size:  # the order is at its end; those that it still had are the last of the next
             order = _stratified(rng, labels)

@@ -148,7 +148,7 @@ def inspect(folder: RunFolder) -> Inspection:
 def _status(folder: RunFolder) -> status.Status:
     if folder.is_exported:
         return status.Status(folder.path.name, EXPORTED, steps=folder.read_run_info()["steps"])
-    return status.read(folder.path.name, folder)
+    return status.read_status(folder.path.name, folder)
 
 
 def _tensors(run: Run) -> list[Tensor]:

@@ -61,7 +61,7 @@ class Status:
         return f"left at {self.plateau_left_at:,}" + ", back" * bool(self.plateau)
 
 
-def read(run_id: str, folder: RunFolder) -> Status:
+def read_status(run_id: str, folder: RunFolder) -> Status:
     """The status of the run in a folder, which need not exist."""
     record, ended = lease.newest(folder), folder.ended  # in this order: one that ends now is released after its marker
     state, who = _state(record, ended)

@@ -165,7 +165,7 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
     seconds = time.perf_counter() - start
     text, memory, counted = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
     assert text and memory and counted  # the TPU compiler gives all three
-    read = hlo.Program(text)
+    read = hlo.HloProgram(text)
     inner_loops = read.num_loops > (program.steps > 1)
     flops = program.flops / program.steps / program.mesh.size if inner_loops else counted["flops"]
     traffic = hbm_bytes(read) / program.steps

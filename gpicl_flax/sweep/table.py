@@ -23,7 +23,9 @@ _REFRESH_SECONDS = 5.0
 def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
     """The status of each point, under the name of its folder."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda folder: status.read(folder.path.name, folder), folders.find(points, workdir)))
+        return list(
+            pool.map(lambda folder: status.read_status(folder.path.name, folder), folders.find(points, workdir))
+        )
 
 
 def counts(found: Sequence[Status]) -> str:

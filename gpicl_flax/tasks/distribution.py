@@ -21,7 +21,7 @@ class TaskDistribution:
     """Tasks made from one base dataset by a random projection of the inputs and a permutation of the labels.
 
     Attributes:
-      base_dataset: a name that `gpicl datasets list` shows or that TFDS has, or a path (see `sources.read`).
+      base_dataset: a name that `gpicl datasets list` shows or that TFDS has, or a path (see `sources.load`).
       data_dir: where TFDS keeps prepared datasets; None for its own default.
       input_shape: (height, width, channels) that images are resized to, or (features,) of a dataset of features; X is
         their product.

@@ -20,7 +20,7 @@ def npz(tmp_path):
     """Scikit-learn's digits as a file of a user."""
     from gpicl_flax.tasks.datasets import sources
 
-    raw = sources.read("digits")
+    raw = sources.load("digits")
     np.savez(
         tmp_path / "mine.npz",
         train_images=raw.train.inputs,
@@ -158,7 +158,7 @@ def test_debians_fashion_mnist_is_imported_pixel_for_pixel(store):
 
     source = str(listing.DEBIAN_FASHION_MNIST)
     assert run("import", "debian_fashion", "--images", source, "--data_dir", store) == 0
-    found, expected = tfds_store.read("debian_fashion", store), files.read_dataset(listing.DEBIAN_FASHION_MNIST)
+    found, expected = tfds_store.load("debian_fashion", store), files.read_dataset(listing.DEBIAN_FASHION_MNIST)
     assert len(found.train.inputs) == 60_000
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(found, split).inputs[..., 0], getattr(expected, split).inputs)

@@ -12,24 +12,24 @@ def rng():
 
 
 @pytest.mark.parametrize(("n", "num_members", "size"), [(30, 4, 10), (30, 5, 10), (37, 9, 10), (100, 3, 99), (7, 3, 7)])
-def test_members_share_the_examples_evenly(rng, n, num_members, size):
-    rows = ensemble.contexts(rng, rng.integers(3, size=n), num_members, size)
-    assert rows.shape == (num_members, size)
+def test_members_share_the_examples_evenly(rng, n, num_estimators, size):
+    rows = ensemble.contexts(rng, rng.integers(3, size=n), num_estimators, size)
+    assert rows.shape == (num_estimators, size)
     assert all(len(set(own)) == size for own in rows)
     counts = np.bincount(rows.reshape(-1), minlength=n)
     assert counts.max() - counts.min() <= 1
-    assert (counts > 0).all() == (num_members * size >= n)
+    assert (counts > 0).all() == (num_estimators * size >= n)
 
 
 def test_contexts_are_stratified(rng):
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    rows = ensemble.contexts(rng, labels, num_members=5, size=20)
+    rows = ensemble.contexts(rng, labels, num_estimators=5, size=20)
     for own in rows:
         assert np.abs(np.bincount(labels[own], minlength=3) - [12, 6, 2]).max() <= 1
 
 
 def test_members_read_in_different_random_orders(rng):
-    rows = ensemble.contexts(rng, np.zeros(50, int), num_members=4, size=50)
+    rows = ensemble.contexts(rng, np.zeros(50, int), num_estimators=4, size=50)
     assert len({tuple(own) for own in rows}) == 4
     assert all(abs(np.corrcoef(own, np.arange(50))[0, 1]) < 0.5 for own in rows)
 

@@ -68,7 +68,7 @@ def test_seen_tasks_are_the_same_for_images_of_another_size(start, grown, tmp_pa
 
     folder = RunFolder(tmp_path / "run")
     start(grown, folder)
-    raw = sources.read("digits")
+    raw = sources.load("digits")
     arrays = {}
     for name, split in (("train", raw.train), ("test", raw.test)):
         images = input_space.growth((8, 8, 1), (10, 9, 3))(

@@ -41,7 +41,7 @@ def a_point(name):
 
 
 def read(workdir, name):
-    return status.read(name, RunFolder(workdir / name))
+    return status.read_status(name, RunFolder(workdir / name))
 
 
 def test_every_state_is_told_apart(other_holds, workdir):

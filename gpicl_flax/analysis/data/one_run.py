@@ -98,7 +98,7 @@ def _read_run_info(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
 
 def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
     try:
-        return {name: str(value) for name, value in config.read(path.read_text()).bindings.items()}
+        return {name: str(value) for name, value in config.parse_bindings(path.read_text()).bindings.items()}
     except (UsageError, SyntaxError):
         gaps.append(f"{path.name} is damaged")
         return {}

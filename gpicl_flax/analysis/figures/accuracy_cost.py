@@ -179,6 +179,6 @@ def _caption(study: Study, table: pd.DataFrame, wait: int) -> str:
     return text
 
 
-@registry.of_comparison(3, "panel", most=4)
+@registry.register_comparison(3, "panel", most=4)
 def _draw_at_its_steps(study: Study) -> Chart:
     return draw(study, study.after_drop)

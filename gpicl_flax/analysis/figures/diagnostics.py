@@ -23,7 +23,7 @@ _HEADS = {
 _PARTS = (*COLOURS, BLACK, "0.6")
 
 
-@registry.of_run(2)
+@registry.register_run_figure(2)
 def draw(run: OneRun) -> Chart:
     """A panel for each kind of diagnostics that the run has, below each other, over the training step."""
     name, title = f"diagnostics_{run.run_id}", f"Diagnostics of {run.run_id}"

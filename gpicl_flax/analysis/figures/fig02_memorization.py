@@ -31,7 +31,7 @@ def numbers(study: Study) -> pd.DataFrame:
     return intervals.table(rows.assign(condition=condition), _KEYS, "last")
 
 
-@registry.of_paper(2)
+@registry.register_paper_figure(2)
 def draw(study: Study) -> Chart:
     """A heat-map for each model and for seen and unseen tasks; cells without a run that is done are hatched."""
     table = numbers(study)

@@ -52,7 +52,7 @@ def _most_tasks_first(rows: pd.DataFrame) -> list:
     return sorted(parts, key=lambda item: (-item[1]["num_tasks"].max(), *map(groups.natural, item[0])))
 
 
-@registry.of_paper(3)
+@registry.register_paper_figure(3)
 def draw(study: Study) -> Chart:
     """A panel for each base dataset trained on, a curve for each tested on."""
     table = numbers(study)

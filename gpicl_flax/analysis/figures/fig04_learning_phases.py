@@ -67,7 +67,7 @@ def fewest_to_generalize(found: pd.DataFrame) -> float:
     return found[found["behaviour"] == GENERAL]["num_tasks"].min()
 
 
-@registry.of_paper(4)
+@registry.register_paper_figure(4)
 def draw(study: Study) -> Chart:
     """A panel for each model, base dataset trained on and condition, with the phases shaded."""
     table, found = numbers(study), behaviours(study)

@@ -74,7 +74,7 @@ def sentence(row: pd.Series) -> str:
     )
 
 
-@registry.of_paper(5)
+@registry.register_paper_figure(5)
 def draw(study: Study) -> Chart:
     """A row for each setting.
 

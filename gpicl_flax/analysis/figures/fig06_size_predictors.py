@@ -85,7 +85,7 @@ def _columns(name: str, estimate: predictors.Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-@registry.of_paper(6.5)
+@registry.register_paper_figure(6.5)
 def draw(study: Study) -> Chart:
     """The R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
     comparisons = compare(study)

@@ -23,7 +23,7 @@ _BLACK = "Transformer"
 _MOST = 6  # tests that are drawn
 
 
-@registry.of_paper(6)
+@registry.register_paper_figure(6)
 def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
     """Left the accuracy of the last prediction against the state size, right against the parameter count.
 

@@ -41,7 +41,7 @@ def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
     return intervals.table(rows, [*axes, "condition", "test_dataset", "tasks", "step"], "loss")
 
 
-@registry.of_paper(7)
+@registry.register_paper_figure(7)
 def draw(study: Study) -> Chart:
     """A row of two panels for each condition: all of the losses, and where they are near chance."""
     table = numbers(study)

@@ -37,7 +37,7 @@ def numbers(study: Study) -> pd.DataFrame:
     return counts.reindex(columns=list(PHASES), fill_value=0).rename_axis(columns=None).reset_index()
 
 
-@registry.of_paper(8)
+@registry.register_paper_figure(8)
 def draw(study: Study) -> Chart:
     """A map for each condition; a cell shows the phase of most of its runs, the later one of equally many."""
     table = numbers(study)

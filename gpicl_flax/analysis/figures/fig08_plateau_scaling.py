@@ -104,7 +104,7 @@ def _power(law: pd.Series, more: int) -> str:
     return f"B^{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-@registry.of_paper(8.5)
+@registry.register_paper_figure(8.5)
 def draw(study: Study) -> Chart:
     """Two rows for each condition, in steps and in tasks seen; two columns, against batch size and number of tasks."""
     table = numbers(study)

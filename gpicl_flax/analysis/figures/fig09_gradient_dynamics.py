@@ -50,7 +50,7 @@ _COLUMNS = (
 )
 
 
-@registry.of_paper(9)
+@registry.register_paper_figure(9)
 def draw(study: Study) -> Chart:
     """A curve for each setting and intervention of which a run has telemetry: that of the run with the lowest seed."""
     chosen = study.measured()
@@ -63,7 +63,7 @@ def draw(study: Study) -> Chart:
     return dataclasses.replace(drawn, caption=f"{drawn.caption} {len(chosen) - _RUNS} further runs are not drawn.")
 
 
-@registry.of_run(3)
+@registry.register_run_figure(3)
 def draw_run(run: OneRun) -> Chart:
     """The curves of one run."""
     return _draw({run.run_id: run} if len(run.telemetry) else {})

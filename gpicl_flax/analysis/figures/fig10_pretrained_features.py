@@ -39,7 +39,7 @@ def numbers(study: Study) -> pd.DataFrame:
     return intervals.table(rows, ["condition", "images", "inputs"], "last")
 
 
-@registry.of_paper(10)
+@registry.register_paper_figure(10)
 def draw(study: Study) -> Chart:
     """A panel for each condition."""
     table = numbers(study)

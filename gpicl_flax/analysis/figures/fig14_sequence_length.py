@@ -28,7 +28,7 @@ def numbers(study: Study) -> pd.DataFrame:
     return intervals.table(rows, ["base_dataset", "condition", *axes[1:]], "last")
 
 
-@registry.of_paper(14)
+@registry.register_paper_figure(14)
 def draw(study: Study) -> Chart:
     """A panel for each base dataset trained on and condition."""
     table = numbers(study)

@@ -18,14 +18,14 @@ _MOMENTS = {
 }
 
 
-@registry.of_paper(15)
+@registry.register_paper_figure(15)
 def draw(study: Study) -> Chart:
     """Of a run with telemetry, one that has left its plateau where there is such a run."""
     run = study.measured_drop()
     return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
 
 
-@registry.of_run(4)
+@registry.register_run_figure(4)
 def draw_run(run: OneRun) -> Chart:
     """The norm of the first moment on the left, of the second on the right, with a line where the plateau was left."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"

@@ -20,14 +20,14 @@ _PHASES = {"on the plateau": (COLOURS[0], "o"), "after the drop": (COLOURS[1], "
 _LOW, _HIGH = 0.1, 0.9
 
 
-@registry.of_paper(17)
+@registry.register_paper_figure(17)
 def draw(study: Study) -> Chart:
     """Of a run with telemetry, one that has left its plateau where there is such a run."""
     run = study.measured_drop()
     return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
 
 
-@registry.of_run(5)
+@registry.register_run_figure(5)
 def draw_run(run: OneRun) -> Chart:
     """A row for each parameter tensor: left the norm of its gradient, right the cosine of consecutive ones."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"

@@ -13,7 +13,7 @@ _AXES = ["num_tasks", "weight_decay"]
 _MOST = 5
 
 
-@registry.of_paper(20)
+@registry.register_paper_figure(20)
 def draw(study: Study) -> Chart:
     """A row of panels for each number of tasks, a column for each weight decay."""
     table = fig07_loss_over_steps.numbers(study, _AXES)

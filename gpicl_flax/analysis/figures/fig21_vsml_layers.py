@@ -28,7 +28,7 @@ def numbers(study: Study) -> pd.DataFrame:
     return intervals.table(runs.merge(study.losses, on="run_id"), ["condition", *_AXES, "step"], "loss_ema")
 
 
-@registry.of_paper(21)
+@registry.register_paper_figure(21)
 def draw(study: Study) -> Chart:
     """A row of panels for each number of tasks, a column for each number of layers.
 

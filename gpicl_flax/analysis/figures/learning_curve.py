@@ -66,7 +66,7 @@ def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path)
         figure.savefig(file, dpi=150)
 
 
-@registry.of_run(1)
+@registry.register_run_figure(1)
 def chart(run: OneRun) -> Chart:
     """The picture of a run and its last meta-test, for a report."""
     name, title = "learning_curve", f"Learning curve of {run.run_id}"

@@ -21,7 +21,7 @@ _ROWS = {
 }
 
 
-@registry.of_comparison(5, "panel", most=3)
+@registry.register_comparison(5, "panel", most=3)
 def draw(study: Study) -> Chart:
     """A column for each setting.
 

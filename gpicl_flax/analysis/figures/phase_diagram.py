@@ -36,7 +36,7 @@ def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GA
     return table.dropna(subset=["setting", "intervention", "num_tasks", "phase"]).reset_index(drop=True)
 
 
-@registry.of_comparison(4, "setting", most=3)
+@registry.register_comparison(4, "setting", most=3)
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
     """A panel for each setting: above the gain on unseen tasks against K, below the phases of all runs.
 

@@ -190,4 +190,4 @@ def _caption(rule: Rule, compares: bool) -> str:
 
 
 for _place, _rule in enumerate(RULES):
-    registry.of_comparison(2 + _place / len(RULES), "panel", most=4)(functools.partial(draw, rule=_rule))
+    registry.register_comparison(2 + _place / len(RULES), "panel", most=4)(functools.partial(draw, rule=_rule))

@@ -35,17 +35,17 @@ _COMPARISONS: list[Entry[DrawStudy]] = []
 _RUN: list[Entry[DrawRun]] = []
 
 
-def of_paper(place: float) -> Callable[[DrawStudy], DrawStudy]:
+def register_paper_figure(place: float) -> Callable[[DrawStudy], DrawStudy]:
     """Registers a figure of the paper; its place is its number there, and a table's is behind the figure before it."""
     return _register(_PAPER, place)
 
 
-def of_comparison(place: float, column: str, most: int) -> Callable[[DrawStudy], DrawStudy]:
+def register_comparison(place: float, column: str, most: int) -> Callable[[DrawStudy], DrawStudy]:
     """Registers a figure beyond the paper, which compares interventions."""
     return _register(_COMPARISONS, place, column, most)
 
 
-def of_run(place: float) -> Callable[[DrawRun], DrawRun]:
+def register_run_figure(place: float) -> Callable[[DrawRun], DrawRun]:
     """Registers a figure of a single run."""
     return _register(_RUN, place)
 

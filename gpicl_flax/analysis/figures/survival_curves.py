@@ -99,4 +99,4 @@ def _caption(rule: Rule, study: Study, known: pd.DataFrame) -> str:
 
 
 for _place, _rule in enumerate(RULES):
-    registry.of_comparison(1 + _place / len(RULES), "panel", most=4)(functools.partial(draw, rule=_rule))
+    registry.register_comparison(1 + _place / len(RULES), "panel", most=4)(functools.partial(draw, rule=_rule))

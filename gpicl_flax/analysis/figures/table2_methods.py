@@ -53,7 +53,7 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     return cells.fillna("").rename_axis(columns=None).reset_index().rename(columns={"base_dataset": "trained on"})
 
 
-@registry.of_paper(3.5)
+@registry.register_paper_figure(3.5)
 def draw(study: Study) -> Chart:
     """A panel for each pair of base datasets trained on and tested on, a row for each method."""
     table = numbers(study)

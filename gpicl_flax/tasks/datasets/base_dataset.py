@@ -104,7 +104,7 @@ def load_base_dataset(
       UsageError: the dataset is missing, does not have this input shape, or cannot be trained on (see `checks`).
     """
     what = f"base dataset {name!r}"
-    raw = checks.check(what, sources.read(name, input_shape=input_shape, data_dir=data_dir), num_classes)
+    raw = checks.check(what, sources.load(name, input_shape=input_shape, data_dir=data_dir), num_classes)
     if input_shape is None:
         input_shape = tuple(map(int, raw.train.inputs[0].shape))
         if isinstance(raw.train.inputs, list):

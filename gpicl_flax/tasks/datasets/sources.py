@@ -14,7 +14,7 @@ from gpicl_flax.tasks.datasets.raw import BUILT_IN, RawDataset, RawSplit
 NUM_DIGITS_TEST = 360
 
 
-def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str | None = None) -> RawDataset:
+def load(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str | None = None) -> RawDataset:
     """Reads the base dataset `name`.
 
     Args:
@@ -32,7 +32,7 @@ def read(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
     if name in BUILT_IN:
         return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
     path = _as_path(name)
-    return tfds_store.read(name, data_dir) if path is None else files.read_dataset(path)
+    return tfds_store.load(name, data_dir) if path is None else files.read_dataset(path)
 
 
 def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:

@@ -37,7 +37,7 @@ def data_dir_or_default(data_dir: str | None) -> epath.Path:
     return epath.Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
-def read(name: str, data_dir: str | None) -> RawDataset:
+def load(name: str, data_dir: str | None) -> RawDataset:
     """Reads the splits train and test of a prepared dataset, without TensorFlow.
 
     Raises:

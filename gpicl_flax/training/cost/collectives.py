@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from gpicl_flax.training.cost.hlo import Array, Program
+from gpicl_flax.training.cost.hlo import Array, HloProgram
 
 _KINDS = re.compile(r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute)(-start)?")
 
@@ -33,7 +33,7 @@ class Collective:
         return max(self.arrays, key=lambda array: array.nbytes)
 
 
-def collectives(program: Program) -> list[Collective]:
+def collectives(program: HloProgram) -> list[Collective]:
     """The collectives of a program, in the order in which they are written."""
     found, seen = [], set()
     for computation, times in program.times.items():

@@ -5,7 +5,7 @@ The compiler's own account counts the body of a loop once, and what stays on the
 
 from collections.abc import Iterable
 
-from gpicl_flax.training.cost.hlo import Array, Instruction, Program
+from gpicl_flax.training.cost.hlo import Array, HloProgram, Instruction
 
 # They move nothing, or it is counted where it is started or inside of what they call.
 _FREE = frozenset(
@@ -17,7 +17,7 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 Computation = dict[str, Instruction]
 
 
-def hbm_bytes(program: Program) -> int:
+def hbm_bytes(program: HloProgram) -> int:
     """Of one call of a program, on each device.
 
     Arrays count without padding, and of those that are sliced what is used.
@@ -25,7 +25,7 @@ def hbm_bytes(program: Program) -> int:
     return sum(times * _bytes(program, instruction, within) for instruction, within, times in program.executed())
 
 
-def _bytes(program: Program, instruction: Instruction, within: Computation) -> int:
+def _bytes(program: HloProgram, instruction: Instruction, within: Computation) -> int:
     operation, results = instruction.operation, instruction.arrays
     if operation in _FREE or operation.endswith("-done"):
         return 0
@@ -55,7 +55,7 @@ def _bytes(program: Program, instruction: Instruction, within: Computation) -> i
     return sum(map(_in_hbm, operands)) + _in_hbm(results)
 
 
-def _used(program: Program, fused: Computation, value: Instruction) -> int:
+def _used(program: HloProgram, fused: Computation, value: Instruction) -> int:
     """Bytes of an array that a fusion reads: of one that is only sliced, those of the slices."""
     whole, used = _all(value.arrays), 0
     for user in fused.values():
@@ -78,14 +78,14 @@ def _used(program: Program, fused: Computation, value: Instruction) -> int:
     return min(used, whole)
 
 
-def _written(program: Program, fused: Computation, results: tuple[Array, ...]) -> int:
+def _written(program: HloProgram, fused: Computation, results: tuple[Array, ...]) -> int:
     """Bytes that a fusion writes to HBM: of an array that it updates in place, those of the update."""
     (root,) = (i for i in fused.values() if i.is_root)
     values = [fused[name] for name in root.operands] if root.operation == "tuple" else [root]
     return sum(_made(program, fused, value) for value, result in zip(values, results, strict=False) if result.in_hbm)
 
 
-def _made(program: Program, fused: Computation, value: Instruction) -> int:
+def _made(program: HloProgram, fused: Computation, value: Instruction) -> int:
     while value.operation == "bitcast" and value.operands[0] in fused:
         value = fused[value.operands[0]]
     if value.operation == "dynamic-update-slice":

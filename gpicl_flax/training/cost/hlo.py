@@ -58,7 +58,7 @@ class Instruction:
         return [*_CALLS.findall(self.rest), *branches]
 
 
-class Program:
+class HloProgram:
     """A program.
 
     Attributes:

@@ -203,7 +203,7 @@ def test_images_of_several_sizes_are_resized_one_by_one(monkeypatch):
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (h, w, 1), dtype=np.uint8) for h, w in rng.integers(4, 12, (20, 2))]
     split = RawSplit(images, np.arange(20) % 10)
-    monkeypatch.setattr(sources, "read", lambda *args, **kwargs: RawDataset(split, split))
+    monkeypatch.setattr(sources, "load", lambda *args, **kwargs: RawDataset(split, split))
     data = load_base_dataset("many", input_shape=(6, 6, 3), num_classes=10)
     assert data.stored_shape == (6, 6, 1)
     for found, image in zip(data.train.inputs, images, strict=True):

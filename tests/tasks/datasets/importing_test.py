@@ -17,16 +17,16 @@ def test_complete_files_are_imported(tmp_path, store, raw, arrays, write_idx, as
     write_idx(tmp_path, zipped=True)
     for name, path in (("from_npz", tmp_path / "data.npz"), ("from_idx", tmp_path)):
         import_dataset(name, [str(path)], data_dir=store)
-        assert_same(tfds_store.read(name, store), raw)
+        assert_same(tfds_store.load(name, store), raw)
 
 
 def test_arrays_are_imported_with_their_labels(tmp_path, store, raw, arrays, write_idx, assert_same):
     write_idx(tmp_path)
     images, labels, test_images, test_labels = (str(tmp_path / name) for name in files.IDX_FILES)
     import_dataset("both", [images, test_images], [labels, test_labels], data_dir=store)
-    assert_same(tfds_store.read("both", store), raw)
+    assert_same(tfds_store.load("both", store), raw)
     import_dataset("one", [images], [labels], test_fraction=0.2, data_dir=store)
-    train, test = tfds_store.read("one", store)[:2]
+    train, test = tfds_store.load("one", store)[:2]
     assert (len(train.labels), len(test.labels)) == (24, 6)
     pairs = sorted((bytes(x), int(y)) for split in (train, test) for x, y in zip(*split, strict=True))
     assert pairs == sorted((bytes(x), int(y)) for x, y in zip(*raw.train, strict=True))
@@ -41,7 +41,7 @@ def test_class_folders_are_imported_with_their_names(tmp_path, store, raw, write
     import_dataset("two", [str(tmp_path / "train"), str(tmp_path / "test")], data_dir=store)
     import_dataset("divided", [str(tmp_path / "train")], test_fraction=0.4, data_dir=store)
     for name in ("joined", "two", "divided"):
-        found = tfds_store.read(name, store)
+        found = tfds_store.load(name, store)
         assert found.class_names == tuple(names)
         assert len(found.train.labels) == (18 if name == "divided" else 30)
 

@@ -6,7 +6,7 @@ from gpicl_flax.tasks.datasets import sources, tfds_store
 
 
 def test_digits_are_split_once_and_without_overlap():
-    raw, again = sources.read("digits"), sources.read("digits")
+    raw, again = sources.load("digits"), sources.load("digits")
     assert (len(raw.train.inputs), len(raw.test.inputs)) == (1437, 360)
     np.testing.assert_array_equal(raw.train.inputs, again.train.inputs)
     everything = np.concatenate([raw.train.inputs, raw.test.inputs])
@@ -21,7 +21,7 @@ def test_digits_are_split_once_and_without_overlap():
 
 @pytest.mark.parametrize("name", ["random", "random_own_labels"])
 def test_random_is_groups_of_ten_uniform_points(name):
-    raw = sources.read(name, input_shape=(4, 4, 3))
+    raw = sources.load(name, input_shape=(4, 4, 3))
     assert raw.group_size == 10
     for inputs, labels in (raw.train, raw.test):
         assert inputs.shape == (10_000, 4, 4, 3) and inputs.dtype == np.uint8
@@ -34,26 +34,26 @@ def test_random_is_groups_of_ten_uniform_points(name):
             assert distinct.mean() == pytest.approx(6.51, abs=0.1)
             np.testing.assert_allclose(np.bincount(labels) / 10_000, 0.1, atol=0.012)
     assert not (raw.train.inputs == raw.test.inputs).all(axis=(1, 2, 3)).any()
-    np.testing.assert_array_equal(sources.read(name, input_shape=(4, 4, 3)).test.inputs, raw.test.inputs)
-    assert sources.read(name).train.inputs.shape[1:] == (32, 32, 3)  # the paper's
+    np.testing.assert_array_equal(sources.load(name, input_shape=(4, 4, 3)).test.inputs, raw.test.inputs)
+    assert sources.load(name).train.inputs.shape[1:] == (32, 32, 3)  # the paper's
 
 
 def test_a_path_is_read_as_files_and_anything_else_as_tfds(tmp_path, raw, arrays, write_idx, assert_same, monkeypatch):
     np.savez(tmp_path / "data.npz", **arrays)
-    assert_same(sources.read(str(tmp_path / "data.npz")), raw)
+    assert_same(sources.load(str(tmp_path / "data.npz")), raw)
     write_idx(tmp_path)
-    assert_same(sources.read(str(tmp_path)), raw)
+    assert_same(sources.load(str(tmp_path)), raw)
     monkeypatch.chdir(tmp_path.parent)
-    assert_same(sources.read(f"./{tmp_path.name}"), raw)
+    assert_same(sources.load(f"./{tmp_path.name}"), raw)
     tfds_store.write("my_digits", raw, str(tmp_path / "tfds"), description="")
-    assert_same(sources.read("my_digits", data_dir=str(tmp_path / "tfds")), raw)
+    assert_same(sources.load("my_digits", data_dir=str(tmp_path / "tfds")), raw)
     monkeypatch.chdir(tmp_path / "tfds")  # where a folder has the same name
-    assert_same(sources.read("my_digits", data_dir="."), raw)
+    assert_same(sources.load("my_digits", data_dir="."), raw)
     with pytest.raises(UsageError, match="nosuchuser"):
-        sources.read("~nosuchuser/data.npz")
+        sources.load("~nosuchuser/data.npz")
 
 
 def test_an_unknown_name_says_what_there_is(tmp_path):
     with pytest.raises(UsageError, match=r"^unknown base dataset 'no_such' .*gpicl datasets list.*npz.*idx") as caught:
-        sources.read("no_such", data_dir=str(tmp_path))
+        sources.load("no_such", data_dir=str(tmp_path))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

@@ -25,7 +25,7 @@ def leftovers(folder: pathlib.Path) -> list[str]:
 def test_what_is_written_is_read_back_pixel_for_pixel_and_in_order(tmp_path, raw, assert_same):
     path = tfds_store.write("my_digits", raw, str(tmp_path / "new" / "folder"), description="some digits")
     assert path == tmp_path / "new" / "folder" / "my_digits" / "1.0.0"
-    found = tfds_store.read("my_digits", str(tmp_path / "new" / "folder"))
+    found = tfds_store.load("my_digits", str(tmp_path / "new" / "folder"))
     assert_same(found, raw)
     assert found.class_names == tuple("0123456789")
     assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["my_digits"]
@@ -44,12 +44,12 @@ def test_colour_images_class_names_and_features_are_kept(tmp_path):
     colour = RawDataset(*(RawSplit(rng.integers(0, 256, (6, 4, 3, 3), dtype=np.uint8), np.arange(6) % 2) for _ in "ab"),
                         class_names=("cat", "dog"))  # fmt: skip
     tfds_store.write("pets", colour, str(tmp_path), description="")
-    found = tfds_store.read("pets", str(tmp_path))
+    found = tfds_store.load("pets", str(tmp_path))
     np.testing.assert_array_equal(found.train.inputs, colour.train.inputs)
     assert found.class_names == ("cat", "dog")
     features = RawDataset(*(RawSplit(rng.normal(size=(7, 33)).astype(np.float32), np.arange(7)) for _ in "ab"))
     tfds_store.write("pets_features", features, str(tmp_path), description="")
-    found = tfds_store.read("pets_features", str(tmp_path))
+    found = tfds_store.load("pets_features", str(tmp_path))
     np.testing.assert_array_equal(found.test.inputs, features.test.inputs)
     assert found.test.inputs.dtype == np.float32
 
@@ -76,7 +76,7 @@ def test_images_of_several_sizes_are_read_as_a_list(tmp_path):
                 yield i, {"image": Image.fromarray(np.full((2 + i, 3), i, np.uint8)), "label": i}
 
     ManySizes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    inputs = tfds_store.read("many_sizes", str(tmp_path)).train.inputs
+    inputs = tfds_store.load("many_sizes", str(tmp_path)).train.inputs
     assert [image.shape for image in inputs] == [(2, 3, 1), (3, 3, 1), (4, 3, 1)]
 
 
@@ -98,7 +98,7 @@ def test_a_dataset_is_never_overwritten(tmp_path, raw, assert_same, refused):
     tfds_store.write("mine", raw, str(tmp_path), description="")
     other = raw._replace(train=RawSplit(255 - raw.train.inputs, raw.train.labels))
     refused(lambda: tfds_store.write("mine", other, str(tmp_path), description=""), "exists already")
-    assert_same(tfds_store.read("mine", str(tmp_path)), raw)
+    assert_same(tfds_store.load("mine", str(tmp_path)), raw)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), RuntimeError("writer")])
@@ -219,16 +219,16 @@ def test_a_dataset_of_other_splits_or_plain_labels(tmp_path, refused):
                 yield i, {"image": Image.fromarray(np.full((2, 2), i, np.uint8)), "label": i}
 
     Plain(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    found = tfds_store.read("plain", str(tmp_path))
+    found = tfds_store.load("plain", str(tmp_path))
     assert found.class_names is None and sorted(found.test.labels) == [0, 1, 2]
     Plain.name, Plain.splits = "half", ("train",)
     Plain(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    refused(lambda: tfds_store.read("half", str(tmp_path)), "'half' has no splits train and test (it has train)")
+    refused(lambda: tfds_store.load("half", str(tmp_path)), "'half' has no splits train and test (it has train)")
 
 
 def test_an_unprepared_dataset_says_where_it_looked_and_the_two_ways_to_get_it(tmp_path, refused):
     refused(
-        lambda: tfds_store.read("mnist", str(tmp_path)),
+        lambda: tfds_store.load("mnist", str(tmp_path)),
         "'mnist' is not prepared",
         str(tmp_path / "mnist"),
         "gpicl datasets prepare mnist",
@@ -240,18 +240,18 @@ def test_damaged_files_are_refused(tmp_path, raw, refused):
     path = tfds_store.write("mine", raw, str(tmp_path), description="")
     (shard,) = path.glob("*train*")
     shard.write_bytes(shard.read_bytes()[:100])
-    refused(lambda: tfds_store.read("mine", str(tmp_path)), "'mine'", "cannot be read")
+    refused(lambda: tfds_store.load("mine", str(tmp_path)), "'mine'", "cannot be read")
     shard.unlink()
-    refused(lambda: tfds_store.read("mine", str(tmp_path)), "'mine'", "cannot be read")
+    refused(lambda: tfds_store.load("mine", str(tmp_path)), "'mine'", "cannot be read")
     (path / "dataset_info.json").write_text("{")
-    refused(lambda: tfds_store.read("mine", str(tmp_path)), f"'mine' in {tmp_path} cannot be read")
+    refused(lambda: tfds_store.load("mine", str(tmp_path)), f"'mine' in {tmp_path} cannot be read")
 
 
 def test_images_are_decoded_once(tmp_path, raw, assert_same, monkeypatch):
     path = tfds_store.write("mine", raw, str(tmp_path), description="")
-    first = tfds_store.read("mine", str(tmp_path))
+    first = tfds_store.load("mine", str(tmp_path))
     monkeypatch.setattr(tfds_store, "_decode", lambda *_: pytest.fail("decoded again"))
-    again = tfds_store.read("mine", str(tmp_path))
+    again = tfds_store.load("mine", str(tmp_path))
     assert_same(again, raw)
     assert again.train.inputs.dtype == first.train.inputs.dtype and again.class_names == first.class_names
     monkeypatch.undo()
@@ -259,7 +259,7 @@ def test_images_are_decoded_once(tmp_path, raw, assert_same, monkeypatch):
     other = raw._replace(test=RawSplit(255 - raw.test.inputs, raw.test.labels))
     shutil.rmtree(path)
     shutil.copytree(tfds_store.write("other", other, str(tmp_path), description=""), path)
-    assert_same(tfds_store.read("mine", str(tmp_path)), other)
+    assert_same(tfds_store.load("mine", str(tmp_path)), other)
 
 
 def test_preparing_needs_tensorflow_and_says_so(tmp_path, monkeypatch, refused):

@@ -5,7 +5,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gpicl_flax.training.cost import collectives
 from gpicl_flax.training.cost.hbm_traffic import hbm_bytes
-from gpicl_flax.training.cost.hlo import Program, arrays
+from gpicl_flax.training.cost.hlo import HloProgram, arrays
 
 # Cut out of what the TPU compiler wrote: a loop of 25 turns in one of 10, which reads a row of `table` in HBM a turn,
 # sums over devices, and keeps its state on the chip.
@@ -83,7 +83,7 @@ def test_an_array_knows_its_bytes_and_whether_it_lies_in_hbm():
 
 
 def test_what_is_inside_of_loops_is_run_every_turn():
-    program = Program(TPU)
+    program = HloProgram(TPU)
     assert program.times["%main"] == 1
     assert program.times["%outer_body"] == 10
     assert program.times["%inner_body"] == program.times["%fused_computation.1"] == 250
@@ -91,7 +91,7 @@ def test_what_is_inside_of_loops_is_run_every_turn():
 
 
 def test_collectives_are_found_with_their_sizes_and_how_often_a_step_makes_them():
-    gathered, summed = sorted(collectives.collectives(Program(TPU)), key=lambda c: c.kind)
+    gathered, summed = sorted(collectives.collectives(HloProgram(TPU)), key=lambda c: c.kind)
     assert (gathered.kind, gathered.times, gathered.nbytes) == ("all-gather", 1, 1024)
     assert (summed.kind, summed.times, summed.largest.type) == ("all-reduce", 250, "f32[256]")
     text = collectives.summary([summed], steps=10)
@@ -102,7 +102,7 @@ def test_collectives_are_found_with_their_sizes_and_how_often_a_step_makes_them(
 def test_traffic_is_what_crosses_to_hbm_every_time_and_of_sliced_arrays_what_is_used():
     copied, gathered, a_row = 25 * 256 * 4, (64 + 256) * 4, 256 * 4
     index = 4  # of the loop, a scalar
-    assert hbm_bytes(Program(TPU)) == copied + gathered + index + 250 * (a_row + index)
+    assert hbm_bytes(HloProgram(TPU)) == copied + gathered + index + 250 * (a_row + index)
 
 
 def test_a_program_of_this_machine_has_the_loops_and_collectives_that_it_was_written_with():
@@ -112,7 +112,7 @@ def test_a_program_of_this_machine_has_the_loops_and_collectives_that_it_was_wri
     def steps(rows):
         return jax.lax.scan(lambda rows, _: (rows + rows.sum(0), None), rows, length=6)[0]
 
-    program = Program(jax.jit(steps).lower(rows).compile().as_text())
+    program = HloProgram(jax.jit(steps).lower(rows).compile().as_text())
     found = collectives.collectives(program)
     assert [(c.kind, c.times, c.nbytes) for c in found] == [("all-reduce", 6, 128 * 4)]
     assert program.num_loops == 1
@@ -121,4 +121,4 @@ def test_a_program_of_this_machine_has_the_loops_and_collectives_that_it_was_wri
 @pytest.mark.parametrize("text", ["", "HloModule nothing\n"])
 def test_text_that_is_no_program_is_an_error(text):
     with pytest.raises(ValueError, match="no program"):
-        Program(text)
+        HloProgram(text)
