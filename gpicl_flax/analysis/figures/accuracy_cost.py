@@ -34,8 +34,7 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
 
     The two ways are, in the column `at`:
       total: at the last step that the interventions of the panel have in common (see `_common_step`).
-      after the drop: at the first evaluation at least `after_drop` steps after the run has left its plateau, by
-        `rule_of`.
+      after the drop: at the first evaluation `after_drop` steps or more after the run left its plateau, by `rule_of`.
     """
     rule = rule_of(study)
     accuracies = _accuracies(study)
