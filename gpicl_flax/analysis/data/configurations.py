@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.stats import intervals
@@ -65,8 +66,7 @@ def by_test(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame
 
     The base dataset trained on comes first, and seen tasks come before unseen ones.
     """
-    tests = [(key, same) for key, same in rows.groupby(TEST)]
-    return sorted(tests, key=lambda test: (test[0][0], not test[1]["own"].all(), test[0][2], test[0][1]))
+    return sorted(group_by(rows, TEST), key=lambda test: (test[0][0], not test[1]["own"].all(), test[0][2], test[0][1]))
 
 
 def name_of(test: tuple[str, str, str], rows: pd.DataFrame) -> str:

@@ -4,9 +4,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
+from gpicl_flax.analysis.data.frames import column_names, group_by
 from gpicl_flax.analysis.stats import survival
 from gpicl_flax.analysis.stats.survival import Lengths
 
@@ -110,7 +112,7 @@ def conditions(table: pd.DataFrame, axes: Sequence[str], *, across_tasks: bool =
         and can be compared by it.
     """
     keys = [table[axis].astype(str) for axis in axes]
-    labels = [x for x in table if x.startswith("label_")]
+    labels = [x for x in column_names(table) if x.startswith("label_")]
     unnamed = []
     if across_tasks:
         names = [x for x in labels if x != "label_intervention" and _names_tasks(table, x)]
@@ -141,7 +143,8 @@ def _settings(table: pd.DataFrame) -> pd.Series:
 
 def _is_note(table: pd.DataFrame, column: str) -> bool:
     """Returns whether a column holds labels that choose nothing: runs with equal bindings have several of them."""
-    bound = [x for x in table if x.startswith("binding_") and not x.removeprefix("binding_").startswith(_NO_CONDITION)]
+    bindings = [x for x in column_names(table) if x.startswith("binding_")]
+    bound = [x for x in bindings if not x.removeprefix("binding_").startswith(_NO_CONDITION)]
     if not bound or not column.startswith("label_"):
         return False
     return bool((table.groupby(bound, dropna=False)[column].nunique() > 1).any())
@@ -168,10 +171,13 @@ def _numbers(values: pd.Series) -> pd.Series:
 
 
 def _interventions(table: pd.DataFrame) -> pd.Series:
+    def in_words(parameters: Any) -> str:
+        return f", {int(parameters):,} parameters"
+
     models = table["model"].astype(object)
     sizes = table.groupby("model")["parameters"].transform("nunique")
     several = (sizes > 1) & table["parameters"].notna()
-    models[several] = models[several] + table.loc[several, "parameters"].map(lambda n: f", {int(n):,} parameters")
+    models[several] = models[several] + table.loc[several, "parameters"].map(in_words)
     return _label(table, "intervention").fillna(models)
 
 
@@ -201,15 +207,15 @@ def natural(text: str) -> list[tuple[str, float]]:
 def in_order(table: pd.DataFrame) -> list[str]:
     """Returns the interventions of a grouped table: the baseline, then the others by the length of their plateau."""
     rule = rule_of(table)
-    keys = {}
-    for name, runs in table.groupby("intervention"):
+    keys: dict[str, Any] = {}
+    for name, runs in group_by(table, "intervention"):
         known = rule.known(runs)
         median = survival.median(rule.lengths(known)).steps if len(known) else math.inf
         keys[name] = (name != BASELINE, median, known[rule.steps].mean() if len(known) else math.inf, name)
-    return sorted(keys, key=keys.get)
+    return sorted(keys, key=lambda name: keys[name])
 
 
 def by_panel(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Returns the panels of a grouped table with their runs, ordered by setting and number of tasks."""
-    panels = table.groupby("panel")
+    panels = group_by(table, "panel")
     return sorted(panels, key=lambda item: (item[1]["setting"].iloc[0], item[1]["num_tasks"].min(), item[0]))

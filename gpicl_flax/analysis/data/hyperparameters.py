@@ -34,7 +34,7 @@ def values(run: OneRun) -> dict[str, Any]:
     name = optimizer.rpartition("/")[2]
     shape = settings.get("TaskDistribution.input_shape")
     return {
-        "width": _number(settings, f"{model}.{_WIDTHS.get(model)}"),
+        "width": _number(settings, f"{model}.{_WIDTHS.get(str(model))}"),
         "num_layers": _number(settings, f"{model}.num_layers"),
         "optimizer": name or None,
         "learning_rate": _number(settings, f"{optimizer}.learning_rate", f"{name}.learning_rate"),

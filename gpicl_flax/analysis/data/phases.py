@@ -31,7 +31,8 @@ def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: floa
       loss_cut: in nats; None: the threshold of the plateau, 2.2 for 10 classes.
       gain_cut: a difference of accuracies.
     """
-    return table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut).astype(object)
+    found = table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut)  # pyright: ignore[reportCallIssue, reportArgumentType]  its stubs allow no None
+    return found.astype(object)
 
 
 def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | None:

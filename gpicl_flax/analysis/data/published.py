@@ -5,6 +5,7 @@ It is Kirsch et al., General-Purpose In-Context Learning by Meta-Learning Transf
 
 import dataclasses
 from collections.abc import Mapping
+from typing import cast
 
 import pandas as pd
 
@@ -82,7 +83,7 @@ TABLE_2 = pd.DataFrame.from_dict(
 def table_2(model: str, test_dataset: str) -> float:
     """Returns an entry of Table 2; NaN where it has none."""
     known = model in TABLE_2.index and test_dataset in TABLE_2.columns
-    return float(TABLE_2.at[model, test_dataset]) if known else float("nan")
+    return cast(float, TABLE_2.at[model, test_dataset]) if known else float("nan")
 
 
 def beside(ours: Mapping[str, str]) -> pd.DataFrame:

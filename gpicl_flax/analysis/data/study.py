@@ -77,7 +77,7 @@ class Study:
         panels = [panel for panel, _ in groups.by_panel(table)] if len(table) else []
         one_each = table.sort_values("seed", kind="stable").drop_duplicates(["panel", "intervention"])
         order = {"panel": panels.index, "intervention": self.interventions.index}
-        return one_each.sort_values(["panel", "intervention"], key=lambda names: names.map(order[names.name]))
+        return one_each.sort_values(["panel", "intervention"], key=lambda names: names.map(order[str(names.name)]))
 
     def measured_drop(self) -> OneRun | None:
         """Returns the first run of `measured` that has left its plateau, or else the first; None: there is none."""

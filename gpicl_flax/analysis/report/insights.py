@@ -7,6 +7,7 @@ import pandas as pd
 
 from gpicl_flax.analysis.data import groups
 from gpicl_flax.analysis.data.configurations import STATE_PAPER
+from gpicl_flax.analysis.data.frames import row_with_highest
 from gpicl_flax.analysis.data.phases import BEHAVIOURS
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import fig04_learning_phases, fig06_size_predictors
@@ -54,7 +55,7 @@ def black_boxes(study: Study) -> Finding:
         verdict, because = NOT_ENOUGH, "No run of a black-box model that is done was meta-tested on unseen tasks."
     else:
         enough = found[found["num_tasks"] >= ENOUGH_TASKS]
-        best = found.loc[found["unseen_low"].idxmax()]
+        best = row_with_highest(found, "unseen_low")
         verdict = _verdict(best["unseen_low"] >= GAIN_CUT, enough["unseen_high"])
         because = (
             f"The best is {_setting(best)}: on unseen tasks its last prediction is "

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,7 +141,7 @@ def phases(study: Study) -> Iterator[Table]:
     ends = study.table.assign(phase=phases_of.phases(study.table).fillna("unknown"))
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
     if not ends.empty:
-        rows = [
+        rows: list[Any] = [
             (panel, x) for panel, _ in by_panel(study.table) for x in study.interventions if (panel, x) in ends.index
         ]
         columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
