@@ -1,1 +1,4 @@
-"""Reads run folders, or the tables made from them, and nothing else: statistics, tables, figures, reports. It loads no model."""
+"""Statistics, tables, figures and reports of runs.
+
+They read run folders, or the tables made from them, and nothing else. They load no model.
+"""

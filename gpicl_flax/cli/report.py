@@ -15,8 +15,9 @@ def add(commands) -> None:
         help="draw what the runs of a sweep show: plateaus, speed-ups, phases, diagnostics",
         description="Draws every figure that the runs in a folder allow, also while they train: how long plateaus last "
         "and by how much interventions shorten them, what that costs, phases, diagnostics. Writes PNG, SVG, CSV and a "
-        "page that shows them, index.html. With --tables it writes instead all that these figures show as tables, in a few "
-        "small files that can be kept and shared in place of the run folders. `gpicl report` draws the same from them.",
+        "page that shows them, index.html. With --tables it writes instead all that these figures show as tables, in a "
+        "few small files that can be kept and shared in place of the run folders. `gpicl report` draws the same from "
+        "them.",
     )
     parser.set_defaults(command=_report)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Meta-test: accuracy and loss at every position of sequences that are made of test examples."""
+"""Measures accuracy and loss at every position of sequences that are made of test examples."""
 
 import dataclasses
 import functools
@@ -24,18 +24,18 @@ CONFIDENCE = 0.95
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class MetaTest:
-    """What a run is meta-tested on.
+    """The settings of a run's meta-test.
 
     Attributes:
       base_datasets: names as in TaskDistribution.base_dataset; empty: the one trained on.
       num_sequences: sequences for each base dataset, for seen and again for unseen tasks.
-      sequences_per_task: of these that share a task, one after another; 16 in Table 2. The intervals of a curve take sequences as
-        independent, so with more than one they leave out what tasks differ in.
-      batch_size: sequences evaluated at once, about; rounded up to what the mesh divides.
-      at_checkpoints: meta-test at every checkpoint_period of the training, too, and not only at its end.
+      sequences_per_task: how many consecutive sequences share a task; 16 in Table 2. The intervals of a curve treat
+        sequences as independent, so with more than one they ignore the differences between tasks.
+      batch_size: sequences evaluated at once, approximately: it is rounded up to a multiple that the mesh divides.
+      at_checkpoints: meta-test also at every checkpoint_period of the training, rather than only at its end.
 
     Raises:
-      UsageError: a number is not positive, or tasks are not all of equally many sequences.
+      UsageError: a number is not positive, or the tasks do not all have equally many sequences.
     """
 
     base_datasets: Sequence[str] = ()
@@ -64,23 +64,29 @@ def meta_test(
     settings: MetaTest,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
+    """Computes learning curves on seen and unseen tasks of each base dataset; a pure function of its arguments.
 
-    Seen tasks are replayed as they were trained on, with the identity permutation where they are biased; unseen tasks
-    always permute their labels. As in the paper, "seen" are the first ids; of a number of tasks beyond what training
-    draws, not all of them have been. On a base dataset other than the training one, a "seen" task is a seen projection and
-    permutation of unseen inputs (the columns of Fig 13). Gram projections cannot be replayed, so there is no such curve.
+    Seen tasks are replayed as they were trained on, with the identity permutation where they are biased. Unseen tasks
+    always permute their labels. As in the paper, "seen" tasks are the first ids. If the number of tasks exceeds what
+    training draws, some of them were never seen. On a base dataset other than the training one, a "seen" task is a seen
+    projection and permutation of unseen inputs (the columns of Fig 13). Gram projections cannot be replayed, so there
+    is no such curve.
 
     Args:
-      task_batches: of the run, on the mesh to test on.
-      seed: of the run.
+      model: the model.
+      params: its parameters.
+      task_batches: those of the run, on the mesh to test on.
+      datasets: the base datasets to test on.
+      settings: the settings of the meta-test.
+      seed: the seed of the run.
 
     Returns:
-      One dict a curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists over the T
-      positions of the means over sequences, `accuracy` and `loss` (nats), each with the ends of its 95% confidence
-      interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
+      One dict for each curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists
+        over the T positions of the means over sequences, `accuracy` and `loss` (nats). Each mean has the ends of its
+        95% confidence interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
     """
-    tasks, evaluate = task_batches.tasks, _make_evaluate(model, task_batches)  # pyright: ignore[reportArgumentType]  modules have a hash
+    tasks = task_batches.tasks
+    evaluate = _make_evaluate(model, task_batches)  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
     kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
     if task_batches.projection.replayable:
@@ -88,7 +94,7 @@ def meta_test(
     curves = []
     for dataset in datasets:
         test = task_batches.put_on_mesh(dataset, dataset.test)
-        # The same examples for seen and unseen tasks, so that their difference is the tasks'.
+        # Seen and unseen tasks have the same examples, so that only the tasks make a difference.
         size = settings.num_sequences, tasks.sequence_length, len(test.split), test.split.group_size
         indices = loader.draw_example_indices(np.random.default_rng(seed), *size)
         for kind, (task_ids, permute_labels_prob) in kinds.items():
@@ -110,7 +116,7 @@ def meta_test(
     return curves
 
 
-@functools.lru_cache(maxsize=4)  # members of a stack and points of a sweep are meta-tested by the same program
+@functools.lru_cache(maxsize=4)  # the members of a stack and many points of a sweep share one program
 def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
     @jax.jit
     def evaluate(params, data, seed, permute_labels_prob, start, batch):
@@ -126,7 +132,7 @@ def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
 def _in_batches(
     evaluate: Callable, rows: loader.Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maps `evaluate` over batches of rows. The last one is filled up with its first row, so that one program fits all.
+    """Maps `evaluate` over batches of rows. The last batch is padded with its first row, so that one program fits all.
 
     Args:
       evaluate: takes the number of a batch's first row, and the batch.
@@ -145,7 +151,7 @@ def _in_batches(
 
 
 def _accuracy_curve(correct: np.ndarray) -> dict[str, list[float]]:
-    """correct [n, T] bool -> curves over T."""
+    """Returns the curves over T, given correct [n, T] bool."""
     intervals = [
         scipy.stats.binomtest(int(hits), len(correct)).proportion_ci(CONFIDENCE, method="wilson")
         for hits in correct.sum(axis=0)
@@ -158,7 +164,7 @@ def _accuracy_curve(correct: np.ndarray) -> dict[str, list[float]]:
 
 
 def _loss_curve(losses: np.ndarray) -> dict[str, list[float]]:
-    """losses [n, T] -> curves over T; with one sequence there is no interval, and its ends are the mean."""
+    """Returns the curves over T, given losses [n, T]. With one sequence there is no interval: its ends are the mean."""
     losses = losses.astype(np.float64)
     mean = losses.mean(axis=0)
     margin = np.zeros_like(mean)

@@ -22,10 +22,10 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
     The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks
-    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators, which differ in
-    their projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
-    examples than the model was trained to read, each estimator reads as many as it can, stratified by class. Together they
-    read all of them if n_estimators times the model's length allows it, each equally often up to one.
+    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators, which differ
+    in their projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
+    examples than the model was trained to read, each estimator reads as many as it can, stratified by class. Together
+    they read all of them if n_estimators times the model's length allows it, each equally often up to one.
 
     Args:
       model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
@@ -79,7 +79,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self._read(*self._start(X, y), classes=None)
 
     def partial_fit(self, X, y, classes=None):
-        """Adds examples to the context; the context is read anew, and scaling and estimators take all of it into account.
+        """Adds examples to the context, which is read anew: scaling and estimators take all of it into account.
 
         Args:
           classes: at the first call, the names of all classes that will come; None: those that have come so far.

@@ -35,8 +35,8 @@ class DeltaNet(StatefulModel):
       gated: whether heads forget, at a rate that depends on the token; if not, it is DeltaNet (Yang et al., 2024).
       form: 'chunked': parallel within chunks; 'recurrent': step by step. The same function.
       chunk_size: positions of a chunk.
-      matching_heads: heads of a matched block that start from the matching initialisation (see `matching.query_key`), with little
-        forgetting; needs the 'aligned' token layout. 0 leaves it off.
+      matching_heads: heads of a matched block that start from the matching initialisation (see `matching.query_key`),
+        with little forgetting; needs the 'aligned' token layout. 0 leaves it off.
       matching_layers: the first so many blocks start matched.
     """
 

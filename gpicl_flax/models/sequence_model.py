@@ -1,4 +1,4 @@
-"""What sequence models have in common: their interface, their tokens, their sizes."""
+"""The common parts of sequence models: their interface, their tokens and their sizes."""
 
 import functools
 import re
@@ -17,15 +17,15 @@ from gpicl_flax.models.passes import Pass
 TOKEN_LAYOUTS = ("shifted", "aligned")
 DTYPES = ("float32", "bfloat16")
 
-QUERY_KEYS = "comparisons"  # the collection that holds what `sow_query_key` shows
+QUERY_KEYS = "comparisons"  # the collection that holds what `sow_query_key` records
 
 
 class StateSize(NamedTuple):
-    """Numbers that carry what was learned from the context, for one sequence.
+    """The number of values that carry what was learned from the context, for one sequence.
 
     Attributes:
       paper: as the paper counts it (Fig 6 and 13).
-      exact: every number that the next prediction can depend on.
+      exact: counts every value that the next prediction can depend on.
     """
 
     paper: int
@@ -33,7 +33,7 @@ class StateSize(NamedTuple):
 
 
 class UnreadContext(NamedTuple):
-    """A context as it came: inputs [B, T, X] and labels [B, T], of which the first `length` count."""
+    """A context as it was given: inputs [B, T, X] and labels [B, T], of which the first `length` count."""
 
     inputs: jax.Array
     labels: jax.Array
@@ -59,8 +59,8 @@ class SequenceModel(nn.Module):
 
     The logits at position t depend on the inputs up to t and on the labels before t only.
 
-    Many queries to one context: `encode` the context, then `answer`. A model that has nothing better keeps the examples, and
-    reads them again for every query.
+    To answer many queries to one context, `encode` the context, then `answer`. By default a model keeps the examples,
+    and reads them again for every query.
 
     Attributes:
       num_classes: C.
@@ -81,11 +81,11 @@ class SequenceModel(nn.Module):
         super().__post_init__()
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Any:
-        """What `answer` needs of a context, a pytree of arrays.
+        """Returns what `answer` needs of a context, a pytree of arrays.
 
         Args:
-          inputs, labels: of the examples, [B, T, X] and [B, T].
-          length: how many of them there are, at most T; what comes after them changes nothing. None: T.
+          inputs, labels: the examples, [B, T, X] and [B, T].
+          length: how many of them count, at most T. Those after them change nothing. None: T.
 
         Raises:
           UsageError: T examples leave no room for a query in the longest sequence that the model can read.
@@ -94,7 +94,7 @@ class SequenceModel(nn.Module):
         return UnreadContext(inputs, labels, inputs.shape[1] if length is None else length)
 
     def answer(self, context: Any, queries: jax.Array) -> jax.Array:
-        """queries [B, Q, X] -> logits [B, Q, C], of each as if it alone came after the examples of the context."""
+        """Returns logits [B, Q, C] of queries [B, Q, X], each as if it alone followed the examples of the context."""
         inputs, labels, length = context
         batch, num_queries, num_features = queries.shape
         inputs = jnp.repeat(jnp.pad(inputs, ((0, 0), (0, 1), (0, 0))), num_queries, axis=0)
@@ -111,12 +111,12 @@ class SequenceModel(nn.Module):
             )
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        """The state size for X = num_features after a context of `sequence_length` examples."""
+        """Returns the state size for X = num_features after a context of `sequence_length` examples."""
         raise NotImplementedError
 
     @property
     def max_sequence_length(self) -> int | None:
-        """The longest sequence the model can read; None: any."""
+        """The longest sequence that the model can read; None: any."""
         return None
 
 
@@ -125,7 +125,7 @@ class InContextModel(SequenceModel):
 
     Attributes:
       token_layout: 'shifted': token t holds x_t and y_{t-1} (the paper's); 'aligned': token t holds x_t and the whole
-        previous example, x_{t-1} and y_{t-1}. What lies before the first example is zero.
+        previous example, x_{t-1} and y_{t-1}. Everything before the first example is zero.
     """
 
     token_layout: str = "shifted"
@@ -133,20 +133,24 @@ class InContextModel(SequenceModel):
     def __post_init__(self):
         if self.token_layout not in TOKEN_LAYOUTS:
             raise UsageError(
-                f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, not {self.token_layout!r}"
+                f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, "
+                f"not {self.token_layout!r}"
             )
         super().__post_init__()
 
     def token_parts(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
-        """What a token holds: the inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as a one-hot vector [B, T, C]."""
+        """Returns the parts of tokens: inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as one-hot vector [B, T, C].
+
+        They are in the order of `tokens`.
+        """
         return [inputs.astype(self.dtype), *(_later(x)[:, :-1] for x in self._shown_later(inputs, labels))]
 
     def tokens(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """Tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, with parts in the order x_t(, x_{t-1}), y_{t-1}."""
+        """Returns tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, in the order x_t(, x_{t-1}), y_{t-1}."""
         return jnp.concatenate(self.token_parts(inputs, labels), axis=-1)
 
     def _shown_later(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
-        """What the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C]."""
+        """Returns what the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C]."""
         one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype)
         return [*([inputs.astype(self.dtype)] if self.token_layout == "aligned" else []), one_hot]
 
@@ -154,29 +158,29 @@ class InContextModel(SequenceModel):
 class StatefulModel(InContextModel):
     """An in-context model that answers from its state, without reading the context again.
 
-    A model of one's own implements `run`; the other methods are made of it. `parts` are arrays [B, T, features], what tokens
-    hold (see `token_parts`).
+    A new model implements `run`; the other methods are made of it. `parts` are the parts of tokens, arrays [B, T,
+    features] (see `token_parts`).
     """
 
     def run(self, parts: list[jax.Array], over: Pass) -> tuple[jax.Array, Any]:
         """Goes over tokens in one of the ways of `models.passes`.
 
         Returns:
-          The logits [B, T, C], and the state after the tokens, a pytree of arrays [B, ...]. It is used after `Prefill` and
-          `Step` only.
+          The logits [B, T, C], and the state after the tokens, a pytree of arrays [B, ...]. The state is used only
+          after `Prefill` and `Step`.
         """
         raise NotImplementedError
 
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        """Returns the logits [B, T, C] of inputs [B, T, X] and labels [B, T]."""
         return self.run(self.token_parts(inputs, labels), passes.Whole())[0]
 
     def prefill(self, parts: list[jax.Array], length: int | jax.Array) -> tuple[jax.Array, Any]:
         """Reads a context.
 
         Args:
-          parts: of T tokens.
-          length: tokens that count, at most T; later ones change nothing in the state.
+          parts: those of T tokens.
+          length: how many tokens count, at most T. Later ones do not change the state.
 
         Returns:
           The logits [B, T, C], of which the first `length` count, and the state after `length` tokens.
@@ -188,7 +192,8 @@ class StatefulModel(InContextModel):
 
         Args:
           state: what `prefill` or `decode` returned.
-          length: tokens that led to it.
+          parts: those of the T queries.
+          length: how many tokens led to the state.
 
         Returns:
           The logits [B, T, C].
@@ -196,11 +201,12 @@ class StatefulModel(InContextModel):
         return self.run(parts, passes.Queries(state, length))[0]
 
     def decode(self, parts: list[jax.Array], length: int | jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        """Reads one more token, T = 1; as many calls as there are tokens are equal to one `prefill` of all.
+        """Reads one more token, T = 1. Calls for one token after another are equal to one `prefill` of all tokens.
 
         Args:
-          length: tokens that led to `state`. A state that grows with the sequence has room for as many tokens as the
-            `prefill` that began it was given, those beyond its length included.
+          parts: those of the token.
+          length: how many tokens led to `state`. A state that grows with the sequence has room for all the tokens that
+            the first `prefill` was given, including those beyond its length.
           state: what `prefill` or `decode` returned.
 
         Returns:
@@ -220,9 +226,10 @@ class StatefulModel(InContextModel):
 
 
 def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:
-    """Shows to diagnostics what a layer compares; costs nothing where the collection QUERY_KEYS is not asked for.
+    """Records the queries and keys of a layer for diagnostics; costs nothing where no one requests QUERY_KEYS.
 
     Args:
+      module: the layer.
       kind: 'attention', if the softmax of query . key / sqrt(key size) over the past weighs it, or 'memory'.
       query, key: [B, T, heads, key size].
     """
@@ -232,9 +239,9 @@ def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array
 
 
 def collect_query_key(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.Array]]:
-    """Returns the queries and keys, float32, of each layer that showed them in the collection `shown`.
+    """Returns the queries and keys, float32, of each layer that recorded them in the collection `shown`.
 
-    The layers are in their order. Each is named by its path, whose last part is the kind.
+    The layers keep their order. The name of each is its path, whose last part is the kind.
     """
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(shown)
     arrays = {path: array.astype(jnp.float32) for path, array in flat.items()}
@@ -244,12 +251,12 @@ def collect_query_key(shown: Any) -> dict[tuple[str, ...], tuple[jax.Array, jax.
 
 
 def _later(x: jax.Array) -> jax.Array:
-    """x [B, T, n] one position later, [B, T + 1, n], with zeros at the first."""
+    """Returns x [B, T, n] one position later, [B, T + 1, n], with zeros at the first position."""
     return jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
 
 
 def abstract_parameters(model: SequenceModel, num_features: int, sequence_length: int):
-    """The shapes of the model's parameters for X = num_features, without computing anything."""
+    """Returns the shapes of the model's parameters for X = num_features, without computing anything."""
     inputs = jax.ShapeDtypeStruct((1, sequence_length, num_features), jnp.float32)
     labels = jax.ShapeDtypeStruct((1, sequence_length), jnp.int32)
     return jax.eval_shape(model.init, jax.random.key(0), inputs, labels).get("params", {})
@@ -259,16 +266,16 @@ SIZE_NAMES = {"parameters": "parameters", "state_size_paper": "state (paper)", "
 
 
 def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict[str, int]:
-    """The model's number of parameters and both state sizes, under the keys of SIZE_NAMES."""
+    """Returns the model's number of parameters and both state sizes, under the keys of SIZE_NAMES."""
     state = model.state_size(num_features, sequence_length)
     parameters = count_parameters(model, num_features, sequence_length)  # pyright: ignore[reportArgumentType]  hashable
     counts = parameters, state.paper, state.exact
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
-# A sweep has many points of one model, and tracing it takes most of the time of a listing.
+# Cached because a sweep has many points of one model, and tracing it takes most of the time of a listing.
 @functools.lru_cache(maxsize=1024)
 def count_parameters(model: SequenceModel, num_features: int, sequence_length: int) -> int:
-    """The model's number of parameters for X = num_features."""
+    """Returns the model's number of parameters for X = num_features."""
     parameters = nn.unbox(abstract_parameters(model, num_features, sequence_length))
     return int(parameter_overview.count_parameters(parameters))

@@ -1,1 +1,1 @@
-"""One run: from its settings to DONE, its evaluation anew, its status, its inspection."""
+"""One run: from its settings to DONE, its repeated evaluation, its status and its inspection."""

@@ -1,4 +1,4 @@
-"""Whether a run may begin, or go on, in a folder."""
+"""Checks whether a run may begin, or continue, in a folder."""
 
 from gpicl_flax.config import Config, differences, parse_text
 from gpicl_flax.errors import UsageError
@@ -23,7 +23,7 @@ def check_folder(config: Config, folder: RunFolder) -> None:
 
 
 def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
-    """Raises UsageError if the newest checkpoint, where there is one, comes from other data than `dataset`."""
+    """Raises UsageError if the newest checkpoint, where there is one, belongs to other data than `dataset`."""
     if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
         raise UsageError(
             f"{folder} was trained on other data: base dataset {dataset.name!r} has the fingerprint "

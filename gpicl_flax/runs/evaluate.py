@@ -1,4 +1,4 @@
-"""The meta-test of a run: at its end, and anew from its folder."""
+"""The meta-test of a run: at its end, and again from its folder."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from gpicl_flax.training.task_batches import TaskBatches
 def write_evaluation(
     run: Run, task_batches: TaskBatches, params: Any, step: int, datasets: Sequence[BaseDataset], file: epath.Path
 ) -> None:
-    """Meta-tests parameters of a run after a step and writes the curves; call it on the mesh of `task_batches`."""
+    """Meta-tests parameters of a run after a step and writes the curves. Called on the mesh of `task_batches`."""
     curves = meta_test(run.model, params, task_batches, datasets, run.meta_test, run.seed)
     if distributed.is_primary():
         write_json(file, {"step": step, "curves": curves})
 
 
 def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
-    """Meta-tests the newest checkpoint of a run folder anew, with gin `bindings` (of MetaTest, say) on top of its own.
+    """Meta-tests the newest checkpoint of a run folder again, with gin `bindings` (of MetaTest, say) added to its own.
 
     Returns:
       The file in eval/ with the result: the run's own without bindings, another one with them.

@@ -1,4 +1,4 @@
-"""Trains runs, one or a stack of them: from their settings to folders that are DONE."""
+"""Trains runs, one or a stack of them, from their settings to folders that are DONE."""
 
 import contextlib
 import functools
@@ -27,11 +27,11 @@ from gpicl_flax.training.state import abstract_state, shardings_of
 
 
 class RunSpec(NamedTuple):
-    """A run to be started, or started again.
+    """A run to be started, or resumed.
 
     Attributes:
       resolved: its configuration and settings.
-      folder: where it is, or will be.
+      folder: its folder, which need not exist.
       on_row: each is called with every new row of its metrics.jsonl.
     """
 
@@ -50,25 +50,26 @@ def execute(
 ) -> list[Diverged | None]:
     """Trains runs as the members of a stack, meta-tests them and marks their folders DONE.
 
-    Each goes on where it stopped. They differ in what `train` allows members to differ in (see `sweep.stacking`); one
-    run is a stack of one.
+    Each run resumes where it stopped. Runs may differ only in what `train` allows members to differ in (see
+    `sweep.stacking`). A single run is a stack of one.
 
     Args:
-      stop: while it is not requested, the runs go on; a meta-test that has begun is finished.
-      wait: if another process had a run until lately, block until it is clear whether that process is alive.
-      on_begin: called once it is sure that no other process trains the runs.
+      specs: the runs.
+      stop: the runs continue until it is requested. A meta-test that has begun is finished.
+      wait: if another process recently had a run, block until it is clear whether that process is alive.
+      on_begin: called once it is certain that no other process trains the runs.
 
     Returns:
       For each run why it diverged, or None.
 
     Raises:
       UsageError: the settings, the data or a folder do not fit; nothing has been written.
-      Preempted: told to stop; what was trained is saved.
+      Preempted: a stop was requested; what was trained is saved.
       stack_lease.LeaseUnavailable: others train some of the runs, or these have ended; nothing has been written.
       GpiclError: with `wait`, another process is alive and trains a run.
     """
     resolved, folders = [spec.resolved for spec in specs], [spec.folder for spec in specs]
-    run = resolved[0].run  # for all that the members have in common
+    run = resolved[0].run  # for everything that the members have in common
     for spec in specs:
         check_folder(spec.resolved.config, spec.folder)
     mesh = run.check_devices(len(specs))
@@ -76,7 +77,7 @@ def execute(
     dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
     projection = run.tasks.projection_spec(dataset.stored_shape)
     with contextlib.ExitStack() as stack:
-        # Nobody else trains these runs, and all hosts train the same ones, on the data that they began with.
+        # With the leases, no one else trains these runs. All hosts must train the same runs, on the original data.
         check_leases = stack.enter_context(stack_lease.hold(folders, stop if wait else None))
         on_begin()
         for folder in folders:
@@ -87,7 +88,7 @@ def execute(
         for spec in specs:
             _write_settings(spec, dataset, projection, mesh)
 
-        # Training.
+        # Training. A meta-test at a checkpoint is a callback of its member.
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(run.precision())
         members, meta_tests = [], []
@@ -109,7 +110,7 @@ def execute(
             stop=stop,
         )
 
-        # The meta-tests, one member after another.
+        # The meta-tests, one member after another, each on all devices.
         for meta_test, folder, step, params, diverged in zip(meta_tests, folders, *trained, strict=True):
             if diverged:
                 continue
@@ -124,14 +125,14 @@ def execute(
 def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> None:
     """Writes config.gin, operative_config.gin and run.json."""
     if distributed.is_primary():
-        # The configuration first: it makes it a run folder, to be started again.
+        # The configuration comes first: with it the folder is a run folder, which can be resumed.
         write_atomically(spec.folder.config, spec.resolved.config.text)
         write_atomically(spec.folder.operative_config, spec.resolved.operative_config)
         write_json(spec.folder.run_info, run_info(spec.resolved.run, dataset, projection, mesh))
 
 
 def _sinks(run: Run, folder: RunFolder, stack: contextlib.ExitStack) -> list[Callable[[Row], None]]:
-    """Returns what takes the rows of a run besides its own log, until the stack ends."""
+    """Returns the functions that take the rows of a run besides its own log, until the stack ends."""
     if not run.tensorboard or not distributed.is_primary():
         return []
     return [stack.enter_context(contextlib.closing(tensorboard.TensorBoard(folder)))]
@@ -141,7 +142,7 @@ def _meta_test_member(
     run: Run, projection: ProjectionSpec, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
 ) -> None:
     """Meta-tests one member of a stack after a step."""
-    # Members train side by side, and are tested one after another on all the devices.
+    # Members train side by side, but are tested one after another on all the devices.
     mesh = run.mesh.build()
     like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
     params = jax.device_put(params, shardings_of(like.params))

@@ -1,4 +1,7 @@
-"""What a run folder holds: model, settings, data, checkpoints, and how far the run is. Nothing is trained and no data are read."""
+"""Shows the contents of a run folder: model, settings, data, checkpoints, and how far the run is.
+
+It neither trains nor reads data.
+"""
 
 import dataclasses
 import json
@@ -18,27 +21,28 @@ from gpicl_flax.runs.run import Run
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.checkpoint import Checkpoints
 
-EXPORTED = "exported"  # the state of what `gpicl export` wrote, which is no run any more
+EXPORTED = "exported"  # the state of a folder that `gpicl export` wrote, which is not a run any more
 
-# What of the rows of metrics.jsonl is followed, and which value is the best of it; then the same of their diagnostics.
+# The values of the rows of metrics.jsonl that are followed, and whether the lowest or the highest is the best. Then the
+# same for their diagnostics.
 _METRICS = {"loss": min, "loss_ema": min, "accuracy_last": max}
 _DIAGNOSTICS = {"unseen_loss": min, "unseen_accuracy_last": max}
 
 
 class Tensor(NamedTuple):
-    """Parameters of one name: its path in the model, from the outermost module, and its shape."""
+    """The parameters of one name: its path in the model, from the outermost module, and its shape."""
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 
 class Metric(NamedTuple):
-    """A measurement along training: its last value, its best one and the step of that."""
+    """A measurement along training: its last value, its best value and the step of the best."""
 
     name: str
     last: float
@@ -48,17 +52,18 @@ class Metric(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What a run folder holds.
+    """The contents of a run folder.
 
     Attributes:
-      folder: where.
-      status: how far the run is; of an exported learner the state is EXPORTED.
-      why_diverged: what its marker says, or None.
+      folder: the folder.
+      status: how far the run is. For an exported learner the state is EXPORTED.
+      why_diverged: the text of its DIVERGED marker, or None.
       model: the name of its class.
-      sizes: of the model, under the keys of `SIZE_NAMES`.
+      sizes: those of the model, under the keys of `SIZE_NAMES`.
       tensors: the model's parameters, in the order of their paths.
       config: the bindings of config.gin.
-      base_dataset: what it trains on: name, train_examples, test_examples, mean, std, fingerprint; None: it has not begun.
+      base_dataset: the data it trains on: name, train_examples, test_examples, mean, std, fingerprint. None: it has not
+        begun.
       checkpoints: their steps, ascending.
       metrics: those of metrics.jsonl and of the run's own meta-tests, as far as it has them.
     """
@@ -75,7 +80,7 @@ class Inspection:
     metrics: list[Metric]
 
     def as_json(self) -> str:
-        """One line."""
+        """Returns one line of JSON."""
         values = {"folder": str(self.folder)} | dataclasses.asdict(self.status)
         values |= {"why_diverged": self.why_diverged, "model": self.model} | self.sizes
         values["tensors"] = [
@@ -87,7 +92,7 @@ class Inspection:
         return json.dumps(values)
 
     def as_text(self) -> str:
-        """A few lines about the run, and tables of its metrics, its parameters by module, and its bindings."""
+        """Returns a few lines about the run, and tables of its metrics, its parameters by module, and its bindings."""
         parts = [text_table.render(list(self._summary_rows()))]
         if self.metrics:
             parts.append(_metrics_table(self.metrics))
@@ -95,15 +100,15 @@ class Inspection:
         return "\n\n".join([*parts, self.bindings_as_text()])
 
     def parameters_as_text(self) -> str:
-        """A table: a line for each module, with how many numbers it has, and under it those of its parts."""
+        """Returns a table: a line for each module with its number of parameters, and under it those of its parts."""
         return _parameter_table(self.tensors)
 
     def bindings_as_text(self) -> str:
-        """A table of config.gin."""
+        """Returns a table of config.gin."""
         return text_table.render([("binding", "value"), *_as_text(self.config).items()])
 
     def _summary_rows(self) -> Iterator[tuple[str, str]]:
-        """Names and values."""
+        """Yields names and values."""
         now, data = self.status, self.base_dataset
         yield "run", str(self.folder)
         of = "" if now.steps is None else f" of {now.steps:,}"
@@ -123,13 +128,13 @@ class Inspection:
 
 
 def inspect(folder: RunFolder) -> Inspection:
-    """Looks into a run folder, of a run that is done, diverged, or half finished, also while it trains.
+    """Inspects the folder of a run that is done, diverged or unfinished, even while it trains.
 
     Raises:
       UsageError: the folder is no run, or its configuration cannot be read here.
     """
     config = parse_text(folder.read_config())
-    run, _ = config.without("Run.tensorboard").resolve(Run)  # which may be missing here
+    run, _ = config.without("Run.tensorboard").resolve(Run)  # TensorBoard may not be installed here
     marker = folder.path / DIVERGED
     return Inspection(
         folder,
@@ -183,7 +188,10 @@ def _of_meta_tests(folder: RunFolder) -> Iterator[Metric]:
 
 
 def _metric(name: str, values: Iterable[tuple[int, float | None]], best) -> Iterator[Metric]:
-    """From pairs of a step and a value; None is one that was not finite. Of equal values the first is the best."""
+    """Yields the metric made of pairs of a step and a value, if there are any.
+
+    A value is None if it was not finite. Among equal values the first is the best.
+    """
     known = [(step, value) for step, value in values if value is not None]
     if known:
         step, value = best(known, key=lambda pair: pair[1])

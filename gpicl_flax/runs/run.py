@@ -32,16 +32,17 @@ from gpicl_flax.training.task_batches import TaskBatches
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The settings of one meta-training and its meta-test; the defaults are the paper's common setting.
+    """The settings of one meta-training and its meta-test. The defaults are the paper's common setting.
 
     Attributes:
       model, optimizer, tasks, loader, training, meta_test, mesh: the settings of each part.
       seed: of the parameters, the tasks and the order of the data; 0..2**32-1.
-      matmul_precision: of matrix products, a name that `jax.default_matmul_precision` knows, such as 'float32', 'bfloat16' or
-        'BF16_BF16_F32'; None: the backend's own, which is float32 on CPU, tensorfloat32 on a GPU that has it, and bfloat16
-        with sums in float32 on TPU. docs/performance.md says what was measured.
-      tensorboard: write the training metrics for TensorBoard, too (needs the extra `tensorboard`).
-      labels: what the axes of a sweep call this run, for those who analyse it (see `sweep.grid`); changes nothing.
+      matmul_precision: of matrix products, a name that `jax.default_matmul_precision` knows, such as 'float32',
+        'bfloat16' or 'BF16_BF16_F32'. None: the backend's own, which is float32 on CPU, tensorfloat32 on a GPU that has
+        it, and bfloat16 with sums in float32 on TPU. docs/performance.md has measurements.
+      tensorboard: also write the training metrics for TensorBoard (needs the extra `tensorboard`).
+      labels: the names that the axes of a sweep give to this run, for its analysis (see `sweep.grid`). They change
+        nothing.
 
     Raises:
       UsageError: the parts do not fit together.
@@ -94,7 +95,8 @@ class Run:
             raise UsageError(f"{name} has no parameters to meta-train, only a meta-test: set Training.steps = 0")
         if tasks.num_tasks is None and self.training.steps * tasks.task_batch_size > FIRST_UNSEEN_ID:
             raise UsageError(
-                "an unbounded number of tasks has 2**31 ids, fewer than Training.steps x TaskDistribution.task_batch_size"
+                "an unbounded number of tasks has 2**31 ids, fewer than "
+                "Training.steps x TaskDistribution.task_batch_size"
             )
         if self.meta_test.sequences_per_task > 1 and tasks.num_tasks is None and tasks.projection in ("auto", "gram"):
             raise UsageError(
@@ -107,17 +109,25 @@ class Run:
             tensorboard.check_installed()
 
     def precision(self) -> contextlib.AbstractContextManager:
-        """A context in which programs are made with `matmul_precision`."""
+        """Returns a context in which programs are compiled with `matmul_precision`."""
         if self.matmul_precision is None:
             return contextlib.nullcontext()
         return jax.default_matmul_precision(self.matmul_precision)
 
     def sizes(self) -> dict[str, int]:
-        """The model's number of parameters and both state sizes."""
+        """Returns the model's number of parameters and both state sizes."""
         return models.sizes(self.model, self.tasks.num_features, self.tasks.sequence_length)
 
-    def check_devices(self, num_members: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-        """Returns the mesh for a stack of so many runs, on other devices than those here if they are given.
+    def check_devices(
+        self,
+        num_members: int = 1,
+        devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+    ) -> Mesh:
+        """Returns the mesh for a stack of `num_members` runs.
+
+        Args:
+          num_members: the number of runs.
+          devices: the devices of the mesh; None: those of this machine or slice.
 
         Raises:
           UsageError: the mesh does not fit the devices, or batch or parameters do not divide over it.
@@ -127,7 +137,8 @@ class Run:
         if self.tasks.task_batch_size % parts:
             raise UsageError(
                 f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
-                f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x Training.accumulation = {self.training.accumulation}"
+                f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x "
+                f"Training.accumulation = {self.training.accumulation}"
             )
         abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
         if self.matmul_precision is not None and devices is None:
@@ -138,23 +149,23 @@ class Run:
         try:
             with self.precision():
                 jax.jit(jnp.dot).lower(jnp.zeros(1), jnp.zeros(1)).compile()
-        except Exception as error:  # of the compiler, which has several kinds
+        except Exception as error:  # the compiler raises several kinds
             raise UsageError(
                 f"Run.matmul_precision = {self.matmul_precision!r} does not work here ({first_line(error)})"
             ) from error
 
     @property
     def test_names(self) -> tuple[str, ...]:
-        """The base datasets to meta-test on."""
+        """The names of the base datasets to meta-test on."""
         return tuple(self.meta_test.base_datasets) or (self.tasks.base_dataset,)
 
     @property
     def base_datasets(self) -> tuple[str, ...]:
-        """All base datasets that the run reads: the one trained on, and those to meta-test on."""
+        """The names of all base datasets that the run reads: the one trained on, and those to meta-test on."""
         return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
 
     def task_batches(self, projection: ProjectionSpec, mesh: Mesh, num_members: int = 1) -> TaskBatches:
-        """Returns what makes this run's sequences on a mesh, for training or a meta-test."""
+        """Returns the batches of this run's sequences on a mesh, for training or a meta-test."""
         return TaskBatches(self.tasks, projection, mesh, self.loader.placement, num_members)
 
     def load_test_datasets(self) -> list[BaseDataset]:
@@ -163,12 +174,12 @@ class Run:
 
 
 class ResolvedRun(NamedTuple):
-    """A configuration and the settings that it stands for.
+    """A configuration and its settings.
 
     Attributes:
       config: all bindings.
       run: the settings.
-      operative_config: every parameter that was used, defaults included, as the text of a gin file.
+      operative_config: every parameter that was used, including defaults, as the text of a gin file.
     """
 
     config: Config

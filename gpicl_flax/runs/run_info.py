@@ -1,4 +1,4 @@
-"""The contents of run.json: what a run is, for those who read its folder."""
+"""The contents of run.json, which describes a run to readers of its folder."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 
 def run_info(run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Returns what run.json says of a run that trains on `dataset`, all plain JSON."""
+    """Returns run.json for a run that trains on `dataset`, all plain JSON."""
     offset, scale = dataset.normalization(run.tasks.normalize)
     return {
         "gpicl_flax": gpicl_flax.__version__,
@@ -43,5 +43,5 @@ def run_info(run: Run, dataset: BaseDataset, projection: ProjectionSpec, mesh: j
 
 
 def read_projection(info: dict[str, Any]) -> ProjectionSpec | None:
-    """Returns how a run drew its projections; None for a run of an older version, which drew other tasks."""
+    """Returns how a run drew its projections; None for a run of an older version, which drew different tasks."""
     return ProjectionSpec.from_run_info(info["projection"]) if "projection" in info else None

@@ -1,4 +1,4 @@
-"""How far a run is, from its folder alone."""
+"""The status of a run, from its folder alone."""
 
 import contextlib
 import dataclasses
@@ -14,25 +14,26 @@ from gpicl_flax.records.run_folder import RunFolder
 STATES = ("done", "running", "waiting", "preempted", "diverged", "failed")
 ENDED = ("done", "diverged")
 
-_RECENT_ROWS = 20  # that the speed is measured over
+_RECENT_ROWS = 20  # the speed is measured over these
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """One run.
+    """The status of one run.
 
     Attributes:
-      run_id: of the run, the name of its folder.
-      state: one of STATES. preempted: to be gone on with, also where its process was killed; waiting: nobody has begun.
-      step: the last that is in its log; None: none is.
-      steps: of the whole run; None: it has not begun.
+      run_id: the name of its folder.
+      state: one of STATES. preempted: it can be resumed; this includes runs whose process was killed. waiting: no
+        process has begun it.
+      step: the last step in its log; None: there is none.
+      steps: the steps of the whole run; None: it has not begun.
       loss: its moving average, in nats.
-      accuracy: at the last position.
-      seconds_left: until its last step, at the speed of the last steps; None: it does not run, or there is no telling.
-      who: which process trains it; for one that failed, why it did.
-      plateau: whether its average loss is at the height of its plateau.
-      plateau_left_at: the step at which it was first under it; None: it was not.
-      phase: as far as it is known (see `records.phase`): of a point that ended, by its last meta-test.
+      accuracy: the accuracy at the last position.
+      seconds_left: the time until its last step, at the recent speed; None: it is not running, or its speed is unknown.
+      who: the process that trains it. For a run that failed: why it failed.
+      plateau: whether its average loss is still at the height of its plateau.
+      plateau_left_at: the first step at which the loss was below it; None: it was not.
+      phase: the phase as far as it is known (see `records.phase`). For a run that has ended: by its last meta-test.
       stopped_early: why it ended before its last step, 'plateau' or 'converged'.
     """
 
@@ -50,20 +51,20 @@ class Status:
     stopped_early: str | None = None
 
     def as_json(self) -> str:
-        """One line."""
+        """Returns one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @property
     def plateau_in_words(self) -> str:
-        """How it stands by its plateau; empty: it has no log yet."""
+        """Returns whether it is on its plateau or when it left it; empty: it has no log yet."""
         if self.plateau_left_at is None:
             return {None: "", True: "on it", False: "left"}[self.plateau]
         return f"left at {self.plateau_left_at:,}" + ", back" * bool(self.plateau)
 
 
 def read_status(run_id: str, folder: RunFolder) -> Status:
-    """The status of the run in a folder, which need not exist."""
-    record, ended = lease.newest(folder), folder.ended  # in this order: one that ends now is released after its marker
+    """Returns the status of the run in a folder, which need not exist."""
+    record, ended = lease.newest(folder), folder.ended  # in this order, because a run is released after its marker
     state, who = _state(record, ended)
     run_info: dict[str, Any] = {}
     with contextlib.suppress(UsageError):  # not there yet
@@ -94,7 +95,7 @@ def read_status(run_id: str, folder: RunFolder) -> Status:
 
 
 def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], folder: RunFolder, ended: str | None) -> str | None:
-    """What the last row says, or the newest meta-test where that tells more."""
+    """Returns the phase in the last row, or that of the newest meta-test where it says more."""
     exit_step, evaluation = row.get("plateau_left_at"), None
     if exit_step is not None and (ended or row["phase"] is None):
         with contextlib.suppress(UsageError):  # damaged
@@ -108,7 +109,7 @@ def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], folder: RunFolde
 
 
 def _state(record: lease.LeaseRecord | None, ended: str | None) -> tuple[str, str]:
-    """The state, and who has it or why it failed."""
+    """Returns the state, and who has the run or why it failed."""
     if ended:
         return ended.lower(), ""
     if record is None or record.state == lease.RELEASED and not record.why:

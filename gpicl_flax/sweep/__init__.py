@@ -1,1 +1,1 @@
-"""Sweeps: a grid in gin becomes points, each of them a run with a folder of its own."""
+"""Sweeps: a grid in gin defines points, and each of them is a run with its own folder."""

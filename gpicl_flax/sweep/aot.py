@@ -1,4 +1,4 @@
-"""What the points of a sweep cost on a TPU slice, by its compiler: nothing runs, and no TPU is needed."""
+"""Determines the cost of a sweep's points on a TPU slice with its compiler. Nothing runs, and no TPU is needed."""
 
 import dataclasses
 import logging
@@ -22,7 +22,7 @@ from gpicl_flax.training.cost.hbm_traffic import hbm_bytes
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 4  # programs that are compiled side by side: the compiler keeps one core busy, and takes a gigabyte or so
+_AT_ONCE = 4  # programs compiled at the same time; each keeps one core busy and takes about a gigabyte
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -33,7 +33,7 @@ class Slice:
     Attributes:
       topology: its name, such as 'v5e:4x4x1'.
       chip: its kind.
-      devices: as JAX sees them.
+      devices: its devices as JAX sees them.
     """
 
     topology: str
@@ -42,18 +42,18 @@ class Slice:
 
     @classmethod
     def describe(cls, name: str) -> "Slice":
-        """The slice of a topology; see `topology.described_devices`."""
+        """Returns the slice of a topology; see `topology.described_devices`."""
         chip, _ = topology.parse(name)
         return cls(name, chip, tuple(topology.described_devices(name)))
 
     @property
     def usable_hbm(self) -> int:
-        """Bytes that a program can have on each device."""
+        """The bytes that a program can use on each device."""
         return self.chip.usable_hbm_bytes // self.chip.devices
 
     @property
     def num_chips(self) -> int:
-        """Chips of the slice."""
+        """The number of chips in the slice."""
         return len(self.devices) // self.chip.devices
 
     def __str__(self) -> str:
@@ -63,20 +63,20 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What the compiler says about a program on a slice; of each device, where nothing else is said.
+    """The compiler's account of a program on a slice, for each device unless stated otherwise.
 
     Attributes:
       num_members: runs that train together, as a stack.
       mesh: devices along each axis; empty where there is no mesh.
-      flops: of one step.
-      counted_flops: whether these are of matrix products in the program as it was traced, since it has loops.
-      traffic: bytes between the chip and its memory (HBM), of one step.
-      hbm_bytes: memory that the program takes, with what it is given and its code; of one that does not fit, what it
+      flops: those of one step.
+      counted_flops: whether these were counted as matrix products of the traced program, because it has loops.
+      traffic: bytes between the chip and its memory (HBM) in one step.
+      hbm_bytes: memory that the program takes, including its inputs and its code. If it does not fit: memory that it
         needs.
-      hbm_limit: memory that there is.
-      collectives: of one step, in words.
-      seconds: that a step takes at least, by the peak flops and the bandwidth of the chip.
-      compile_seconds: that the compiler took, others beside it.
+      hbm_limit: memory that is available.
+      collectives: those of one step, in words.
+      seconds: the minimum time of a step, given the peak flops and the bandwidth of the chip.
+      compile_seconds: how long the compiler took, beside other compilations.
       problem: why it cannot run, or None.
     """
 
@@ -94,7 +94,7 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory suffices."""
+        """Whether the memory is sufficient."""
         return self.hbm_bytes <= self.hbm_limit
 
 
@@ -109,10 +109,13 @@ def compile_all(
     """Compiles the training program of every point for a slice, each program once.
 
     Args:
-      stack: how many points train together, where so many have the same program.
-      report: called with each result, its number and how many there will be.
+      points: the points of the sweep.
+      runs: their settings.
+      on: the slice.
+      stack: how many points train together, if that many have the same program.
+      report: called with each result, its number and the total number.
     """
-    jax.config.update("jax_enable_compilation_cache", False)  # it would show no time of the compiler
+    jax.config.update("jax_enable_compilation_cache", False)  # it would hide how long the compiler takes
     waiting: dict[str, tuple[Program, _Lowered | Cost]] = {}
     found = programs(points, runs)
     if found:
@@ -124,7 +127,7 @@ def compile_all(
             key = f"{num_members} {lowered.lowered.as_text()}"
         except UsageError as error:
             lowered, key = Cost(num_members, problem=str(error)), program.points[0].run_id
-        # Settings can differ in what leaves no trace in the program, such as its initial parameters.
+        # Some differences of settings do not affect the program, such as its initial parameters.
         waiting[key] = (waiting[key][0] + program, lowered) if key in waiting else (program, lowered)
     results = []
     with futures.ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
@@ -164,7 +167,7 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
         return dataclasses.replace(cost, **_refusal(str(error)))
     seconds = time.perf_counter() - start
     text, memory, counted = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
-    assert text and memory and counted  # the TPU compiler gives all three
+    assert text and memory and counted  # the TPU compiler returns all three
     read = hlo.HloProgram(text)
     inner_loops = read.num_loops > (program.steps > 1)
     flops = program.flops / program.steps / program.mesh.size if inner_loops else counted["flops"]
@@ -191,9 +194,9 @@ def _compile(program: _Lowered, on: Slice) -> Cost:
 
 
 def _refusal(error: str) -> dict[str, Any]:
-    """Returns what an error of the compiler says, as fields of a `Cost`.
+    """Returns the fields of a `Cost` that an error of the compiler contains.
 
-    These are the memory that a program needs and that there is, and the problem in words.
+    These are the memory that a program needs, the memory that is available, and the problem in words.
     """
     memory = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT]?)\b", error.partition("HBM")[2])
     if "RESOURCE_EXHAUSTED" not in error or len(memory) < 2:
@@ -204,7 +207,7 @@ def _refusal(error: str) -> dict[str, Any]:
 
 
 def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
-    """A line a program, what the columns mean, and which points cannot run."""
+    """Returns a table with a line for each program, an explanation of the columns, and the points that cannot run."""
     header = (
         "program",
         "points",
@@ -265,5 +268,5 @@ def _problems(results: Sequence[tuple[Program, Cost]]) -> list[str]:
 
 
 def as_dict(program: Program, cost: Cost) -> dict:
-    """For JSON: the cost, and the run ids of its points."""
+    """Returns the cost, and the run ids of its points, for JSON."""
     return {"program": program.name, "points": [p.run_id for p in program.points]} | dataclasses.asdict(cost)

@@ -1,8 +1,7 @@
-"""What a sweep will cost, before anything runs: compute, device memory, chip-hours.
+"""Estimates the cost of a sweep before anything runs: compute, device memory, chip-hours.
 
-Estimates, in seconds, without a compiler.
-
-Every training program is traced once and counted in its jaxpr (see `training.cost.estimate`).
+The estimates take seconds and need no compiler. Every training program is traced once and counted in its jaxpr (see
+`training.cost.estimate`).
 """
 
 import dataclasses
@@ -29,16 +28,16 @@ UTILIZATION = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What points of one training program and number of steps cost.
+    """The cost of points with one training program and number of steps.
 
     Attributes:
-      name: what they have in common of what varies in the sweep.
+      name: the properties that vary in the sweep but that these points share.
       points: run ids.
-      steps: of each.
-      step_flops: of the matrix products of one step, forward and backward.
-      turns: of the loops inside of a step, one after another: what no chip does at once.
-      memory_bytes: that one run takes on a chip of its own, about.
-      chip_hours: of all these points.
+      steps: those of each point.
+      step_flops: those of the matrix products of one step, forward and backward.
+      turns: iterations of the loops inside a step that happen one after another: no chip can do them at once.
+      memory_bytes: the approximate memory of one run on a chip of its own.
+      chip_hours: those of all these points.
       fits: whether a chip has that memory.
     """
 
@@ -53,17 +52,20 @@ class Budget:
 
     @property
     def flops(self) -> float:
-        """Of all these points."""
+        """The flops of all these points."""
         return self.step_flops * self.steps * len(self.points)
 
 
 def budget(
     points: Sequence[Point], runs: Sequence[Run], *, chip: Chip, utilization: float = UTILIZATION
 ) -> list[Budget]:
-    """The budget of the points that train, on chips of one kind.
+    """Returns the budget of the points that train, on chips of one kind.
 
     Args:
-      utilization: share of the chip's peak flops that a step is taken to reach.
+      points: the points of the sweep.
+      runs: their settings.
+      chip: the kind of chip.
+      utilization: the fraction of the chip's peak flops that a step is assumed to reach.
 
     Raises:
       UsageError: the utilization is not in (0, 1], or a batch does not divide into the parts of its accumulation.
@@ -73,7 +75,7 @@ def budget(
     counted: dict[str, tuple[Program, _Counts]] = {}
     for program in programs(points, runs):
         _check_accumulation(program)
-        # Of a mesh, every device would do its share: chip-hours are the same.
+        # A mesh does not matter: every device would do its part, and chip-hours stay the same.
         mesh = MeshShape(data=1, model=1).build(devices=jax.devices()[:1])
         traced, steps = trace(program.run, mesh, free_bytes=chip.usable_hbm_bytes // chip.devices)
         text = str(traced.jaxpr)
@@ -116,7 +118,10 @@ def _count(run: Run, traced: jax.stages.Traced, steps: int) -> _Counts:
 
 
 def _projection_bytes(run: Run) -> int:
-    """Of those that a TPU makes at once, before the model reads its inputs; this machine makes fewer."""
+    """Returns the bytes of the projections that a TPU makes at once, before the model reads its inputs.
+
+    This machine makes fewer at once.
+    """
     projection, rows = projection_spec(run), run.tasks.task_batch_size // run.training.accumulation
     coordinates = math.prod(projection.basis_shape) if projection.kind == "span" else projection.num_features
     return min(ON_ACCELERATOR, rows * coordinates * projection.num_features * 4) if projection.replayable else 0
@@ -125,7 +130,7 @@ def _projection_bytes(run: Run) -> int:
 def as_table(
     points: Sequence[Point], runs: Sequence[Run], *, chip: str = "v5e", utilization: float = UTILIZATION
 ) -> str:
-    """The budget as a table with its totals, and what it stands on.
+    """Returns the budget as a table with its totals and its assumptions.
 
     Raises:
       UsageError: see `chips.chip` and `budget`.
@@ -187,14 +192,14 @@ def _remarks(rows: Sequence[Budget], runs: Sequence[Run]) -> list[str]:
 def as_json(
     points: Sequence[Point], runs: Sequence[Run], *, chip: str = "v5e", utilization: float = UTILIZATION
 ) -> str:
-    """The budget as JSON, an object a line; raises as `as_table` does."""
+    """Returns the budget as JSON, one object on each line; raises as `as_table` does."""
     rows = budget(points, runs, chip=chips.chip(chip), utilization=utilization)
     settings = {"chip": chip, "utilization": utilization}
     return "\n".join(json.dumps(dataclasses.asdict(row) | {"flops": row.flops} | settings) for row in rows)
 
 
 def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
-    """The budget by the TPU compiler's account of a step (see `compile_ahead.compile_all`), with its totals."""
+    """Returns the budget, with totals, by the TPU compiler's account of a step (see `aot.compile_all`)."""
     table = [("program", "points", "stack", "us/step", "memory GiB", "of", "chip-hours", "")]
     total = 0.0
     for program, cost in results:
@@ -231,9 +236,9 @@ def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str
 
 
 def compiled_as_json(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
-    """The same as JSON, an object a line.
+    """Returns the same as JSON, one object on each line.
 
-    It is what `gpicl aot --json` prints, with the chip-hours of the program's points.
+    It is the output of `gpicl aot --json`, with the chip-hours of the program's points.
     """
     return "\n".join(
         json.dumps(aot.as_dict(program, cost) | {"chip_hours": compiled_chip_hours(program, cost, on)})
@@ -242,7 +247,7 @@ def compiled_as_json(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
 
 
 def compiled_chip_hours(program: Program, cost: Cost, on: Slice) -> float:
-    """That the points of a compiled program take at least, if each of its stacks has the slice for itself."""
+    """Returns the minimum chip-hours of the points of a compiled program, if each stack has the slice for itself."""
     stacks = -(-len(program.points) // cost.num_members)
     steps = sum(run.training.steps for run in program.runs) / len(program.runs)
     return stacks * steps * cost.seconds * on.num_chips / 3600

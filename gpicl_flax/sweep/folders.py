@@ -1,4 +1,4 @@
-"""The folders of the points of a sweep in WORKDIR: those whose names end in the points' digests."""
+"""The folders of the points of a sweep in WORKDIR. Their names end in the points' digests."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,21 @@ from gpicl_flax.sweep.grid import Point
 
 
 def listed(workdir: epath.PathLike) -> list[str]:
-    """The names in WORKDIR, by one listing for all points: on gs:// each listing takes long."""
+    """Returns the names in WORKDIR, listed once for all points, because each listing on gs:// takes long."""
     root = RunFolder(workdir).path
     return sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) if root.exists() else []
 
 
 def find(points: Sequence[Point], workdir: epath.PathLike, names: Sequence[str] | None = None) -> list[RunFolder]:
-    """The folder of each point, which need not exist.
+    """Returns the folder of each point, which need not exist.
 
-    It is the one whose name ends in the digest of the point, whatever comes before that. Where there is none, a folder
-    of version 0.1 is taken, and where there is none either, WORKDIR/<run id>.
+    It is the one whose name ends in the digest of the point, regardless of the rest of the name. If there is none, a
+    folder of version 0.1 is used. If there is none either, it is WORKDIR/<run id>.
 
     Args:
-      names: of the folders in WORKDIR; None: those that `listed` finds now.
+      points: the points of the sweep.
+      workdir: the folder of the sweep.
+      names: those of the folders in WORKDIR; None: those that `listed` finds now.
 
     Raises:
       UsageError: several folders end in the digest of one point, and none of them is named by its run id.
@@ -50,12 +52,15 @@ def _name(point: Point, by_digest: dict[str, list[str]], workdir: epath.PathLike
 
 
 def _legacy_name(point: Point, by_digest: dict[str, list[str]], workdir: epath.PathLike) -> str | None:
-    """The folder that version 0.1 made for a point, if there is one; it could have several, which were equal."""
+    """Returns the folder that version 0.1 made for a point, if there is one.
+
+    Version 0.1 could make several. They were equal, so any will do.
+    """
     for run_id in point.legacy_ids:
         candidates = by_digest.get(run_id.rpartition("_")[2], [])
         if run_id in candidates:
             return run_id
-        # A digest of 0.1 has 32 bits only, which another run may share. So the configuration decides on any other name.
+        # A digest of 0.1 has only 32 bits, so another run may share it. For any other name the configuration decides.
         for name in candidates:
             if _holds(RunFolder(epath.Path(workdir) / name), point):
                 return name

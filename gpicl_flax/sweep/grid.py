@@ -1,4 +1,6 @@
-"""From a grid in gin to the points of a sweep::
+"""Expands a grid in gin into the points of a sweep.
+
+Example::
 
     sweep.grids = [
         {'Run.model': @LSTM(), 'LSTM.hidden_size': [16, 64], 'Run.seed': [0, 1]},
@@ -6,18 +8,18 @@
         {'tokens': {'shifted': {}, 'aligned': {'Transformer.token_layout': 'aligned'}}},
     ]
 
-The sweep is the union of its grids, a grid the product of its axes. An axis is a binding with a list of values; what
-is not a list is one fixed value. A tuple of bindings with a list of tuples zips them: they vary together. A name with a
-dict chooses between sets of bindings, each with a label, which the run keeps (`Run.labels`).
+The sweep is the union of its grids, and a grid is the product of its axes. An axis is a binding with a list of values.
+A value that is not a list is fixed. A tuple of bindings with a list of tuples zips them: they vary together. A name
+with a dict chooses between sets of bindings. Each set has a label, which the run keeps (`Run.labels`).
 
-The run id of a point names what varies: the labels, the model, and the axes that are given as lists. A list of one value counts,
-so that an id stays the same when the list grows; a value without a list does not. What identifies a point is the digest at the
-end of its id (see `runs.identity`).
+The run id of a point names what varies: the labels, the model, and the axes that are given as lists. A list with a
+single value counts as well, so that an id stays the same when the list grows; a value outside a list does not. The
+digest at the end of its id identifies a point (see `runs.identity`).
 
-`sweep.fixed`, a dict of bindings, wins over the grids: points that differ in nothing else become one. That is how a
-file of gin/scale/ shrinks any sweep; a file without grids takes it as plain bindings. An experiment that wants to be shrunk
-otherwise says how: where `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these take the place of
-`sweep.grids`, and nothing is fixed. A scale with neither is an error, as nothing would be shrunk.
+`sweep.fixed`, a dict of bindings, overrides the grids: points that differ in nothing else become one. That is how a
+file of gin/scale/ shrinks any sweep; a file without grids uses it as plain bindings. An experiment can define a
+different way to shrink: if `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these replace
+`sweep.grids`, and nothing is fixed. A scale with neither is an error, because nothing would be shrunk.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gpicl_flax.runs.run  # noqa: F401 - gin knows its configurables by their import, and digests need their full names
+import gpicl_flax.runs.run  # noqa: F401 - registers configurables in gin; digests need their full names
 from gpicl_flax.config import Config, differences, short_key
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runs.identity import digest
@@ -53,9 +55,9 @@ class Point:
       run_id: readable parts for what varies in the sweep, as many as fit, and the digest.
       overrides: the bindings that the grid sets.
       config: the whole configuration.
-      names: the readable parts of the run id, all of them.
-      digest: the identity of the point, made from its configuration. It depends on this point alone, and so stays the same
-        when the grid grows or names its axes otherwise; the readable parts may change then.
+      names: all readable parts of the run id.
+      digest: the identity of the point, made from its configuration. It depends on this point alone, so it stays the
+        same when the grid grows or names its axes differently. The readable parts may change then.
       legacy_ids: the run ids that version 0.1 gave to the point.
     """
 
@@ -71,7 +73,7 @@ class _Choice(NamedTuple):
     """One value of an axis.
 
     Attributes:
-      bindings: what it sets.
+      bindings: those that it sets.
       labels: the axis and the label, for an axis of labels; otherwise empty.
       varies: whether the axis is given as a list.
     """
@@ -82,7 +84,7 @@ class _Choice(NamedTuple):
 
 
 def points(config: Config) -> list[Point]:
-    """The points of the sweep that `config` describes, in the order of its grids.
+    """Returns the points of the sweep that `config` describes, in the order of its grids.
 
     Raises:
       UsageError: there is no grid, it has a wrong form, or two points are the same.
@@ -117,7 +119,7 @@ def points(config: Config) -> list[Point]:
 
 
 def points_or_run(config: Config) -> list[Point]:
-    """The points of a sweep, or a single run as one point; raises as `points` does."""
+    """Returns the points of a sweep, or a single run as one point; raises as `points` does."""
     if GRIDS in config.bindings:
         return points(config)
     single, identity = without_sweep(config), digest(without_sweep(config))
@@ -125,7 +127,7 @@ def points_or_run(config: Config) -> list[Point]:
 
 
 def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
-    """The cells of a grid: a choice for each of its axes."""
+    """Yields the cells of a grid: a choice for each of its axes."""
     for cell in itertools.product(*itertools.starmap(_axis, grid.items())):
         keys = [short_key(key) for choice in cell for key in choice.bindings]
         if len(set(keys)) < len(keys):
@@ -135,7 +137,7 @@ def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
 
 
 def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
-    """What one axis chooses from."""
+    """Returns the choices of one axis."""
     if not isinstance(values, dict):
         return [_Choice(bindings, {}, isinstance(values, list)) for bindings in _bound(keys, values)]
     if not isinstance(keys, str) or "." in keys:
@@ -148,7 +150,7 @@ def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
 
 
 def _bound(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
-    """The bindings that an axis of values chooses from."""
+    """Returns the bindings that an axis of values chooses from."""
     names = keys if isinstance(keys, tuple) else (keys,)
     if not names or not all(isinstance(name, str) and "." in name for name in names):
         raise UsageError(f"{GRIDS}: {keys!r} is no binding, nor a tuple of bindings")
@@ -163,13 +165,13 @@ def _bound(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
 
 
 def _common(bindings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """The names of `bindings` that `others` sets, too, whichever way it spells them."""
+    """Returns the names in `bindings` that `others` also sets, however it spells them."""
     short = {short_key(key) for key in others}
     return sorted(key for key in bindings if short_key(key) in short)
 
 
 def _overrides(choices: Sequence[_Choice], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The bindings that a cell sets, with the fixed values where there are any, and its labels."""
+    """Returns the bindings that a cell sets, with the fixed values where there are any, and its labels."""
     values = {short_key(key): value for key, value in fixed.items()}
     overrides, labels = {}, {}
     for choice in choices:
@@ -182,7 +184,10 @@ def _overrides(choices: Sequence[_Choice], fixed: Mapping[str, Any]) -> dict[str
 def _names(
     choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any], several_models: bool
 ) -> tuple[str, ...]:
-    """The readable parts of a run id: labels, which stand for their bindings, the model, and the other values that vary."""
+    """Returns the readable parts of a run id.
+
+    These are the labels, which replace their bindings, the model, and the other values that vary.
+    """
     labels = [run_ids.part(*pair) for choice in choices for pair in choice.labels.items()]
     chosen = [label for choice in choices for label in choice.labels.values()]
     values, model = [], several_models
@@ -202,7 +207,7 @@ def _names(
 
 
 def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any]) -> str:
-    """The run id that version 0.1 gave to a cell of the sweep that `config` describes."""
+    """Returns the run id that version 0.1 gave to a cell of the sweep that `config` describes."""
     choices = [choice._replace(bindings={k: fixed.get(k, v) for k, v in choice.bindings.items()}) for choice in choices]
     bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES).bindings, **fixed}
     for choice in choices:
@@ -216,7 +221,7 @@ def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, A
 
 
 def _merged(one: Point, other: Point, *, merge: bool) -> Point:
-    """One point for two of one digest, if the fixed bindings made them equal; raises UsageError otherwise."""
+    """Merges two points of one digest if the fixed bindings made them equal; raises UsageError otherwise."""
     changed = differences(one.config, other.config)
     if merge and not changed:
         return dataclasses.replace(other, legacy_ids=tuple(dict.fromkeys((*one.legacy_ids, *other.legacy_ids))))

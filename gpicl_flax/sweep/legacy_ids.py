@@ -1,4 +1,4 @@
-"""Run ids as version 0.1 made them, so that the folders of its sweeps are found."""
+"""Run ids of version 0.1, by which the folders of its sweeps are found."""
 
 import hashlib
 import re
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def run_id(values: Sequence[tuple[str, Any]], bindings: Mapping[str, Any], imports: Sequence[str]) -> str:
-    """The run id of a point in version 0.1.
+    """Returns the run id of a point in version 0.1.
 
     Args:
       values: label axes with their labels, then bindings with their values, for all axes of the grid.
-      bindings: the whole configuration, each name as it was written.
+      bindings: the whole configuration, with each name as it was written.
       imports: gin's import statements.
     """
     names = []

@@ -1,4 +1,4 @@
-"""What a sweep would run, as a table or as JSON lines."""
+"""Lists the runs of a sweep, as a table or as JSON lines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from gpicl_flax.terminal import text_table
 
 
 def resolve_points(points: Iterable[Point]) -> list[ResolvedRun]:
-    """Resolves every point; raises UsageError if one of them is wrong, naming it, before anything runs."""
+    """Resolves every point; raises UsageError that names the point if one is wrong, before anything runs."""
     resolved = []
     for point in points:
         try:
@@ -27,7 +27,10 @@ def resolve_all(points: Iterable[Point]) -> list[Run]:
 
 
 def as_json(points: Sequence[Point], runs: Sequence[Run]) -> str:
-    """A JSON object a point: run_id, bindings (values as gin writes them), parameters, both state sizes."""
+    """Returns a JSON object for each point, one on each line.
+
+    It has the run_id, the bindings (values as gin writes them), the parameters and both state sizes.
+    """
     return "\n".join(
         json.dumps({"run_id": point.run_id, "bindings": _bindings(point)} | run.sizes())
         for point, run in zip(points, runs, strict=True)
@@ -35,7 +38,7 @@ def as_json(points: Sequence[Point], runs: Sequence[Run]) -> str:
 
 
 def as_table(points: Sequence[Point], runs: Sequence[Run]) -> str:
-    """A line a point, and how many there are."""
+    """Returns a table with a line for each point, and their number."""
     rows = [("run id", *SIZE_NAMES.values(), "bindings")]
     for point, run in zip(points, runs, strict=True):
         sizes = run.sizes()

@@ -1,4 +1,4 @@
-"""The training programs of a sweep, traced without any data: points that differ in numbers alone share one."""
+"""The training programs of a sweep, traced without any data. Points that differ only in numbers share a program."""
 
 import dataclasses
 import math
@@ -15,12 +15,12 @@ from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.cost import lowering
 
-# What is said to users about the base dataset.
+# Sentences for users about the base dataset.
 ASSUMPTION = (
     "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as\n"
     "60,000 examples of the input shape."
 )
-# What of a run changes no training program, or is taken account of in another way.
+# Settings of a run that do not change its training program, or that are considered elsewhere.
 _ELSEWHERE = ("MetaTest.", "Diagnostics.", "EarlyStop.", "Telemetry.", "Loader.num_workers")
 _ELSEWHERE_EXACTLY = (
     "Run.meta_test",
@@ -39,7 +39,7 @@ _OTHER_EXAMPLES = 60_000
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Points of one training program.
+    """Points that share one training program.
 
     Attributes:
       points: at least one; each trains for a number of steps.
@@ -55,15 +55,15 @@ class Program:
         return self.runs[0]
 
     def of_steps(self, steps: int) -> "Program":
-        """Those of its points that train for so many steps."""
+        """Returns the program with only those points that train for `steps` steps."""
         kept = [index for index, run in enumerate(self.runs) if run.training.steps == steps]
         return Program(tuple(self.points[index] for index in kept), tuple(self.runs[index] for index in kept))
 
     @property
     def name(self) -> str:
-        """Names a program by what its points have in common of what varies in the sweep, the model first.
+        """The name of a program: what its points share among the things that vary in the sweep, the model first.
 
-        Labels that they do not have in common follow; without either the name is the model alone.
+        Labels that they do not share follow. Without either, the name is the model alone.
         """
         first, *others = (point.names for point in self.points)
         common = [name for name in first if all(name in other for other in others)]
@@ -79,10 +79,7 @@ class Program:
 
 
 def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
-    """The programs of the points that train, in the order of their first points.
-
-    These are all points that have steps to make.
-    """
+    """Returns the programs of the points that have steps to make, in the order of their first points."""
     found: dict[tuple, Program] = {}
     for point, run in zip(points, runs, strict=True):
         if run.training.steps:
@@ -97,17 +94,19 @@ def _key(point: Point, run: Run) -> tuple:
 
 
 def projection_spec(run: Run) -> ProjectionSpec:
-    """How the projections of a run are drawn."""
+    """Returns how the projections of a run are drawn."""
     return run.tasks.projection_spec(_stored(run)[0])
 
 
 def trace(
     run: Run, mesh: jax.sharding.Mesh, *, num_members: int = 1, free_bytes: int | None = None
 ) -> tuple[jax.stages.Traced, int]:
-    """The training program of a run, or of a stack of runs like it, and the steps that a call of it makes.
+    """Returns the training program of a run, or of a stack of similar runs, and the number of steps in a call of it.
 
     Args:
-      free_bytes: memory of a device, which says where the base dataset lies; None: room for any.
+      run: the run.
+      num_members: the number of runs.
+      free_bytes: the free memory of a device, which determines where the base dataset is kept; None: unlimited.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
@@ -132,7 +131,7 @@ def trace(
 
 
 def _stored(run: Run) -> tuple[tuple[int, ...], int]:
-    """The stored shape and the number of training examples of a run's base dataset, known or assumed."""
+    """Returns the stored shape and the number of training examples of a run's base dataset, known or assumed."""
     name, input_shape = run.tasks.base_dataset, run.tasks.input_shape
     if name == "digits":
         shape, number = (8, 8, 1), 1_797 - NUM_DIGITS_TEST

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep on this machine, stack after stack, beside others that may run the same sweep."""
+"""Runs the points of a sweep on this machine, stack after stack. Other machines may run the same sweep meanwhile."""
 
 import time
 import traceback
@@ -19,7 +19,7 @@ from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import folders, stacking
 from gpicl_flax.sweep.grid import Point
 
-# From a number of steps and of members to what is called with each row of metrics and the index of its member.
+# Given a number of steps and of members, returns a function of each row of metrics and the index of its member.
 MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
 
 
@@ -37,20 +37,23 @@ def run_all(
 ) -> None:
     """Runs every point in its folder (see `folders.find`), skipping those that are done or have diverged.
 
-    What another process trains is left to it; at the end, this one waits for it and takes over what it leaves unfinished. A
-    point that fails does not stop the others.
+    Points that another process trains are skipped at first. At the end, this process waits for them and takes over
+    those that are left unfinished. A point that fails does not stop the others.
 
     Args:
-      resolved: the configurations and settings of the points.
+      points: the points of the sweep.
+      resolved: their configurations and settings.
+      workdir: the folder of the sweep.
       stop: checked during and between the runs.
-      stack_sizes: how many points train together (see `stacking.plan`); None: each is alone.
+      stack_sizes: how many points train together (see `stacking.plan`); None: each trains alone.
+      make_progress: see `MakeProgress`.
       say: takes a line of text for each point.
-      warn: takes one for each point that fails, diverges or is lost to another process; None: `say` does.
-      poll_seconds: between looks at what others train, while there is nothing else to do.
+      warn: takes a line for each point that fails, diverges or is lost to another process; None: `say` takes it.
+      poll_seconds: the time between checks of what others train, while there is nothing else to do.
 
     Raises:
       UsageError: a folder holds something else, or the data or devices do not fit; no point has run then.
-      Preempted: told to stop; call again to go on.
+      Preempted: a stop was requested; call again to resume.
       GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
     sweep = _Sweep(points, resolved, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
@@ -71,16 +74,16 @@ def run_all(
 
 
 class _Sweep:
-    """The points and what became of them.
+    """The points and their outcomes.
 
     Attributes:
-      left: for each index of a point that another process trains, its process as text.
+      left: for each index of a point that another process trains, that process as text.
       failed: the indices of points that failed.
     """
 
     def __init__(self, points, resolved, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
         self._points, self._resolved, self._workdir = points, resolved, workdir
-        # One listing, by the first host: another one may list what a worker beside them has begun since then.
+        # The first host lists once: another host could already see folders that other workers have begun since then.
         self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
         self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
         self._say, self._warn = say, warn
@@ -91,7 +94,7 @@ class _Sweep:
         return decide(lambda: [index for index in indices if not self._folders[index].ended])
 
     def check(self, indices: Sequence[int]) -> None:
-        """Raises UsageError if one of these points cannot run here."""
+        """Raises UsageError if any of these points cannot run here."""
         loaded = set()
         for index in indices:
             run = self._resolved[index].run
@@ -113,11 +116,11 @@ class _Sweep:
         self._say(f"{self._name(index)}: {self._folders[index].ended}")
 
     def free(self) -> list[int]:
-        """What was left to others, and has ended or is to be had."""
+        """Returns the points left to others that have ended or are available now."""
         return [i for i in self.left if self._folders[i].ended or not self._holder(i)]
 
     def run(self, indices: Sequence[int]) -> None:
-        """Runs these points in stacks; leaves what others train."""
+        """Runs these points in stacks, except for those that others train."""
         for index in indices:
             self.left.pop(index, None)
         plan = stacking.plan([self._points[i] for i in indices], [self._resolved[i].run for i in indices], self._sizes)
@@ -127,7 +130,7 @@ class _Sweep:
             self._run_stack([indices[number] for number in stack])
 
     def raise_failures(self) -> None:
-        """Raises GpiclError if there were any."""
+        """Raises GpiclError if any points failed or diverged."""
         diverged = decide(lambda: sum(folder.ended == DIVERGED for folder in self._folders))
         problems = []
         if self.failed:
@@ -142,7 +145,7 @@ class _Sweep:
             raise GpiclError("; ".join(problems))
 
     def _run_stack(self, indices: Sequence[int]) -> None:
-        """Runs one stack, less its members that others train or have ended."""
+        """Runs one stack, without the members that others train or that have ended."""
         while indices := self._to_be_had(indices):
             try:
                 self._execute(indices)
@@ -152,7 +155,7 @@ class _Sweep:
             except Preempted:
                 raise
             except Exception as error:
-                if jax.process_count() > 1:  # the others of them may be anywhere
+                if jax.process_count() > 1:  # the other processes may be in any state
                     raise
                 if isinstance(error, lease.LeaseLost):
                     self._warn(str(error))
@@ -160,7 +163,7 @@ class _Sweep:
                 if isinstance(error, UsageError):
                     if self.not_ended(indices) == indices:
                         raise
-                    continue  # another worker marked one DIVERGED just now
+                    continue  # another worker has just marked one DIVERGED
                 if not isinstance(error, GpiclError):
                     traceback.print_exc()
                 failed = self.not_ended(indices)
@@ -170,7 +173,7 @@ class _Sweep:
                 return
 
     def _to_be_had(self, indices: Sequence[int]) -> list[int]:
-        """Those of these points that are neither held by others nor ended."""
+        """Returns those of these points that are neither held by others nor ended."""
 
         def look() -> list[str]:
             return ["ended" if self._folders[i].ended else self._holder(i) for i in indices]

@@ -1,4 +1,4 @@
-"""Which points of a sweep are meant: by a pattern, or as one of several shares."""
+"""Selects points of a sweep: those that match a pattern, or one of several shares."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from gpicl_flax.sweep.grid import Point
 
 
 def only(points: Sequence[Point], pattern: str | None) -> list[Point]:
-    """The points whose run id contains what the shell pattern describes; None: all.
+    """Returns the points whose run id contains a match of the shell pattern; None: all.
 
-    An id that is too long is taken before its end is cut, and the id that version 0.1 gave to a point counts as a whole.
+    A run id counts in full, before its end is cut. The id that version 0.1 gave to a point must match as a whole.
 
     Raises:
       UsageError: there is none.
@@ -29,10 +29,11 @@ def _matches(point: Point, pattern: str) -> bool:
 
 
 def shard(points: Sequence[Point], runs: Sequence, number: int, count: int) -> list[int]:
-    """The indices of the points of one of `count` shares, 1 <= number <= count, in their order.
+    """Returns the indices of the points of one of `count` shares, 1 <= number <= count, in their order.
 
-    Every point is in one share. Points that can train together are in the same, if there are at least as many kinds of them
-    as shares. It depends on the list of points alone, so that machines need not talk about it.
+    Every point is in one share. Points that can train together are in the same share if there are at least as many
+    groups of them as shares. The shares depend only on the list of points, so machines do not need to communicate about
+    them.
     """
     from gpicl_flax.sweep import stacking
 

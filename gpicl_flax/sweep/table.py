@@ -1,4 +1,4 @@
-"""How far the points of a sweep are, as a table or live on a terminal."""
+"""Shows how far the points of a sweep are, as a table or live on a terminal."""
 
 import contextlib
 import shutil
@@ -16,12 +16,12 @@ from gpicl_flax.sweep import folders
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.terminal import durations, text_table
 
-_READERS = 16  # folders at once: gs:// answers slowly, and many at a time
+_READERS = 16  # folders read at once, because gs:// answers slowly but serves many requests at a time
 _REFRESH_SECONDS = 5.0
 
 
 def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
-    """The status of each point, under the name of its folder."""
+    """Returns the status of each point, under the name of its folder."""
     with ThreadPoolExecutor(_READERS) as pool:
         return list(
             pool.map(lambda folder: status.read_status(folder.path.name, folder), folders.find(points, workdir))
@@ -29,7 +29,7 @@ def read_all(points: Sequence[Point], workdir: epath.PathLike) -> list[Status]:
 
 
 def counts(found: Sequence[Status]) -> str:
-    """How many points are in which state."""
+    """Returns how many points are in which state."""
     number = Counter(each.state for each in found)
     states = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
     early = sum(each.stopped_early is not None for each in found)
@@ -37,7 +37,7 @@ def counts(found: Sequence[Status]) -> str:
 
 
 def as_table(found: Sequence[Status]) -> str:
-    """A line a point, and how many are in which state."""
+    """Returns a table with a line for each point, and how many are in which state."""
     rows = [("run id", "state", "step", "loss", "last accuracy", "plateau", "phase", "time left", "who")]
     for each in found:
         of = "" if each.steps is None else f"/{each.steps:,}"
@@ -74,7 +74,7 @@ def watch(
 
 
 def _cut(table: str) -> str:
-    """As much of a table as a terminal shows, its last line included."""
+    """Returns as much of a table as fits on a terminal, including its last line."""
     columns, height = shutil.get_terminal_size()
     *lines, last = table.split("\n")
     shown = max(1, height - 3)

@@ -17,10 +17,10 @@ class Action(enum.IntEnum):
 
 
 class ActionSync:
-    """Called by every process after each dispatch with what it wants to do; returns what all of them do now.
+    """Agrees on an action among processes. Every process calls it after each dispatch with the action that it wants.
 
-    Among several processes it is what they wanted one dispatch ago. That much later the answer has come by itself,
-    behind the metrics, so that no device waits for it.
+    It returns the action that all of them take now. With several processes, this is the action they wanted one dispatch
+    ago. That answer arrives along with the metrics, so no device has to wait for it.
     """
 
     def __init__(self):

@@ -1,6 +1,6 @@
 """Checkpoints of a run, through Orbax, saved asynchronously.
 
-They hold the state, the loader's position and what it belongs to.
+They hold the state, the loader's position, and the identity of the data and configuration that they belong to.
 """
 
 import contextlib
@@ -26,12 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints/ folder of a run; a context manager, since errors of a pending save surface at the latest then.
+    """The checkpoints/ folder of a run.
+
+    It is a context manager, because errors of a pending save surface at its exit at the latest.
 
     Args:
       folder: where the checkpoints are.
-      keep: newest checkpoints that are kept; None: only read, which leaves a run that is being trained alone.
-      alone: only this of several processes reads them.
+      keep: how many of the newest checkpoints are kept. None: read only, which does not disturb a run that is training.
+      alone: whether only this one of several processes reads them.
     """
 
     def __init__(self, folder: epath.Path, *, keep: int | None = None, alone: bool = False):
@@ -42,7 +44,7 @@ class Checkpoints:
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix="alone"
             )
         self._folder, self._keep = folder, keep
-        with library_logs.only_errors():  # Orbax would warn of a folder that is only read
+        with library_logs.only_errors():  # Orbax would warn about a folder that is only read
             options = ocp.CheckpointManagerOptions(
                 read_only=keep is None,
                 create=keep is not None and not alone,
@@ -68,30 +70,30 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Saves in the background, once the previous save has ended; `meta` is plain JSON."""
+        """Saves in the background, once the previous save has ended. `meta` is plain JSON."""
         meta = {"loader": {"next_step": step}, **meta}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
-        """Returns when the last save is complete."""
+        """Blocks until the last save is complete."""
         self._manager.wait_until_finished()
 
     def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """A checkpoint in the shapes and shardings of `state`, which may be abstract, and the step to go on from.
+        """Returns a checkpoint in the shapes and shardings of `state`, and the step to continue from.
 
-        It is the newest that can be read. Newer ones, which are damaged, are reported and, unless this only reads,
-        renamed to `damaged_<step>`.
+        `state` may be abstract. The checkpoint is the newest readable one. Newer ones are damaged: they are reported
+        and, unless this object only reads, renamed to `damaged_<step>`.
 
         Raises:
-          GpiclError: none of them can be read, or one does not fit the memory; nothing has been renamed then.
+          GpiclError: none of them can be read, or one does not fit in memory. Nothing has been renamed then.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         restored: Any
         if jax.process_count() == 1:
             restored = self._newest(_state_and_meta(abstract))
         else:
-            # The first looks for all: a restore that fails for one of them would leave the others waiting.
+            # The first process searches for all: a restore that failed on one of them would make the others wait.
             step, error = None, ""
             if distributed.is_primary():
                 try:
@@ -111,7 +113,7 @@ class Checkpoints:
         return restored.state, restored.meta["loader"]["next_step"]
 
     def meta(self) -> dict[str, Any]:
-        """What the newest checkpoint whose `meta` can be read was given as that.
+        """Returns the `meta` saved with the newest checkpoint whose metadata is readable.
 
         Raises:
           GpiclError: there is none.
@@ -122,7 +124,7 @@ class Checkpoints:
         raise self._unreadable()
 
     def _newest(self, args: ocp.args.Composite) -> Any:
-        """Restores the newest checkpoint that can be read; afterwards it is the latest."""
+        """Restores the newest checkpoint that can be read. Afterwards it is the latest."""
         damaged = []
         for step in reversed(self.steps):
             with _without_unraisable_errors():
@@ -131,7 +133,7 @@ class Checkpoints:
                         restored = self._manager.restore(step, args=args)
                 except GpiclError:
                     raise
-                except Exception as error:  # of several libraries
+                except Exception as error:  # several libraries raise here
                     logger.warning(
                         "checkpoint %d in %s cannot be read (%s)", step, self._folder, first_line(error)[:200]
                     )
@@ -148,10 +150,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _memory_needed(self, step: int) -> Iterator[None]:
-        """Turns want of memory, which says nothing about the checkpoint, into a GpiclError."""
+        """Turns a lack of memory, which does not mean that the checkpoint is damaged, into a GpiclError."""
         try:
             yield
-        except Exception as error:  # of several libraries
+        except Exception as error:  # several libraries raise here
             if not _is_want_of_memory(error):
                 raise
             raise GpiclError(
@@ -171,13 +173,13 @@ def _state_and_meta(abstract: TrainState) -> ocp.args.Composite:
 
 
 def _on_the_host(abstract: TrainState) -> TrainState:
-    # A state that is sharded may not fit one accelerator.
+    # The host restores it, because a sharded state may not fit on one accelerator.
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
 
 
 def _is_want_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that of a host or of a device whose memory is full."""
+    """Returns whether an error, or one of its causes, says that the memory of a host or device is full."""
     if error is None:
         return False
     full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
@@ -186,7 +188,7 @@ def _is_want_of_memory(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def _without_unraisable_errors() -> Iterator[None]:
-    """Reads that a failed restore leaves behind would print pages."""
+    """Hides errors of reads that outlive a failed restore, which would print pages."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
@@ -196,7 +198,7 @@ def _without_unraisable_errors() -> Iterator[None]:
 
 
 def _move_aside(folder: epath.Path, step: int) -> None:
-    """Renames a damaged checkpoint: it is not to be found again, nor to be in the way of a new one, nor lost."""
+    """Renames a damaged checkpoint, so that it is neither found again, nor in the way of a new one, nor lost."""
     number = itertools.count(1)
     aside = folder / f"damaged_{step}"
     while aside.exists():

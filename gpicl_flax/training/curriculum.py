@@ -1,6 +1,6 @@
 """Curricula: tasks that are easier at first.
 
-Beyond the paper, whose one intervention on the tasks is a constant bias p.
+They go beyond the paper, whose only intervention on the tasks is a constant bias p.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ Schedule = Callable[[jax.Array], jax.Array]
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """What of the training tasks follows a schedule of the step, such as `@optax.linear_schedule()`; None: constant.
+    """Properties of the training tasks that follow a schedule of the step, such as `@optax.linear_schedule()`.
 
-    The loss and the accuracies that a run logs are those of the tasks it trains on, so under a curriculum they do not
-    tell when the plateau of the full tasks was left; the loss on unseen tasks of `Diagnostics` does. A meta-test always
-    has the full tasks.
+    A property that is None is constant. The loss and the accuracies that a run logs are those of the tasks it trains
+    on, so under a curriculum they do not show when the plateau of the full tasks was left. The loss on unseen tasks of
+    `Diagnostics` does. A meta-test always uses the full tasks.
 
     Attributes:
-      sequence_length: examples of a sequence that count, rounded and kept in 1..T. Those after them are computed and
-        have no weight in the loss, which for a causal model is the same as sequences of that length.
-      num_classes: classes of a task, rounded and kept in 1..C: its labels are taken modulo this number, so that classes
-        are merged at first.
-      permute_labels_prob: p, in the place of TaskDistribution.permute_labels_prob.
+      sequence_length: examples of a sequence that count, rounded and kept in 1..T. Later examples are computed but have
+        no weight in the loss. For a causal model this is equivalent to sequences of that length.
+      num_classes: classes of a task, rounded and kept in 1..C. Labels are taken modulo this number, so that classes are
+        merged at first.
+      permute_labels_prob: p, in place of TaskDistribution.permute_labels_prob.
 
     Raises:
       UsageError: a value is no schedule.
@@ -48,19 +48,19 @@ class Curriculum:
                 )
 
     def bias(self, step: jax.Array, otherwise: jax.Array) -> jax.Array:
-        """p at a step."""
+        """Returns p at a step."""
         if self.permute_labels_prob is None:
             return otherwise
         return jnp.clip(self.permute_labels_prob(step), 0, 1)
 
     def merge_classes(self, step: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-        """Labels [B, T] of the step's tasks, from those of the full ones."""
+        """Returns the labels [B, T] of the step's tasks, given those of the full ones."""
         if self.num_classes is None:
             return labels
         return labels % _whole(self.num_classes(step), num_classes)
 
     def last_position(self, step: jax.Array, length: int) -> int | jax.Array:
-        """The last of the T = `length` positions that counts."""
+        """Returns the last of the T = `length` positions that counts."""
         return length - 1 if self.sequence_length is None else _whole(self.sequence_length(step), length) - 1
 
 

@@ -1,4 +1,4 @@
-"""The base dataset as programs read it: in the memory of every device, or brought by batches from the host."""
+"""The base dataset as programs read it: from the memory of every device, or from batches that the host brings."""
 
 import logging
 from typing import NamedTuple
@@ -15,17 +15,17 @@ from gpicl_flax.tasks.projections.input_space import Coordinates
 
 logger = logging.getLogger(__name__)
 
-ON_ACCELERATOR = 2**30  # bytes of projections at once
-_SHARE = 4  # of the free memory, what a split may take on the device; the rest is for the model and its activations
+ON_ACCELERATOR = 2**30  # bytes of projections that are made at once
+_SHARE = 4  # a split may take one part in so many of the free memory; the rest is for the model and its activations
 
 
 class DeviceData(NamedTuple):
     """The input of a program that all its batches share.
 
     Attributes:
-      split: all examples, inputs [n, stored features] and labels [n]; None: the batches bring theirs.
-      offset, scale: a model is given tasks made from (input - offset) / scale.
-      coordinates: of the normalised inputs.
+      split: all examples, inputs [n, stored features] and labels [n]. None: each batch brings its own.
+      offset, scale: tasks are made from (input - offset) / scale.
+      coordinates: those of the normalised inputs.
     """
 
     split: tuple[jax.Array, jax.Array] | None
@@ -34,17 +34,17 @@ class DeviceData(NamedTuple):
     coordinates: Coordinates
 
     def examples(self, batch: dict[str, jax.Array]) -> Examples:
-        """The base examples [B, T] of a batch, normalised; inside a program."""
+        """Returns the base examples [B, T] of a batch, normalised. Called inside a program."""
         if self.split is None:
             inputs, labels = batch["inputs"], batch["labels"]
         else:
             inputs, labels = (array[batch["example_indices"]] for array in self.split)
-        # Growing leaves a constant image as it is, so that normalising can come first.
+        # Growing leaves a constant image unchanged, so normalising can come first.
         return Examples(self.coordinates((inputs.astype(jnp.float32) - self.offset) / self.scale), labels)
 
 
 def on_device(setting: str, split: Split) -> bool:
-    """Returns whether a split of a base dataset goes to the devices under a `Loader.placement`: to all, or to none."""
+    """Returns whether a split of a base dataset goes to the devices under a `Loader.placement`: to all or to none."""
     too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
     return not distributed.max_over_processes(int(too_large), "where the base dataset lies")
 
@@ -56,7 +56,7 @@ def log(name: str, split: Split, here: bool) -> None:
 
 
 def free_device_memory() -> int:
-    """Returns the bytes that are free on each device; devices that share the host's memory have equal parts of it."""
+    """Returns the free bytes of each device. Devices that share the host's memory get equal parts of it."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -65,7 +65,7 @@ def free_device_memory() -> int:
 
 
 def projection_bytes(mesh: jax.sharding.Mesh) -> int:
-    """Returns the bytes that the projections made at once may take on each device.
+    """Returns how many bytes the projections that are made at once may take on each device.
 
     On CPU, smaller chunks are faster, because allocating fresh memory is expensive.
     """

@@ -1,6 +1,6 @@
-"""Early stop: a run that stands on its plateau too long, or has converged, need not make its last steps.
+"""Early stop: a run that stays on its plateau too long, or has converged, skips its remaining steps.
 
-Off in the paper.
+The paper does not use it.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ BY_TRAINING_LOSS, BY_UNSEEN_TASKS = "training", "unseen"
 
 @dataclasses.dataclass
 class StopState:
-    """When a run ends, as far as its log has told it so far; all plain JSON.
+    """When a run ends, according to its log so far; all plain JSON.
 
     Attributes:
-      last_step: that it makes.
-      why: 'plateau' or 'converged', for one that does not make all its steps; None for others.
-      best, best_at: the loss that the next is compared with, and its step; None: no comparison has begun.
+      last_step: the last step that it makes.
+      why: 'plateau' or 'converged' if it does not make all its steps; otherwise None.
+      best, best_at: the loss that the next one is compared with, and its step. None: no comparison has begun.
     """
 
     last_step: int
@@ -35,21 +35,22 @@ class StopState:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class EarlyStop:
-    """When a run ends before its last step.
+    """The rules by which a run ends before its last step.
 
-    It is decided from the rows of metrics.jsonl alone, so that a run that was interrupted stops where it would have
-    stopped. When a row is there, the device is busy with the dispatch after it: that is still made, and is the last. A
-    run that stops is saved, meta-tested and DONE like any other; `stopped_early` in its last row says why.
+    The decision depends only on the rows of metrics.jsonl, so that an interrupted run stops where it would have stopped
+    without the interruption. When a row is available, the device is already busy with the next dispatch: that dispatch
+    is the last. A run that stops is saved, meta-tested and DONE like any other. `stopped_early` in its last row gives
+    the reason.
 
     Attributes:
-      plateau_steps: a run that stands on its plateau after so many steps stops ('plateau'); None: never. The average of
-        the training loss comes under the threshold later than the loss itself, by some hundred steps.
-      converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over so
-        many steps ('converged'); None: never.
-      min_improvement: what counts as falling, as a share of the lowest loss so far.
-      judged_by: 'training': the plateau and the loss are those of the average of the training loss; 'unseen': those of
-        the mean of the last losses on unseen tasks, which alone tell under a bias or a curriculum (see
-        `records.plateau`).
+      plateau_steps: a run that is still on its plateau after this many steps stops ('plateau'). None: never. The
+        average of the training loss crosses the threshold some hundred steps later than the loss itself.
+      converged_steps: a run that has left its plateau stops when its loss has not fallen by `min_improvement` over this
+        many steps ('converged'). None: never.
+      min_improvement: the smallest decrease that counts, as a fraction of the lowest loss so far.
+      judged_by: 'training': the plateau and the loss are those of the average of the training loss. 'unseen': they are
+        those of the mean of the last losses on unseen tasks. Under a bias or a curriculum only the latter is meaningful
+        (see `records.plateau`).
 
     Raises:
       UsageError: a value is out of its range, or there is no rule.
@@ -74,12 +75,13 @@ class EarlyStop:
     def reason(
         self, stop_state: StopState, step: int, tracker: PlateauTracker, loss_ema: float, diagnosed: bool
     ) -> str | None:
-        """Why a run stops after this row of its log, or None; to be called with every row.
+        """Returns why a run stops after this row of its log, or None. Called with every row.
 
         Args:
           stop_state: keeps the loss that later ones are compared with.
-          tracker: of the run, up to this row.
-          loss_ema, diagnosed: of this row; whether it holds diagnostics.
+          tracker: that of the run, up to this row.
+          loss_ema: that of this row.
+          diagnosed: whether this row holds diagnostics.
         """
         by_unseen = self.judged_by == BY_UNSEEN_TASKS
         exit_step = tracker.unseen_exit_step if by_unseen else tracker.exit_step
@@ -91,5 +93,5 @@ class EarlyStop:
             return None
         if stop_state.best is None or loss < stop_state.best * (1 - self.min_improvement):
             stop_state.best, stop_state.best_at = loss, step
-        assert stop_state.best_at is not None  # set together with `best`
+        assert stop_state.best_at is not None  # it is set together with `best`
         return CONVERGED if step - stop_state.best_at >= self.converged_steps else None

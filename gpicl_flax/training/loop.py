@@ -1,6 +1,6 @@
-"""The training loop: keeps the device busy, logs what it did a dispatch ago, saves, stops when told to.
+"""The training loop: keeps the device busy, logs the previous dispatch meanwhile, saves, and stops on request.
 
-It trains a stack of runs, or a single one as a stack of one. Each member has its folder, its checkpoints, its log and its end.
+It trains a stack of runs, or a single one as a stack of one. Each member has its own folder, checkpoints, log and end.
 """
 
 import contextlib
@@ -40,13 +40,13 @@ class Member:
 
     Attributes:
       seed: of its parameters, tasks and data.
-      optimizer: as those of the others, but for its hyperparameters.
-      tasks: as those of the others, but for the number of tasks and the bias.
-      folder: where it leaves its checkpoints and logs.
-      config: text that its checkpoints carry, beside the fingerprint of the data.
+      optimizer: the same as those of the others, except for its hyperparameters.
+      tasks: the same as those of the others, except for the number of tasks and the bias.
+      folder: where it writes its checkpoints and logs.
+      config: text that its checkpoints carry, together with the fingerprint of the data.
       on_row: each is called with every new row of its metrics.jsonl.
-      on_checkpoint: each is called with (step, params) after each periodic checkpoint except the final one. On resume it is
-        called again for the restored checkpoint, in case the previous process died before calling it.
+      on_checkpoint: each is called with (step, params) after each periodic checkpoint except the final one. On resume
+        it is called again for the restored checkpoint, in case the previous process died before calling it.
     """
 
     seed: int
@@ -59,7 +59,7 @@ class Member:
 
 
 class Trained(NamedTuple):
-    """Members at their end.
+    """The results of the members.
 
     Attributes:
       steps: the last step of each.
@@ -82,27 +82,31 @@ def train(
     num_workers: int,
     stop: StopRequest,
 ) -> Trained:
-    """Trains every member to its end: its last step, an early stop, or its divergence. Each goes on from its folder's newest
-    checkpoint if it has one.
+    """Trains every member to its end: its last step, an early stop, or its divergence.
 
-    Members that start from different steps keep the difference: each sees the data of its own steps. One that has ended
-    is carried along until all have, without anything that is computed for it being kept.
+    Each resumes from its folder's newest checkpoint if it has one. Members that start from different steps keep the
+    difference: each sees the data of its own steps. A member that has ended stays in the program until all have ended,
+    but its further results are discarded.
 
     Args:
-      task_batches: of any member.
+      model: the model of all members.
+      members: the runs.
+      dataset: the base dataset.
+      task_batches: that of any member.
+      training: the settings of all members.
       num_workers: processes of the loader, see `Loader`.
       stop: checked after every dispatch.
 
     Raises:
       UsageError: the model's parameters do not divide over the mesh.
-      Preempted: told to stop; the states are saved.
+      Preempted: a stop was requested; the states are saved.
     """
     mesh, sync = task_batches.mesh, ActionSync()
     with contextlib.ExitStack() as stack:
-        # Before the loop: the members where they stopped, their states on the mesh, the programs, the data.
+        # Before the loop, everything is put in place: members where they stopped, states on the mesh, programs, data.
         like = abstract_state(model, members[0].optimizer, members[0].tasks, mesh=mesh)
         runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
-        # Telemetry keeps a copy of its own, since every dispatch uses the memory of the states again.
+        # Telemetry keeps its own copy, because every dispatch reuses the memory of the states.
         initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
         run_inputs = _run_inputs(members, mesh, initial_params)
@@ -121,7 +125,8 @@ def train(
         if training.steps == 0:
             _save(runs, states, Action.CONTINUE)
 
-        # The loop: a call of `train_steps` returns at once, so the host logs one dispatch while the device is busy with the next.
+        # The loop. A call of `train_steps` returns at once, so the host logs one dispatch while the device is busy with
+        # the next one.
         running, saved_at = None, time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
@@ -133,7 +138,7 @@ def train(
             if any(training.is_due("diagnostics", step) for step in running.steps):
                 running.measured["diagnostics"] = diagnose(states.params)
 
-            # A checkpoint never stands for steps that are not in the log.
+            # A checkpoint never contains steps that are not in the log, so the log is written first.
             if any(run.is_due(Action.CONTINUE) for run in runs):
                 _log(runs, running, training)
                 running = None
@@ -155,7 +160,7 @@ def train(
 
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
-    """Returns the states of the members' checkpoints, and fresh ones where there is none yet."""
+    """Returns the states of the members' checkpoints, or fresh ones where there is none yet."""
     restored = [run.resume() for run in runs]
     known = [state for state in restored if state is not None]
     if len(known) == len(runs):
@@ -187,7 +192,7 @@ def _make_diagnose(
     training: Training,
     examples: SplitOnMesh,
 ) -> Callable[[Any], dict[str, Any]]:
-    """Returns what measures the diagnostics of parameters [S, ...]; a function that is never called if there are none."""
+    """Returns a function that diagnoses parameters [S, ...]. If there are no diagnostics, it is never called."""
     if not (training.diagnostics and training.steps):
         return lambda params: {}
     count = training.diagnostics.sequences_at_once(task_batches.tasks.task_batch_size, training.accumulation)
@@ -201,7 +206,7 @@ def _training_batches(
     examples: SplitOnMesh,
     num_workers: int,
 ) -> TrainingBatches:
-    """Returns the batches of each member from the step where it stopped; those that this process puts on its devices."""
+    """Returns the batches of each member from the step where it stopped, with only the part that this process holds."""
     mesh = task_batches.mesh
     return TrainingBatches(
         [Stream(run.member.tasks, run.member.seed, run.step) for run in runs],
@@ -218,9 +223,9 @@ class _Dispatch(NamedTuple):
     """The dispatch that the device is busy with.
 
     Attributes:
-      steps: for each member the step after it; None: it had ended before.
+      steps: for each member the step after it; None: the member had ended before.
       metrics: [steps, S].
-      measured: arrays [S, ...] at its end, under the name of what asks for them in `Training`.
+      measured: arrays [S, ...] at its end, under the name of the field of `Training` that requests them.
     """
 
     steps: list[int | None]
@@ -246,12 +251,13 @@ def _save(runs: Sequence["_MemberRun"], states: TrainState, action: Action) -> N
         if run.is_due(action):
             run.save(states, index, action)
             if len(runs) > 1 and jax.process_count() > 1:
-                # Orbax counts the saves of a process in one sequence: two at once would not meet their like on other hosts.
+                # Orbax counts the saves of a process in one sequence. Two concurrent saves would be matched wrongly
+                # across hosts.
                 run.checkpoints.wait()
 
 
 class _MemberRun:
-    """A member on its way: its step, its checkpoints and its logs."""
+    """A member in progress: its step, its checkpoints and its logs."""
 
     def __init__(
         self, member: Member, training: Training, fingerprint: str, like: TrainState, stack: contextlib.ExitStack
@@ -259,7 +265,7 @@ class _MemberRun:
         self.member = member
         self.like = like
         self.diverged: Diverged | None = None
-        self.params: Any = None  # after the last step
+        self.params: Any = None  # set after the last step
         self.checkpoints = stack.enter_context(Checkpoints(member.folder.checkpoints, keep=training.keep_checkpoints))
         self._training = training
         self._meta = {"config": member.config, "data": fingerprint}
@@ -278,7 +284,7 @@ class _MemberRun:
         )
 
     def resume(self) -> TrainState | None:
-        """Returns the state of the newest checkpoint, or None, and keeps no copy of it."""
+        """Returns the state of the newest checkpoint, or None, without keeping a copy of it."""
         state, self._restored = self._restored, None
         if state is not None:
             self._keep_at_the_end(state)
@@ -290,14 +296,14 @@ class _MemberRun:
         return not self.diverged and self.step < self._log.stop_state.last_step
 
     def advance(self) -> int | None:
-        """Counts the steps of a dispatch; returns the step after it, or None for a member that has ended."""
+        """Counts the steps of a dispatch. Returns the step after it, or None for a member that has ended."""
         if not self.is_training:
             return None
         self.step += self._training.steps_per_dispatch
         return self.step
 
     def is_due(self, action: Action) -> bool:
-        """Whether a checkpoint is to be saved now."""
+        """Returns whether a checkpoint is to be saved now."""
         if self.diverged or self._saved_at == self.step:
             return False
         periodic = self.step > 0 and self.step % self._training.checkpoint_period == 0
@@ -310,7 +316,7 @@ class _MemberRun:
         self.checkpoints.save(self.step, state, self._meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
-        if action != Action.STOP:  # a process that is told to stop may have only seconds
+        if action != Action.STOP:  # a process that is asked to stop may have only seconds
             self._on_checkpoint(state)
 
     def _on_checkpoint(self, state: TrainState) -> None:
@@ -319,12 +325,12 @@ class _MemberRun:
                 callback(self.step, state.params)
 
     def _keep_at_the_end(self, state: TrainState) -> None:
-        # The member's place in the stack goes on changing until all members have ended.
+        # Now, because the member's place in the stack continues to change until all members have ended.
         if not self.is_training:
             self.params = state.params
 
     def add_to_log(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> None:
-        """Logs the metrics [steps] of a dispatch and what was measured at its end, or notes that the run diverged in it."""
+        """Logs the metrics [steps] of a dispatch and the measurements at its end, or notes that the run diverged."""
         if "telemetry" in measured:
             measured |= {"telemetry": telemetry.by_tensor(measured["telemetry"], self.like.params)}
         self.diverged = self._log.add(step, metrics, measured)

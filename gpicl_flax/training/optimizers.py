@@ -1,9 +1,9 @@
-"""Optimisers as gin knows them: optax, with the paper's values as defaults.
+"""Optimisers as gin knows them: those of optax, with the paper's values as defaults.
 
-All of them take a learning rate that is a number or an optax schedule of the step
-(`adam.learning_rate = @optax.warmup_constant_schedule()`) and, as `clip_norm`, a global norm that gradients are first
-scaled down to. A value out of its range raises UsageError. A scope makes two of one kind: `@inner/adam()` takes what
-`inner/adam` binds, and where it binds nothing, what `adam` binds.
+All of them take a learning rate that is a number or an optax schedule of the step (`adam.learning_rate =
+@optax.warmup_constant_schedule()`). They also take `clip_norm`, a global norm to which gradients are first scaled down.
+A value out of its range raises UsageError. A scope defines a second optimiser of the same kind: `@inner/adam()` uses
+the bindings of `inner/adam` and, where it has none, those of `adam`.
 """
 
 import math
@@ -27,23 +27,23 @@ for _schedule in (
 
 
 class Optimizer(optax.GradientTransformation):
-    """An optax optimiser that knows how it was made, so that its hyperparameters can become part of its state."""
+    """An optax optimiser that remembers how it was made, so that its hyperparameters can become part of its state."""
 
     factory: Callable[..., optax.GradientTransformation]
     arguments: dict[str, Any]
 
     @classmethod
     def make(cls, factory: Callable[..., optax.GradientTransformation], **arguments: Any) -> "Optimizer":
-        """The optimiser that the factory makes of the arguments: numbers, schedules, or None."""
+        """Returns the optimiser that the factory makes of the arguments: numbers, schedules, or None."""
         optimizer = cls(*factory(**arguments))
         optimizer.factory, optimizer.arguments = factory, arguments
         return optimizer
 
 
 def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimiser with its numbers as arrays in its state (`hyperparams`), where it is an `Optimizer`.
+    """Returns the same optimiser with its numbers as arrays in its state (`hyperparams`), if it is an `Optimizer`.
 
-    Optimisers that differ in nothing else then make the same program, and each other's updates.
+    Optimisers that differ only in these numbers then share one program, and still make their own updates.
     """
     if not isinstance(optimizer, Optimizer):
         return optimizer
@@ -51,7 +51,7 @@ def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def hyperparameters(optimizer: optax.GradientTransformation) -> dict[str, jax.Array]:
-    """The numbers that `inject` brings into the state, schedules at their start; of any other optimiser, none."""
+    """Returns the numbers that `inject` puts into the state, schedules at their start. Other optimisers have none."""
     if not isinstance(optimizer, Optimizer):
         return {}
     state: Any = inject(optimizer).init(jnp.float32(0))
@@ -59,12 +59,12 @@ def hyperparameters(optimizer: optax.GradientTransformation) -> dict[str, jax.Ar
 
 
 def with_hyperparameters(opt_state: Any, values: dict[str, jax.Array]) -> optax.OptState:
-    """The state with other numbers, as `hyperparameters` gives them."""
+    """Returns the state with other numbers, in the form that `hyperparameters` returns."""
     return opt_state._replace(hyperparams=values) if values else opt_state
 
 
 def structure(optimizer: optax.GradientTransformation) -> str:
-    """What optimisers must have in common to be members of one stack, besides their schedules."""
+    """Returns a text that optimisers must share to be members of one stack, in addition to their schedules."""
     if not isinstance(optimizer, Optimizer):
         return type(optimizer).__name__
     kinds = {
@@ -83,12 +83,14 @@ def adam(
     eps_root: float = 1e-8,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam as the authors ran it; their eps_root makes the floor of the denominator about 1e-4.
+    """Makes Adam as the authors ran it. Their eps_root makes the floor of the denominator about 1e-4.
 
     Args:
+      learning_rate: a number or a schedule.
       b1, b2: decays of the two moments.
       eps: added to the root of the second moment.
-      eps_root: added to the second moment under the root; 0 is the usual Adam.
+      eps_root: added to the second moment under the root; 0 gives the usual Adam.
+      clip_norm: the largest global norm of gradients; None: any.
     """
     _check("adam", learning_rate, decays={"b1": b1, "b2": b2}, eps=eps, eps_root=eps_root, clip_norm=clip_norm)
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
@@ -105,11 +107,11 @@ def adamw(
     weight_decay: float = 1e-4,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Fig 20, and the SGD baseline).
+    """Makes Adam with decoupled weight decay (Fig 20, and the SGD baseline).
 
     Args:
-      b1, b2, eps, eps_root: as of `adam`.
-      weight_decay: share of every parameter, biases too, that a step takes away, times the learning rate.
+      learning_rate, b1, b2, eps, eps_root, clip_norm: those of `adam`.
+      weight_decay: the fraction of every parameter, including biases, that a step removes, times the learning rate.
     """
     numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
     _check("adamw", learning_rate, decays={"b1": b1, "b2": b2}, **numbers)
@@ -120,9 +122,10 @@ def adamw(
 def sgd(
     learning_rate: optax.ScalarOrSchedule = 1e-3, momentum: float = 0.0, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Gradient descent.
+    """Makes gradient descent.
 
     Args:
+      learning_rate, clip_norm: those of `adam`.
       momentum: decay of the sum of past gradients that a step follows; 0: the gradient alone.
     """
     _check("sgd", learning_rate, decays={"momentum": momentum}, clip_norm=clip_norm)
@@ -133,10 +136,11 @@ def sgd(
 def sign_ema(
     learning_rate: optax.ScalarOrSchedule = 1e-3, decay: float = 0.9, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """-learning rate x the sign of the gradient's exponential moving average (Fig 19).
+    """Makes updates of -learning rate x the sign of the gradient's exponential moving average (Fig 19).
 
     Args:
-      decay: of the average.
+      learning_rate, clip_norm: those of `adam`.
+      decay: that of the average.
     """
     _check("sign_ema", learning_rate, decays={"decay": decay}, clip_norm=clip_norm)
     return Optimizer.make(_sign_ema, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm)
@@ -156,7 +160,7 @@ def _sgd(learning_rate, momentum, clip_norm):
 
 
 def _sign_ema(learning_rate, decay, clip_norm):
-    average = optax.ema(decay, debias=False)  # a positive factor does not change a sign
+    average = optax.ema(decay, debias=False)  # debiasing would be a positive factor, which does not change a sign
     return _clipped(clip_norm, optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate)))
 
 

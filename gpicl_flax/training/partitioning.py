@@ -1,4 +1,4 @@
-"""The device mesh, and the one place that says how arrays are laid out on it."""
+"""The device mesh, and the layout of all arrays on it. No other module defines layouts."""
 
 import dataclasses
 import math
@@ -14,11 +14,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gpicl_flax.errors import UsageError, check_types
 
-# Logical axis of a parameter -> mesh axis; axes that are not named here are replicated. `hidden` stays whole, although
-# `fsdp` could divide it: where a recurrent kernel lies along (fsdp, model) and the batch along (data, fsdp) of 2x2x2
-# devices, XLA's partitioner (jax 0.12.0.1, with Shardy and without) makes wrong gradients, by 30% in float64. It takes
-# no more than two products in a row, each split along its last axis, and no scan; what breaks is the concatenation, the
-# split's transpose. Gates that were sliced from an array reshaped to [..., 4, h] instead came out right.
+# Logical axis of a parameter -> mesh axis; axes that are not named here are replicated. `hidden` is not divided,
+# although `fsdp` could divide it. Where a recurrent kernel is laid out along (fsdp, model) and the batch along (data,
+# fsdp) of 2x2x2 devices, XLA's partitioner (jax 0.12.0.1, with and without Shardy) computes wrong gradients, by 30% in
+# float64. Two products in a row suffice, each split along its last axis, without a scan. The fault is in the
+# concatenation, which is the transpose of the split. Gates that were sliced from an array reshaped to [..., 4, h]
+# instead came out right.
 RULES = (("heads", "model"), ("mlp", "model"), ("gates", "model"), ("embed", "fsdp"))
 
 # The mesh axes that the sequences of a batch are divided over.
@@ -28,19 +29,20 @@ BATCH = ("data", "fsdp")
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """How many devices lie along each mesh axis.
+    """The number of devices along each mesh axis.
 
     Attributes:
-      data: devices that share the sequences of a batch; -1: all that the others and the members of a stack leave.
-      fsdp: devices that share the sequences of a batch and the state as well: each keeps a part of every parameter and
-        of the optimiser's moments, and gathers a parameter when it needs it. For models that do not fit a device.
-        Parameters without a logical axis `embed`, such as the recurrent ones of an LSTM, stay whole.
-      model: devices that share the parameters and what is computed with them (attention heads, MLP and gate
+      data: devices that share the sequences of a batch; -1: all that the other axes and the members of a stack do not
+        use.
+      fsdp: devices that share the sequences of a batch and also the state: each keeps a part of every parameter and of
+        the optimiser's moments, and gathers a parameter when it needs it. This is for models that do not fit on one
+        device. Parameters without a logical axis `embed`, such as the recurrent ones of an LSTM, are not divided.
+      model: devices that share the parameters and the computations with them (attention heads, MLP and gate
         dimensions).
 
-    How a run is laid out changes its results by rounding alone, and may change when it goes on elsewhere. The axis
-    `member` has no number of its own: members of a stack are spread over as many devices as they divide over, since
-    they have nothing to say to each other.
+    The layout of a run changes its results by rounding only, and it may change when the run is resumed elsewhere. The
+    axis `member` has no number here: members of a stack are spread over as many devices as they divide over, because
+    they do not communicate with each other.
     """
 
     data: int = -1
@@ -55,14 +57,14 @@ class MeshShape:
         num_members: int = 1,
         devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
     ) -> jax.sharding.Mesh:
-        """The mesh, over all devices or, where the shape asks for fewer, over the first ones.
+        """Returns the mesh, over all devices or, where the shape asks for fewer, over the first ones.
 
         Args:
-          num_members: runs of a stack.
-          devices: those that there are; None: of this machine or slice.
+          num_members: the number of runs in the stack.
+          devices: the available devices; None: those of this machine or slice.
 
         Raises:
-          UsageError: the shape does not fit the devices that there are.
+          UsageError: the shape does not fit the available devices.
         """
         devices = jax.devices() if devices is None else devices
         available, state = len(devices), self.fsdp * self.model
@@ -85,22 +87,22 @@ class MeshShape:
             return jax.make_mesh(
                 tuple(shape.values()),
                 tuple(shape),
-                axis_types=(jax.sharding.AxisType.Auto,) * len(shape),  # linen's logical constraints need it
+                axis_types=(jax.sharding.AxisType.Auto,) * len(shape),  # required by linen's logical constraints
                 devices=devices[:used],
             )
-        except (AssertionError, NotImplementedError, ValueError) as error:  # of chips that lie in no rectangle, say
+        except (AssertionError, NotImplementedError, ValueError) as error:  # the chips form no rectangle, for example
             raise UsageError(
                 f"{self}: JAX makes no mesh of {used} of the {available} devices; choose numbers that divide them"
             ) from error
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
-    """The number of parts that the sequences of a batch are divided into."""
+    """Returns the number of parts that the sequences of a batch are divided into."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def local_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
-    """Returns which of `num_rows` sequences the devices of this process hold.
+    """Returns the indices of the `num_rows` sequences that the devices of this process hold.
 
     The sequences are divided along the mesh axes of a batch.
     """
@@ -108,7 +110,7 @@ def local_rows(mesh: jax.sharding.Mesh, num_rows: int) -> np.ndarray:
 
 
 def local_members(mesh: jax.sharding.Mesh, num_members: int) -> np.ndarray:
-    """Returns which members of a stack the devices of this process train."""
+    """Returns the indices of the members of a stack that the devices of this process train."""
     return _own(NamedSharding(mesh, PartitionSpec("member")), num_members)
 
 
@@ -118,7 +120,7 @@ def _own(sharding: NamedSharding, size: int) -> np.ndarray:
 
 
 def state_shardings(mesh: jax.sharding.Mesh, abstract_state):
-    """The shardings of a (boxed) abstract train state, by RULES.
+    """Returns the shardings of a (boxed) abstract train state, by RULES.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
@@ -142,9 +144,9 @@ def replicate(mesh: jax.sharding.Mesh, tree):
 
 
 def row_major(mesh: jax.sharding.Mesh) -> Format:
-    """The layout of a matrix whose rows are gathered: replicated, with each row in one piece.
+    """Returns the layout of a matrix whose rows are gathered: replicated, and each row contiguous.
 
-    By default a TPU stores the axis in one piece that wastes less on padding; every program would first transpose it.
+    By default a TPU makes that axis contiguous which needs less padding. Then every program would first transpose it.
     """
     return Format(Layout(major_to_minor=(0, 1)), replicated(mesh))
 
@@ -157,13 +159,13 @@ def shard_batch(mesh: jax.sharding.Mesh, tree):
 def shard_stacked_batches(mesh: jax.sharding.Mesh, tree):
     """Places host arrays [steps, S, B, ...] along the mesh axes of members and of a batch.
 
-    Each process holds those of its `local_members` and `local_rows`.
+    Each process holds the parts for its `local_members` and `local_rows`.
     """
     return jax.tree.map(lambda x: _place(NamedSharding(mesh, PartitionSpec(None, "member", BATCH)), x), tree)
 
 
 def stacked(shardings):
-    """The shardings of a state with an axis of members in front, from those of a single one."""
+    """Returns the shardings of a state with a leading axis of members, given those of a single state."""
     return jax.tree.map(lambda x: NamedSharding(x.mesh, PartitionSpec("member", *x.spec)), shardings)
 
 
@@ -178,17 +180,17 @@ def shard_members(mesh: jax.sharding.Mesh, tree):
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The sharding of arrays that every device holds in full, so that every process can read them."""
+    """Returns the sharding of arrays that every device holds in full, so that every process can read them."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain_replicated(mesh: jax.sharding.Mesh, tree):
-    """Inside jit: makes every array whole on every device."""
+    """Makes every array complete on every device. Called inside jit."""
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
 def constrain_batch(mesh: jax.sharding.Mesh, tree):
-    """Inside jit: keeps the leading axis of every array along the mesh axes of a batch."""
+    """Keeps the leading axis of every array along the mesh axes of a batch. Called inside jit."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(BATCH)))
 
 

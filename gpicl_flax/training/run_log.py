@@ -25,9 +25,11 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 class RunLog:
     """Writes metrics.jsonl and timing.jsonl.
 
-    Beside its metrics a row says how the run stands: `plateau`, whether its average loss is at the height of the plateau;
-    `plateau_left_at`, the step at which it was first under it, or null; `phase`, as far as diagnostics tell it, or null; and
-    `stopped_early`, why this row is the last, in that of a run that stops before its last step.
+    In addition to metrics, a row describes the status of the run:
+    `plateau`: whether its average loss is still at the height of the plateau;
+    `plateau_left_at`: the first step at which the loss was below it, or null;
+    `phase`: as far as diagnostics determine it, or null;
+    `stopped_early`: why this row is the last, only in the last row of a run that stops before its last step.
 
     Attributes:
       stop_state: when the run ends.
@@ -56,7 +58,7 @@ class RunLog:
             for row in self._metrics.drop_after(start_step):
                 self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
             self._timing.drop_after(start_step)
-        # All processes have to end together, and only the first may read what it rewrites.
+        # All processes have to end together, and only the first one may read what it rewrites.
         known = json.dumps([dataclasses.asdict(self._tracker), dataclasses.asdict(self.stop_state)])
         tracker, stop_state = json.loads(distributed.broadcast(known, "how the run stands"))
         self._tracker, self.stop_state = PlateauTracker(**tracker), StopState(**stop_state)
@@ -73,9 +75,10 @@ class RunLog:
             self._timing.flush()
 
     def add(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> Diverged | None:
-        """Takes the metrics [steps] of the steps up to `step`, and what was measured at it: diagnostics, say, by that name.
+        """Takes the metrics [steps] of the steps up to `step`, and the measurements at it by their names.
 
-        If the metrics are not finite, marks the folder and says so.
+        The names are 'diagnostics', for example. If the metrics are not finite, marks the folder as diverged and
+        returns why.
         """
         finite = np.logical_and.reduce([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE])
         if not finite.all():
@@ -83,7 +86,7 @@ class RunLog:
             return self._mark_diverged(step - len(finite) + 1 + index, {k: v[index] for k, v in metrics.items()})
         row: Row = {"step": step}
         for name, values in sorted(metrics.items()):
-            # An average over time is read at its end, all else is the mean over the dispatch.
+            # An average over time is read at its end. All other metrics are means over the dispatch.
             row[name] = float(values[-1] if name == "loss_ema" else values.mean(dtype=np.float64))
         row["plateau"] = row["loss_ema"] >= self._threshold
         numbers = jax.tree.map(lambda x: np.asarray(x, np.float64), measured)
@@ -101,12 +104,12 @@ class RunLog:
         return None
 
     def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
-        """Keeps `_tracker` and `stop_state` at what the rows tell."""
+        """Updates `_tracker` and `stop_state` by a row."""
         self._tracker.follow(step, loss_ema, diagnostics)
         if self._early_stop is None or self.stop_state.why:
             return
         why = self._early_stop.reason(self.stop_state, step, self._tracker, loss_ema, diagnostics is not None)
-        last_step = step + self._steps_per_dispatch  # the device is already busy with these
+        last_step = step + self._steps_per_dispatch  # the device is already busy with these steps
         if why and last_step < self.stop_state.last_step:
             self.stop_state.why, self.stop_state.last_step = why, last_step
 
@@ -120,7 +123,7 @@ class RunLog:
 
 
 def _as_json(x: np.ndarray) -> Any:
-    """Returns numbers as nested lists, with None for what is not finite, which JSON has no name for."""
+    """Returns numbers as nested lists, with None for what is not finite, because JSON cannot represent it."""
     finite = x.astype(object)
     finite[~np.isfinite(x)] = None
     return finite.tolist()

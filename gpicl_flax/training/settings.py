@@ -15,18 +15,18 @@ from gpicl_flax.training.probes.telemetry import Telemetry
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How long and in which portions a run trains.
+    """How long a run trains, and in which portions.
 
     Attributes:
-      steps: training steps of the whole run; 0: only meta-test what the run starts with.
-      steps_per_dispatch: steps that one call of the device makes; their mean is one row of metrics.jsonl.
-      accumulation: parts that a batch is split into to save memory; the result is that of the whole batch.
-      checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch; the last step is always saved.
-      checkpoint_seconds: after so long without a checkpoint there is one as well; None: never.
-      keep_checkpoints: newest checkpoints that are kept.
-      curriculum: what of the tasks changes with the step; None, as in the paper: nothing.
-      diagnostics: what is measured along training on unseen tasks, and when; None: nothing.
-      telemetry: when gradients and updates are measured; None: never. They take at least two steps_per_dispatch.
+      steps: training steps of the whole run; 0: only meta-test the initial parameters.
+      steps_per_dispatch: steps that one call of the device makes. Their mean is one row of metrics.jsonl.
+      accumulation: parts that a batch is split into to save memory. The result is that of the whole batch.
+      checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch. The last step is always saved.
+      checkpoint_seconds: the longest time without a checkpoint, after which one is saved as well; None: any.
+      keep_checkpoints: how many of the newest checkpoints are kept.
+      curriculum: the properties of tasks that change with the step; None, as in the paper: nothing.
+      diagnostics: the measurements on unseen tasks along training; None: nothing.
+      telemetry: when gradients and updates are measured; None: never. It needs at least two steps_per_dispatch.
       early_stop: when a run ends before its last step; None, as in the paper: never.
 
     Raises:
@@ -67,9 +67,10 @@ class Training:
             )
 
     def is_due(self, name: str, step: int | None) -> bool:
-        """Whether `diagnostics`, or `telemetry`, come with the dispatch that ends with `step`.
+        """Returns whether `diagnostics`, or `telemetry`, are due in the dispatch that ends with `step`.
 
-        They do where it reaches a multiple of their period. None: that of a run that had ended before.
+        They are due where a dispatch reaches a multiple of their period. A step of None belongs to a run that had ended
+        before.
         """
         if getattr(self, name) is None or step is None:
             return False

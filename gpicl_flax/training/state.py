@@ -1,7 +1,7 @@
-"""The states of a stack's members: how they begin, and how they are put together and taken apart.
+"""The states of a stack's members: how they begin, and how they are stacked and unstacked.
 
-A stack is runs with programs of the same shape, its members, side by side. Their states, numbers and batches have an axis S
-in front. A single run is a stack of one.
+A stack is a number of runs whose programs have the same shape, its members, side by side. Their states, numbers and
+batches have a leading axis S. A single run is a stack of one.
 """
 
 import functools
@@ -21,7 +21,7 @@ from gpicl_flax.training import optimizers, partitioning
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything a step changes. step: steps made; loss_ema: the average that the plateau is judged by."""
+    """Everything that a step changes. step: steps made; loss_ema: the average that determines the plateau."""
 
     step: jax.Array
     params: dict
@@ -32,7 +32,7 @@ class TrainState(flax.struct.PyTreeNode):
 def abstract_state(
     model: SequenceModel, optimizer: optax.GradientTransformation, tasks: TaskDistribution, *, mesh: jax.sharding.Mesh
 ) -> TrainState:
-    """The shapes and shardings of the state of one run.
+    """Returns the shapes and shardings of the state of one run.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
@@ -51,11 +51,11 @@ def init_states(
     seeds: Sequence[int],
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """The fresh states [S, ...] of a stack, created where they belong on the mesh.
+    """Returns fresh states [S, ...] of a stack, created in place on the mesh.
 
     Args:
       members: the optimiser of each; they differ in their hyperparameters only.
-      seeds: of each one's parameters.
+      seeds: those of each member's parameters.
     """
     numbers = [optimizers.hyperparameters(optimizer) for optimizer in members]
     arguments = np.array(seeds, np.uint32), jax.tree.map(lambda *x: np.stack(x), *numbers)
@@ -69,7 +69,7 @@ def init_states(
 
 
 def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, jax.Array]) -> TrainState:
-    """The state of one run, in flax's boxes, with other hyperparameters than the optimiser's own if there are any."""
+    """Returns the state of one run, in flax's boxes, with the hyperparameters `numbers` if there are any."""
     shape = (1, tasks.sequence_length)
     inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
     params = model.init(keys.init_key(seed), inputs, labels).get("params", {})
@@ -78,13 +78,13 @@ def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, ja
 
 
 def stack_states(states: Sequence[TrainState]) -> TrainState:
-    """The states [S, ...] of a stack from those of its members."""
+    """Returns the states [S, ...] of a stack, given those of its members."""
     shardings = partitioning.stacked(shardings_of(states[0]))
     return jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=shardings)(*states)
 
 
 def member_state(states: TrainState, index: int, like: TrainState) -> TrainState:
-    """The state of one member, a copy with the shardings of `like`."""
+    """Returns the state of one member, a copy with the shardings of `like`."""
     shardings, structure = jax.tree.flatten(shardings_of(like))
     return _take_member(structure, tuple(shardings))(states, np.int32(index))
 
@@ -98,14 +98,14 @@ def _take_member(structure, shardings):
 
 
 def shardings_of[Tree](tree: Tree) -> Tree:
-    """Returns the sharding of each array, in the place of the array."""
+    """Returns the sharding of each array, in place of the array."""
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def vmap_members(function: Callable, num_members: int, in_axes: tuple, out_axes: int | tuple[int, ...] = 0) -> Callable:
     """Maps `function` over the members of a stack.
 
-    A single one is not mapped, since an axis of size 1 could change its program.
+    A single member is not mapped, because an axis of size 1 could change its program.
     """
     if num_members > 1:
         return jax.vmap(function, in_axes, out_axes, spmd_axis_name="member")

@@ -1,4 +1,4 @@
-"""The training step: tasks made on the device, loss, gradient, update; many of them in one dispatch.
+"""The training step: tasks made on the device, loss, gradient and update; many steps in one dispatch.
 
 It trains a stack of runs at once (see `state`).
 """
@@ -27,9 +27,9 @@ class PerRunInputs(NamedTuple):
     """The inputs that members may differ in, besides their batches and the hyperparameters in their states.
 
     Attributes:
-      seed: [S] uint32, of their tasks.
+      seed: [S] uint32, that of their tasks.
       permute_labels_prob: [S] float32.
-      initial_params: [S, ...], what telemetry measures distances from; None: no telemetry, and nothing of it in the program.
+      initial_params: [S, ...], to which telemetry measures distances. None: the program contains no telemetry.
     """
 
     seed: np.ndarray | jax.Array
@@ -38,7 +38,7 @@ class PerRunInputs(NamedTuple):
 
 
 def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """logits [B, T, C] and labels [B, T] -> cross entropy in nats [B, T] and whether the prediction is right [B, T]."""
+    """Returns the cross entropy in nats [B, T], and whether the prediction is right [B, T], given logits [B, T, C]."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses, jnp.argmax(logits, axis=-1) == labels
 
@@ -54,16 +54,18 @@ def make_train_steps(
     """Makes a jitted function that takes as many steps as its batch holds, and donates the states it is given.
 
     Args:
-      optimizer: of any member; its hyperparameters are read from the states.
-      task_batches: of any member; the number of tasks and the bias are not used.
+      model: the model of all members.
+      optimizer: that of any member; its hyperparameters are read from the states.
+      task_batches: that of any member; its number of tasks and its bias are not used.
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
-      curriculum: what of the tasks changes with the step; None: nothing.
+      curriculum: the properties of tasks that change with the step; None: nothing.
 
     Returns:
-      (states, run_inputs, data, batch) -> (states, metrics, measured). The batch holds the steps as the loader gives them,
-      task_ids [steps, S, B] and the indices or examples of their sequences; metrics are arrays [steps, S]; measured is the
-      telemetry of the last of several steps, arrays [S, ...], or None without. Everything that members differ in is an
-      argument, so that runs that differ in nothing else have the same program, which JAX's compilation cache compiles once.
+      (states, run_inputs, data, batch) -> (states, metrics, measured). The batch holds the steps in the form of the
+      loader: task_ids [steps, S, B] and the indices or examples of their sequences. metrics are arrays [steps, S].
+        measured is the telemetry of the last of several steps, arrays [S, ...], or None without telemetry. Everything
+        that members differ in is an argument, so that runs that differ in nothing else share one program, which JAX's
+        compilation cache compiles once.
     """
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
@@ -89,7 +91,7 @@ def make_train_steps(
     gradient = jax.grad(loss_fn, has_aux=True)
 
     def accumulated_gradient(params, context, batch):
-        # Part i takes every accumulation-th row, so that each device works on rows it already holds.
+        # Part i takes every accumulation-th row, so that each device works on rows that it already holds.
         parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
         shapes = jax.eval_shape(gradient, params, context, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -111,7 +113,7 @@ def make_train_steps(
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, GradAndUpdate(grads, updates)
 
     def train_steps(state: TrainState, run_inputs: PerRunInputs, data: DeviceData, batches):
-        """Steps of one member, one after another."""
+        """Takes the steps of one member, one after another."""
         context = run_inputs, data
         if run_inputs.initial_params is None:
             return *jax.lax.scan(lambda state, batch: train_step(state, context, batch)[:2], state, batches), None
@@ -129,6 +131,6 @@ def make_train_steps(
 
     shardings = partitioning.stacked(shardings_of(abstract_state(model, optimizer, tasks, mesh=mesh)))
     stacked_steps = vmap_members(train_steps, num_members, in_axes=(0, 0, None, 1), out_axes=(0, 1, 0))
-    # Every process reads the metrics of all members, and what is measured.
+    # Replicated, because every process reads the metrics and the measurements of all members.
     replicated = partitioning.replicated(mesh)
     return jax.jit(stacked_steps, donate_argnums=0, out_shardings=(shardings, replicated, replicated))

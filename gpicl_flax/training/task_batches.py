@@ -16,11 +16,11 @@ from gpicl_flax.training.device_data import DeviceData
 
 
 class SplitOnMesh(NamedTuple):
-    """A split of a base dataset, and what programs read of it on the devices.
+    """A split of a base dataset, and the data that programs read of it on the devices.
 
     Attributes:
       split: the examples, in the memory of the host.
-      data: what programs take besides their batches; it has the examples if they lie on the devices.
+      data: the input of programs besides their batches. It contains the examples if they are on the devices.
     """
 
     split: Split
@@ -28,23 +28,23 @@ class SplitOnMesh(NamedTuple):
 
     @property
     def on_device(self) -> bool:
-        """Whether the examples lie on the devices, so that batches bring indices only."""
+        """Whether the examples are on the devices, so that batches contain indices only."""
         return self.data.split is not None
 
     def complete(self, batch: loader.Batch) -> loader.Batch:
-        """Gives a batch of indices the examples that the devices do not have."""
+        """Adds the examples that the devices do not have to a batch of indices."""
         return batch if self.on_device else loader.gather(self.split, batch)
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskBatches:
-    """Makes sequences of tasks on a mesh. Two are equal if their programs are.
+    """Makes sequences of tasks on a mesh. Two of these are equal if their programs are.
 
     Attributes:
       tasks: the distribution of tasks; members of a stack may differ in its number of tasks and its bias.
       projection: how projections are drawn, determined by `tasks` and the base dataset that is trained on.
       mesh: the devices.
-      placement: where base examples lie, as `Loader.placement`; it changes no result.
+      placement: where base examples are kept, as in `Loader.placement`; it does not change results.
       num_members: members of the stack, which share the memory of a device.
     """
 
@@ -64,7 +64,7 @@ class TaskBatches:
         return partitioning.batch_shards(self.mesh)
 
     def put_on_mesh(self, dataset: BaseDataset, split: Split) -> SplitOnMesh:
-        """Brings a split of a base dataset, if it fits there, and what prepares its examples to every device."""
+        """Copies a split of a base dataset to every device, if it fits, and the arrays that prepare its examples."""
         on_device = device_data.on_device(self.placement, split)
         offset, scale = (np.float32(x) for x in dataset.normalization(self.tasks.normalize))
         coordinates = self.projection.coordinates(dataset.stored_shape)
@@ -81,18 +81,18 @@ class TaskBatches:
         data: DeviceData,
         permute_labels_prob: float | jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Inside a program: the sequences of one member's batch.
+        """Returns the sequences of one member's batch. Called inside a program.
 
         Args:
-          seed: of the tasks, uint32.
+          seed: that of the tasks, uint32.
           batch: task_ids [B], and the indices or examples of their sequences [B, T].
-          data: of the base dataset.
+          data: that of the base dataset.
           permute_labels_prob: p.
 
         Returns:
           inputs [B, T, X] float32 and labels [B, T] int32, along the mesh axes of a batch.
         """
-        # The members of a device make their projections side by side.
+        # The members that share a device make their projections at the same time, so each gets a part of the memory.
         members = self.num_members // self.mesh.shape["member"]
         room = device_data.projection_bytes(self.mesh) // members
         augmentation = Augmentation(self.projection, self.num_classes, room, self.num_shards)

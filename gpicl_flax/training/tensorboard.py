@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl for TensorBoard as well, through clu."""
+"""Writes the rows of metrics.jsonl for TensorBoard as well, through clu."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from gpicl_flax.records.run_folder import RunFolder
 
 
 def check_installed() -> None:
-    """Raises UsageError without TensorFlow and TensorBoard, which clu writes summaries with."""
+    """Raises UsageError without TensorFlow and TensorBoard, which clu needs to write summaries."""
     missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -18,7 +18,7 @@ def check_installed() -> None:
 
 
 class TensorBoard:
-    """Called with every row of metrics.jsonl; writes its values to <run folder>/tensorboard."""
+    """A sink for the rows of metrics.jsonl, which writes their values to <run folder>/tensorboard."""
 
     def __init__(self, folder: RunFolder):
         from clu import metric_writers  # imports TensorFlow, which takes seconds
@@ -29,18 +29,18 @@ class TensorBoard:
         self._writer.write_scalars(row["step"], dict(scalars(row)))
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Writes the pending values."""
         self._writer.close()
 
 
 def scalars(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a row but its step, those in nested dicts and lists under a path."""
+    """Yields the numbers of a row except its step, with those in nested dicts and lists under a path."""
 
     def walk(value, path):
         if isinstance(value, dict | list):
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 yield from walk(part, [*path, str(key)])
-        elif value is not None and not isinstance(value, str):  # what was not finite, and words
+        elif value is not None and not isinstance(value, str):  # None was not finite, and text is no scalar
             yield "/".join(path), float(value)
 
     return walk({name: value for name, value in row.items() if name != "step"}, [])

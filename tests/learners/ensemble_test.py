@@ -11,7 +11,9 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(("n", "num_estimators", "size"), [(30, 4, 10), (30, 5, 10), (37, 9, 10), (100, 3, 99), (7, 3, 7)])
+@pytest.mark.parametrize(
+    ("n", "num_estimators", "size"), [(30, 4, 10), (30, 5, 10), (37, 9, 10), (100, 3, 99), (7, 3, 7)]
+)
 def test_members_share_the_examples_evenly(rng, n, num_estimators, size):
     rows = ensemble.contexts(rng, rng.integers(3, size=n), num_estimators, size)
     assert rows.shape == (num_estimators, size)

@@ -159,7 +159,7 @@ def test_scopes_give_inner_and_outer_optimizers_values_of_their_own(small_bindin
 
 
 def test_programs_are_made_with_the_precision_of_the_settings(start, config, tmp_path, monkeypatch):
-    """Its effect depends on the backend, so what is in force where a run trains and is meta-tested is what can be tested."""
+    """Tests the precision in force where a run trains and is meta-tested, because its effect depends on the backend."""
     found = []
 
     def note(function):

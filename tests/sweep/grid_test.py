@@ -28,7 +28,8 @@ def test_a_grid_is_the_product_of_its_axes(points_of):
 
 def test_a_sweep_is_the_union_of_its_grids_and_can_choose_models(points_of):
     points = points_of(
-        "[{'Run.model': @LSTM(), 'LSTM.hidden_size': [8, 16]}, {'Run.model': @Transformer(), 'Transformer.key_size': 4}]"
+        "[{'Run.model': @LSTM(), 'LSTM.hidden_size': [8, 16]}, "
+        "{'Run.model': @Transformer(), 'Transformer.key_size': 4}]"
     )
     runs = listing.resolve_all(points)
     assert [(type(run.model).__name__, run.sizes()["state_size_paper"]) for run in runs] == [
@@ -61,7 +62,7 @@ def test_fixed_bindings_win_over_the_grids_and_merge_what_they_make_equal(points
 
 
 def test_bindings_may_name_the_modules_of_their_configurables(points_of):
-    """Those of a grid take the place of the file's, and fixed ones that of the grid's, whichever way all are spelled."""
+    """The grid's bindings replace those of the file, and fixed ones those of the grid, however all are spelled."""
     grids = "[{'gpicl_flax.runs.run.Run.seed': [1, 2], 'training.optimizers.adam.b1': [0.5, 0.6]}]"
     points = points_of(f"{grids}\nsweep.fixed = {{'adam.b1': 0.7}}", "adam.b1 = 0.8")
     assert values(points, "Run.seed", "adam.b1") == [(1, 0.7), (2, 0.7)]

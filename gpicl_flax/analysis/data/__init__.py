@@ -1,1 +1,1 @@
-"""Run folders become tables, which can be kept as files and read in place of the folders."""
+"""Makes tables of run folders. The tables can be kept as files and read in place of the folders."""

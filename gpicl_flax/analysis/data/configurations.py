@@ -1,13 +1,14 @@
-"""What each configuration of a model reaches: the accuracy of its last prediction, over seeds."""
+"""The accuracy that each configuration of a model reaches: that of its last prediction, over seeds."""
 
 import numpy as np
 import pandas as pd
 
+from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.groups import conditions
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.stats import intervals
 
-# Learners with a gradient step inside: their state is not what a model has learned to keep.
+# Learners with a gradient step inside. Their state is not what a model has learned to keep.
 BASELINES = ("OnlineSGD", "MAML")
 STATE_PAPER, STATE_EXACT, PARAMETERS = SIZES = ("state_size_paper", "state_size_exact", "parameters")
 TEST = ["condition", "tasks", "test_dataset"]
@@ -15,17 +16,24 @@ _CONFIGURATION = ["architecture", "baseline", *SIZES]
 
 
 def table(study: Study) -> pd.DataFrame:
-    """A row for each configuration and each test (condition, tasks and test_dataset) that its runs were evaluated on.
+    """Returns a row for each configuration and each test that its runs were evaluated on.
 
-    Runs that are not done do not count: others were meta-trained for longer. Those of one configuration differ in their seeds.
+    A test is a condition, tasks and a test_dataset. Only runs that are done count, because others were meta-trained for
+    a different number of steps. The runs of one configuration differ in their seeds.
 
     Columns:
-      condition: what else tells runs apart (see `groups.conditions`); tasks ('seen' or 'unseen'); test_dataset; own: whether
-        that is the one trained on; chance: the accuracy of guessing;
-      architecture: the model, with its intervention where a sweep names these; baseline: whether it is one of `BASELINES`;
-      the sizes of `SIZES`;
-      accuracy: of the last prediction, the mean over seeds, with the ends of its 95% interval, _low and _high;
-      seeds: how many runs; interval: what it is over: 'seeds' (Student's), or 'sequences' of the one run there is (Wilson's).
+      condition: what else distinguishes the runs (see `groups.conditions`).
+      tasks: 'seen' or 'unseen'.
+      test_dataset: the base dataset tested on.
+      own: whether that is the base dataset trained on.
+      chance: the accuracy of guessing.
+      architecture: the model, with its intervention where a sweep names these.
+      baseline: whether the model is one of `BASELINES`.
+      state_size_paper, state_size_exact, parameters: the sizes of `SIZES`.
+      accuracy: of the last prediction, the mean over seeds. accuracy_low and accuracy_high are the ends of its 95%
+        interval.
+      seeds: the number of runs.
+      interval: 'seeds' for Student's interval over seeds, or 'sequences' for Wilson's over those of a single run.
     """
     rows = counted(study)
     rows = rows.assign(
@@ -42,25 +50,30 @@ def table(study: Study) -> pd.DataFrame:
 
 
 def counted(study: Study) -> pd.DataFrame:
-    """Of the last evaluations (`Study.final`) those that count: of runs that tell their sizes."""
+    """Returns the last evaluations (`Study.final`) of the runs whose sizes are known."""
     return study.final().dropna(subset=["num_classes", *SIZES])
 
 
 def _architectures(rows: pd.DataFrame) -> pd.Series:
-    """The models; where a sweep names its interventions, with these."""
+    """Returns the name of each model, with its intervention where a sweep names these."""
     if "label_intervention" not in rows:
         return rows["model"]
     return rows["model"].where(rows["label_intervention"].isna(), rows["model"] + ", " + rows["label_intervention"])
 
 
 def by_test(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
-    """The rows of each test, by the values of `TEST`; the base dataset trained on first, seen tasks before unseen."""
-    tests = [(key, same) for key, same in rows.groupby(TEST)]
-    return sorted(tests, key=lambda test: (test[0][0], not test[1]["own"].all(), test[0][2], test[0][1]))
+    """Returns the rows of each test, by the values of `TEST`.
+
+    The base dataset trained on comes first, and seen tasks come before unseen ones.
+    """
+    return sorted(group_by(rows, TEST), key=lambda test: (test[0][0], not test[1]["own"].all(), test[0][2], test[0][1]))
 
 
 def name_of(test: tuple[str, str, str], rows: pd.DataFrame) -> str:
-    """A test in words: 'unseen tasks of digits', with the condition where the rows of all tests have several."""
+    """Returns a test in words, such as 'unseen tasks of digits'.
+
+    The condition precedes them where the rows of all tests have several.
+    """
     condition, tasks, test_dataset = test
     own = rows[(rows["condition"] == condition) & (rows["test_dataset"] == test_dataset)]["own"].all()
     words = f"{tasks} tasks of {test_dataset}" + ("" if own else ", a dataset not trained on")

@@ -9,13 +9,13 @@ import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
 
-# What a curve comes down to: the accuracy at its last position, how much it has gained since the first, their intervals, and
-# the mean of its loss over positions, which is the loss that training minimises, in nats.
+# The numbers that summarise a curve: the accuracy at its last position, the gain since the first position, and their
+# intervals; and the mean of its loss over positions in nats, which is the loss that training minimises.
 NUMBERS = ("last", "last_low", "last_high", "gain", "gain_low", "gain_high", "loss")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of `ends` as a table, which has its columns also without rows."""
+    """Returns rows of `ends` as a table, which has its columns even without rows."""
     return pd.DataFrame(rows, columns=["run_id", "step", "base_dataset", "tasks", *NUMBERS])
 
 
@@ -35,10 +35,11 @@ def ends(run: OneRun) -> list[dict[str, Any]]:
 
 
 def numbers(curve: dict[str, Any]) -> dict[str, float]:
-    """`NUMBERS` of one curve.
+    """Returns the `NUMBERS` of one curve.
 
-    The 95% interval of the gain is Newcombe's for a difference of proportions, made of the Wilson intervals of its two ends.
-    It takes them for independent; as they are of the same sequences, it is on the wide side.
+    The 95% interval of the gain is Newcombe's for a difference of proportions. It combines the Wilson intervals of the
+    two ends and assumes that they are independent. They come from the same sequences, so the interval is rather too
+    wide.
     """
     (first, first_low, first_high), (last, last_low, last_high) = (
         tuple(curve[key][position] for key in ("accuracy", "accuracy_low", "accuracy_high")) for position in (0, -1)

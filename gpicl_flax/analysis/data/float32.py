@@ -1,7 +1,7 @@
-"""Numbers that were measured in float32, in the few digits that tell them apart.
+"""Writes numbers measured in float32 with the few digits that distinguish them.
 
-As float64, in which Python and pandas hold them, each has up to 17 digits: twice as many, and nearly twice the size of a
-gzipped table.
+Python and pandas hold them as float64, which takes up to 17 digits each. That is twice as many, and nearly doubles the
+size of a gzipped table.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,10 @@ import numpy as np
 
 
 def shortened(value: Any) -> Any:
-    """Returns a value from JSON with each float replaced by the float64 of the fewest digits that rounds to the same float32."""
+    """Returns a value from JSON with each float replaced by the shortest one that rounds to the same float32.
+
+    The new float is the float64 with the fewest digits.
+    """
     with np.errstate(over="ignore"):
         return _map_floats(value, lambda number: float(str(np.float32(number))))
 
@@ -23,8 +26,8 @@ def restored(value: Any) -> Any:
 
 
 def is_float32(value: Any) -> bool:
-    """Whether a value from JSON is the same after `shortened` and `restored`."""
-    # As text, so that NaN equals NaN and 0.0 differs from -0.0.
+    """Returns whether a value from JSON is the same after `shortened` and `restored`."""
+    # Compared as text, so that NaN equals NaN and 0.0 differs from -0.0.
     return repr(restored(shortened(value))) == repr(value)
 
 

@@ -1,4 +1,4 @@
-"""What attention heads compare over the steps of every run, from its diagnostics."""
+"""The comparisons that attention heads make over the steps of every run, from its diagnostics."""
 
 import math
 from typing import Any
@@ -12,8 +12,8 @@ from gpicl_flax.analysis.data.one_run import OneRun
 def strongest(run: OneRun) -> pd.DataFrame:
     """Returns a row for each diagnosis of queries and keys: run_id, step, matching_score, same_class_ratio.
 
-    matching_score is the highest of all heads. same_class_ratio is the attention on the class over that of uniform attention,
-    of the head where it is farthest from 1; NaN for models without attention.
+    matching_score is the highest of all heads. same_class_ratio is the attention on tokens of the same class divided by
+    that of uniform attention, for the head whose ratio is farthest from 1. It is NaN for models without attention.
     """
     rows = [
         (run.run_id, step, _highest(values["matching_score"]), _ratio(values))

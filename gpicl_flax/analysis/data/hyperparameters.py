@@ -1,4 +1,4 @@
-"""The hyperparameters of a run that figures have axes for, from the bindings that it used."""
+"""The hyperparameters of a run that figures have axes for, from the bindings that the run used."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from gpicl_flax.analysis.data.one_run import OneRun
 
 PIXELS, FEATURES = "raw pixels", "frozen features"
 
-# What sets the size of each model.
+# The argument that sets the size of each model.
 _WIDTHS = {
     "Transformer": "model_size",
     "DeltaNet": "model_size",
@@ -20,17 +20,21 @@ _WIDTHS = {
 
 
 def values(run: OneRun) -> dict[str, Any]:
-    """Returns the columns of a run; NaN or None where its configuration does not tell.
+    """Returns the columns of a run; NaN or None where its configuration does not define them.
 
-    width: model size of a Transformer, hidden size of an MLP or LSTM, ...; num_layers; optimizer, the name of its
-    configurable, with its learning_rate, eps and weight_decay; inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
+    Columns:
+      width: the model size of a Transformer, the hidden size of an MLP or LSTM, ...
+      num_layers: the number of layers.
+      optimizer: the name of its configurable.
+      learning_rate, eps, weight_decay: the arguments of the optimiser.
+      inputs: 'raw pixels', or 'frozen features' of a pretrained encoder.
     """
     settings, model = run.settings, run.run_info.get("model")
     optimizer = settings.get("Run.optimizer", "").removeprefix("@").removesuffix("()")
     name = optimizer.rpartition("/")[2]
     shape = settings.get("TaskDistribution.input_shape")
     return {
-        "width": _number(settings, f"{model}.{_WIDTHS.get(model)}"),
+        "width": _number(settings, f"{model}.{_WIDTHS.get(str(model))}"),
         "num_layers": _number(settings, f"{model}.num_layers"),
         "optimizer": name or None,
         "learning_rate": _number(settings, f"{optimizer}.learning_rate", f"{name}.learning_rate"),
@@ -41,7 +45,7 @@ def values(run: OneRun) -> dict[str, Any]:
 
 
 def _number(settings: dict[str, str], *names: str) -> float:
-    """The first of the settings that is there, if it is a number."""
+    """Returns the first of the settings that exists, if it is a number."""
     try:
         return float(next(settings[name] for name in names if name in settings))
     except (StopIteration, ValueError):

@@ -8,13 +8,14 @@ _MOST = 400  # points of a run
 
 
 def thinned(run: OneRun) -> pd.DataFrame:
-    """Returns run_id, step, loss_ema: the average of the training loss (see `records.plateau`) at up to 400 steps, in nats.
+    """Returns a table with the columns run_id, step and loss_ema, at up to 400 steps.
 
-    Runs of the same settings tell it at the same steps, as far as they have come.
+    loss_ema is the average of the training loss (see `records.plateau`), in nats. Runs with equal settings have it at
+    the same steps, up to the last step of the shorter run.
     """
     steps, ema = run.metrics.index.to_numpy(int), run.metrics["loss_ema"].to_numpy(float)
     total = run.run_info.get("steps")
     every = max(total // _MOST, 1) if isinstance(total, int) else 1
-    place = pd.Series(-(-steps // every))  # of a window of `every` steps the last logged one
+    place = pd.Series(-(-steps // every))  # the last logged step of each window of `every` steps is kept
     kept = ~place.duplicated(keep="last").to_numpy()
     return pd.DataFrame({"run_id": run.run_id, "step": steps[kept], "loss_ema": ema[kept]})

@@ -1,4 +1,4 @@
-"""All that a figure can show of one run, and how it is read from a run folder: half finished, diverged or damaged."""
+"""Reads everything that a figure can show of one run from its folder, even if it is unfinished, diverged or damaged."""
 
 import dataclasses
 import itertools
@@ -12,27 +12,27 @@ from gpicl_flax import config
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json
 
-_WORDS = ("phase", "stopped_early")  # what of a row is no number
+_WORDS = ("phase", "stopped_early")  # the values of a row that are not numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class OneRun:
-    """A run, as far as it can be read from its folder or from the tables of its study.
+    """A run, to the extent that it can be read from its folder or from the tables of its study.
 
     Attributes:
       run_id: the name of its folder.
-      folder: where it lies, or would lie in the folder of the tables.
+      folder: its folder. For a run from tables: where it would be in the folder of the tables.
       ended: 'DONE', 'DIVERGED', or None for a run that has not ended.
       stopped_early: why it ended before its last step, 'plateau' or 'converged', or None.
       run_info: run.json; empty where it cannot be read.
-      bindings: of config.gin, their values as text; empty where it cannot be read.
-      settings: the bindings with every default that was used, of operative_config.gin, as far as it can be read.
-      metrics: the numbers of metrics.jsonl, a row a logged step in their order; the index holds the steps.
-      diagnostics: what was diagnosed, by step, in the order of the steps.
-      telemetry: what was measured of gradients and updates, a row a step that has it. The columns have two levels: 'tensor',
-        its path or '' for the whole model, and 'quantity', such as grad_norm.
+      bindings: those of config.gin, with their values as text; empty where it cannot be read.
+      settings: the bindings together with every default that was used, as far as operative_config.gin can be read.
+      metrics: the numbers of metrics.jsonl, one row for each logged step, in their order. The index holds the steps.
+      diagnostics: the diagnostics by step, in the order of the steps.
+      telemetry: the measurements of gradients and updates, one row for each step that has them. The columns have two
+        levels: 'tensor', its path or '' for the whole model, and 'quantity', such as grad_norm.
       evaluations: the run's own meta-tests, in the order of their steps.
-      gaps: what is missing or damaged, a phrase each.
+      gaps: a phrase for each thing that is missing or damaged.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ class OneRun:
 
 
 def read(folder: RunFolder) -> OneRun:
-    """Reads a run folder; what cannot be read becomes a gap."""
+    """Reads a run folder. Everything that cannot be read becomes a gap."""
     gaps: list[str] = []
     names = {path.name for path in folder.path.iterdir()}
     run_info = _read_run_info(folder, gaps)
@@ -105,10 +105,10 @@ def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
 
 
 def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
-    """The rows of a log by step.
+    """Returns the rows of a log by step.
 
-    A row of no later a step than the one before it comes from a run that was resumed there: what an earlier life of the run
-    logged from that step on does not count. The last line may be half written.
+    A row whose step is not later than that of the previous row comes from a run that was resumed there. The rows that
+    an earlier process of the run logged from that step on do not count. The last line may be half written.
     """
     rows: dict[int, dict[str, Any]] = {}
     damaged = 0
@@ -131,7 +131,7 @@ def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
 
 
 def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:
-    """The names of all numbers of the rows; the two losses also where no row has them."""
+    """Returns the names of all numbers of the rows, with the two losses even where no row has them."""
     return list(dict.fromkeys(["loss", "loss_ema", *(name for row in rows.values() for name in row)]))
 
 
@@ -151,7 +151,10 @@ def _telemetry(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
 
 
 def telemetry_table(flat: dict[int, dict[tuple[str, str], Any]]) -> pd.DataFrame:
-    """Returns `OneRun.telemetry`, given the values by step, tensor and quantity; what is no number, or was not finite, is missing."""
+    """Returns `OneRun.telemetry`, given the values by step, tensor and quantity.
+
+    A value is missing if it is not a number, or was not finite.
+    """
     columns = list(dict.fromkeys(column for row in flat.values() for column in row))
     index = pd.Index(list(flat), name="step", dtype=int)
     levels = pd.MultiIndex.from_arrays([*zip(*columns, strict=True)] or [[], []], names=["tensor", "quantity"])

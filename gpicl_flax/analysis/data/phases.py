@@ -1,7 +1,7 @@
-"""The phases that the runs of a table end in.
+"""The phases that the runs of a table end in, and the behaviours that they have learned.
 
-And what runs have learned by their number of tasks, where the paper tells three phases as well: they memorise tasks, or
-identify them, or learn any.
+The paper distinguishes three behaviours by the number of tasks: runs memorise tasks, or identify them, or learn any
+task.
 """
 
 import pandas as pd
@@ -15,15 +15,15 @@ MEMORIZATION, IDENTIFICATION, GENERAL = BEHAVIOURS = (
     "general learning to learn",
 )
 CAVEAT = (
-    "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell without "
-    "that gain."
+    "Where a bias or a curriculum makes the training tasks easier, Overfit says no more than that their loss fell "
+    "without that gain."
 )
 
 
 def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: float = phase.GAIN_CUT) -> pd.Series:
-    """The phase of each run of a table of runs; missing where the run does not tell.
+    """Returns the phase of each run of a table; missing where the run does not determine it.
 
-    It is that of `records.phase`, with the lowest average of the training loss, and with the gain of the last evaluation on
+    It is that of `records.phase`, given the lowest average of the training loss, and the gain of the last evaluation on
     unseen tasks of the base dataset trained on.
 
     Args:
@@ -31,7 +31,8 @@ def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: floa
       loss_cut: in nats; None: the threshold of the plateau, 2.2 for 10 classes.
       gain_cut: a difference of accuracies.
     """
-    return table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut).astype(object)
+    found = table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut)  # pyright: ignore[reportCallIssue, reportArgumentType]  its stubs allow no None
+    return found.astype(object)
 
 
 def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | None:
@@ -46,11 +47,11 @@ def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | Non
 def behaviour(
     *, seen_last: float, seen_gain: float, unseen_gain: float, chance: float, cut: float = phase.GAIN_CUT
 ) -> str | None:
-    """What was learned (Table 1 and Fig 4 of the paper), from accuracies on the base dataset trained on.
+    """Returns what a run has learned (Table 1 and Fig 4 of the paper), by accuracies on the base dataset trained on.
 
     General learning to learn: on unseen tasks the last prediction is at least `cut` more accurate than the first. Task
-    identification: on seen tasks only. Task memorization: on neither, but seen tasks are known, `cut` above chance. None:
-    nothing of this, as on the plateau, or a number that decides is NaN.
+    identification: this holds on seen tasks only. Task memorization: it holds on neither, but the accuracy on seen
+    tasks is `cut` above chance. None: nothing of this holds, as on the plateau, or a number that decides is NaN.
     """
     if unseen_gain >= cut:
         return GENERAL

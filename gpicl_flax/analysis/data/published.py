@@ -1,7 +1,11 @@
-"""What the paper (Kirsch et al., General-Purpose In-Context Learning by Meta-Learning Transformers) publishes as numbers."""
+"""The numbers that the paper publishes.
+
+It is Kirsch et al., General-Purpose In-Context Learning by Meta-Learning Transformers.
+"""
 
 import dataclasses
 from collections.abc import Mapping
+from typing import cast
 
 import pandas as pd
 
@@ -11,10 +15,10 @@ class Value:
     """A published value.
 
     Attributes:
-      figure: of the paper, that shows it.
-      what: it is about.
-      value: as the paper says it.
-      source: where it says it.
+      figure: the figure of the paper that shows it.
+      what: the quantity.
+      value: the value in the paper's words.
+      source: the section or table that states it.
     """
 
     figure: str
@@ -23,10 +27,13 @@ class Value:
     source: str
 
 
-# By the keys under which charts say what they have beside them, `Chart.ours`.
+# The keys are those under which charts state their own values, `Chart.ours`.
 VALUES = {
     "tasks_to_generalize": Value(
-        "Figures 2, 4", "number of tasks from which unseen tasks are learned", "at least 2^13 = 8,192", "Insight 1, Section 4"
+        "Figures 2, 4",
+        "number of tasks from which unseen tasks are learned",
+        "at least 2^13 = 8,192",
+        "Insight 1, Section 4",
     ),
     "clusters_part": Value(
         "Figure 5", "number of tasks at which some runs find a solution that generalizes", "6,000", "Section 4.1"
@@ -35,13 +42,19 @@ VALUES = {
         "Figure 7", "length of the plateau, 2^16 tasks of Fashion-MNIST", "around 35,000 steps", "Section 4.3"
     ),
     "plateau_by_batch_size": Value(
-        "Figure 8b", "length of the plateau in steps, from the smallest to the largest batch", "decreases, as a power law", "Section 4.3"
+        "Figure 8b",
+        "length of the plateau in steps, from the smallest to the largest batch",
+        "decreases, as a power law",
+        "Section 4.3",
     ),
     "tasks_seen_by_batch_size": Value(
         "Figure 18", "tasks seen on the plateau, from the smallest to the largest batch", "increases", "Appendix A.5"
     ),
     "plateau_by_eps": Value(
-        "Figure 19b", "length of the plateau, from the largest to the smallest eps of Adam", "less than times 0.5", "Section 4.3"
+        "Figure 19b",
+        "length of the plateau, from the largest to the smallest eps of Adam",
+        "less than times 0.5",
+        "Section 4.3",
     ),
     "cifar10_from_features": Value(
         "Figure 10", "last prediction on CIFAR10 from features, trained on MNIST", "about 45%", "Section 4.4"
@@ -51,7 +64,7 @@ VALUES = {
     ),
 }  # fmt: skip
 
-TABLE_2_PREDICTIONS = 768  # that an entry of Table 2 rests on: 3 seeds x 16 tasks x 16 sequences
+TABLE_2_PREDICTIONS = 768  # predictions behind each entry of Table 2: 3 seeds x 16 tasks x 16 sequences
 
 # Table 2: accuracy of the 100th prediction after meta-training on MNIST, by model here and by base dataset. 1 is 100%.
 TABLE_2 = pd.DataFrame.from_dict(
@@ -68,12 +81,15 @@ TABLE_2 = pd.DataFrame.from_dict(
 
 
 def table_2(model: str, test_dataset: str) -> float:
-    """An entry of Table 2; NaN where it has none."""
+    """Returns an entry of Table 2; NaN where it has none."""
     known = model in TABLE_2.index and test_dataset in TABLE_2.columns
-    return float(TABLE_2.at[model, test_dataset]) if known else float("nan")
+    return cast(float, TABLE_2.at[model, test_dataset]) if known else float("nan")
 
 
 def beside(ours: Mapping[str, str]) -> pd.DataFrame:
-    """All values as a table, with what `ours` says by their keys: columns figure, what, published, these runs, source."""
+    """Returns all values as a table, beside those that `ours` holds under their keys.
+
+    Its columns are figure, what, published, these runs and source.
+    """
     rows = [(value.figure, value.what, value.value, ours.get(key, ""), value.source) for key, value in VALUES.items()]
     return pd.DataFrame(rows, columns=["figure", "what", "published", "these runs", "source"])

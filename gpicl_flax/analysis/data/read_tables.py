@@ -1,4 +1,7 @@
-"""Reads the tables of a study (see `study_tables`) as if from the folders of its runs. They are data: nothing in them is run."""
+"""Reads the tables of a study (see `study_tables`) as if from the folders of its runs.
+
+The tables are data: no part of them is executed.
+"""
 
 import math
 from collections import defaultdict
@@ -23,7 +26,7 @@ from gpicl_flax.analysis.data.table_file import REMEDY, Row
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import RunFolder, read_json
 
-# The columns of runs.csv that hold None where a run tells nothing; other numbers are NaN, and labels and bindings are not there.
+# Columns of runs.csv that are None where a run has no value. Other numbers are NaN, and labels and bindings are absent.
 _NONE = (
     "ended", "stopped_early", "base_dataset", "optimizer", "inputs", "plateau_left", "unseen_plateau_left",
     *runs.FROM_RUN_INFO,
@@ -40,11 +43,11 @@ _NUMBERS = (
 
 
 class StudyTables(NamedTuple):
-    """What the tables of a study hold.
+    """The contents of the tables of a study.
 
     Attributes:
-      runs: of all runs.
-      each: all that is kept of each run, in the order of `runs.table`.
+      runs: the tables of all runs.
+      each: everything that is kept of each run, in the order of `runs.table`.
       single: whether this was the folder of one run, rather than that of a sweep.
     """
 
@@ -54,10 +57,10 @@ class StudyTables(NamedTuple):
 
 
 def read(folder: epath.PathLike) -> StudyTables:
-    """Reads what `write_tables.write` wrote.
+    """Reads tables that `write_tables.write` wrote.
 
     Raises:
-      UsageError: the tables are damaged, or those of another version or another program.
+      UsageError: the tables are damaged, or come from another version or another program.
     """
     path = RunFolder(folder).path
     study = _read_study(path / study_tables.STUDY)
@@ -89,7 +92,8 @@ def _read_study(path: epath.Path) -> dict[str, Any]:
         raise UsageError(f"{path} is damaged, or was not written by gpicl; {REMEDY}") from None
     if number != study_tables.FORMAT:
         raise UsageError(
-            f"{path} is of format {str(number)[:20]}, and this version reads {study_tables.FORMAT}: read it with the version that wrote it"
+            f"{path} is of format {str(number)[:20]}, and this version reads {study_tables.FORMAT}: "
+            "read it with the version that wrote it"
         )
     if not whole:
         raise UsageError(f"{path} is damaged; {REMEDY}")
@@ -109,7 +113,7 @@ def _read_table(folder: epath.Path, name: str, study: dict[str, Any]) -> list[Ro
 
 
 def _run_row(row: Row, folder: epath.Path, single: bool) -> dict[str, Any]:
-    """Returns a row as `runs.rows` has it."""
+    """Returns a row in the form of `runs.rows`."""
     run_id = row.text("run_id")
     if (
         not run_id or run_id in (".", "..") or "/" in run_id or "\0" in run_id
@@ -152,7 +156,12 @@ def _end(row: Row) -> dict[str, Any]:
 
 
 def _one_run(row: dict[str, Any], parts: dict[str, list[Row]]) -> OneRun:
-    """Returns what figures show of a run, given its row and its rows of the tables of `study_tables.COLUMNS`."""
+    """Returns what figures show of a run.
+
+    Args:
+      row: its row of runs.csv.
+      parts: its rows of the tables of `study_tables.COLUMNS`.
+    """
     bindings = _of_prefix(row, "binding_")
     at, tests = row["evaluated_at"], []
     if not math.isnan(at):
@@ -185,7 +194,7 @@ def _of_prefix(row: dict[str, Any], prefix: str) -> dict[str, str]:
 
 
 def _run_info(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns of run.json what runs.csv has."""
+    """Returns the part of run.json that runs.csv has."""
     found = {name: row[name] for name in runs.FROM_RUN_INFO if row[name] is not None}
     if not math.isnan(row["num_tasks"]):
         found["num_tasks"] = None if math.isinf(row["num_tasks"]) else row["num_tasks"]
@@ -208,7 +217,7 @@ def _diagnosed(row: Row) -> dict[str, Any]:
 
 
 def _curves(rows: list[Row]) -> list[dict[str, Any]]:
-    """Returns the curves of a meta-test; each begins at position 0."""
+    """Returns the curves of a meta-test. Each begins at position 0."""
     found = []
     for row in rows:
         position, names = (

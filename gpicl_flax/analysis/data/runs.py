@@ -22,14 +22,14 @@ READERS = 8
 
 
 class Runs(NamedTuple):
-    """What is kept of the runs of a folder, each of which is read once.
+    """The tables of the runs of a folder, each of which is read once.
 
     Attributes:
-      table: a row each, see `read_all`.
+      table: one row for each run, see `read_all`.
       evaluations: the ends of all curves, `evaluations.table`.
       curves: the last meta-tests at all positions, `curves.table`.
-      losses: of training over the steps, thinned, `losses.thinned`.
-      heads: what attention compares over the steps, `heads.strongest`.
+      losses: the training losses over the steps, thinned, `losses.thinned`.
+      heads: the comparisons of attention heads over the steps, `heads.strongest`.
     """
 
     table: pd.DataFrame
@@ -40,14 +40,14 @@ class Runs(NamedTuple):
 
 
 def load(workdir: epath.PathLike) -> pd.DataFrame:
-    """The table of the runs in the folder of a sweep, or of the one run whose folder it is; see `find` and `read_all`."""
+    """Returns the table of the runs in the folder of a sweep, or of one run; see `find` and `read_all`."""
     return read_all(find(workdir)).table
 
 
 def find(workdir: epath.PathLike) -> list[RunFolder]:
-    """The run folders in `workdir`, or `workdir` itself if it is one, in the order of their names.
+    """Returns the run folders in `workdir`, or `workdir` itself if it is one, in the order of their names.
 
-    A folder with config.gin, run.json or metrics.jsonl is a run's; others, such as a report, are not.
+    A folder with config.gin, run.json or metrics.jsonl belongs to a run. Others, such as a report, do not.
 
     Raises:
       UsageError: there is none.
@@ -69,34 +69,38 @@ def _is_run(folder: RunFolder) -> bool:
 
 
 def read_all(folders: Sequence[RunFolder]) -> Runs:
-    """Reads runs, and keeps no more of them than figures of many runs show.
+    """Reads runs, and keeps only what figures of many runs show.
 
-    What a run does not tell is missing in its row.
+    Values that a run does not have are missing in its row.
 
     Columns:
-      run_id, folder: of the run.
-      ended: 'DONE' or 'DIVERGED'; stopped_early: 'plateau' or 'converged', of a run that ended before its last step because of
-        that; gaps: what is missing or damaged, as text.
-      model, parameters: and so on, as in run.json; num_tasks: infinite where it is unbounded; base_dataset: its name.
+      run_id, folder: those of the run.
+      ended: 'DONE' or 'DIVERGED'.
+      stopped_early: 'plateau' or 'converged', for a run that ended before its last step because of that.
+      gaps: the missing or damaged parts, as text.
+      model, parameters: and so on, as in run.json.
+      num_tasks: infinite where it is unbounded.
+      base_dataset: its name.
       width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `hyperparameters.values`.
-      label_<axis>: what the axes of a sweep call the run.
-      binding_<name>: of config.gin, as text; of what other runs bind, the default that the run used.
-      last_step: of the log; lowest_loss_ema and last_loss_ema: in nats.
-      plateau_steps, plateau_left: by the training loss, the length of the plateau and whether it was left; if not, the
-        length is censored: it is the last step.
-      unseen_plateau_steps, unseen_plateau_left: the same by unseen tasks, censored at the last diagnostics.
-      telemetry_rows: measurements of gradients and updates in the log.
-      evaluated_at: the step of the last evaluation; for each of its curves there are `evaluations.NUMBERS`, in columns such
-        as unseen_last_low[digits].
+      label_<axis>: the label of the run on that axis of a sweep.
+      binding_<name>: the value in config.gin, as text. If only other runs bind it, the default that the run used.
+      last_step: the last step of the log.
+      lowest_loss_ema, last_loss_ema: in nats.
+      plateau_steps, plateau_left: the length of the plateau by the training loss, and whether it was left. If not, the
+        length is censored at the last step.
+      unseen_plateau_steps, unseen_plateau_left: the same by the loss on unseen tasks, censored at the last diagnostics.
+      telemetry_rows: the number of measurements of gradients and updates in the log.
+      evaluated_at: the step of the last evaluation. For each of its curves there are `evaluations.NUMBERS`, in columns
+        such as unseen_last_low[digits].
     """
-    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:  # of many small files, far away on gs://
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:  # for many small files, each slow on gs://
         rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
     _fill_defaults(rows, used)
     return joined(rows, evaluated, drawn, logged, compared)
 
 
 def rows(found: Sequence[OneRun]) -> list[dict[str, Any]]:
-    """Returns the rows of `Runs.table` as dicts, before pandas makes one type of what is in a column."""
+    """Returns the rows of `Runs.table` as dicts, before pandas gives each column a single type."""
     own = [_row(run) for run in found]
     _fill_defaults(own, [run.settings for run in found])
     return own
@@ -109,7 +113,15 @@ def joined(
     logged: Sequence[pd.DataFrame],
     compared: Sequence[pd.DataFrame],
 ) -> Runs:
-    """Returns the tables of all runs, given for each run its row, the rows of its evaluations and curves, its losses and heads."""
+    """Returns the tables of all runs.
+
+    Args:
+      rows: the row of each run.
+      evaluated: the rows of each run's evaluations.
+      drawn: the rows of each run's curves.
+      logged: the losses of each run.
+      compared: the heads of each run.
+    """
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
     ends, lines = ([row for own in parts for row in own] for parts in (evaluated, drawn))
     losses_of_all, heads_of_all = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
@@ -131,7 +143,7 @@ def _read(
 
 
 def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]]) -> None:
-    """A run that leaves a setting at its default is like one that binds it to that."""
+    """Adds bindings at their default values to runs that do not bind them, so that they equal runs that do."""
     names = {column.removeprefix("binding_") for row in rows for column in row if column.startswith("binding_")}
     for row, own in zip(rows, used, strict=True):
         for name in sorted(names & own.keys()):
@@ -139,7 +151,7 @@ def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]
 
 
 def of_its_own_dataset(row: pd.Series, number: str) -> float:
-    """For a row of the table, a number of the last evaluation, unseen_gain say, on the base dataset trained on."""
+    """Returns a number of the last evaluation, such as unseen_gain, on the base dataset that the run was trained on."""
     return row.get(f"{number}[{row['base_dataset']}]", math.nan)
 
 
@@ -173,7 +185,7 @@ def _row(run: OneRun) -> dict[str, Any]:
 
 
 def _duration(name: str, steps: list[int], losses: list[float], rule, num_classes: Any) -> dict[str, Any]:
-    """The length of a plateau, and whether it was left rather than cut off by the end of the log."""
+    """Returns the length of a plateau, and whether the run left it before the log ended."""
     known = bool(steps) and isinstance(num_classes, int)
     left = rule(steps, losses, num_classes) if known else None
     length = (steps[-1] if left is None else left) if known else math.nan

@@ -1,4 +1,4 @@
-"""What the figures of a report are drawn from."""
+"""The study of which the figures of a report are drawn."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,14 +18,14 @@ class Study:
     """The runs of a folder.
 
     Attributes:
-      table: a row each, `groups.grouped`.
-      evaluations: of all steps, `evaluations.table`.
-      curves: of the last evaluations, `curves.table`.
-      losses: of training, `losses.thinned`.
-      heads: of attention, `heads.strongest`.
+      table: one row for each run, `groups.grouped`.
+      evaluations: those of all steps, `evaluations.table`.
+      curves: those of the last evaluations, `curves.table`.
+      losses: the training losses, `losses.thinned`.
+      heads: the comparisons of attention heads, `heads.strongest`.
       interventions: in the order in which figures show them.
-      run: reads all that is kept of one run, given its label in the index of `table`.
-      single: whether this is the folder of one run, rather than that of a sweep, which may have one run, too.
+      run: reads everything that is kept of one run, given its label in the index of `table`.
+      single: whether this is the folder of one run, rather than that of a sweep. A sweep may also have just one run.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the shortest
         intervention.
     """
@@ -41,12 +41,13 @@ class Study:
     after_drop: int | None = None
 
     def ended(self, marker: str = DONE) -> pd.DataFrame:
-        """The runs that ended so, of those that say what they are."""
+        """Returns the runs that ended with `marker` and whose run.json names a model."""
         return self.table[(self.table["ended"] == marker) & self.table["model"].notna()]
 
     def tested(self) -> pd.DataFrame:
-        """The runs that are done, and those that have not ended but were meta-tested on the way: their `progress` says at what step
-        of how many; it is '' for those that are done.
+        """Returns the runs that are done, and those under way that were already meta-tested.
+
+        The column `progress` says at which of how many steps a run was tested; it is '' for those that are done.
         """
         under_way = self.table["ended"].isna() & self.table["evaluated_at"].notna() & self.table["model"].notna()
         table = pd.concat([self.ended(), self.table[under_way]]).sort_index()
@@ -57,32 +58,39 @@ class Study:
         return table.assign(progress=progress)
 
     def final(self) -> pd.DataFrame:
-        """The last evaluation of every run that is done: a row a curve, `evaluations.NUMBERS` beside the run's own columns.
+        """Returns the last evaluation of every run that is done.
 
-        Its base_dataset is the one trained on, its test_dataset the one tested on. A run that diverged or has not ended has no
-        row, so that runs are compared at the end of their training.
+        It has one row for each curve, with `evaluations.NUMBERS` beside the run's own columns. Its base_dataset is the
+        one trained on, its test_dataset the one tested on. A run that diverged or has not ended has no row, so that
+        runs are compared at the end of their training.
         """
         tested = self.evaluations.rename(columns={"base_dataset": "test_dataset"})
         rows = self.ended().merge(tested, on="run_id")
         return rows[rows["step"] == rows["evaluated_at"]].reset_index(drop=True)
 
     def measured(self) -> pd.DataFrame:
-        """Of the runs that have telemetry, one of each panel and intervention, that of the lowest seed, as figures order them."""
+        """Returns one run with telemetry for each panel and intervention, in the order of figures.
+
+        It is the one with the lowest seed.
+        """
         table = self.table[self.table["telemetry_rows"] > 0].dropna(subset=["panel", "intervention"])
         panels = [panel for panel, _ in groups.by_panel(table)] if len(table) else []
         one_each = table.sort_values("seed", kind="stable").drop_duplicates(["panel", "intervention"])
         order = {"panel": panels.index, "intervention": self.interventions.index}
-        return one_each.sort_values(["panel", "intervention"], key=lambda names: names.map(order[names.name]))
+        return one_each.sort_values(["panel", "intervention"], key=lambda names: names.map(order[str(names.name)]))
 
     def measured_drop(self) -> OneRun | None:
-        """The first run of `measured` that has left its plateau, or else the first; None: there is none."""
+        """Returns the first run of `measured` that has left its plateau, or else the first; None: there is none."""
         found = self.measured()
         left = found[found["plateau_left"].fillna(False).astype(bool)]
         found = left if len(left) else found
         return self.run(found.index[0]) if len(found) else None
 
     def parts(self, column: str, most: int) -> list["Study"]:
-        """Studies of at most so many of the values of a column, 'panel' or 'setting'; itself, if it has no more."""
+        """Divides the study into studies with at most `most` values of a column, 'panel' or 'setting', each.
+
+        Returns the study itself if it has no more.
+        """
         panels = [values for _, rows in groups.by_panel(self.table) for values in rows[column].unique()]
         panels = list(dict.fromkeys(panels))
         if len(panels) <= most:
@@ -92,7 +100,11 @@ class Study:
 
 
 def load(workdir: epath.PathLike) -> Study:
-    """Reads the folder of a sweep, of one run, or of the tables of either; raises UsageError if there is none or it is damaged."""
+    """Reads the folder of a sweep, of one run, or of the tables of either.
+
+    Raises:
+      UsageError: the folder holds none of these, or the tables are damaged.
+    """
     if study_tables.holds_tables(workdir):
         tables = read_tables.read(workdir)
         return _study(tables.runs, lambda label: tables.each[label], tables.single)

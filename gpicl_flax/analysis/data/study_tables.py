@@ -1,7 +1,7 @@
-"""The tables of a study: all that a report shows of its runs, in a few small files in place of their folders.
+"""The tables of a study: everything that a report shows of its runs, in a few small files in place of their folders.
 
-`write_tables` writes them and `read_tables` reads them; here is what they hold. A table without rows has no file. study.json
-says how many rows each table has, and which columns hold float32 (see `float32`).
+This module defines their contents. `write_tables` writes them and `read_tables` reads them. A table without rows has no
+file. study.json holds the number of rows of each table, and its columns that hold float32 (see `float32`).
 """
 
 from etils import epath
@@ -12,10 +12,11 @@ from gpicl_flax.records.run_folder import RunFolder
 STUDY, RUNS = "study.json", "runs.csv"
 EVALUATIONS, CURVES = "evaluations.csv", "curves.csv.gz"
 LOSSES, DIAGNOSTICS, TELEMETRY = MEASURED = ("losses.csv.gz", "diagnostics.csv.gz", "telemetry.csv.gz")
-FORMAT = 1  # of tables that this version reads
+FORMAT = 1  # the format of tables that this version reads
 
-# The columns that a table has whatever its runs are. Diagnostics have a column for each quantity, telemetry for each quantity
-# of a tensor, which is empty for the whole model. runs.csv has the columns of `runs.read_all`, without `folder`.
+# The columns that a table has for any runs. Diagnostics also have a column for each quantity, and telemetry has one for
+# each quantity of a tensor, where the tensor is empty for the whole model. runs.csv has the columns of `runs.read_all`,
+# without `folder`.
 KEY = ["run_id", "step"]
 COLUMNS = {
     EVALUATIONS: [*KEY, "base_dataset", "tasks", *evaluations.NUMBERS],
@@ -32,17 +33,17 @@ _TEXT_PREFIXES = ("label_", "binding_")
 
 
 def is_text(column: str) -> bool:
-    """Whether a column holds text, and no numbers or other JSON: '10' is a label, not ten."""
+    """Returns whether a column holds text rather than numbers or other JSON: '10' is a label, not ten."""
     return column in _TEXT or column.startswith(_TEXT_PREFIXES)
 
 
 def holds_tables(folder: epath.PathLike) -> bool:
-    """Whether a folder holds the tables of a study."""
+    """Returns whether a folder holds the tables of a study."""
     return (RunFolder(folder).path / STUDY).exists()
 
 
 def hint(folder: epath.PathLike) -> str:
-    """Returns, for the error about a folder without runs, what it holds of tables; '' if nothing."""
+    """Returns a clause for the error about a folder without runs, about the tables in it; '' if it has none."""
     path = RunFolder(folder).path
     if (path / RUNS).exists():
         return f". Its {RUNS} is not a study's without {STUDY}, which `gpicl report WORKDIR --tables FOLDER` writes"

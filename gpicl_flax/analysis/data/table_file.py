@@ -1,4 +1,4 @@
-"""One table as a CSV file, plain or gzipped, whose values are read as they were written."""
+"""Reads and writes one table as a CSV file, plain or gzipped, without changing its values."""
 
 import csv
 import dataclasses
@@ -27,12 +27,14 @@ def write(
     text: Collection[str],
     in_float32: Collection[str] = (),
 ) -> None:
-    """Writes the rows; a column that a row does not have is an empty cell. The same rows give the same bytes.
+    """Writes the rows. A column that a row does not have is an empty cell. The same rows give the same bytes.
 
     Args:
       path: ends in .gz for a gzipped file.
-      text: the columns whose values are text; all others hold JSON: numbers, true, false, null, lists, objects.
-      in_float32: the columns of JSON whose floats are all of float32, for which `float32.is_float32` holds.
+      columns: in their order.
+      rows: dicts by column.
+      text: the columns whose values are text. All others hold JSON: numbers, true, false, null, lists, objects.
+      in_float32: the columns of JSON whose floats are all float32, for which `float32.is_float32` holds.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
@@ -53,20 +55,23 @@ def write(
 
 def _compressed(data: bytes) -> bytes:
     buffer = io.BytesIO()
-    # Neither a name nor a time, so that the bytes depend on the data alone.
+    # The archive has neither a name nor a time, so that its bytes depend on the data alone.
     with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
         file.write(data)
     return buffer.getvalue()
 
 
 def text_cell(value: str) -> str:
-    """Returns the text itself; as JSON if it is empty, begins with a quote or has characters that a CSV file may not keep."""
+    """Returns the text itself, or its JSON where a CSV file may not keep the text.
+
+    That is if it is empty, begins with a quote or has characters that are not printable.
+    """
     value = str(value)
     return value if value.isprintable() and value and not value.startswith('"') else json.dumps(value)
 
 
 def json_cell(value: Any) -> str:
-    """Returns a value as JSON, in which numbers have all digits that they need; those of numpy are like those of Python."""
+    """Returns a value as JSON, with all the digits that its numbers need. Numbers of numpy are like those of Python."""
     return json.dumps(value, default=lambda scalar: scalar.item())
 
 
@@ -79,13 +84,13 @@ def _parse_text(cell: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table. Its values raise UsageError where the file holds something else.
+    """A row of a table. Its methods raise UsageError where the file holds something else.
 
     Attributes:
       path: of the file.
-      line: where the row ends in it, counted from 1.
-      cells: by column, as the file has them.
-      in_float32: the columns whose floats are of float32.
+      line: the line of the file in which the row ends, counted from 1.
+      cells: the text of each cell, by column.
+      in_float32: the columns whose floats are float32.
     """
 
     path: epath.Path
@@ -94,7 +99,7 @@ class Row:
     in_float32: Collection[str] = ()
 
     def __contains__(self, column: str) -> bool:
-        """Whether the row has a value in that column."""
+        """Returns whether the row has a value in that column."""
         return bool(self.cells.get(column))
 
     def text(self, column: str) -> str:
@@ -105,7 +110,7 @@ class Row:
             self._refuse(column, "text")
 
     def json(self, column: str, *types: type) -> Any:
-        """Returns a value that was written as JSON; if types are given, it must be of one of them."""
+        """Returns a value that was written as JSON. If types are given, the value must be of one of them."""
         try:
             value = json.loads(self.cells[column])
         except (ValueError, RecursionError):
@@ -115,7 +120,7 @@ class Row:
         return float32.restored(value) if column in self.in_float32 else value
 
     def refuse(self, why: str) -> NoReturn:
-        """Raises UsageError: `why` the row cannot be."""
+        """Raises UsageError, with the reason `why` the row is wrong."""
         raise UsageError(f"{self.path}, line {self.line}: {why}; {REMEDY}")
 
     def _refuse(self, column: str, wanted: str) -> NoReturn:
@@ -126,8 +131,9 @@ def read(path: epath.Path, columns: Sequence[str], *, in_float32: Collection[str
     """Returns the rows of a file that `write` wrote.
 
     Args:
-      columns: that it must have; it may have more.
-      in_float32: as they were written.
+      path: of the file.
+      columns: those that it must have; it may have more.
+      in_float32: as given to `write`.
 
     Raises:
       UsageError: the file is missing, damaged, or another table.

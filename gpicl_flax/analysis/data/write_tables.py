@@ -16,15 +16,16 @@ from gpicl_flax.records.run_folder import RunFolder, write_json
 
 Rows = list[dict[str, Any]]
 
-# Tables in which a number that was not finite differs from one that was not measured.
+# Tables that distinguish a number that was not finite from one that was not measured.
 _NULLS = (study_tables.DIAGNOSTICS, study_tables.TELEMETRY)
 
 
 def write(workdir: epath.PathLike, out: epath.PathLike) -> epath.Path:
     """Writes the tables of the runs in `workdir` into the folder `out`, and returns that folder.
 
-    They replace former tables there. They keep what figures show, to the last digit: of the last meta-test the accuracies at all
-    positions, of earlier ones the ends of their curves, of the log the losses, diagnostics and telemetry.
+    They replace former tables there. They keep what figures show, to the last digit: the accuracies of the last
+    meta-test at all positions, the ends of the curves of earlier ones, and the losses, diagnostics and telemetry of the
+    log.
 
     Raises:
       UsageError: there is no run in `workdir`, or `out` is the folder of the runs.
@@ -41,7 +42,7 @@ def write(workdir: epath.PathLike, out: epath.PathLike) -> epath.Path:
     tables = {name: rows for name, rows in tables.items() if rows}
     in_float32 = {name: _float32_columns(rows) for name, rows in tables.items() if name in study_tables.MEASURED}
     target.mkdir(parents=True, exist_ok=True)
-    # study.json goes first and comes last: without it nobody takes a part of the tables for a study.
+    # study.json is deleted first and written last, so that nobody takes incomplete tables for a study.
     for name in (study_tables.STUDY, study_tables.RUNS, *study_tables.COLUMNS):
         (target / name).unlink(missing_ok=True)
     for name, rows in tables.items():
@@ -66,13 +67,13 @@ def _columns(name: str, rows: Rows) -> list[str]:
     if name == study_tables.DIAGNOSTICS:
         own = _common_order(rows) or own
     found = dict.fromkeys([*study_tables.COLUMNS.get(name, ()), *own])
-    return [column for column in found if column != "folder"]  # of a run, which whoever reads the tables does not have
+    return [column for column in found if column != "folder"]  # readers of the tables do not have the run folders
 
 
 def _common_order(rows: Rows) -> list[str]:
     """Returns the columns in the order that they have in every row, or nothing if rows contradict each other.
 
-    A report lists the diagnostics of a run in the order in which its log has them, and models differ in what they have.
+    A report lists the diagnostics of a run in the order of its log, and different models have different diagnostics.
     """
     before: dict[str, set[str]] = {}
     for own in dict.fromkeys(tuple(row) for row in rows):
@@ -108,9 +109,9 @@ def _diagnostics(run: OneRun) -> Rows:
 
 
 def _telemetry(run: OneRun) -> Rows:
-    """Returns a row for the whole model at each step that has telemetry, and one for each tensor that was measured at it.
+    """Returns a row for the whole model at each step that has telemetry, and one for each tensor measured at that step.
 
-    A quantity that never was finite is NaN in every row, so that the tables, too, say that it was measured.
+    A quantity that never was finite is NaN in every row, so that the tables also record that it was measured.
     """
     numbers = run.telemetry.columns[run.telemetry.notna().any()]
     by_tensor: dict[str, dict[str, list]] = {"": {}}
@@ -136,7 +137,7 @@ _ROWS: dict[str, Callable[[OneRun], Rows]] = {
 
 
 def _float32_columns(rows: Rows) -> list[str]:
-    """Returns the columns of numbers that hold nothing but float32."""
+    """Returns the columns of numbers that hold float32 only."""
     columns = dict.fromkeys(column for row in rows for column in row if column not in study_tables.KEY)
     return [
         name

@@ -1,4 +1,4 @@
-"""The paper's insights (Appendix A.1), each as what the runs of a study say about it."""
+"""The paper's insights (Appendix A.1), each with what the runs of a study say about it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import pandas as pd
 
 from gpicl_flax.analysis.data import groups
 from gpicl_flax.analysis.data.configurations import STATE_PAPER
+from gpicl_flax.analysis.data.frames import row_with_highest
 from gpicl_flax.analysis.data.phases import BEHAVIOURS
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import fig04_learning_phases, fig06_size_predictors
@@ -15,23 +16,24 @@ from gpicl_flax.records.phase import GAIN_CUT
 
 SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough runs"
 
-# Models without the inductive biases of a learning algorithm: no shared parameters that make them equivariant, no gradient.
+# Models without the inductive biases of a learning algorithm. They have neither shared parameters that make them
+# equivariant nor gradients.
 BLACK_BOXES = ("Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet")
-ENOUGH_TASKS = 2**13  # the paper needed at least so many to learn-to-learn; without them, its absence says nothing
+ENOUGH_TASKS = 2**13  # the paper needed at least this many to learn-to-learn; with fewer, its absence says nothing
 
 _CONDITION = ["model", "base_dataset", "condition"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What runs say about an insight.
+    """The answer of runs to an insight.
 
     Attributes:
       number: of the insight.
       claim: in the paper's words.
       verdict: SUPPORTED, NOT_SUPPORTED or NOT_ENOUGH.
-      because: the numbers that it rests on, and the threshold.
-      figures: that show them.
+      because: the numbers behind the verdict, and the threshold.
+      figures: those that show them.
     """
 
     number: int
@@ -42,8 +44,10 @@ class Finding:
 
 
 def black_boxes(study: Study) -> Finding:
-    """Insight 1. Supported: some black-box model gains GAIN_CUT or more on unseen tasks, with its whole 95% interval. Not
-    supported: there are runs with ENOUGH_TASKS, and with none of these the interval reaches that.
+    """Judges insight 1: black-box models can learn-to-learn.
+
+    Supported: some black-box model gains GAIN_CUT or more on unseen tasks, with its whole 95% interval. Not supported:
+    there are runs with ENOUGH_TASKS, and the interval of none of them reaches that.
     """
     found = fig04_learning_phases.behaviours(study)
     found = found[found["model"].isin(BLACK_BOXES)].dropna(subset=["unseen_gain"])
@@ -51,24 +55,29 @@ def black_boxes(study: Study) -> Finding:
         verdict, because = NOT_ENOUGH, "No run of a black-box model that is done was meta-tested on unseen tasks."
     else:
         enough = found[found["num_tasks"] >= ENOUGH_TASKS]
-        best = found.loc[found["unseen_low"].idxmax()]
+        best = row_with_highest(found, "unseen_low")
         verdict = _verdict(best["unseen_low"] >= GAIN_CUT, enough["unseen_high"])
         because = (
-            f"The best is {_setting(best)}: on unseen tasks its last prediction is {_gain(best, 'unseen_gain', 'unseen_')} more "
-            f"accurate than its first; the threshold is {GAIN_CUT:g}."
+            f"The best is {_setting(best)}: on unseen tasks its last prediction is "
+            f"{_gain(best, 'unseen_gain', 'unseen_')} more accurate than its first; the threshold is {GAIN_CUT:g}."
         )
         fewest = fig04_learning_phases.fewest_to_generalize(found)
         if pd.notna(fewest):
-            because += f" The smallest number of tasks with which the mean gain reaches it is {groups.number(fewest)} (the paper: 2^13)."
+            because += (
+                f" The smallest number of tasks with which the mean gain reaches it is {groups.number(fewest)} "
+                "(the paper: 2^13)."
+            )
         elif enough.empty:
             because += f" No run has {groups.tasks(ENOUGH_TASKS)} or more."
     return Finding(1, "It is possible to learn-to-learn with black-box models.", verdict, because, "Figures 2, 3, 4")
 
 
 def augmentations(study: Study) -> Finding:
-    """Insight 2. Supported: in some setting the gain on unseen tasks of another base dataset than that trained on is GAIN_CUT
-    or more with the largest number of tasks, and more than with the smallest, both beyond their 95% intervals. Not supported:
-    there are such settings with ENOUGH_TASKS, and in none the interval reaches that.
+    """Judges insight 2: data augmentations suffice.
+
+    Supported: in some setting the gain on unseen tasks of a base dataset that was not trained on is GAIN_CUT or more
+    with the largest number of tasks, and more than with the smallest, both beyond their 95% intervals. Not supported:
+    there are such settings with ENOUGH_TASKS, and the interval of none reaches that.
     """
     table = fig04_learning_phases.numbers(study)
     table = table[(table["tasks"] == "unseen") & (table["test_dataset"] != table["base_dataset"])]
@@ -82,17 +91,17 @@ def augmentations(study: Study) -> Finding:
     if not pairs:
         verdict = NOT_ENOUGH
         because = (
-            "No runs that are done, alike but for at least two numbers of tasks, were meta-tested on another base dataset than "
-            "that trained on."
+            "No runs that are done, alike but for at least two numbers of tasks, were meta-tested on another base "
+            "dataset than that trained on."
         )
     else:
         holds, _, most, fewest = max(pairs, key=lambda pair: pair[:2])
         highs = pd.Series([pair[2]["high"] for pair in pairs if pair[2]["num_tasks"] >= ENOUGH_TASKS], dtype=float)
         verdict = _verdict(holds, highs)
         because = (
-            f"{_setting(most)}, tested on {most['test_dataset']}: the last prediction is {_gain(most, 'mean')} more accurate than "
-            f"the first, and {_gain(fewest, 'mean')} with {groups.tasks(fewest['num_tasks'])}; the threshold is "
-            f"{GAIN_CUT:g}."
+            f"{_setting(most)}, tested on {most['test_dataset']}: the last prediction is {_gain(most, 'mean')} more "
+            f"accurate than the first, and {_gain(fewest, 'mean')} with {groups.tasks(fewest['num_tasks'])}; "
+            f"the threshold is {GAIN_CUT:g}."
         )
         if highs.empty:
             because += f" No such runs have {groups.tasks(ENOUGH_TASKS)} or more."
@@ -102,8 +111,10 @@ def augmentations(study: Study) -> Finding:
 
 
 def transitions(study: Study) -> Finding:
-    """Insight 3. Supported: in some setting all three of `phases.BEHAVIOURS` are found, in this order of the number of tasks,
-    and in no setting another order. Not supported: some setting has another order.
+    """Judges insight 3: there are phase transitions in the number of tasks.
+
+    Supported: in some setting all three of `phases.BEHAVIOURS` are found, in this order of the number of tasks, and no
+    setting has another order. Not supported: some setting has another order.
     """
     found = fig04_learning_phases.behaviours(study).dropna(subset=["behaviour"])
     orders = {}
@@ -126,16 +137,18 @@ def transitions(study: Study) -> Finding:
         because += f"; {' and '.join(absent)} not found." if absent else "."
         because += f" They are told by gains of {GAIN_CUT:g}."
     claim = (
-        "The meta-learned behavior has phase transitions: when increasing the number of tasks, from task memorization, to task "
-        "identification, to general learning-to-learn."
+        "The meta-learned behavior has phase transitions: when increasing the number of tasks, from task memorization, "
+        "to task identification, to general learning-to-learn."
     )
     return Finding(3, claim, verdict, because, "Figures 4, 11, 12")
 
 
 def large_state(study: Study) -> Finding:
-    """Insight 4. Of all architectures together, on unseen tasks of the base dataset trained on, with the paper's count of the
-    state. Supported: in some setting state size predicts accuracy better than parameter count does (see `predictors`), and in
-    none the other way round. Not supported: in some setting parameter count does.
+    """Judges insight 4: state size predicts accuracy better than parameter count does.
+
+    It compares all architectures together, on unseen tasks of the base dataset trained on, with the paper's count of
+    the state. Supported: in some setting state size predicts accuracy better (see `predictors`), and in none parameter
+    count does. Not supported: in some setting parameter count does.
     """
     compared = fig06_size_predictors.compare(
         study,
@@ -156,7 +169,10 @@ def large_state(study: Study) -> Finding:
         )
         test, comparison = found[decisive]
         where = f"{test['condition']}: " if test["condition"] else ""
-        because = f"{where}{comparison.sentence} ({comparison.configurations} configurations, tested on {test['test_dataset']}.)"
+        because = (
+            f"{where}{comparison.sentence} ({comparison.configurations} configurations, "
+            f"tested on {test['test_dataset']}.)"
+        )
     return Finding(4, "Large state is more crucial than parameter count.", verdict, because, "Figures 6, 13")
 
 
@@ -164,7 +180,12 @@ INSIGHTS: tuple[Callable[[Study], Finding], ...] = (black_boxes, augmentations, 
 
 
 def _verdict(holds: bool, highs: pd.Series) -> str:
-    """Of a claim that a number reaches GAIN_CUT: `highs` are the upper ends of the intervals where it ought to."""
+    """Judges a claim that a number reaches GAIN_CUT.
+
+    Args:
+      holds: whether it does.
+      highs: the upper ends of the intervals where it should.
+    """
     if holds:
         return SUPPORTED
     return NOT_SUPPORTED if len(highs) and (highs < GAIN_CUT).all() else NOT_ENOUGH

@@ -20,7 +20,7 @@ table.wraps th, table.wraps td { white-space: normal; vertical-align: top; }
 
 
 def render(title: str, sections: Sequence[str]) -> str:
-    """A page of sections that are HTML already."""
+    """Returns a page of sections that are HTML already."""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
@@ -30,7 +30,7 @@ def render(title: str, sections: Sequence[str]) -> str:
 
 
 def chart_section(chart: Chart) -> str:
-    """A figure with its caption and links to its files."""
+    """Returns a figure with its caption and links to its files."""
     name, title = urllib.parse.quote(chart.name), html.escape(chart.heading)
     endings = ("png", "svg", "csv") if chart.numbers is not None else ("png", "svg")
     links = " ".join(f'<a href="{name}.{ending}">{ending.upper()}</a>' for ending in endings)
@@ -40,13 +40,13 @@ def chart_section(chart: Chart) -> str:
 
 
 def table_section(title: str, table: pd.DataFrame, note: str, *, wraps: bool = False, level: int = 2) -> str:
-    """A table under a heading of a level, with a paragraph about it; its cells hold sentences if it `wraps`."""
+    """Returns a table under a heading of a level, with a paragraph about it; its cells hold sentences if it `wraps`."""
     with pd.option_context("display.max_colwidth", None):
         shown = table.to_html(index=False, border=0, na_rep="", justify="left", classes="wraps" if wraps else None)
     return f'<h{level}>{html.escape(title)}</h{level}>\n<p class="note">{html.escape(note)}</p>\n{shown}'
 
 
 def list_section(title: str, items: Sequence[str]) -> str:
-    """Lines under a heading."""
+    """Returns lines under a heading."""
     lines = "\n".join(f"<li>{html.escape(item)}</li>" for item in items)
     return f"<h2>{html.escape(title)}</h2>\n<ul>\n{lines}\n</ul>"

@@ -15,7 +15,7 @@ from gpicl_flax.analysis.figures.chart import Chart
 from gpicl_flax.analysis.report import page, tables
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 
-_NAMED = 6  # runs that lack the same and are named
+_NAMED = 6  # how many runs that lack the same thing are named
 
 
 def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
@@ -77,7 +77,7 @@ def charts_of_run(run: OneRun) -> list[Chart]:
 def _drawn(study: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> Iterator[Chart]:
     for _, draw, column, most in entries:
         parts = study.parts(column, most) if most else [study]
-        if len(parts) > 1 and len(study.interventions) < 2:  # many figures that would compare nothing
+        if len(parts) > 1 and len(study.interventions) < 2:  # there would be many figures without any comparison
             chart = draw(parts[0])
             yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
             continue
@@ -101,7 +101,7 @@ def _diagnostics(study: Study) -> Iterator[Chart]:
 
 
 def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
-    """Writes the files of the charts that have a figure, and gives their sections of the page."""
+    """Writes the files of the charts that have a figure, and yields their sections of the page."""
     for chart in charts:
         if chart.figure is None:
             continue

@@ -9,7 +9,7 @@ from gpicl_flax.terminal import text_table
 
 
 def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
-    """A table of a meta-test (first and last position, accuracy with its 95% interval), and the plateau."""
+    """Returns the plateau and a table of a meta-test: accuracy with its 95% interval at the first and last position."""
     lines = [plateau_sentence(folder)]
     if evaluation is not None:
         lines.append(accuracies(folder.read_run_info(), evaluation))
@@ -17,7 +17,7 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
 
 
 def accuracies(run_info: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """A meta-test of what a run.json describes, as a table."""
+    """Returns a meta-test of the run that a run.json describes, as a table."""
     header = ("meta-test accuracy", "example 1", f"example {run_info['sequence_length']}")
     rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
     sequences = evaluation["curves"][0]["num_sequences"]
@@ -29,7 +29,7 @@ def accuracies(run_info: dict[str, Any], evaluation: dict[str, Any]) -> str:
 
 
 def plateau_sentence(folder: RunFolder) -> str:
-    """When the run left its plateau, by the rules of `records.plateau`, and why it stopped if it stopped early."""
+    """Says when the run left its plateau, by the rules of `records.plateau`, and why it stopped if it stopped early."""
     run_info, rows = folder.read_run_info(), json_lines.read(folder.metrics)
     if not run_info["steps"]:
         return "Not meta-trained: a run of 0 steps."
@@ -42,7 +42,7 @@ def plateau_sentence(folder: RunFolder) -> str:
     sentence += f" (average loss under {plateau.threshold(num_classes):.2f})"
     losses = {row["step"]: row["diagnostics"]["unseen_loss"] for row in rows if "diagnostics" in row}
     losses = {step: math.nan if loss is None else loss for step, loss in losses.items()}
-    if losses:  # which alone tells what the run has learned if it trains on biased tasks, or on easier ones at first
+    if losses:  # only they show what the run has learned if it trains on biased tasks, or on easier ones at first
         step = plateau.unseen_plateau_exit_step(list(losses), list(losses.values()), num_classes)
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
     if rows and "stopped_early" in rows[-1]:

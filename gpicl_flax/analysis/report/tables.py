@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ class Table:
     Attributes:
       title: the heading.
       numbers: its cells as they are shown.
-      note: a paragraph that says what is shown.
+      note: a paragraph that explains the table.
       wraps: whether the cells hold sentences.
     """
 
@@ -35,16 +36,19 @@ class Table:
 
     @property
     def html(self) -> str:
-        """A section of a page."""
+        """Returns a section of a page."""
         return page.table_section(self.title, self.numbers, self.note, wraps=self.wraps)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
+        """Returns the HTML that a notebook shows."""
         return page.table_section(self.title, self.numbers, self.note, wraps=self.wraps, level=3)
 
 
 def runs(study: Study) -> Table:
-    """The runs, with their sizes, how they ended, and the accuracy of the last prediction on tasks of the base dataset trained on."""
+    """Returns the runs, with their sizes, how they ended, and their accuracies.
+
+    These are the accuracies of the last prediction on tasks of the base dataset trained on.
+    """
     rows, own = study.table, study.table["base_dataset"]
     shown = pd.DataFrame(
         {
@@ -63,8 +67,8 @@ def runs(study: Study) -> Table:
         column = [row.get(f"{tasks}_last[{name}]", np.nan) for (_, row), name in zip(rows.iterrows(), own, strict=True)]
         shown[tasks] = [f"{value:.1%}" if pd.notna(value) else "" for value in column]
     note = (
-        "Seen and unseen: accuracy of the last prediction on such tasks of the base dataset trained on. The plateau is told by the "
-        "training loss."
+        "Seen and unseen: accuracy of the last prediction on such tasks of the base dataset trained on. The plateau is "
+        "told by the training loss."
     )
     return Table("Runs", shown, note)
 
@@ -74,7 +78,7 @@ def _counts(numbers: pd.Series) -> list[str]:
 
 
 def insights(study: Study) -> Table:
-    """What the runs say of each insight of the paper (Appendix A.1)."""
+    """Returns the verdict of the runs on each insight of the paper (Appendix A.1)."""
     findings = [insight(study) for insight in paper_insights.INSIGHTS]
     table = pd.DataFrame(
         {
@@ -93,29 +97,31 @@ def insights(study: Study) -> Table:
 
 
 def published_values(charts: Sequence[Chart]) -> Table:
-    """The published values beside those of the runs."""
+    """Returns the published values beside those of the runs."""
     ours = {key: text for chart in charts for key, text in chart.ours.items()}
     return Table(
         "Published values",
         published.beside(ours),
-        "Values of the paper as its text says them, and what the figures below say of these runs, whose settings may differ.",
+        "Values of the paper as its text says them, and what the figures below say of these runs, whose settings "
+        "may differ.",
         wraps=True,
     )
 
 
 def accuracies(study: Study) -> Iterator[Table]:
-    """Table 2, if runs are done."""
+    """Yields Table 2, if runs are done."""
     accuracies = table2_methods.in_words(table2_methods.numbers(study))
     if not accuracies.empty:
         yield Table(
             "Table 2: accuracy of the last prediction",
             accuracies,
-            "On unseen tasks, with 95% intervals; in round brackets the published value, where runs were trained on mnist.",
+            "On unseen tasks, with 95% intervals; in round brackets the published value, where runs were trained on "
+            "mnist.",
         )
 
 
 def plateaus(study: Study) -> Iterator[Table]:
-    """Medians and speed-ups, by each rule that runs tell."""
+    """Yields medians and speed-ups, for each rule by which runs have a length."""
     for rule in RULES:
         numbers = plateau_lengths.numbers(study, rule)
         if not numbers.empty:
@@ -123,27 +129,28 @@ def plateaus(study: Study) -> Iterator[Table]:
                 f"Medians and speed-ups, by {rule.words}",
                 _in_words(numbers),
                 "Median length of the plateau in training steps, and how many times shorter it is than that of "
-                f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched for. "
-                "p: permutation test of the log-rank statistic against that baseline, not corrected for the number of "
-                "comparisons; 0.1 is the least that three runs against three can have. One run has neither interval nor p, "
-                "and fewer than five have no interval of a speed-up." + rule.caveat,
+                f"'{BASELINE}', each with its 95% interval; '>' is the most steps that a run of the group was watched "
+                "for. p: permutation test of the log-rank statistic against that baseline, not corrected for the "
+                "number of comparisons; 0.1 is the least that three runs against three can have. One run has neither "
+                "interval nor p, and fewer than five have no interval of a speed-up." + rule.caveat,
             )
 
 
 def phases(study: Study) -> Iterator[Table]:
-    """How runs ended, if they tell."""
+    """Yields the number of runs in each phase, if any run has ended in one."""
     ends = study.table.assign(phase=phases_of.phases(study.table).fillna("unknown"))
     ends = ends.groupby(["panel", "intervention"])["phase"].value_counts().unstack(fill_value=0)
     if not ends.empty:
-        rows = [
+        rows: list[Any] = [
             (panel, x) for panel, _ in by_panel(study.table) for x in study.interventions if (panel, x) in ends.index
         ]
         columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
         yield Table(
             "Phases",
             ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
-            f"How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at least "
-            f"{phase.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. {phases_of.CAVEAT}",
+            "How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at "
+            f"least {phase.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. "
+            f"{phases_of.CAVEAT}",
         )
 
 

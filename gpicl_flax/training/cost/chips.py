@@ -1,8 +1,8 @@
-"""TPU chips: what their makers and their compiler say about them.
+"""The properties of TPU chips, as their makers and their compiler state them.
 
-Peak flops, memory and bandwidth of a chip, and how many cores it has, are those of Cloud TPU's pages on each version
-(`System architecture`, docs.cloud.google.com/tpu/docs). How much of the memory a program can have is what the compiler
-of libtpu 0.0.50.1 says where a program needs more.
+Peak flops, memory and bandwidth of a chip, and its number of cores, are those of Cloud TPU's pages on each version
+(`System architecture`, docs.cloud.google.com/tpu/docs). The memory that a program can use is what the compiler of
+libtpu 0.0.50.1 reports when a program needs more.
 """
 
 import dataclasses
@@ -18,13 +18,14 @@ class Chip:
 
     Attributes:
       name: as in a topology and in `--chip`.
-      accelerator: what Cloud TPU calls its slices; a number follows, of chips or of cores.
-      cores: of one chip.
+      accelerator: Cloud TPU's name of its slices, before a number of chips or of cores.
+      cores: those of one chip.
       counts_cores: whether the number in the name of a slice is that of cores.
-      devices: as which JAX sees one chip; where it is fewer than its cores, these work as one (a megacore).
-      peak_flops: a second, of products of bfloat16, which the TPU also makes of float32 unless it is told otherwise.
-      hbm_bytes: of memory.
-      usable_hbm_bytes: of it, what the programs of the chip's devices can have.
+      devices: the number of devices as which JAX sees one chip. If it is smaller than the number of cores, these work
+        as one (a megacore).
+      peak_flops: a second, for products of bfloat16. By default the TPU also computes products of float32 so.
+      hbm_bytes: bytes of memory.
+      usable_hbm_bytes: bytes that the programs of the chip's devices can use.
       hbm_bandwidth: bytes a second.
     """
 
@@ -39,12 +40,12 @@ class Chip:
     hbm_bandwidth: float
 
     def accelerator_type(self, num_chips: int) -> str:
-        """What Cloud TPU calls a slice of so many chips."""
+        """Returns Cloud TPU's name for a slice of `num_chips` chips."""
         return f"{self.accelerator}-{num_chips * (self.cores if self.counts_cores else 1)}"
 
 
 def _chip(name, accelerator, cores, counts_cores, devices, teraflops, hbm, usable_hbm, bandwidth) -> Chip:
-    """With memory in GiB, and bandwidth in GB/s."""
+    """Returns a chip, given its memory in GiB and its bandwidth in GB/s."""
     memory = round(hbm * GIB), round(usable_hbm * GIB)
     return Chip(name, accelerator, cores, counts_cores, devices, teraflops * 1e12, *memory, bandwidth * 1e9)
 
@@ -54,7 +55,7 @@ CHIPS = {
     for chip in (
         _chip("v4", "v4", 2, True, 1, 275, 32, 30.75, 1200),
         _chip("v5e", "v5litepod", 1, False, 1, 197, 16, 15.75, 819),
-        # A program can have a little more than the 95 that the pages name.
+        # A program can use slightly more than the 95 GiB in the documentation.
         _chip("v5p", "v5p", 2, True, 1, 459, 95, 95.73, 2765),
         _chip("v6e", "v6e", 1, False, 1, 918, 32, 31.24, 1638),
         _chip("tpu7x", "tpu7x", 2, True, 2, 2307, 192, 2 * 94.74, 7380),
@@ -63,7 +64,7 @@ CHIPS = {
 
 
 def chip(name: str) -> Chip:
-    """The chip of that name; raises UsageError if there is none."""
+    """Returns the chip of that name; raises UsageError if there is none."""
     if name not in CHIPS:
         raise UsageError(f"no TPU chip {name!r}; there are {', '.join(CHIPS)}")
     return CHIPS[name]

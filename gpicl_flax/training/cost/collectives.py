@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what its devices say to each other."""
+"""The collectives of a compiled program: the communication between its devices."""
 
 import dataclasses
 import re
@@ -10,12 +10,12 @@ _KINDS = re.compile(r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-al
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective.
+    """One collective operation.
 
     Attributes:
       kind: such as 'all-reduce'.
-      arrays: what it gives to each device.
-      times: how often a call of the program makes it.
+      arrays: its results on each device.
+      times: how often a call of the program executes it.
     """
 
     kind: str
@@ -24,7 +24,7 @@ class Collective:
 
     @property
     def nbytes(self) -> int:
-        """Of all its arrays, once."""
+        """The bytes of all its arrays, for one execution."""
         return sum(array.nbytes for array in self.arrays)
 
     @property
@@ -34,28 +34,29 @@ class Collective:
 
 
 def collectives(program: HloProgram) -> list[Collective]:
-    """The collectives of a program, in the order in which they are written."""
+    """Returns the collectives of a program, in the order of its text."""
     found, seen = [], set()
     for computation, times in program.times.items():
         for instruction in program.computations[computation].values():
             match = _KINDS.fullmatch(instruction.operation)
             channel = re.search(r"channel_id=(\d+)", instruction.rest)
-            # One that is fused is repeated for each of its phases.
+            # A fused collective is repeated for each of its phases.
             if not match or channel and channel[1] in seen:
                 continue
             seen |= {channel[1]} if channel else set()
             arrays = instruction.arrays
-            if match[2] and match[1] in ("all-gather", "collective-permute"):  # what goes in, then what comes out
+            if match[2] and match[1] in ("all-gather", "collective-permute"):  # the inputs come first, then the results
                 arrays = arrays[len(instruction.operands) : 2 * len(instruction.operands)]
             found.append(Collective(match[1], arrays, times))
     return found
 
 
 def summary(found: list[Collective], steps: int = 1) -> str:
-    """For each kind how many a step, their bytes and the largest array; or 'none'.
+    """Returns for each kind its number in a step, its bytes and its largest array; or 'none'.
 
     Args:
-      steps: that a call of the program makes.
+      found: the collectives of a program.
+      steps: the number of steps in a call of the program.
     """
     kinds: dict[str, list[Collective]] = {}
     for collective in found:

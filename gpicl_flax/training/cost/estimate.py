@@ -1,7 +1,7 @@
-"""What a traced program costs, counted in its jaxpr: without a compiler, and so in no time.
+"""Estimates the cost of a traced program from its jaxpr, without a compiler and so almost instantly.
 
-Counted is the program as it was written. The compiler saves memory where it computes something again instead of keeping
-it, and takes more where it pads arrays.
+The program is counted as it was written. The compiler uses less memory where it recomputes something instead of keeping
+it, and more where it pads arrays.
 """
 
 import math
@@ -10,7 +10,7 @@ import jax
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]  # public: jax renames it there
 
 _LOOPS = ("scan", "while")
-# Element by element, or only moving elements.
+# Operations that act element by element, or only move elements.
 _FUSED = frozenset(
     "abs add add_any and asin atan2 broadcast_in_dim ceil clamp convert_element_type copy cos div eq erf exp exp2 "
     "expand_dims expm1 floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne neg not "
@@ -21,9 +21,10 @@ _FUSED = frozenset(
 
 
 def matmul_flops(jaxpr: ClosedJaxpr) -> int:
-    """Two for each multiply-add of each matrix product, those inside a scan as often as it turns.
+    """Returns two flops for each multiply-add of each matrix product, with those inside a scan for every iteration.
 
-    Everything else is left out: element by element operations, random numbers, factorisations, and what a `while` does.
+    Everything else is ignored: element by element operations, random numbers, factorisations, and the body of a
+    `while`.
     """
     return _flops(jaxpr.jaxpr)
 
@@ -41,9 +42,9 @@ def _flops(jaxpr) -> int:
 
 
 def loop_turns(jaxpr: ClosedJaxpr) -> int:
-    """How often the loops of a jaxpr turn, those inside of others every time.
+    """Returns how many iterations the loops of a jaxpr make, with nested ones counted every time.
 
-    One that is unrolled by n counts an n-th as often, and not at all if that is all of it.
+    A loop that is unrolled by n counts one n-th as often, and not at all if it is unrolled completely.
     """
     return _turns(jaxpr.jaxpr)
 
@@ -61,16 +62,16 @@ def _turns(jaxpr) -> int:
 
 
 def peak_bytes(jaxpr: ClosedJaxpr) -> int:
-    """Memory of the inputs and of what is alive at once between them and the outputs, in the order of the jaxpr.
+    """Returns the memory of the inputs and of everything alive at once, in the order of the jaxpr.
 
-    Operations that act element by element or only move elements are taken to be fused with those that read their
-    results, as a compiler does: what they read stays alive instead.
+    Operations that act element by element or only move elements are assumed to be fused with those that read their
+    results, as a compiler does. What they read stays alive instead.
     """
     return sum(map(_size, (*jaxpr.jaxpr.invars, *jaxpr.jaxpr.constvars))) + _alive(jaxpr.jaxpr)
 
 
 def _alive(jaxpr) -> int:
-    """The peak of what a jaxpr makes, its outputs among them, and not what it is given."""
+    """Returns the peak memory of what a jaxpr makes, including its outputs but not its inputs."""
     line = _TimeLine()
     outputs = line.add(jaxpr, [frozenset()] * len(jaxpr.invars))
     line.use(frozenset().union(*outputs))
@@ -78,9 +79,9 @@ def _alive(jaxpr) -> int:
 
 
 class _TimeLine:
-    """The buffers of a program, one after another.
+    """The buffers of a program over time.
 
-    Each tells when it is made and last used, and what is needed besides meanwhile.
+    It records when each buffer is made and last used, and the additional bytes that are needed at each time.
     """
 
     def __init__(self):
@@ -89,7 +90,7 @@ class _TimeLine:
         self._besides: list[int] = []  # at each time
 
     def add(self, jaxpr, inputs: list[frozenset[int]]) -> list[frozenset[int]]:
-        """Maps the buffers that hold the inputs of a jaxpr, or that they are computed from, to those of its outputs."""
+        """Maps the buffers behind the inputs of a jaxpr to those of its outputs. An input may depend on several."""
         held = dict(zip(map(id, jaxpr.invars), inputs, strict=True))
         for equation in jaxpr.eqns:
             read = [held.get(id(var), frozenset()) for var in equation.invars]
@@ -109,14 +110,14 @@ class _TimeLine:
         return frozenset({len(self._buffers) - 1})
 
     def use(self, buffers: frozenset[int], besides: int = 0) -> None:
-        """They are read at a new time, when other bytes are needed besides."""
+        """Records that buffers are read at a new time, when `besides` other bytes are needed."""
         self._now += 1
         self._besides.append(besides)
         for buffer in buffers:
             self._buffers[buffer][1] = self._now
 
     def peak(self) -> int:
-        """The largest sum at any time."""
+        """Returns the largest sum at any time."""
         changes = [0] * (self._now + 2)
         for made, last_used, size in self._buffers:
             changes[made] += size
@@ -129,9 +130,9 @@ class _TimeLine:
 
 
 def _parts(equation) -> list:
-    """The jaxprs that an equation calls.
+    """Returns the jaxprs that an equation calls.
 
-    Of a `cond` it is the branch with most products, and not that of a platform of its own.
+    For a `cond` it is the branch with the most products, except for branches that are specific to a platform.
     """
     if equation.primitive.name == "cond":
         return [max((branch.jaxpr for branch in reversed(equation.params["branches"])), key=_flops)]

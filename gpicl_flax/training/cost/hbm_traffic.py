@@ -1,13 +1,14 @@
-"""How many bytes a compiled program moves to and from the memory of a device (HBM), those inside of loops every time.
+"""Counts the bytes that a compiled program moves to and from the memory of a device (HBM).
 
-The compiler's own account counts the body of a loop once, and what stays on the chip as well.
+It counts every iteration of a loop. The compiler's own count includes the body of a loop once, and also includes data
+that stays on the chip.
 """
 
 from collections.abc import Iterable
 
 from gpicl_flax.training.cost.hlo import Array, HloProgram, Instruction
 
-# They move nothing, or it is counted where it is started or inside of what they call.
+# These move nothing, or are counted where they are started or inside of what they call.
 _FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call after-all iota partition-id replica-id "
     "opt-barrier async-start async-update".split()
@@ -18,9 +19,9 @@ Computation = dict[str, Instruction]
 
 
 def hbm_bytes(program: HloProgram) -> int:
-    """Of one call of a program, on each device.
+    """Returns the bytes of one call of a program, on each device.
 
-    Arrays count without padding, and of those that are sliced what is used.
+    Arrays count without padding. Of arrays that are sliced, only the parts that are used count.
     """
     return sum(times * _bytes(program, instruction, within) for instruction, within, times in program.executed())
 
@@ -30,7 +31,7 @@ def _bytes(program: HloProgram, instruction: Instruction, within: Computation) -
     if operation in _FREE or operation.endswith("-done"):
         return 0
     operands = [within[name].arrays for name in instruction.operands if name in within]
-    if operation in ("copy-start", "slice-start"):  # their results name both ends: what they read, and where it goes
+    if operation in ("copy-start", "slice-start"):  # their results name both the source and the destination
         source = operands[0][0]
         (to,) = [a for a in results[:2] if a.in_hbm != source.in_hbm][:1] or [source]
         moved = min(source.nbytes, to.nbytes)
@@ -56,7 +57,7 @@ def _bytes(program: HloProgram, instruction: Instruction, within: Computation) -
 
 
 def _used(program: HloProgram, fused: Computation, value: Instruction) -> int:
-    """Bytes of an array that a fusion reads: of one that is only sliced, those of the slices."""
+    """Returns the bytes of an array that a fusion reads. If it is only sliced, these are the bytes of the slices."""
     whole, used = _all(value.arrays), 0
     for user in fused.values():
         if value.name not in user.operands:
@@ -73,13 +74,13 @@ def _used(program: HloProgram, fused: Computation, value: Instruction) -> int:
                 for i in inner.values()
                 if i.operation == "parameter" and i.rest.startswith(f"{index})")
             )
-        elif not (user.operation == "dynamic-update-slice" and user.operands[0] == value.name):  # that is done in place
+        elif not (user.operation == "dynamic-update-slice" and user.operands[0] == value.name):  # updated in place
             return whole
     return min(used, whole)
 
 
 def _written(program: HloProgram, fused: Computation, results: tuple[Array, ...]) -> int:
-    """Bytes that a fusion writes to HBM: of an array that it updates in place, those of the update."""
+    """Returns the bytes that a fusion writes to HBM. For an array updated in place, these are those of the update."""
     (root,) = (i for i in fused.values() if i.is_root)
     values = [fused[name] for name in root.operands] if root.operation == "tuple" else [root]
     return sum(_made(program, fused, value) for value, result in zip(values, results, strict=False) if result.in_hbm)

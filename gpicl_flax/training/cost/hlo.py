@@ -1,7 +1,4 @@
-"""Reads an optimised program (HLO) as the compiler writes it.
-
-That is its instructions, and how often a call of the program runs them.
-"""
+"""Reads an optimised program (HLO) as the compiler writes it: its instructions, and how often a call runs them."""
 
 import dataclasses
 import math
@@ -12,19 +9,19 @@ _INSTRUCTION = re.compile(r"^\s*(ROOT )?(%\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLS = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=(%[\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
-_ELSEWHERE = re.compile(r"S\(\d+\)")  # in a layout: not in HBM
+_ELSEWHERE = re.compile(r"S\(\d+\)")  # in a layout, this means: not in HBM
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of a program, on each device: its type such as 'f32[256,10]', and whether it lies in HBM."""
+    """An array of a program, on each device: its type, such as 'f32[256,10]', and whether it is in HBM."""
 
     type: str
     in_hbm: bool
 
     @property
     def nbytes(self) -> int:
-        """Without padding."""
+        """The size without padding."""
         kind, _, dimensions = self.type.removesuffix("]").partition("[")
         bits = re.search(r"\d+", kind)
         size = math.prod(int(n) for n in dimensions.split(",") if n)
@@ -36,11 +33,11 @@ class Instruction:
     """One instruction.
 
     Attributes:
-      name: which others call it by.
+      name: the name that others refer to.
       arrays: its results.
       operation: such as 'fusion'.
-      operands: names of what it reads.
-      rest: what is written behind its opening parenthesis.
+      operands: names of the instructions that it reads.
+      rest: the text after its opening parenthesis.
       is_root: whether it is the result of its computation.
     """
 
@@ -53,7 +50,7 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """The computations that it calls, less the condition of a loop."""
+        """The names of the computations that it calls, without the condition of a loop."""
         branches = [name.strip() for group in _BRANCHES.findall(self.rest) for name in group.split(",")]
         return [*_CALLS.findall(self.rest), *branches]
 
@@ -62,11 +59,11 @@ class HloProgram:
     """A program.
 
     Attributes:
-      computations: by their names, their instructions by theirs.
+      computations: by name; the instructions of each, by name.
       times: how often a call of the program runs each computation. A loop of unknown length counts once.
 
     Raises:
-      ValueError: the text is that of no program.
+      ValueError: the text is not a program.
     """
 
     def __init__(self, text: str):
@@ -91,7 +88,7 @@ class HloProgram:
 
     @property
     def num_loops(self) -> int:
-        """Loops that a call of the program gets to."""
+        """The number of loops that a call of the program reaches."""
         return sum(i.operation == "while" for name in self.times for i in self.computations[name].values())
 
     def _count(self, name: str, times: int) -> None:
@@ -103,7 +100,7 @@ class HloProgram:
                     self._count(called, times * turns)
 
     def _turns(self, loop: Instruction) -> int:
-        """Of a loop that counts up to a constant, as those of `jax.lax.scan` do."""
+        """Returns the iterations of a loop that counts up to a constant, like those of `jax.lax.scan`."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
         if known:  # not on TPU
             return int(known[1])
@@ -113,7 +110,7 @@ class HloProgram:
         return int(limits[0]) if counts and len(limits) == 1 and limits[0].isdecimal() else 1
 
     def executed(self) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
-        """Instructions that are not inside of another one, each with its computation and how often it is run."""
+        """Yields the instructions that are not inside another one, with their computations and how often they run."""
         inside = {
             called
             for computation in self.computations.values()
@@ -135,7 +132,7 @@ def _first(pattern: str, text: str) -> str:
 
 
 def arrays(type_: str) -> tuple[Array, ...]:
-    """The arrays in a type as it is written, a tuple or not."""
+    """Returns the arrays in the text of a type, which may be a tuple."""
     return tuple(
         Array(f"{kind}[{dimensions}]", not _ELSEWHERE.search(layout))
         for kind, dimensions, layout in _ARRAY.findall(type_)

@@ -1,4 +1,4 @@
-"""The program of a dispatch, from shapes alone: for its costs, or for devices that are not here."""
+"""Lowers the program of a dispatch from shapes alone, for its costs, or for devices that are not here."""
 
 import dataclasses
 from typing import Any
@@ -25,9 +25,9 @@ class DatasetShape:
     """The shape of a base dataset's training split.
 
     Attributes:
-      number: of examples.
-      dtype: uint8 of images, float32 of features.
-      on_device: whether they lie in device memory; if not, the batches bring them.
+      number: the number of examples.
+      dtype: uint8 for images, float32 for features.
+      on_device: whether they are in device memory. If not, the batches contain them.
     """
 
     number: int = 60_000
@@ -51,14 +51,14 @@ def trace(
     num_members: int = 1,
     examples: DatasetShape | None = None,
 ) -> jax.stages.Traced:
-    """Traces the training steps of a stack; by default its base dataset lies on the devices.
+    """Traces the training steps of a stack. By default its base dataset is on the devices.
 
     Raises:
       UsageError: a parameter does not divide over the mesh.
     """
     examples = examples or DatasetShape()
 
-    def shape(dtype, dimensions, *spec) -> Any:  # stands for an array
+    def shape(dtype, dimensions, *spec) -> Any:  # stands for an array, so that nothing is allocated
         return jax.ShapeDtypeStruct(dimensions, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
     state = abstract_state(model, optimizer, tasks, mesh=mesh)
@@ -95,7 +95,7 @@ def trace(
         }
     data = DeviceData(split, shape(jnp.float32, ()), shape(jnp.float32, ()), coordinates)
     with jax.set_mesh(mesh):
-        train_steps: Any = make_train_steps(  # which jit has given its `trace`
+        train_steps: Any = make_train_steps(  # Any, because the types of jit lack the method `trace`
             model,
             optimizer,
             TaskBatches(tasks, projection, mesh, num_members=num_members),

@@ -1,6 +1,6 @@
-"""The devices of a TPU slice that is not here: programs compile for them as for real ones.
+"""Describes the devices of a TPU slice that is not here. Programs compile for them as for real ones.
 
-It needs libtpu, and no TPU.
+This needs libtpu, but no TPU.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from gpicl_flax.training.cost.chips import Chip
 
 
 def parse(topology: str) -> tuple[Chip, int]:
-    """The chip and the number of chips of a topology such as 'v5e:4x4x1'.
+    """Returns the chip and the number of chips of a topology such as 'v5e:4x4x1'.
 
     Raises:
       UsageError: it has another form, or there is no such chip.
@@ -37,22 +37,22 @@ def check_compiler() -> None:
 
 
 def described_devices(topology: str) -> list:
-    """The devices of a slice. To be called before JAX is used; from then on, its own devices are those of the CPU.
+    """Returns the devices of a slice. Called before JAX is used: from then on, JAX's own devices are those of the CPU.
 
     Raises:
       UsageError: libtpu is missing, or knows no such topology.
     """
     chip, num_chips = parse(topology)
     check_compiler()
-    # What libtpu would otherwise ask the machine it runs on.
+    # Answers to questions that libtpu would otherwise ask the machine it runs on.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": chip.accelerator_type(num_chips),
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process holds a TPU here, so that several can compile
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process here holds a TPU, so several processes can compile
     }
     jax.config.update("jax_platforms", "cpu")
-    # Left alone, libtpu describes each core of a v4, which on a TPU work as one.
+    # By default libtpu describes each core of a v4 separately, but on a TPU they work as one.
     config = {"chip_config_name": "megacore"} if chip.devices < chip.cores else {}
     try:
         return list(topologies.get_topology_desc(topology, platform="tpu", **config).devices)

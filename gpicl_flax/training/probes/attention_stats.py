@@ -1,10 +1,10 @@
-"""What a model's queries and keys compare, in numbers: does it look for the examples that help?
+"""Measures what a model's queries and keys compare: does it look for the examples that help?
 
-A model that learns a task from context has to find, for the present input, the labels of inputs that look like it. In
-both token layouts the label y_{i-1} lies in token i, so what matters is how the query of token t compares with the key
-of token i, for i in 1..t.
+To learn a task from context, a model has to find, for the present input, the labels of similar inputs. In both token
+layouts token i contains the label y_{i-1}. So the relevant comparison is that of the query of token t with the key of
+token i, for i in 1..t.
 
-Queries and keys are [B, T, heads, key size], inputs [B, T, X], labels [B, T]; the results are one number a head.
+Queries and keys are [B, T, heads, key size], inputs [B, T, X], labels [B, T]. The results are one number for each head.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from gpicl_flax.models.transformer import attention_weights
 
 
 class AttentionMass(NamedTuple):
-    """Shares of the attention, averaged over sequences and the second half of their positions.
+    """Fractions of the attention, averaged over sequences and the second half of their positions.
 
     Attributes:
-      same_class: [heads], that lies on tokens with the label of the present input.
-      previous_token: [heads], that lies on the token before.
-      same_class_uniform: [], what lay on tokens with the label if attention were uniform.
+      same_class: [heads], the attention on tokens with the label of the present input.
+      previous_token: [heads], the attention on the previous token.
+      same_class_uniform: [], the attention that tokens with the label would get if it were uniform.
     """
 
     same_class: jax.Array
@@ -30,11 +30,12 @@ class AttentionMass(NamedTuple):
 
 
 def matching_score(query: jax.Array, key: jax.Array, inputs: jax.Array) -> jax.Array:
-    """How well products of queries and keys follow products of inputs, in [0, 1].
+    """Returns how well products of queries and keys follow products of inputs, in [0, 1].
 
-    It is the correlation of q_t . k_i with x_t . x_{i-1}, both less their mean over the examples i = 1..t (which
-    attention does not see), pooled over positions and sequences; 0 where it is negative. A head that looks away from
-    similar inputs so has none; its `same_class` attention is under the uniform one.
+    It is the correlation of q_t . k_i with x_t . x_{i-1}, pooled over positions and sequences, or 0 where that is
+    negative. From both products, the mean over the examples i = 1..t is subtracted, because attention does not depend
+    on it. So a head that looks away from similar inputs scores 0, and its `same_class` attention is below the uniform
+    one.
     """
     logits = jnp.einsum("btnk,bsnk->nbts", query, key)[..., 1:]
     products = jnp.einsum("btx,bsx->bts", inputs, inputs)[..., :-1]
@@ -52,11 +53,11 @@ def matching_score(query: jax.Array, key: jax.Array, inputs: jax.Array) -> jax.A
 
 
 def attention_mass(query: jax.Array, key: jax.Array, labels: jax.Array) -> AttentionMass:
-    """Where causal attention with these queries and keys lies."""
+    """Returns how causal attention with these queries and keys is distributed."""
     length = query.shape[1]
     weights = attention_weights(query, key)
     same = (labels[:, :, None] == jnp.roll(labels, 1, axis=1)[:, None, :]) & jnp.tri(length, dtype=bool)
-    same = same.at[:, :, 0].set(False)  # the first token holds no label
+    same = same.at[:, :, 0].set(False)  # the first token contains no label
     late = slice(length // 2, None)
     previous = jnp.eye(length, k=-1, dtype=bool)
 

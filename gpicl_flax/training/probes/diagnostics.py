@@ -1,7 +1,8 @@
-"""Diagnostics: why a run stands on its plateau, and when it learns to learn.
+"""Diagnostics: why a run stays on its plateau, and when it learns to learn.
 
-They are measured along training on one fixed batch of unseen tasks that permute all labels, made from training examples,
-whatever the run itself trains on: so runs with other biases, curricula or numbers of tasks can be compared.
+They are measured along training on one fixed batch of unseen tasks, made from training examples, with all labels
+permuted. This does not depend on the tasks that the run trains on, so runs with different biases, curricula or numbers
+of tasks can be compared.
 """
 
 import dataclasses
@@ -28,15 +29,18 @@ from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Diagnostics:
-    """When and on how much a run is diagnosed; it goes to the rows of metrics.jsonl, under 'diagnostics'.
+    """When a run is diagnosed, and on how many sequences.
 
-    A row has the loss and the accuracy at the last position on unseen tasks, the norms of that loss's gradient by part of
-    the model, and of a model with queries and keys, by layer and head, what they compare (see `attention_stats`).
+    The results go to the rows of metrics.jsonl, under 'diagnostics'.
+
+    A row has the loss and the accuracy at the last position on unseen tasks, and the norms of that loss's gradient by
+    part of the model. For a model with queries and keys it also has, by layer and head, the results of
+    `attention_stats`.
 
     Attributes:
-      period: steps between two of them; they come at the end of a dispatch.
-      num_sequences: of unseen tasks, for one of them; rounded up to what the mesh divides, and never more than a training
-        step has in memory at once.
+      period: steps between two diagnoses, which come at the end of a dispatch.
+      num_sequences: sequences of unseen tasks for one diagnosis. They are rounded up to a multiple that the mesh
+        divides, but never exceed the number that a training step has in memory at once.
     """
 
     period: int = 100
@@ -46,7 +50,7 @@ class Diagnostics:
         check_positive_integers(self, "period", "num_sequences")
 
     def sequences_at_once(self, task_batch_size: int, accumulation: int) -> int:
-        """Returns `num_sequences`, or fewer where a training step has fewer in memory at once."""
+        """Returns `num_sequences`, or fewer if a training step has fewer in memory at once."""
         return min(self.num_sequences, task_batch_size // accumulation)
 
 
@@ -56,9 +60,11 @@ def make_diagnose(
     """Makes a function of the parameters [S, ...] of a stack that returns its members' diagnostics, arrays [S, ...].
 
     Args:
+      model: the model of all members.
+      task_batches: that of any member.
       train: the training split.
-      seeds: of the members.
-      num_sequences: of unseen tasks for each member; rounded up to what the mesh divides.
+      seeds: those of the members.
+      num_sequences: sequences of unseen tasks for each member, rounded up to a multiple that the mesh divides.
     """
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
     count = -(-num_sequences // task_batches.num_shards) * task_batches.num_shards
@@ -75,7 +81,7 @@ def make_diagnose(
     own_seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
 
     def diagnose(params, seed, data, batch):
-        batch = jax.tree.map(lambda x: x[0], batch)  # of the one step that it is
+        batch = jax.tree.map(lambda x: x[0], batch)  # of the only step
         inputs, labels = task_batches.make_sequences(seed, batch, data, 1.0)
 
         def loss_fn(params):
@@ -97,7 +103,7 @@ def make_diagnose(
 
 
 def _parts(grads) -> dict[str, list[jax.Array]]:
-    """The arrays of each part of the model, such as 'block_0/query': its kernel and its bias."""
+    """Returns the arrays of each part of the model, such as 'block_0/query': its kernel and its bias."""
     parts = {}
     for path, array in jax.tree_util.tree_leaves_with_path(grads):
         names = [entry.key for entry in path]
@@ -106,7 +112,7 @@ def _parts(grads) -> dict[str, list[jax.Array]]:
 
 
 def _compare(shown, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """What the layers that show their queries and keys compare, [layers, heads]."""
+    """Returns the statistics of the layers that recorded their queries and keys, [layers, heads]."""
     pairs = collect_query_key(shown)
     if not pairs:
         return {}

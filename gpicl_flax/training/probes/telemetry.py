@@ -1,7 +1,7 @@
-"""Telemetry: how a run moves, by its gradients, its updates and Adam's moments (Figs 9, 15, 16 and 17 of the paper).
+"""Telemetry: the gradients, updates and Adam's moments of a run (Figs 9, 15, 16 and 17 of the paper).
 
-It compares the last two steps of a dispatch, and with the initial parameters, which their seed gives again: so a run
-that goes on needs nothing of it in its checkpoints.
+It compares the last two steps of a dispatch with each other, and with the initial parameters. These are computed again
+from their seed, so a resumed run needs no telemetry in its checkpoints.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ from gpicl_flax.errors import check_positive_integers
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Telemetry:
-    """When a run is measured; it goes to the rows of metrics.jsonl, under 'telemetry'.
+    """When a run is measured. The results go to the rows of metrics.jsonl, under 'telemetry'.
 
-    A row has, for the last step of its dispatch: the L2 norms of the gradient and of the update, and the cosines of
-    each with that of the step before, of the whole model and by parameter tensor ('tensors'); the L2 distance from the
-    initial parameters after it; and for optimisers that have Adam's two moments, the L2 norms of both. The gradient is
-    that of the loss, before any clipping; the update is what is added to the parameters. A cosine with nothing is null.
+    A row describes the last step of its dispatch, for the whole model and for each parameter tensor ('tensors'): the L2
+    norms of the gradient and of the update, and the cosines of each with that of the step before. It also has the L2
+    distance from the initial parameters after the step and, for optimisers with Adam's two moments, the L2 norms of
+    both. The gradient is that of the loss, before any clipping. The update is the change added to the parameters. A
+    cosine with a zero vector is null.
 
     Attributes:
-      period: steps between two of them; they come at the end of a dispatch.
+      period: steps between two measurements, which come at the end of a dispatch.
     """
 
     period: int = 100
@@ -45,17 +46,14 @@ class GradAndUpdate(NamedTuple):
 def measure_if(
     is_last: jax.Array, before: GradAndUpdate, change: GradAndUpdate, state: Any, initial_params: Any
 ) -> dict[str, Any]:
-    """Measures the last step of a dispatch.
-
-    For the other steps it returns zeros of the same shapes, which cost nothing.
-    """
+    """Measures the last step of a dispatch. For other steps it returns zeros of the same shapes, which cost nothing."""
     arguments = before, change, state.opt_state, state.params, initial_params
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, *arguments))
     return jax.lax.cond(is_last, measure, lambda *_: zeros, *arguments)
 
 
 def zero_grad_and_update(params: Any) -> GradAndUpdate:
-    """Returns what stands for the step before the first one."""
+    """Returns zeros that stand for the step before the first one."""
     zeros = jax.tree.map(jnp.zeros_like, params)
     return GradAndUpdate(zeros, zeros)
 
@@ -63,7 +61,7 @@ def zero_grad_and_update(params: Any) -> GradAndUpdate:
 def measure(
     before: GradAndUpdate, change: GradAndUpdate, opt_state: optax.OptState, params: Any, initial_params: Any
 ) -> dict[str, Any]:
-    """Measures a step, given the change of the step before and the state that it led to.
+    """Measures a step, given the gradient and update of the step before and the state after this step.
 
     'tensors' are arrays [tensors].
     """
@@ -79,7 +77,7 @@ def measure(
 
 
 def by_tensor(measured: dict[str, Any], params: Any) -> dict[str, Any]:
-    """The same, with 'tensors' by their paths in `params`, such as 'block_0/query/kernel'."""
+    """Returns the same measurements, with 'tensors' by their paths in `params`, such as 'block_0/query/kernel'."""
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
     quantities = measured["tensors"].items()
     tensors = {path: {name: values[index] for name, values in quantities} for index, path in enumerate(paths)}
@@ -87,17 +85,17 @@ def by_tensor(measured: dict[str, Any], params: Any) -> dict[str, Any]:
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Element by element, since a product of vectors would bring sharded tensors together.
+    # Element by element, because a product of vectors would gather sharded tensors.
     return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32))
 
 
 def _norms_and_cosines(old: jax.Array | int, new: jax.Array | int, both: jax.Array | int) -> dict[str, jax.Array]:
-    """From the squares of two vectors and their product; of many pairs at once, if these are arrays."""
+    """Returns the norms and the cosine, given the squares of two vectors and their product, or arrays of these."""
     return {"norm": jnp.sqrt(new), "cosine": both / (jnp.sqrt(old) * jnp.sqrt(new))}
 
 
 def _moment_norms(opt_state: optax.OptState) -> dict[str, jax.Array]:
-    """Of Adam's two moments, of whatever parts of the state hold such a pair; nothing where none does."""
+    """Returns the norms of Adam's two moments in all parts of the state that have them; empty if none has."""
 
     def has_moments(node) -> bool:
         return hasattr(node, "mu") and hasattr(node, "nu")

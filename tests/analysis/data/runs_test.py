@@ -90,7 +90,8 @@ def test_the_interval_of_a_gain_is_newcombes():
 def test_settings_are_those_that_the_run_used(make_run, tmp_path):
     folder = make_run(tmp_path / "a", config="Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\n", model="LSTM")
     folder.operative_config.write_text(
-        "Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\nLSTM.hidden_size = 256\nTaskDistribution.input_shape = (2048,)\n"
+        "Run.optimizer = @slow/adam()\nslow/adam.eps = 1e-16\nLSTM.hidden_size = 256\n"
+        "TaskDistribution.input_shape = (2048,)\n"
     )
     make_run(tmp_path / "b", settings={"Run.optimizer": "@adamw()", "adamw.weight_decay": 0.1})
     table = runs.load(tmp_path)

@@ -15,8 +15,8 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import RunFolder, write_json
 
 NASTY = [
-    "10", "1e3", "nan", "None", "True", "null", "inf", "", " ", " a ", "a,b", 'say "no"', '"', '"quoted"', "Zürich → 東京",
-    "two\nlines", "a\rb", "tab\t", "\x00", "-0", "=1+1", "[1]", "\\", "\u2028",
+    "10", "1e3", "nan", "None", "True", "null", "inf", "", " ", " a ", "a,b", 'say "no"', '"', '"quoted"',
+    "Zürich → 東京", "two\nlines", "a\rb", "tab\t", "\x00", "-0", "=1+1", "[1]", "\\", "\u2028",
 ]  # fmt: skip
 NUMBERS = [0, 1, -0.0, 0.1, 1 / 3, 1e-310, 1e300, 2.0**-149, 0.1 + 2**-30, 16777217.0, 3e38, math.nan, math.inf, None]
 
@@ -35,7 +35,7 @@ def add_telemetry(folder, values=(0.1, 0.30000001192092896, 2.5e-12)):
 
 @pytest.fixture
 def sweep(make_run, make_curve, tmp_path):
-    """Runs that are done, diverged, unfinished and damaged, of several models, with labels that could be something else."""
+    """Makes runs that are done, diverged, unfinished and damaged, of several models, with labels easily misread."""
     path = tmp_path / "folders" / "sweep"
     curves = [make_curve("seen"), make_curve("unseen", last=0.6), make_curve("unseen", 'a "set", ü', last=0.4)]
     common = {"evaluations": {50: curves, 100: curves}, "unseen_left_at": 60}

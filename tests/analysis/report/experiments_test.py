@@ -1,4 +1,4 @@
-"""Runs of the paper's experiments, as their gin files have them at the cpu scale, make the figures that these are for."""
+"""Runs of the paper's experiments, with the gin files of the cpu scale, make the figures of these experiments."""
 
 import pytest
 

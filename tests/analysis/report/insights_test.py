@@ -12,8 +12,10 @@ from gpicl_flax.analysis.report.insights import NOT_ENOUGH, NOT_SUPPORTED, SUPPO
 
 @pytest.fixture
 def find(make_run, make_curve, tmp_path):
-    """What an insight finds in runs, each a number of tasks, its first and last accuracy on seen tasks, its last ones on
-    unseen tasks of its own and of another base dataset (None: not tested), and further facts.
+    """Returns a function that finds what an insight says about runs.
+
+    Each run is a number of tasks, its first and last accuracy on seen tasks, its last ones on unseen tasks of its own
+    and of another base dataset (None: not tested), and further facts.
     """
 
     def found(insight, *runs, margin=0.05):
@@ -102,7 +104,10 @@ def test_what_is_not_enough_for_the_second_insight(find, runs):
 def test_three_phases_in_order_support_the_third_insight(find):
     finding = find(insights.transitions, memorized(1), identified(16), identified(256), general(2**13), general(2**15))
     assert finding.verdict == SUPPORTED
-    order = "task memorization from 1 task on, task identification from 2^4 tasks on, general learning to learn from 2^13 tasks on"
+    order = (
+        "task memorization from 1 task on, task identification from 2^4 tasks on, "
+        "general learning to learn from 2^13 tasks on"
+    )
     assert order in finding.because
 
 
@@ -128,7 +133,7 @@ def test_a_setting_of_its_own_has_its_own_order(find):
 
 
 def sizes(make_curve, accuracy, models=("LSTM", "Transformer"), **run_info):
-    """Runs of four state sizes and four parameter counts for each model, by an accuracy that a function of both tells."""
+    """Makes runs of four state sizes and four parameter counts for each model; `accuracy` is a function of both."""
     for model in models:
         for number, (state, parameters) in enumerate(itertools.product((16, 64, 256, 1024), (1e3, 4e3, 16e3, 64e3))):
             last = accuracy(math.log2(state), math.log2(parameters)) + 0.002 * (number % 3)
