@@ -23,9 +23,9 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
 
     The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks
     that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators, which differ
-    in their projection, in the labels that stand for the classes, and in the order of the examples. Where there are more
-    examples than the model was trained to read, each estimator reads as many as it can, stratified by class. Together
-    they read all of them if n_estimators times the model's length allows it, each equally often up to one.
+    in their projection, in the labels that stand for the classes, and in the order of the examples. Where there are
+    more examples than the model was trained to read, each estimator reads as many as it can, stratified by class.
+    Together they read all of them if n_estimators times the model's length allows it, each equally often up to one.
 
     Args:
       model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
