@@ -108,7 +108,7 @@ def test_a_run_killed_twice_equals_an_undisturbed_one(start, contents, small_bin
         process = start_process()
         while process.poll() is None and newest_checkpoint(folder) == before:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.3))  # waits for nothing: the kill comes at any moment
         process.kill()
         process.communicate()
         assert folder.ended is None, "the run was over before it could be killed"
