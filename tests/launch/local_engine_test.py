@@ -96,8 +96,8 @@ def test_a_second_call_adopts_live_workers(cloud, wait_for):
     cloud.script("gpicl", **{"1/2": ["hang"], "2/2": ["hang"]})
     first = cloud.start("tpu_sweep.sh", *OPTIONS, "--num_slices", "2")
     wait_for(lambda: len(cloud.calls("gpicl")) == 2)
-    first.kill()  # its workers live on
-    first.wait()
+    with first:  # closes the pipes
+        first.kill()  # its workers live on
     pids = {call["shard"]: call["pid"] for call in cloud.calls("gpicl")}
     os.kill(pids["2/2"], signal.SIGKILL)
     # A process that was given the number of a dead worker later is not taken for it.
@@ -118,8 +118,8 @@ def test_delete_stops_workers_and_waits_for_their_save(cloud, wait_for):
     cloud.script("gpicl", **{"1/1": ["hang"]})
     process = cloud.start("tpu_sweep.sh", *OPTIONS)
     wait_for(lambda: cloud.calls("gpicl"))
-    process.kill()
-    process.wait()
+    with process:  # closes the pipes
+        process.kill()
     where = ["--engine", "local", "--workdir", "runs"]
     result = cloud.run("delete.sh", "sweep", *where, "--yes")
     assert result.returncode == 0 and "sweep-1: stopped" in result.stdout

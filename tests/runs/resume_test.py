@@ -36,6 +36,7 @@ def test_a_transformer_with_everything_and_two_devices_resumes_bit_for_bit(
     config = parse(["gin/quickstart.gin"], [
         *small_bindings, "STEPS = 12", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 4",
         "warmup_cosine_decay_schedule.warmup_steps = 4", "Transformer.model_size = 16", "Transformer.key_size = 8",
+        "Transformer.num_layers = 1",
         "MeshShape.data = 2", "Training.accumulation = 2", "Diagnostics.period = 5", "MetaTest.at_checkpoints = True",
         "Training.curriculum = @Curriculum()", "Curriculum.sequence_length = @short/optax.linear_schedule()",
         "short/linear_schedule.init_value = 2", "short/linear_schedule.end_value = 6",
