@@ -17,6 +17,8 @@ os.environ |= {
 }
 
 import dataclasses
+import gc
+import signal
 import time
 from collections.abc import Callable
 
@@ -30,6 +32,37 @@ from gpicl_flax.records.run_folder import write_json
 from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+
+# JAX makes many small objects while it traces. At Python's own thresholds, the collector takes a sixth of the time.
+gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(autouse=True)
+def default_signals():
+    """Gives Ctrl-C and SIGTERM their default dispositions during each test, also in the processes that it starts.
+
+    A shell without job control starts what is in the background (`make test &` in a script) with SIGINT ignored.
+    Children inherit that, and bash cannot trap a signal that was ignored when it started.
+    """
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """Blocks until a condition holds; fails after ten minutes, which is far more than any condition takes."""
+
+    def wait_for(condition, is_alive=lambda: True):
+        until = time.monotonic() + 600
+        while not condition():
+            assert is_alive(), "the process ended before that"
+            assert time.monotonic() < until, "waited in vain"
+            time.sleep(0.02)
+
+    return wait_for
 
 
 @pytest.fixture

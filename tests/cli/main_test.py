@@ -39,6 +39,8 @@ def test_the_quickstart_says_nothing_but_what_the_package_says(tmp_path):
     """In a process of its own, where libraries that warn at import or at exit would be heard."""
     bindings = ["STEPS = 20", "optax.warmup_cosine_decay_schedule.warmup_steps = 2"]
     bindings += ["Training.checkpoint_period = 20", "MetaTest.num_sequences = 16"]
+    bindings += ["TaskDistribution.task_batch_size = 4", "TaskDistribution.sequence_length = 10"]
+    bindings += ["Transformer.num_layers = 1", "Transformer.model_size = 32", "Transformer.key_size = 16"]
     options = [word for binding in bindings for word in ("--gin_bindings", binding)]
     command = ["train", "--gin_file", "gin/quickstart.gin", *options, "--workdir", str(tmp_path / "run")]
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # one device, as users have it

@@ -109,13 +109,18 @@ class Cloud:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def stop(self, process: subprocess.Popen, number: int) -> str:
-        """Sends a signal, once more where bash has lost it (it can lose a SIGINT that comes while it forks)."""
-        for patience in (8, 20):
-            process.send_signal(number)
+        """Sends a signal, again where the script has not said that it heard it, and returns the output.
+
+        Bash can lose a SIGINT that comes while it forks.
+        """
+        heard = False
+        for _ in range(20):
+            if not heard:
+                process.send_signal(number)
             try:
-                return process.communicate(timeout=patience)[0]
-            except subprocess.TimeoutExpired:
-                continue
+                return process.communicate(timeout=30)[0]
+            except subprocess.TimeoutExpired as expired:
+                heard = any(word in (expired.output or b"") for word in (b": deleting", b": kept", b"stopping"))
         process.kill()
         return pytest.fail(f"did not end: {process.communicate()}")
 

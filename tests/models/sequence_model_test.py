@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -67,17 +68,23 @@ def model(name):
     return MODELS[name]
 
 
+def random_array(rng, path, like):
+    """Around one where it scales a norm and else around zero."""
+    return jnp.asarray((path[-1].key == "scale") + 0.3 * rng.normal(size=like.shape), like.dtype)
+
+
 @pytest.fixture(scope="module")
-def made(quick_jit):
+def made():
     """By name: data and parameters of a model, and its logits as a function of data; each made once."""
 
     @functools.cache
     def make(name):
         rng, model = np.random.default_rng(0), MODELS[name]
         inputs, labels = rng.normal(size=(B, T, X)).astype(np.float32), rng.integers(C, size=(B, T)).astype(np.int32)
-        params = nn.unbox(quick_jit(model.init)(jax.random.key(0), inputs, labels))
-        # As after some training: the zeros of a matched start let the first input pass unseen.
-        params = jax.tree.map(lambda x: x + 0.01 * rng.normal(size=x.shape).astype(np.float32), params)
+        # Not those of `init`, which takes longer to compile than the model. Nor would the zeros of a matched start do,
+        # since they let the first input pass unseen.
+        params = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), inputs, labels))
+        params = jax.tree_util.tree_map_with_path(functools.partial(random_array, rng), params)
         rngs = {"learner": jax.random.key(1)}
         apply = jax.jit(lambda inputs, labels: model.apply(params, inputs, labels, rngs=rngs))
         return (inputs, labels, params), (inputs, labels, apply)

@@ -34,7 +34,7 @@ class Job:
             for index in range(num_processes)
         ]
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=1200):
         """Exit codes and outputs, less what the CPU's collectives print."""
         outputs = [process.communicate(timeout=seconds)[0] for process in self.processes]
         lines = [[line for line in output.splitlines() if not _GLOO.search(line)] for output in outputs]

@@ -4,7 +4,6 @@ import os
 import pathlib
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -69,19 +68,14 @@ def test_two_processes_train_the_run_of_one_and_speak_with_one_voice(train, expe
     assert_same_run(folder, expected)
 
 
-def wait_for_a_checkpoint(folder, seconds=90):
-    end = time.monotonic() + seconds
-    while not any(path.name.isdigit() for path in folder.checkpoints.glob("*")):
-        assert time.monotonic() < end, "no checkpoint"
-        time.sleep(0.05)
-
-
 @pytest.mark.launch
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_of_four_processes_of_which_one_is_told_to_stop_goes_on_on_fewer(train, expected, tmp_path, processes):
+def test_a_run_of_four_processes_of_which_one_is_told_to_stop_goes_on_on_fewer(
+    train, expected, tmp_path, wait_for, processes
+):
     folder, longer = RunFolder(tmp_path / "run"), "Training.steps = 2000"
     job = train(folder, longer, num_processes=4, devices=1)
-    wait_for_a_checkpoint(folder)
+    wait_for(lambda: any(path.name.isdigit() for path in folder.checkpoints.glob("*")))
     job.processes[2].send_signal(signal.SIGTERM)
     codes, outputs = job.wait()
     assert codes == [42] * 4, outputs
@@ -167,11 +161,12 @@ def test_what_is_wrong_on_one_host_ends_all(train, start_job, bindings, tmp_path
 def test_who_does_not_come_is_named(start_job):
     script = (
         "from gpicl_flax.runtime import distributed; distributed.connect()\n"
-        "import time\n"
         "if distributed.is_primary():\n"
         "    try: distributed.barrier('the roll call', 2)\n"
         "    except Exception as error: print(error, flush=True)\n"
-        "else: time.sleep(4)\n"
+        "else:\n"  # stays until the first process has ended
+        "    try: distributed._client().blocking_key_value_get('never set', 600_000)\n"
+        "    except Exception: pass\n"
         "import os; os._exit(0)"
     )
     codes, outputs = start_job(["-c", script]).wait()

@@ -136,26 +136,20 @@ def test_a_claim_that_was_never_finished_counts_until_it_is_old(folder, elsewher
         assert own.number == 2
 
 
-def test_the_owner_gives_signs_of_life(folder, monkeypatch):
+def test_the_owner_gives_signs_of_life(folder, monkeypatch, wait_for):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
     with lease.acquire(folder) as own:
         first = lease.newest(folder)
-        until = time.time() + 10
-        while lease.newest(folder).time == first.time:
-            assert time.time() < until
-            time.sleep(0.01)
+        wait_for(lambda: lease.newest(folder).time != first.time)
         own.check()
         assert lease.newest(folder).since == first.since
 
 
-def test_who_was_thought_dead_learns_that_it_lost(folder, elsewhere, monkeypatch):
+def test_who_was_thought_dead_learns_that_it_lost(folder, elsewhere, monkeypatch, wait_for):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
     with lease.acquire(folder) as own:
         elsewhere(number=2, host="tpu-7")
-        until = time.time() + 10
-        while not own.lost:
-            assert time.time() < until
-            time.sleep(0.01)
+        wait_for(lambda: own.lost)
         with pytest.raises(lease.LeaseLost, match="taken over by another process"):
             own.check()
     assert lease.newest(folder).host == "tpu-7" and lease.newest(folder).state == "running"

@@ -36,6 +36,7 @@ def test_a_transformer_with_everything_and_two_devices_resumes_bit_for_bit(
     config = parse(["gin/quickstart.gin"], [
         *small_bindings, "STEPS = 12", "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 4",
         "warmup_cosine_decay_schedule.warmup_steps = 4", "Transformer.model_size = 16", "Transformer.key_size = 8",
+        "Transformer.num_layers = 1",
         "MeshShape.data = 2", "Training.accumulation = 2", "Diagnostics.period = 5", "MetaTest.at_checkpoints = True",
         "Training.curriculum = @Curriculum()", "Curriculum.sequence_length = @short/optax.linear_schedule()",
         "short/linear_schedule.init_value = 2", "short/linear_schedule.end_value = 6",
@@ -108,7 +109,7 @@ def test_a_run_killed_twice_equals_an_undisturbed_one(start, contents, small_bin
         process = start_process()
         while process.poll() is None and newest_checkpoint(folder) == before:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.3))  # waits for nothing: the kill comes at any moment
         process.kill()
         process.communicate()
         assert folder.ended is None, "the run was over before it could be killed"

@@ -83,21 +83,34 @@ def assert_same_run(found, expected):
 
 @pytest.fixture(scope="module")
 def alone(make_configs, start, tmp_path_factory):
-    """For each model the runs of all members, each by itself."""
-    folders = {model: [RunFolder(tmp_path_factory.mktemp(model) / "run") for _ in MEMBERS] for model in MODELS}
-    for model, of_members in folders.items():
-        for config, folder in zip(make_configs(model), of_members, strict=True):
+    """Model -> the runs of all members, each by itself; made once."""
+
+    @functools.cache
+    def make(model):
+        folders = [RunFolder(tmp_path_factory.mktemp(model) / "run") for _ in MEMBERS]
+        for config, folder in zip(make_configs(model), folders, strict=True):
             start(config, folder)
-    return folders
+        return folders
+
+    return make
 
 
-@pytest.mark.parametrize(("model", "data"), [("lstm", 1), ("lstm", -1), ("transformer", -1)])
-def test_a_member_is_the_run_that_it_would_be_alone(model, data, make_configs, alone, tmp_path):
+@pytest.fixture(scope="module")
+def stacked(make_configs, tmp_path_factory):
+    """The run folders of a stack of all members, each on one device, and why they diverged."""
+    return run_stack(make_configs("lstm", more=["MeshShape.data = 1"]), tmp_path_factory.mktemp("stacked"))
+
+
+@pytest.mark.parametrize(
+    ("model", "data"), [("lstm", 1), ("lstm", -1), pytest.param("transformer", -1, marks=pytest.mark.slow)]
+)
+def test_a_member_is_the_run_that_it_would_be_alone(model, data, make_configs, alone, stacked, tmp_path):
     """With data = 1 each member has a device, with -1 it has two."""
-    folders, diverged = run_stack(make_configs(model, more=[f"MeshShape.data = {data}"]), tmp_path)
+    more = [f"MeshShape.data = {data}"]
+    folders, diverged = stacked if data == 1 else run_stack(make_configs(model, more=more), tmp_path)
     assert diverged == [None] * 4
     assert folders[0].read_run_info()["mesh"] == {"member": 4, "data": 1 if data == 1 else 2, "fsdp": 1, "model": 1}
-    for found, expected in zip(folders, alone[model], strict=True):
+    for found, expected in zip(folders, alone(model), strict=True):
         assert_same_run(found, expected)
         assert (found.config.read_text() == expected.config.read_text()) == (data == 1)
 
@@ -109,13 +122,11 @@ def test_a_member_that_diverges_does_not_disturb_the_others(make_configs, alone,
     assert [type(error) for error in diverged] == [type(None), Diverged, type(None), type(None)]
     assert folders[1].ended == "DIVERGED" and folders[1].latest_evaluation() is None
     for index in (0, 2, 3):
-        assert_same_run(folders[index], alone["lstm"][index])
+        assert_same_run(folders[index], alone("lstm")[index])
 
 
-def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents, sigterm_at, tmp_path):
-    configs = make_configs("lstm")
-    undisturbed, _ = run_stack(configs, tmp_path / "undisturbed")
-
+def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents, sigterm_at, stacked, tmp_path):
+    configs, (undisturbed, _) = make_configs("lstm"), stacked
     with pytest.raises(Preempted, match="stopped at step 8 of 12, saved"):
         run_stack(configs, tmp_path / "stack", sigterm_at(6))
     for index in range(4):
@@ -129,26 +140,36 @@ def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents
 def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
     make_configs, alone, start, sigterm_at, tmp_path
 ):
-    """Member 0 has made 8 steps, member 1 all but its meta-test, member 2 none; member 3 goes on alone from step 4."""
+    """Member 0 has made 8 steps, member 1 all but its meta-test, member 2 none; member 3 goes on alone from step 4.
+
+    Other runs fill the stacks up to four members, for which the program is compiled already.
+    """
     configs = make_configs("lstm")
     folders = [RunFolder(tmp_path / str(index)) for index in range(4)]
 
+    others = [
+        RunSpec.from_config(config, RunFolder(tmp_path / "elsewhere" / str(i))) for i, config in enumerate(configs)
+    ]
     for specs in (
         [RunSpec.from_config(configs[0], folders[0], sigterm_at(6))],
         [RunSpec.from_config(configs[1], folders[1], sigterm_at(12))],
-        [
-            RunSpec.from_config(configs[2], RunFolder(tmp_path / "elsewhere")),
-            RunSpec.from_config(configs[3], folders[3], sigterm_at(2)),
-        ],
+        [*others[:3], RunSpec.from_config(configs[3], folders[3], sigterm_at(2))],
     ):
         with StopRequest() as stop, pytest.raises(Preempted):
             execute(specs, stop)
     assert not any(folder.ended for folder in folders)
     rows = []
-    run_stack(configs[:3], tmp_path, rows.append)
+    with StopRequest() as stop:
+        execute(
+            [
+                *(RunSpec.from_config(*each, rows.append) for each in zip(configs[:3], folders[:3], strict=True)),
+                others[3],
+            ],
+            stop,
+        )
     assert [row["step"] for row in rows] == [10, 2, 12, 4, 6, 8, 10, 12]
     start(configs[3], folders[3])
-    for found, expected in zip(folders, alone["lstm"], strict=True):
+    for found, expected in zip(folders, alone("lstm"), strict=True):
         assert_same_run(found, expected)
 
 

@@ -137,19 +137,26 @@ def test_what_a_later_point_needs_is_checked_before_the_first_runs(sweep, tmp_pa
 def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monkeypatch):
     points, runs = sweep("[{'Run.seed': [0, 1, 2, 3]}]")
     trained, said, ended = [], {"a": [], "b": []}, []
+    left = threading.Event()
 
     def execute(starts, stop, on_begin):  # without training: Orbax does not save two runs at once in one process
         with stack_lease.hold([start.folder for start in starts]):
             on_begin()
             for start in starts:
                 trained.append(start.folder.path.name)
-                time.sleep(0.2)
+                left.wait(600)  # until the other worker has come to a point that is held
                 start.folder.mark("DONE")
         return [None for _ in starts]
 
     def work(name):
         stop = StopRequest()  # not active: signals are for the main thread
-        runner.run_all(points, runs, tmp_path, stop, say=said[name].append, poll_seconds=0.02)
+
+        def say(line):
+            said[name].append(line)
+            if "left to host" in line:
+                left.set()
+
+        runner.run_all(points, runs, tmp_path, stop, say=say, poll_seconds=0.02)
         ended.append(name)
 
     monkeypatch.setattr(runner, "execute", execute)
@@ -157,7 +164,7 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(600)
     assert sorted(ended) == ["a", "b"]
     assert sorted(trained) == sorted(point.run_id for point in points)
     assert any(f"left to host {socket.gethostname()}" in line for lines in said.values() for line in lines)
@@ -180,9 +187,9 @@ def test_two_processes_on_one_folder_leave_what_one_alone_would(small_bindings, 
         return subprocess.Popen([*command, str(tmp_path / name)], **pipes)
 
     workers = [start("two"), start("two")]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    outputs = [worker.communicate(timeout=3000)[0] for worker in workers]
     alone = start("alone")
-    alone_output = alone.communicate(timeout=300)[0]
+    alone_output = alone.communicate(timeout=3000)[0]
     assert [worker.returncode for worker in (*workers, alone)] == [0, 0, 0], [*outputs, alone_output]
     assert any("left to host" in output for output in outputs)
     status = subprocess.run([*command, str(tmp_path / "two"), "--status"], capture_output=True, text=True, check=True)

@@ -34,13 +34,17 @@ def restore(folder, keep):
     return step
 
 
-SLOW = [pytest.param(damage, marks=pytest.mark.launch) for damage in ("missing", "empty")]
+SLOW = [pytest.param(damage, "every", marks=pytest.mark.launch) for damage in ("missing", "empty", "truncated")]
 
 
-@pytest.mark.parametrize("damage", ["truncated", *SLOW])
-def test_every_kind_of_damage_is_harmless_or_found(saved, tmp_path, damage):
+@pytest.mark.parametrize(("damage", "which"), [("truncated", "one of each name"), *SLOW])
+def test_every_kind_of_damage_is_harmless_or_found(saved, tmp_path, damage, which):
     steps = {}
     files = sorted(path.relative_to(saved) for path in (saved / "20").rglob("*") if path.is_file())
+    if which != "every":  # files in a folder d hold arrays: the largest stands for them
+        arrays = [file for file in files if file.parent.name == "d"]
+        largest = max(arrays, key=lambda file: (saved / file).stat().st_size)
+        files = [*{file.name: file for file in files if file not in arrays}.values(), largest]
     for number, file in enumerate(files):
         folder = shutil.copytree(saved, tmp_path / str(number))
         whole = (folder / file).read_bytes()

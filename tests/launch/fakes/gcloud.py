@@ -208,7 +208,7 @@ def start_hosts(resource, hosts):
 
 def stop_hosts(resource):
     """SIGTERM to every process of the hosts, and SIGKILL to what is left after a while."""
-    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 1)):
+    for number, patience in ((signal.SIGTERM, 300), (signal.SIGKILL, 60)):
         for pid in resource["pids"]:
             try:
                 os.killpg(pid, number)

@@ -44,13 +44,17 @@ def projected(params, inputs):
 
 
 @pytest.mark.parametrize(("heads", "matched"), [(1, 1), (2, 1), (3, 3)])
-def test_gates_of_matched_heads(data, start, heads, matched):
+def test_gates_of_matched_heads(data, start, heads, matched, quick_jit):
     inputs, labels = 0.5 * data[0], data[1]
     model = matched_model(num_heads=heads, matching_heads=matched)
     params = start(model)
-    _, captured = model.apply(
-        {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name == "gates_input"
-    )
+
+    def capture(params):
+        return model.apply(
+            {"params": params}, inputs, labels, capture_intermediates=lambda module, _: module.name == "gates_input"
+        )
+
+    _, captured = quick_jit(capture)(params)
     gates = np.asarray(captured["intermediates"]["gates_input"]["__call__"][0]).reshape(B, T, heads, 8, SIZE)
     present, one_hot = projected(params, inputs), previous(np.eye(C)[labels])
     n = D // matched
@@ -68,11 +72,11 @@ def test_gates_of_matched_heads(data, start, heads, matched):
     assert not np.any(recurrent[:, :matched]) and np.all(recurrent[:, matched:].any(axis=(0, 2, 3)))
 
 
-def test_logits_sum_how_much_an_input_looks_like_the_examples_of_each_class(data, start):
+def test_logits_sum_how_much_an_input_looks_like_the_examples_of_each_class(data, start, quick_jit):
     inputs, labels = 0.5 * data[0], data[1]
     model = matched_model()
     params = start(model)
-    logits = model.apply({"params": params}, inputs, labels)
+    logits = quick_jit(model.apply)({"params": params}, inputs, labels)
     present = GAIN * projected(params, inputs)
 
     def sigmoid(x):

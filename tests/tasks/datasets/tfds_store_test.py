@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -150,12 +149,12 @@ def writing(folder: pathlib.Path, size: int = 0) -> subprocess.Popen:
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     process = writing(tmp_path, size=1_000_000)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=6000)
     assert process.returncode == 1 and "could not be written" in error.strip().split("\n")[-1]
     assert leftovers(tmp_path) == []
 
 
-def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path):
+def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path, wait_for):
     """SIGTERM cleans up.
 
     After SIGKILL nothing can, but there is no dataset, and the next write is as if nothing was.
@@ -163,11 +162,9 @@ def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path):
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = writing(tmp_path)
         process.stdout.readline()
-        deadline = time.time() + 60
-        while not any(tmp_path.rglob("*train*")) and time.time() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: any(tmp_path.rglob("*train*")), lambda process=process: process.poll() is None)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         assert process.returncode != 0 and not (tmp_path / "mine").exists()
         if number == signal.SIGTERM:
             assert leftovers(tmp_path) == []
