@@ -111,8 +111,8 @@ class Inspection:
         """Yields names and values."""
         now, data = self.status, self.base_dataset
         yield "run", str(self.folder)
-        of = "" if now.steps is None else f" of {now.steps:,}"
-        step = f"{now.state}, step {now.step or 0:,}{of}"
+        total = "" if now.steps is None else f" of {now.steps:,}"
+        step = f"{now.state}, step {now.step or 0:,}{total}"
         yield "state", f"{EXPORTED} from a run of {now.steps:,} steps" if now.state == EXPORTED else step
         reasons = {"diverged": self.why_diverged, "stopped early": now.stopped_early, "who": now.who}
         yield from ((name, text) for name, text in reasons.items() if text)

@@ -40,12 +40,12 @@ def as_table(found: Sequence[Status]) -> str:
     """Returns a table with a line for each point, and how many are in which state."""
     rows = [("run id", "state", "step", "loss", "last accuracy", "plateau", "phase", "time left", "who")]
     for each in found:
-        of = "" if each.steps is None else f"/{each.steps:,}"
+        total = "" if each.steps is None else f"/{each.steps:,}"
         rows.append(
             (
                 each.run_id,
                 each.state,
-                f"{each.step or 0:,}{of}" if of or each.step is not None else "",
+                f"{each.step or 0:,}{total}" if total or each.step is not None else "",
                 "" if each.loss is None else f"{each.loss:.3f}",
                 "" if each.accuracy is None else f"{each.accuracy:.1%}",
                 each.plateau_in_words,

@@ -62,14 +62,14 @@ def _tested(study: Study) -> pd.DataFrame:
 
 def sentence(row: pd.Series) -> str:
     """What a row of `numbers` says."""
-    of = "All numbers of tasks" if pd.isna(row["num_tasks"]) else f"K = {groups.number(row['num_tasks'])}"
+    group = "All numbers of tasks" if pd.isna(row["num_tasks"]) else f"K = {groups.number(row['num_tasks'])}"
     tested = f"p = {row['p_value']:.2g}, separation {row['separation']:.1f}, {row['runs']} runs"
     if pd.isna(row["p_value"]):
-        return f"{of}: one value ({row['runs']} runs)."
+        return f"{group}: one value ({row['runs']} runs)."
     if not row["bimodal"]:
-        return f"{of}: no two clusters ({tested})."
+        return f"{group}: no two clusters ({tested})."
     return (
-        f"{of}: two clusters ({tested}), {row['low_share']:.0%} of the runs around {row['low_mean']:.2f} nats and "
+        f"{group}: two clusters ({tested}), {row['low_share']:.0%} of the runs around {row['low_mean']:.2f} nats and "
         f"{row['high_share']:.0%} around {row['high_mean']:.2f}."
     )
 

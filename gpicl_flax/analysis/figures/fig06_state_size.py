@@ -74,8 +74,8 @@ def _draw_architecture(axes: Axes, own: pd.DataFrame, places: pd.Series, style: 
     """The configurations of one architecture, joined in the order of their places, each with its interval."""
     own = own.assign(place=places).sort_values(["place", "accuracy"])
     for interval, width in (("seeds", 1.4), ("sequences", 0.7)):
-        of = own[own["interval"] == interval]
-        axes.vlines(of["place"], of["accuracy_low"], of["accuracy_high"], color=style["color"], linewidth=width)
+        rows = own[own["interval"] == interval]
+        axes.vlines(rows["place"], rows["accuracy_low"], rows["accuracy_high"], color=style["color"], linewidth=width)
     (line,) = axes.plot(own["place"], own["accuracy"], linewidth=0.9, markersize=5, **style)
     return line
 

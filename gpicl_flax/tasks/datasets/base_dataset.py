@@ -216,11 +216,11 @@ def moments(inputs: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | 
         mean = np.average(values, weights=counts)
         return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
 
-    def average(of: Callable[[np.ndarray], np.ndarray]) -> float:
+    def average(statistic: Callable[[np.ndarray], np.ndarray]) -> float:
         total = size = 0
         for chunk in _chunks(inputs):
             chunk = np.asarray(transform(chunk)) if transform else chunk
-            total += of(chunk).sum(dtype=np.float64)
+            total += statistic(chunk).sum(dtype=np.float64)
             size += chunk.size
         return total / size
 

@@ -61,8 +61,8 @@ def attention_mass(query: jax.Array, key: jax.Array, labels: jax.Array) -> Atten
     late = slice(length // 2, None)
     previous = jnp.eye(length, k=-1, dtype=bool)
 
-    def share(of):
-        return jnp.where(of, weights, 0).sum(axis=-1)[..., late].mean(axis=(0, 2))
+    def share(mask):
+        return jnp.where(mask, weights, 0).sum(axis=-1)[..., late].mean(axis=(0, 2))
 
     uniform = same.sum(axis=-1) / jnp.arange(1, length + 1)
     return AttentionMass(share(same[:, None]), share(previous), uniform[:, late].mean())
