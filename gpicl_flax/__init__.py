@@ -1,7 +1,7 @@
 """gpicl_flax: scaling studies of in-context learners on TPUs, in Flax.
 
-Sequence models are meta-trained on tasks that are made by randomly projecting the inputs and permuting the labels
-of a base dataset, until they learn new tasks from context alone ("General-Purpose In-Context Learning by
+Sequence models are meta-trained on tasks, which are made from a base dataset by randomly projecting the inputs and
+permuting the labels, until they learn new tasks from context alone ("General-Purpose In-Context Learning by
 Meta-Learning Transformers", arXiv 2212.04458; "the paper" in every docstring of this package).
 """
 
@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    if name == "InContextClassifier":  # at its first use, since a command that does not need it should start at once
+    if name == "InContextClassifier":  # imported at its first use, so that commands without it start at once
         from gpicl_flax.learners.classifier import InContextClassifier
 
         return InContextClassifier

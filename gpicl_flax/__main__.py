@@ -1,4 +1,4 @@
-"""`python -m gpicl_flax` is the console command `gpicl`."""
+"""Makes `python -m gpicl_flax` the same as the console command `gpicl`."""
 
 import sys
 

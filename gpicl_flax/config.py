@@ -1,7 +1,7 @@
-"""Configuration: gin files become a plain set of bindings, and those become plain values, once.
+"""Configuration: reads gin files into a plain set of bindings, and resolves these to plain values, once.
 
-gin keeps its state in globals, so it is touched here only: files are parsed and resolved in the parent process, and
-everything else is handed values.
+gin keeps its state in globals, so only this module uses it. Files are parsed and resolved in the parent process, and
+everything else receives values.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from gpicl_flax.errors import UsageError, first_line, one_line
 
 T = TypeVar("T")
 
-# The folder that holds gin/: the package itself where it is installed, its parent in a checkout.
+# The folder that contains gin/: the package itself if it is installed, its parent in a checkout.
 _PACKAGE = pathlib.Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
-gin.add_config_file_search_path(str(_HOME))  # for includes
-# Before that folder gin tries the working folder, and packages of that name; that there are none is no error.
+gin.add_config_file_search_path(str(_HOME))  # so that includes are found
+# Before that folder, gin tries the working folder, and packages of that name. It is no error that there are none.
 logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
 logger = logging.getLogger(__name__)
 
-# Where configurables were before their modules moved. Gin files may name a module, and kept ones name it as it was.
+# Old module names of configurables. Gin files may contain a module's name, and old files contain its old name.
 _MOVED = {
     "gpicl_flax.run.Run": "gpicl_flax.runs.run.Run",
     "gpicl_flax.sweep.grid.sweep": "gpicl_flax.runs.scale.sweep",
@@ -37,12 +37,12 @@ _MOVED = {
     "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",
     "gpicl_flax.training.telemetry.Telemetry": "gpicl_flax.training.probes.telemetry.Telemetry",
 }
-_registry = gin_config._REGISTRY  # the one map from selectors to configurables; gin has no public way to it
+_registry = gin_config._REGISTRY  # the only map from selectors to configurables; gin has no public access to it
 _find_selector = _registry.get_match
 
 
 def _find_moved_too(partial_selector: str, default: Any = None) -> Any:
-    """Finds a configurable as gin does, and otherwise by the name that it had before its module moved."""
+    """Finds a configurable as gin does, or otherwise by the name that it had before its module moved."""
     found = _find_selector(partial_selector, default)
     if found is default:
         new = next((new for old, new in _MOVED.items() if f".{old}".endswith(f".{partial_selector}")), None)
@@ -51,7 +51,7 @@ def _find_moved_too(partial_selector: str, default: Any = None) -> Any:
     return found
 
 
-@functools.cache  # each old name gives one warning
+@functools.cache  # so that each old name gives one warning
 def _warn_moved(old: str, new: str) -> None:
     logger.warning("%s is now %s; the old name works until 0.3", old, new)
 
@@ -60,7 +60,7 @@ _registry.get_match = _find_moved_too
 
 
 class Reference(NamedTuple):
-    """A gin reference in a binding's value, as it is written: @Transformer() or @Transformer."""
+    """A gin reference in a binding's value, in its written form: @Transformer() or @Transformer."""
 
     text: str
 
@@ -73,9 +73,9 @@ class Config:
     """The bindings of one configuration, with macros replaced by their values.
 
     Attributes:
-      bindings: 'scope/Configurable.parameter' -> value; the values are plain Python, with each `Reference` as it was
+      bindings: 'scope/Configurable.parameter' -> value. The values are plain Python, with each `Reference` as it was
         written.
-      imports: gin's import statements, which bring configurables of the user's own.
+      imports: gin's import statements, which load the user's own configurables.
     """
 
     bindings: Mapping[str, Any]
@@ -83,35 +83,36 @@ class Config:
 
     @property
     def text(self) -> str:
-        """A gin file that holds this configuration."""
+        """The text of a gin file with this configuration."""
         return "".join(
             f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items())))
         )
 
     @property
     def canonical(self) -> dict[str, str]:
-        """The bindings in one form: equal for configurations that mean the same, however they spell it.
+        """The bindings in a normal form, which is equal for configurations with the same meaning.
 
-        Configurables have their full names, but those of this package their class names alone, since modules move. A
-        list counts as a tuple, and the order of a dict does not count. 1 and 1.0 differ, since types are checked.
+        Configurables have their full names, but those of this package have only their class names, because modules
+        move. A list counts as a tuple, and the order of a dict does not count. 1 and 1.0 differ, because types are
+        checked.
         """
         return {canonical_key(key): _canonical_value(value) for key, value in self.bindings.items()}
 
     def override(self, bindings: Mapping[str, Any]) -> "Config":
-        """This configuration with other values for some bindings, whichever way either spells their names."""
+        """Returns this configuration with other values for some bindings, however either spells their names."""
         new = {short_key(key): value for key, value in bindings.items()}
         kept = {key: value for key, value in self.bindings.items() if short_key(key) not in new}
         return dataclasses.replace(self, bindings={**kept, **new})
 
     def without(self, *keys: str) -> "Config":
-        """This configuration less some bindings."""
+        """Returns this configuration without some bindings."""
         return dataclasses.replace(self, bindings={k: v for k, v in self.bindings.items() if k not in keys})
 
     def resolve(self, root: Callable[[], T]) -> tuple[T, str]:
         """Calls the configurable `root` under these bindings.
 
         Returns:
-          Its value, and the operative configuration: every parameter that was used, defaults included, as a gin file.
+          Its value, and the operative configuration: every parameter that was used, including defaults, as a gin file.
 
         Raises:
           UsageError: a binding is unknown, was not used, or has a value that does not fit.
@@ -120,10 +121,10 @@ class Config:
             try:
                 value = root()
             except UsageError as error:
-                raise UsageError(first_line(error)) from error  # less the lines that gin adds about where it was
+                raise UsageError(first_line(error)) from error  # without the lines that gin adds about its location
             except (TypeError, ValueError) as error:
                 raise UsageError(one_line(error)) from error
-            given, operative = gin.config_str(), gin.operative_config_str()  # both name things as shortly as they can
+            given, operative = gin.config_str(), gin.operative_config_str()  # both use names as short as possible
         unused = parse_bindings(given).bindings.keys() - parse_bindings(operative).bindings.keys()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
@@ -131,13 +132,14 @@ class Config:
 
 
 def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
-    """Reads gin files, then single bindings; later ones win.
+    """Reads gin files, then single bindings. Later ones override earlier ones.
 
     Args:
-      gin_files: paths, relative to the working folder or to the one that holds the project's gin/.
+      gin_files: paths, relative to the working folder or to the one that contains the project's gin/.
+      bindings: texts such as 'Run.seed = 1'.
 
     Raises:
-      UsageError: a file is missing or wrong, or something it names is unknown or never used.
+      UsageError: a file is missing or wrong, or something that it names is unknown or never used.
     """
     files = [_find(path) for path in gin_files]
     with _gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True)):
@@ -156,7 +158,7 @@ def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What differs in meaning between two configurations, one readable piece a binding."""
+    """Returns the differences in meaning between two configurations, a readable text for each binding."""
     was, now = old.canonical, new.canonical
     names = {canonical_key(key): key for key in (*old.bindings, *new.bindings)}
     written = [{canonical_key(key): repr(value) for key, value in c.bindings.items()} for c in (old, new)]
@@ -170,7 +172,7 @@ def differences(old: Config, new: Config) -> list[str]:
 def short_key(key: str) -> str:
     """Returns a binding's name as gin writes it, 'Run.seed' for 'gpicl_flax.runs.run.Run.seed'.
 
-    A name that gin does not know stays as it is.
+    A name that gin does not know is not changed.
     """
     found = _resolved_key(key)
     if found is None:
@@ -180,7 +182,7 @@ def short_key(key: str) -> str:
 
 
 def canonical_key(key: str) -> str:
-    """The name of a binding in the one form that `Config.canonical` has; itself if gin does not know it."""
+    """Returns the name of a binding in the form of `Config.canonical`, or unchanged if gin does not know it."""
     found = _resolved_key(key)
     if found is None:
         return key
@@ -194,7 +196,7 @@ def _canonical_value(value: Any) -> str:
             *scopes, selector = text.removeprefix("@").removesuffix("()").split("/")
             try:
                 found = _registry.get_match(selector)
-            except KeyError:  # ambiguous, which gin says when it comes to it
+            except KeyError:  # ambiguous; gin reports this when it resolves the name
                 found = None
             name = selector if found is None else _canonical_selector(found.selector)
             return f"@{'/'.join([*scopes, name])}{'()' * text.endswith('()')}"
@@ -212,7 +214,7 @@ def _canonical_selector(complete: str) -> str:
 
 
 def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
-    """The configurable and its parameter that a name stands for, or None where gin does not know them."""
+    """Returns the configurable and its parameter for a name, or None if gin does not know them."""
     try:
         return _parsed_key(key, len(_registry))
     except (KeyError, SyntaxError, ValueError):
@@ -221,20 +223,20 @@ def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
 
 @functools.cache
 def _parsed_key(key: str, registered: int) -> gin_config.ParsedBindingKey:
-    del registered  # a name can come to mean something else with each configurable that is registered
+    del registered  # a key of the cache, because the meaning of a name can change with each registered configurable
     return gin_config.ParsedBindingKey.parse(key)
 
 
 @contextlib.contextmanager
 def _gin(parse_: Callable[[], Any]) -> Iterator[None]:
-    """Within it gin's globals hold what `parse_` reads; before and after, nothing."""
+    """Loads what `parse_` reads into gin's globals, which are empty before and after."""
     gin.clear_config()
     try:
         try:
             parse_()
         except UsageError:
             raise
-        except Exception as error:  # a gin file can import, and so raise, anything
+        except Exception as error:  # a gin file can import anything, and so raise anything
             raise UsageError(f"gin: {one_line(error)}") from error
         yield
     finally:
@@ -261,18 +263,18 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 def parse_bindings(text: str) -> Config:
-    """The configuration in a text that gin or `Config.text` wrote; gin's globals, and what it imports, stay out of it.
+    """Reads the configuration in a text that gin or `Config.text` wrote, without changing gin's globals or importing.
 
     Raises:
       UsageError: a macro has no value of its own, or is never used.
-      SyntaxError: it is no gin file.
+      SyntaxError: it is not a gin file.
     """
     macros, bindings, imports = {}, {}, []
     for statement in config_parser.ConfigParser(text, _Delegate()):
         if isinstance(statement, config_parser.ImportStatement):
             imports.append(statement.format())
             continue
-        # Gin resolves includes and writes no blocks.
+        # Gin has resolved includes and does not write blocks.
         assert isinstance(statement, config_parser.BindingStatement), statement
         if not statement.arg_name:
             macros[statement.selector] = statement.value

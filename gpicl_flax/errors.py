@@ -1,4 +1,4 @@
-"""The ways a command ends, each with its exit code; 0 is success."""
+"""The ways in which a command ends, each with its exit code; 0 is success."""
 
 
 class GpiclError(Exception):
@@ -8,7 +8,7 @@ class GpiclError(Exception):
 
 
 class UsageError(GpiclError):
-    """The user asked for something that cannot be done; raised before anything expensive starts."""
+    """The user asked for something that cannot be done. Raised before anything expensive starts."""
 
     exit_code = 2
 
@@ -18,18 +18,18 @@ class Diverged(GpiclError):
 
 
 class Preempted(GpiclError):
-    """The run was told to stop, has saved its state and continues when it is started again."""
+    """The run was asked to stop. It has saved its state and continues when it is started again."""
 
     exit_code = 42
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """Returns the message of an exception in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an exception says, where more lines add nothing for a user."""
+    """Returns the first line of an exception's message, if more lines would not help a user."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 

@@ -1,1 +1,1 @@
-"""The console command `gpicl`, one file a subcommand."""
+"""The console command `gpicl`, with one file for each subcommand."""

@@ -1,4 +1,4 @@
-"""The command `gpicl aot`: what the points of a sweep cost on a TPU slice, by its compiler."""
+"""The command `gpicl aot`: compiles the points of a sweep for a TPU slice and shows their cost."""
 
 import argparse
 import json
@@ -64,7 +64,7 @@ def _parse(arguments: argparse.Namespace):
 
 
 def _report(as_json: bool):
-    """What tells how far it is: lines of JSON, or a line a program for who waits."""
+    """Returns a function that reports progress: lines of JSON, or a line for each program for whoever waits."""
     from gpicl_flax.sweep import aot
 
     def report(program, cost, number: int, total: int) -> None:
@@ -77,6 +77,6 @@ def _report(as_json: bool):
 
 
 def tell(program, cost, number: int, total: int) -> None:
-    """A line a program for who waits."""
+    """Prints a line about a program for whoever waits."""
     what = cost.problem or f"{cost.compile_seconds:.1f} s"
     print(f"[{number}/{total}] {program.name}: {what}", file=sys.stderr, flush=True)

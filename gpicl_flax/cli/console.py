@@ -1,4 +1,4 @@
-"""What the commands of `gpicl` share: options, plain lines, the progress line."""
+"""The common parts of the commands of `gpicl`: options, plain lines, the progress line."""
 
 import argparse
 import contextlib
@@ -27,7 +27,7 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
-    """Adds the option that takes the points of a pattern, see `sweep.subset.only`."""
+    """Adds the option that selects points by a pattern, see `sweep.subset.only`."""
     parser.add_argument(
         name,
         metavar="PATTERN",
@@ -36,7 +36,7 @@ def add_pattern(parser: argparse._ActionsContainer, name: str) -> None:
 
 
 def add_quiet(parser: argparse._ActionsContainer) -> None:
-    """Adds the option that leaves only results, warnings and errors."""
+    """Adds the option that reduces the output to results, warnings and errors."""
     parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only, and no progress")
 
 
@@ -48,15 +48,15 @@ def positive(text: str) -> int:
 
 
 def progress(total_steps: int, num_members: int = 1, *, quiet: bool = False):
-    """A progress line for a run, or a stack of runs, unless `quiet`; of several processes the first shows it."""
+    """Returns a progress line for a run, or a stack of runs, unless `quiet`. Only the primary process shows it."""
     if quiet or not distributed.is_primary():
         return lambda row, member=0: None
     return ProgressLine(total_steps, num_members)
 
 
 def say(text: str) -> None:
-    """Prints a line, if anybody reads; of several processes the first does."""
+    """Prints a line, even if nobody reads it any more. Only the primary process prints."""
     if not distributed.is_primary():
         return
-    with contextlib.suppress(BrokenPipeError):  # a sweep goes on when nobody reads any more
+    with contextlib.suppress(BrokenPipeError):  # a sweep continues when nobody reads any more
         print(f"{erase(sys.stdout)}{text}", flush=True)

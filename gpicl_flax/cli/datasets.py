@@ -1,4 +1,4 @@
-"""The subcommands of `gpicl datasets`; each is a call into the room tasks/, but for `needed`, which asks runs."""
+"""The subcommands of `gpicl datasets`. Each calls the room tasks/, except for `needed`, which asks runs."""
 
 import argparse
 import pathlib
@@ -190,7 +190,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 class _Progress:
-    """Images done, of how many, and how long the rest will take; a line a few seconds."""
+    """Shows how many images of how many are done, and the remaining time, in a line every few seconds."""
 
     def __init__(self):
         self._start = self._shown = time.monotonic()

@@ -1,4 +1,4 @@
-"""The command `gpicl evaluate`: meta-tests a run folder or a learner anew."""
+"""The command `gpicl evaluate`: meta-tests a run folder or a learner again."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The command `gpicl inspect`: shows what a run folder holds."""
+"""The command `gpicl inspect`: shows the contents of a run folder."""
 
 import argparse
 

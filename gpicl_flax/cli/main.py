@@ -1,4 +1,4 @@
-"""The console command `gpicl`. Every subcommand is a call into a room of the package."""
+"""The console command `gpicl`. Every subcommand calls one room of the package."""
 
 import argparse
 import contextlib
@@ -13,7 +13,7 @@ from gpicl_flax.errors import GpiclError, Preempted, first_line
 from gpicl_flax.runtime import caches, distributed
 from gpicl_flax.terminal import progress
 
-# In the order in which `gpicl --help` lists them.
+# They are in the order in which `gpicl --help` lists them.
 COMMANDS = (train, evaluate, inspect, sweep, report, models, predict, export, aot, datasets)
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[int, str]:
-    """Runs a command; returns its exit code and, unless it is 0, the line that says why."""
+    """Runs a command. Returns its exit code and, unless that is 0, a line with the reason."""
     try:
         arguments.command(arguments)
     except Preempted as error:
@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
         return error.exit_code, f"error: {error}"
     except KeyboardInterrupt:
         return 130, "interrupted"
-    except BrokenPipeError:  # the reader of a table, `head` say, has seen enough; all else was done before
+    except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough; everything else was done before
         sys.stderr.close()
     except (
         NotADirectoryError,
@@ -55,15 +55,15 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
         PermissionError,
         FileExistsError,
         ImportError,
-    ) as error:  # also of what gs:// needs
+    ) as error:  # including errors of the libraries for gs://
         return 2, f"error: {error}"
-    except OSError as error:  # a full disk
+    except OSError as error:  # such as a full disk
         return 1, f"error: {error}"
     return 0, ""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `gpicl` and all its subcommands."""
+    """Returns the parser of `gpicl` and all its subcommands."""
     parser = argparse.ArgumentParser(
         prog="gpicl",
         description="Meta-train sequence models that learn new tasks from context alone, and study what makes them do "
@@ -80,9 +80,9 @@ def parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
-    """What the package logs, as plain lines, warnings alone if `quiet`; what other packages log as usual.
+    """Logs messages of the package as plain lines, only warnings if `quiet`. Other packages log as usual.
 
-    Of several processes the first speaks.
+    Only the primary process logs messages below errors.
     """
 
     class Formatter(logging.Formatter):
@@ -95,7 +95,7 @@ def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
     handler.addFilter(lambda record: distributed.is_primary() or record.levelno > logging.WARNING)
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False  # some libraries give the root logger a handler of their own
+    logger.propagate = False  # some libraries give the root logger their own handler
     try:
         yield
     finally:

@@ -62,7 +62,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     try:
         classifier.fit(context, labels)
     except (TypeError, ValueError) as error:
-        if isinstance(error.__cause__, GpiclError):  # of the checkpoint, not of the file
+        if isinstance(error.__cause__, GpiclError):  # an error of the checkpoint rather than the file
             raise error.__cause__ from None
         raise UsageError(f"{arguments.context}: {first_line(error)}") from error
     try:

@@ -1,4 +1,4 @@
-"""The command `gpicl report`: draws what the runs of a folder show."""
+"""The command `gpicl report`: draws figures of the runs in a folder."""
 
 import argparse
 

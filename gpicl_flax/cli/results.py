@@ -1,4 +1,4 @@
-"""What `gpicl train` and `gpicl evaluate` print and draw at their end."""
+"""The final output of `gpicl train` and `gpicl evaluate`."""
 
 from gpicl_flax.runtime import distributed
 

@@ -79,7 +79,7 @@ def add(commands) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     _check(arguments)
     from gpicl_flax.config import parse
-    from gpicl_flax.sweep import grid, listing, subset  # listing brings everything that gin files name
+    from gpicl_flax.sweep import grid, listing, subset  # listing imports everything that gin files name
 
     if not (arguments.list or arguments.json or arguments.status or arguments.dry_run):
         distributed.connect()
@@ -104,7 +104,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises UsageError if options are given that would do nothing, or one is missing."""
+    """Raises UsageError if an option is missing, or is given but would do nothing."""
     listing = arguments.list or arguments.json and not (arguments.status or arguments.dry_run)
     if arguments.workdir is None and not listing and not arguments.dry_run:
         raise UsageError("--workdir is needed to run or watch a sweep (or --list to see it, --dry_run to estimate it)")

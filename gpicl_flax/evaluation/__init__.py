@@ -1,1 +1,1 @@
-"""Meta-test: how well a meta-trained model learns tasks from context, on test examples only."""
+"""Meta-test: measures how well a meta-trained model learns tasks from context, on test examples only."""

@@ -1,1 +1,1 @@
-"""Predictors that remain when training is over: a learner, ensembles of its members, the scikit-learn classifier."""
+"""Predictors after training: a learner, ensembles of its members, the scikit-learn classifier."""

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier whose fit is a context: no gradient step, one pass of a meta-trained learner."""
+"""A scikit-learn classifier whose fit is a context: one pass of a meta-trained learner, without any gradient step."""
 
 import numbers
 import os
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gpicl_flax.errors import GpiclError
 from gpicl_flax.learners import ensemble, learner
 
-_DEPRECATED = "deprecated"  # the value of a former parameter that was not given
+_DEPRECATED = "deprecated"  # the value of a former parameter that is not given
 _FORMER_NAMES = {"model_path": "checkpoint", "n_estimators": "n_members"}
 
 
@@ -22,18 +22,19 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
     """Classifies by in-context learning: the training examples are the context of a meta-trained sequence model.
 
     The classifier standardises the features and projects them at random to the inputs of the model, as in the tasks
-    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators, which differ
-    in their projection, in the labels that stand for the classes, and in the order of the examples. Where there are
-    more examples than the model was trained to read, each estimator reads as many as it can, stratified by class.
-    Together they read all of them if n_estimators times the model's length allows it, each equally often up to one.
+    that it was trained on (Section 3.1 of the paper). The prediction is the mean over several estimators. They differ
+    in their projection, in the labels that represent the classes, and in the order of the examples. If there are more
+    examples than the model was trained to read, each estimator reads as many as it can, stratified by class. Together
+    they read all of them if n_estimators times the model's length allows it, and the numbers of estimators that read
+    two examples differ by at most one.
 
     Args:
-      model_path: a run folder, or what `gpicl export` made of one; None: the learner that comes with the package, a
-        Transformer meta-trained on MNIST that reads 99 examples of up to 10 classes.
-      n_estimators: estimators to average over.
-      shared_scale: standardise all features by one mean and one scale, as is right for the pixels of an image;
+      model_path: a run folder, or an export of one by `gpicl export`; None: the learner in the package, a Transformer
+        meta-trained on MNIST that reads 99 examples of up to 10 classes.
+      n_estimators: the number of estimators to average over.
+      shared_scale: standardise all features by one mean and one scale, which is right for the pixels of an image;
         otherwise each feature has its own.
-      batch_size: queries answered at once; a smaller batch is filled up, so that one program fits all.
+      batch_size: the number of queries answered at once; a smaller batch is padded, so that one program fits all.
       random_state: seed of projections, labels and order.
       checkpoint: the former name of model_path; removed in version 0.3.
       n_members: the former name of n_estimators; removed in version 0.3.
@@ -70,19 +71,20 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self.model_
 
     def fit(self, X, y):
-        """Takes X [n, features] and y [n], of any names, for the context.
+        """Uses X [n, features] and y [n], of any names, as the context.
 
         Raises:
-          ValueError: the data or parameters cannot be used, or there are more classes than the model tells apart.
+          ValueError: the data or parameters cannot be used, or there are more classes than the model distinguishes.
           TypeError: X is sparse.
         """
         return self._read(*self._start(X, y), classes=None)
 
     def partial_fit(self, X, y, classes=None):
-        """Adds examples to the context, which is read anew: scaling and estimators take all of it into account.
+        """Adds examples to the context. The whole context is read again, and determines scaling and estimators.
 
         Args:
-          classes: at the first call, the names of all classes that will come; None: those that have come so far.
+          X, y: see `fit`.
+          classes: at the first call, the names of all classes that will occur; None: those that have occurred so far.
         """
         if not hasattr(self, "classes_"):
             return self._read(*self._start(X, y), classes)
@@ -92,14 +94,14 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self._read(np.concatenate([self._X, X]), np.concatenate([self._y, y]), self._announced)
 
     def predict_proba(self, X):
-        """X [n, features] -> probabilities [n, classes], in the order of `classes_`."""
+        """Returns the probabilities [n, classes] of X [n, features], in the order of `classes_`."""
         check_is_fitted(self)
         X = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
         batches = (X[start : start + self.batch_size] for start in range(0, len(X), self.batch_size))
         return np.concatenate([self._answer(batch) for batch in batches])
 
     def predict(self, X):
-        """X [n, features] -> the most probable class of each, [n]."""
+        """Returns the most probable class of each row of X [n, features], [n]."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
@@ -122,7 +124,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return X, y
 
     def _given(self, name):
-        """Returns the value of a parameter, which may have been given under its former name."""
+        """Returns the value of a parameter, which may be given under its former name."""
         former = _FORMER_NAMES[name]
         if isinstance(value := getattr(self, former), str) and value == _DEPRECATED:
             return getattr(self, name)
@@ -171,7 +173,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return ((X - self._mean) / self._scale).astype(np.float32)
 
     def _answer(self, X):
-        """Standardised X [n, features], at most a batch, -> probabilities [n, classes]."""
+        """Returns the probabilities [n, classes] of standardised X [n, features], at most one batch."""
         queries = np.pad(X, ((0, self.batch_size - len(X)), (0, 0))) @ self._projections
         logits = self.model_.answer(self._context, queries)[:, : len(X)].astype(np.float64)
         own = np.take_along_axis(logits, self._labels[:, None], axis=2)

@@ -1,49 +1,49 @@
 """The estimators of an ensemble of in-context learners.
 
-They differ in projection, labels, and which examples they read.
+They differ in their projections, their labels, and the examples that they read.
 """
 
 import numpy as np
 
 
 def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of each feature of X [n, features]; or, shared, of all together.
+    """Returns mean and scale of each feature of X [n, features] or, if shared, of all features together.
 
-    What is constant keeps a scale of 1.
+    A constant feature has a scale of 1.
     """
     if shared:
         mean, scale = standardize(X.reshape(-1, 1))
         return np.repeat(mean, X.shape[1]), np.repeat(scale, X.shape[1])
     scale = X.std(axis=0)
-    # Equal numbers can have a standard deviation of the size of their rounding.
+    # Equal numbers can have a standard deviation as large as their rounding error.
     constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(axis=0)
     return X.mean(axis=0), np.where(constant, 1.0, scale)
 
 
 def projections(rng: np.random.Generator, num_estimators: int, num_features: int, num_inputs: int) -> np.ndarray:
-    """Projections [estimators, features, X] with iid normal entries.
+    """Draws projections [estimators, features, X] with iid normal entries.
 
-    Standardised features give inputs with a mean square of one, as those of training tasks.
+    Standardised features give inputs with a mean square of one, like those of training tasks.
     """
     return rng.standard_normal((num_estimators, num_features, num_inputs), np.float32) / np.float32(num_features**0.5)
 
 
 def label_permutations(rng: np.random.Generator, num_estimators: int, num_classes: int) -> np.ndarray:
-    """[estimators, C]: what stands for each class."""
+    """Draws the label that represents each class, [estimators, C]."""
     return rng.permuted(np.tile(np.arange(num_classes, dtype=np.int32), (num_estimators, 1)), axis=1)
 
 
 def contexts(rng: np.random.Generator, labels: np.ndarray, num_estimators: int, size: int) -> np.ndarray:
-    """Rows [estimators, size] of labels [n] that each estimator reads, in random order, none twice by one estimator.
+    """Draws the rows [estimators, size] of labels [n] that each estimator reads, in random order and none twice.
 
-    Members take one piece after another of orders in which every piece holds each class in proportion. No example is in
-    two contexts more than any other, so that all are read if estimators x size >= n.
+    Estimators take successive pieces of orders in which every piece contains each class in proportion. The numbers of
+    contexts that contain two examples differ by at most one, so that all examples are read if estimators x size >= n.
     """
     rows = []
     left = np.empty(0, int)
     for _ in range(num_estimators):
         taken, left = left[:size], left[size:]
-        if len(taken) < size:  # the order is at its end; those that it still had are the last of the next
+        if len(taken) < size:  # the order is at its end; its last examples also come last in the next order
             order = _stratified(rng, labels)
             again = np.isin(order, taken)
             order = np.concatenate([order[~again], order[again]])
@@ -53,7 +53,7 @@ def contexts(rng: np.random.Generator, labels: np.ndarray, num_estimators: int, 
 
 
 def _stratified(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """All rows, in an order that spreads each class evenly."""
+    """Returns all rows, in an order that spreads each class evenly."""
     place = np.empty(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

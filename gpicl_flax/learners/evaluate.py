@@ -1,4 +1,4 @@
-"""A learner meta-tested, whose run may have no folder any more."""
+"""Meta-tests a learner, whose run may not have a folder any more."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,12 +15,17 @@ from gpicl_flax.training.task_batches import TaskBatches
 def evaluate_learner(
     learner: Learner, base_datasets: Sequence[str] | None = None, num_sequences: int | None = None
 ) -> dict[str, Any]:
-    """Meta-tests a learner, whose run may have no folder any more.
+    """Meta-tests a learner, whose run may not have a folder any more.
 
-    It does so as its run was meta-tested, or on base datasets and a number of sequences of a choice.
+    It uses the settings of its run, or other base datasets and another number of sequences.
+
+    Args:
+      learner: the learner.
+      base_datasets: names; None: those of its run.
+      num_sequences: sequences for each base dataset, each with its own task; None: as in its run.
 
     Returns:
-      What `evaluate` would write.
+      The content of the file that `evaluate` would write.
 
     Raises:
       UsageError: a base dataset is missing or does not fit.

@@ -1,4 +1,4 @@
-"""A learner: the settings and parameters of a run whose training is over, ready for contexts of any task."""
+"""A learner: the settings and parameters of a run after training, ready for contexts of any task."""
 
 import dataclasses
 import functools
@@ -36,8 +36,8 @@ class Learner:
     Attributes:
       config: the run's configuration, the text of a gin file.
       run_info: its run.json.
-      params: of the model, nested dicts of arrays.
-      run: the settings that `config` describes.
+      params: those of the model, nested dicts of arrays.
+      run: the settings of `config`.
     """
 
     config: str
@@ -45,55 +45,59 @@ class Learner:
     params: Any
     run: Run
 
-    def __reduce__(self):  # settings may hold functions, which cannot be pickled
+    def __reduce__(self):  # settings can contain functions, which cannot be pickled
         return _unpickle, (self.config, self.run_info, jax.device_get(self.params))
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """The name of the model."""
         return type(self.run.model).__name__
 
     @property
     def max_context(self) -> int:
-        """Examples of a context that leave room for a query in the sequences it was trained on."""
+        """The largest number of examples that leave room for a query in the sequences it was trained on."""
         return self.run.tasks.sequence_length - 1
 
     @property
     def input_rms(self) -> float:
-        """The root of the mean square of the inputs it was trained on."""
+        """The root mean square of the inputs it was trained on."""
         return self.run_info.get("input_rms", 1.0)
 
     @property
     def reads_context(self) -> bool:
-        """Whether it learns from its context at all: a multi-task MLP does not."""
+        """Whether it learns from its context at all. A multi-task MLP does not."""
         return self.run.model.state_size(self.run.tasks.num_features, self.run.tasks.sequence_length).exact > 0
 
     @property
     def projection_spec(self) -> ProjectionSpec:
-        """How the projections of its tasks were drawn; raises UsageError if its run.json does not say that."""
+        """Returns how the projections of its tasks were drawn; raises UsageError if its run.json does not say so."""
         projection = read_projection(self.run_info)
         if projection is None:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
         return projection
 
     def forward(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
-        """Sequences, inputs [B, T, X] and labels [B, T] -> logits [B, T, C], and the queries and keys of its layers."""
+        """Reads sequences, inputs [B, T, X] and labels [B, T].
+
+        Returns:
+          The logits [B, T, C], and the queries and keys of the layers.
+        """
         with self.run.precision():
             logits, shown = _forward(self.run.model, self.params, inputs, labels, np.uint32(seed))
         return np.asarray(logits), collect_query_key(shown)
 
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
-        """Contexts of `length` examples, inputs [B, T, X] and labels [B, T] -> what `answer` needs."""
+        """Returns what `answer` needs of contexts of `length` examples, inputs [B, T, X] and labels [B, T]."""
         with self.run.precision():
             return _encode(self.run.model, self.params, inputs, labels, np.int32(length), np.uint32(seed))
 
     def answer(self, context: Any, queries: np.ndarray) -> np.ndarray:
-        """queries [B, Q, X] -> logits [B, Q, C], each as if it alone came after its context."""
+        """Returns logits [B, Q, C] of queries [B, Q, X], each as if it alone followed its context."""
         with self.run.precision():
             return np.asarray(_answer(self.run.model, self.params, context, queries))
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
-        """Writes what `load` reads, with parameters rounded to `dtype`."""
+        """Writes the files that `load` reads, with parameters rounded to `dtype`."""
         flat: dict[str, Any] = {
             name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()
         }
@@ -123,9 +127,10 @@ def _answer(model, params, context, queries):
 
 
 def load(path: epath.PathLike | None = None) -> Learner:
-    """The learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote.
+    """Returns the learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote.
 
-    None: the one that comes with the package.
+    Args:
+      path: the folder; None: the learner in the package.
 
     Raises:
       UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
@@ -173,7 +178,7 @@ def _check_version(folder: RunFolder, run_info: dict[str, Any]) -> None:
 def _restore(folder: RunFolder, run: Run) -> Any:
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
-    mesh = MeshShape(data=1).build()  # whatever it was trained on
+    mesh = MeshShape(data=1).build()  # independent of the mesh it was trained on
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")

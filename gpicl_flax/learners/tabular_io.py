@@ -1,4 +1,4 @@
-"""Files of examples for `gpicl predict`, and its table."""
+"""Reads files of examples for `gpicl predict`, and writes its table."""
 
 import pathlib
 
@@ -10,7 +10,9 @@ from gpicl_flax.tasks.datasets import files
 
 
 def read_labelled(path: str, label: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Features, a column each, and labels [n]: of a CSV with a column `label`, or of an .npz with inputs and labels.
+    """Returns features, one column each, and labels [n].
+
+    They come from a CSV with a column `label`, or from an .npz with inputs and labels.
 
     Raises:
       UsageError: there is no such file, or it cannot be read.
@@ -29,7 +31,7 @@ def read_labelled(path: str, label: str) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def read_queries(path: str, label: str, *, like: pd.DataFrame) -> pd.DataFrame:
-    """Features of a file as `read_labelled` takes it, with the columns of `like`, in its order; labels are left out.
+    """Returns the features of a file as in `read_labelled`, with the columns of `like`, in its order, without labels.
 
     Raises:
       UsageError: there is no such file, or it cannot be read, or it has other columns.
@@ -49,7 +51,7 @@ def _check_numbers(path: str, features: pd.DataFrame) -> None:
 
 
 def predictions(classifier, queries: pd.DataFrame) -> str:
-    """CSV: a line for each query, with the class predicted and the probability of each class."""
+    """Returns CSV: a line for each query, with the predicted class and the probability of each class."""
     probabilities = classifier.predict_proba(queries)
     table = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classifier.classes_])
     table.insert(0, "prediction", classifier.classes_[probabilities.argmax(axis=1)])

@@ -1,4 +1,4 @@
-"""Sequence models, one a file, behind one interface (`SequenceModel`). Nothing here knows about training."""
+"""Sequence models, one in each file, behind one interface (`SequenceModel`). They are independent of training."""
 
 from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM

@@ -1,4 +1,4 @@
-"""Gated DeltaNet: linear attention whose state is a matrix that a delta rule writes. Beyond the paper."""
+"""Gated DeltaNet: linear attention whose state is a matrix that a delta rule updates. It is not in the paper."""
 
 import math
 
@@ -15,29 +15,29 @@ from gpicl_flax.models.passes import Pass, Prefill, Queries, Step
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
 FORMS = ("chunked", "recurrent")
-_SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # of the spreads below
+_SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # the ends of the distributions below
 
 
 @gin.configurable
 class DeltaNet(StatefulModel):
     """Pre-layer-norm blocks of a (gated) delta rule and an MLP, on the paper's tokens; no positions.
 
-    The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would be a state
-    of their own, and the SiLU that follows them, and otherwise shaped as the paper's Transformer: the same
-    initialisers, MLP and read-out. A block's heads have a state of key_size x key_size numbers each, whatever the
-    length of the sequence.
+    The architecture is that of Yang, Kautz, Hatamizadeh (2025), without the short convolutions, which would have a
+    state of their own, and without the SiLU that follows them. Otherwise it is shaped like the paper's Transformer: the
+    same initialisers, MLP and read-out. Each head of a block has a state of key_size x key_size numbers, for any length
+    of the sequence.
 
     Attributes:
-      num_layers: blocks.
-      num_heads, key_size: heads and the size of each one's keys, queries and values.
+      num_layers: the number of blocks.
+      num_heads, key_size: the number of heads and the size of each one's keys, queries and values.
       model_size: width of the residual stream.
       mlp_ratio: width of the MLP's hidden layer over the model size.
       gated: whether heads forget, at a rate that depends on the token; if not, it is DeltaNet (Yang et al., 2024).
-      form: 'chunked': parallel within chunks; 'recurrent': step by step. The same function.
+      form: 'chunked': parallel within chunks; 'recurrent': step by step. Both compute the same function.
       chunk_size: positions of a chunk.
       matching_heads: heads of a matched block that start from the matching initialisation (see `matching.query_key`),
-        with little forgetting; needs the 'aligned' token layout. 0 leaves it off.
-      matching_layers: the first so many blocks start matched.
+        with little forgetting; needs the 'aligned' token layout. 0 turns it off.
+      matching_layers: the number of first blocks that start matched.
     """
 
     num_layers: int = 4
@@ -68,8 +68,8 @@ class DeltaNet(StatefulModel):
     def run(self, parts: list[jax.Array], over: Pass):
         embedding_init = None
         if self.matching_heads:
-            # Labels as large as E x: the read of a matched head is normalised, and with the usual small rows its part
-            # that tells labels apart drowns.
+            # Labels start as large as E x. The read of a matched head is normalised, and with the usual small rows the
+            # part of it that distinguishes labels would be too small.
             embedding_init = query_key.embedding(nn.initializers.normal(1.0), parts[0].shape[-1])
         x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
             jnp.concatenate(parts, -1)
@@ -94,8 +94,8 @@ class DeltaNet(StatefulModel):
 class Block(nn.Module):
     """x + delta rule(norm(x)), then x + MLP(norm(x)), for x [B, T, model size]; chunk_size None: step by step.
 
-    Also returns what its heads remember after the positions that count, [B, heads, key size, key size]. A state has the
-    memories of all layers; of independent queries, each reads and writes a copy of its layer's.
+    It also returns the memory of its heads after the positions that count, [B, heads, key size, key size]. A state has
+    the memories of all layers. Each of several independent queries reads and writes its own copy of its layer's memory.
 
     The first `matched_heads` heads start matched.
     """
@@ -118,8 +118,8 @@ class Block(nn.Module):
             features = (self.num_heads, self.key_size)
             return layers.linear(features, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
 
-        # The state and what writes it stay float32: it is a sum over the whole sequence.
-        # As queries and keys are normalised, neither a gain nor the scale of the others matters.
+        # The state and its updates stay float32, because it is a sum over the whole sequence. Queries and keys are
+        # normalised, so neither a gain nor the scale of the other weights matters.
         start = query_key.MatchedHeads(1.0, self.matched_heads, self.key_size, other_scale=1.0)
         inits = ("query", start.query(init)), ("key", start.key(init)), ("value", init)
         query, key, value = (heads(name, init).astype(jnp.float32) for name, init in inits)
@@ -129,7 +129,7 @@ class Block(nn.Module):
         sow_query_key(self, "memory", query, key)
         if isinstance(over, Prefill):
             counts = (jnp.arange(x.shape[1]) < over.length)[:, None]
-            strength, log_decay = strength * counts, log_decay * counts  # the others write and forget nothing
+            strength, log_decay = strength * counts, log_decay * counts  # other positions write and forget nothing
         arguments = query, key, value, log_decay, strength
         if isinstance(over, Queries):
             memory = over.state[layer]
@@ -149,9 +149,10 @@ class Block(nn.Module):
         return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype), memory
 
     def _log_decay(self, y: jax.Array) -> jax.Array:
-        """ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias), both initially spread as in Mamba-2.
+        """Returns ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias).
 
-        A matched head starts with the slowest of them, about 0.15% a position, and so holds the whole context.
+        Rate and bias are initially distributed as in Mamba-2. A matched head starts with the slowest decay, about 0.15%
+        at each position, and so keeps the whole context.
         """
         partitioned = initializers.partitioned
         rate_init = query_key.first_heads(_log_uniform_rate, self.matched_heads, _SLOWEST_LOG_RATE)
@@ -167,11 +168,11 @@ def _normalized(x: jax.Array) -> jax.Array:
 
 
 def _log_uniform_rate(key, shape, dtype=jnp.float32):
-    """ln of a rate that is uniform in [1, 16]."""
+    """Draws ln of a rate that is uniform in [1, 16]."""
     return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
 
 
 def _softplus_inverse_of_log_uniform(key, shape, dtype=jnp.float32):
-    """b with softplus(b) log-uniform in [0.001, 0.1]."""
+    """Draws b with softplus(b) log-uniform in [0.001, 0.1]."""
     step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
     return jnp.log(jnp.expm1(step))

@@ -1,4 +1,4 @@
-"""Initialisers, as the authors' code uses them (google/learned_optimization, research/data_driven)."""
+"""Initialisers of the authors' code (google/learned_optimization, research/data_driven)."""
 
 import math
 from typing import cast
@@ -9,18 +9,18 @@ from flax.typing import Initializer
 
 
 def partitioned(init: Initializer, names: tuple[str | None, ...]) -> Initializer:
-    """The initialiser of a parameter whose axes have these logical names.
+    """Returns the initialiser of a parameter whose axes have these logical names.
 
-    It returns a box, which `nn.Module.param` takes off again: hence the type.
+    It returns a box, which `nn.Module.param` removes again: hence the type.
     """
     return cast(Initializer, nn.with_logical_partitioning(init, names))
 
 
 def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:
-    """Truncated normal with standard deviation 1 / sqrt(fan_in) before truncation at two of them.
+    """Returns a truncated normal with standard deviation 1 / sqrt(fan_in) before truncation at two of them.
 
-    This is the linear layer's default in Haiku, without the correction for the truncation that
-    `variance_scaling` makes. `fan_in` defaults to the product of all dimensions but the last.
+    This is the linear layer's default in Haiku, without the correction for the truncation that `variance_scaling`
+    makes. `fan_in` defaults to the product of all dimensions but the last.
     """
 
     def init(key, shape, dtype="float32"):
@@ -30,5 +30,5 @@ def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:
 
 
 def scaled_by_depth(num_layers: int) -> Initializer:
-    """Variance scaling 2 / num_layers over the fan-in: attention and MLP weights of a Transformer."""
+    """Returns variance scaling 2 / num_layers over the fan-in, for attention and MLP weights of a Transformer."""
     return jax.nn.initializers.variance_scaling(2.0 / num_layers, "fan_in", "truncated_normal")

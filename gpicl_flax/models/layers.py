@@ -1,4 +1,4 @@
-"""Layers that several models are made of. Called inside a compact method, they belong to the calling module."""
+"""Layers that several models share. Called inside a compact method, they belong to the calling module."""
 
 import math
 from collections.abc import Callable
@@ -24,12 +24,13 @@ def linear(
     num_input_axes: int = 1,
     use_bias: bool = True,
 ) -> Callable[[jax.Array], jax.Array]:
-    """A linear layer over the last axes with a bias, which starts at zero unless `bias_init` says otherwise.
+    """Returns a linear layer over the last axes with a bias, which starts at zero unless `bias_init` is given.
 
     Args:
       features: output dimensions.
       names: the logical axes of the kernel, inputs then outputs.
-      init: of the kernel as a matrix; by default a truncated normal with the fan-in's scale, as in Haiku.
+      init: the initialiser of the kernel as a matrix; by default a truncated normal with the fan-in's scale, as in
+        Haiku.
     """
     return Linear(
         features=features if isinstance(features, tuple) else (features,),
@@ -44,11 +45,11 @@ def linear(
 
 
 class Linear(nn.Module):
-    """nn.DenseGeneral over the last axes, with its parameters, as one product of two matrices.
+    """nn.DenseGeneral over the last axes, with the same parameters, but as one product of two matrices.
 
-    So the gradient of the kernel contracts one axis. Where it contracts both B and T, XLA on CPU first copies the
-    outputs' gradient transposed, by one thread: 5% of a step of the Transformer. On a mesh, the first axis must be the
-    one that is divided.
+    So the gradient of the kernel contracts a single axis. If it contracts both B and T, XLA on CPU first copies the
+    outputs' gradient transposed, in one thread, which takes 5% of a step of the Transformer. On a mesh, the first axis
+    must be the one that is divided.
     """
 
     features: tuple[int, ...]
@@ -77,12 +78,12 @@ class Linear(nn.Module):
 
 
 def logits(x: jax.Array, num_classes: int, *, name: str = "logits", init: Initializer | None = None) -> jax.Array:
-    """The read-out x [..., d] -> logits [..., C], in float32 whatever comes in."""
+    """Returns the read-out: maps x [..., d] to logits [..., C], in float32 for any input type."""
     return linear(num_classes, ("embed", "classes"), name, dtype="float32", init=init)(x.astype(jnp.float32))
 
 
 def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
-    """Layer norm over the residual stream, with scale and bias."""
+    """Returns layer norm over the residual stream, with scale and bias."""
     return nn.LayerNorm(
         epsilon=_LAYER_NORM_EPSILON,
         dtype=dtype,
@@ -93,7 +94,7 @@ def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
 
 
 def mlp_block(x: jax.Array, *, ratio: int, init: Initializer, dtype: str) -> jax.Array:
-    """x + MLP(norm(x)) for x [B, T, d], with a hidden layer of `ratio` d and GELU (its tanh approximation)."""
+    """Returns x + MLP(norm(x)) for x [B, T, d], with a hidden layer of `ratio` d and GELU (its tanh approximation)."""
     model_size = x.shape[-1]
     y = layer_norm("mlp_norm", dtype=dtype)(x)
     y = nn.gelu(linear(ratio * model_size, ("embed", "mlp"), "mlp_hidden", dtype=dtype, init=init)(y))
@@ -108,7 +109,7 @@ def input_mlp(
     inits: tuple[Initializer | None, Initializer | None] = (None, None),
     bias_init: Initializer = nn.initializers.zeros,
 ) -> jax.Array:
-    """linear-relu-linear-relu, h wide, which the authors put before their recurrent cells: x [..., d] -> [..., h].
+    """Applies linear-relu-linear-relu, h wide: maps x [..., d] to [..., h]. The authors put it before recurrent cells.
 
     `inits` are those of the two kernels, `bias_init` is the first layer's.
     """

@@ -17,8 +17,8 @@ class LSTM(StatefulModel):
     """Linear-relu-linear-relu, then an LSTM cell whose forget gate has a bias of +1, then linear to the logits.
 
     Attributes:
-      hidden_size: h, of the cell.
-      mlp_size: width of both layers of the MLP, which is no part of the state; None, as in the authors' code: h.
+      hidden_size: h, the size of the cell.
+      mlp_size: width of both layers of the MLP, which is not part of the state; None, as in the authors' code: h.
     """
 
     hidden_size: int = 256

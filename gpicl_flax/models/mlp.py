@@ -11,7 +11,7 @@ from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
 @gin.configurable
 class MLP(SequenceModel):
-    """Two hidden ReLU layers, then linear to the logits, of every input alone.
+    """Two hidden ReLU layers, then linear to the logits, applied to every input independently.
 
     Attributes:
       hidden_size: width of both hidden layers, 2..1024 in Fig 2a.
@@ -34,6 +34,6 @@ class MLP(SequenceModel):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, labels: jax.Array | None) -> jax.Array:
-        """inputs [B, T, X] -> logits [B, T, C]; the labels are not read."""
+        """Maps inputs [B, T, X] to logits [B, T, C]. The labels are not read."""
         x = layers.input_mlp(inputs.astype(self.dtype), self.hidden_size, dtype=self.dtype)
         return layers.logits(x, self.num_classes)

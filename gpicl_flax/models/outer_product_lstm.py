@@ -1,4 +1,4 @@
-"""The paper's outer-product LSTM (Fig 6, Appendix A.3): an LSTM whose cell is a matrix, written by outer products."""
+"""The paper's outer-product LSTM (Fig 6, Appendix A.3): an LSTM whose cell is a matrix, updated by outer products."""
 
 import gin
 import jax
@@ -18,10 +18,10 @@ class OuterProductLSTM(StatefulModel):
     """Linear-relu-linear-relu, then an outer-product LSTM cell, then linear to the logits.
 
     Attributes:
-      size: s; every head has a cell of s x s numbers. Also, as in the authors' code, the width of the MLP.
+      size: s; every head has a cell of s x s numbers. As in the authors' code, it is also the width of the MLP.
       num_heads: m.
       matching_heads: heads that start from the matching initialisation (see `matching.outer_product`); needs the
-        'aligned' token layout. 0 leaves it off.
+        'aligned' token layout. 0 turns it off.
     """
 
     size: int = 32
@@ -60,7 +60,7 @@ class OuterProductLSTM(StatefulModel):
             init=inits.gates,
             bias_init=inits.gates_bias,
         )(x)
-        # Of what is compared, the part that comes from the inputs; the rest is known only within the recurrence.
+        # The part of the gates that comes from the inputs. The rest is known only within the recurrence.
         shown = gates.reshape(*gates.shape[:2], heads, 8, size)
         sow_query_key(self, "memory", query=shown[..., 6, :], key=jnp.tanh(shown[..., 1, :]))
         kernel = self.param(
@@ -70,13 +70,13 @@ class OuterProductLSTM(StatefulModel):
         )
         key_scale = nn.softplus(self.param("key_scale", inits.key_scale, ()))
         cell = jnp.zeros((len(gates), heads, size, size), gates.dtype)
-        # One for each sequence, so that on a mesh its gradient is summed once, and not at every position.
+        # One copy for each sequence, so that on a mesh its gradient is summed once, rather than at every position.
         key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(gates), 1, 1, 1))
         hidden, state = run_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, over)
         return layers.logits(hidden, self.num_classes, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product.Inits:
-        """Of the parameters for X = num_features: the paper's, or matched."""
+        """Returns the initialisers of the parameters for X = num_features: the paper's, or matched ones."""
         zeros, linear = nn.initializers.zeros, initializers.fan_in_truncated_normal()
         gates = initializers.fan_in_truncated_normal(self.size + self.num_heads * self.size)
         paper = outer_product.Inits(
@@ -95,10 +95,10 @@ class OuterProductLSTM(StatefulModel):
 
 
 def _cell(key_scale: jax.Array, gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """gates [B, m 8 s] and cell [B, m, s, s] -> hidden [B, m s], cell [B, m, s, s].
+    """Maps gates [B, m 8 s] and cell [B, m, s, s] to hidden [B, m s] and cell [B, m, s, s].
 
-    Each head's 8 s gates are three row keys, three column keys (of input gate, candidate, forget gate), a query and an
-    output gate.
+    Each head's 8 s gates are three row keys, three column keys (those of input gate, candidate, forget gate), a query
+    and an output gate.
     """
     batch, heads, size, _ = cell.shape
     keys, query, output = jnp.split(gates.reshape(batch, heads, 8, size), (6, 7), axis=2)

@@ -11,15 +11,15 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A whole sequence from an empty state, as in training: nobody needs the state after it."""
+    """A whole sequence from an empty state, as in training. The state after it is not needed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prefill:
-    """A context from an empty state, to keep the state after it.
+    """A context from an empty state, whose final state is kept.
 
     Attributes:
-      length: tokens that count; later ones change nothing in the state.
+      length: the number of tokens that count; later ones do not change the state.
     """
 
     length: int | jax.Array
@@ -30,8 +30,8 @@ class Queries:
     """Independent tokens: each is answered as the next one after a state, and none changes it.
 
     Attributes:
-      state: what `Prefill` or `Step` left.
-      length: tokens that led to it.
+      state: the one after `Prefill` or `Step`.
+      length: the number of tokens that led to it.
     """
 
     state: Any
@@ -40,11 +40,11 @@ class Queries:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One token, which comes after a state and changes it.
+    """One token, which follows a state and changes it.
 
     Attributes:
-      state: what `Prefill` or `Step` left.
-      length: tokens that led to it.
+      state: the one after `Prefill` or `Step`.
+      length: the number of tokens that led to it.
     """
 
     state: Any

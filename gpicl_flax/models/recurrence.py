@@ -1,4 +1,4 @@
-"""A recurrent cell over all positions, with everything that does not depend on the state outside the scan."""
+"""A recurrent cell over all positions, with every computation that does not depend on the state outside the scan."""
 
 import functools
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from gpicl_flax.models.passes import Pass, Prefill, Queries, Step, Whole
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
-    """The logistic function, as the hyperbolic tangent: on CPU, where gates cost as much as products, twice as fast."""
+    """Computes the logistic function by tanh. On CPU, where gates cost as much as products, this is twice as fast."""
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 def lstm_cell(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of an LSTM with forget bias +1.
+    """Makes one step of an LSTM with forget bias +1.
 
-    gates [..., 4 h] (input, candidate, forget, output) and cell [..., h] -> hidden, cell [..., h].
+    It maps gates [..., 4 h] (input, candidate, forget, output) and cell [..., h] to hidden and cell [..., h].
     """
     input_gate, candidate, forget, output = jnp.split(gates, 4, axis=-1)
     cell = sigmoid(forget + 1) * cell + sigmoid(input_gate) * jnp.tanh(candidate)
@@ -29,8 +29,10 @@ def run(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, xs: Any, over: 
     """Applies a recurrent step, (state, x) -> (state, y), to positions in one of the ways of `models.passes`.
 
     Args:
-      state: before the first position; unused where the pass has a state of its own.
+      step: the recurrent step.
+      state: the state before the first position; unused if the pass has its own state.
       xs: a pytree of arrays [T, ...].
+      over: the pass.
 
     Returns:
       y [T, ...], and the state after the last position that counts.
@@ -56,7 +58,7 @@ def _only_before(length, step):
     return counted
 
 
-_UNROLL = 4  # positions in one iteration of the loop; on CPU 5 to 10% faster than 1, and than 8
+_UNROLL = 4  # positions in one iteration of the loop; on CPU 5 to 10% faster than 1 and 8
 
 # (weights, gates [B, G], state) -> (hidden [B, H], state)
 Cell = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
@@ -64,16 +66,16 @@ Cell = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any) -> jax.Array:
-    """h_t, s_t = cell(weights, gates_t + h_{t-1} kernel, s_{t-1}) with h_0 = 0.
+    """Computes h_t, s_t = cell(weights, gates_t + h_{t-1} kernel, s_{t-1}) with h_0 = 0.
 
-    The gradient of the kernel is one product over all positions instead of a sum that grows within the backward scan;
-    on a mesh it is one all-reduce instead of T.
+    The gradient of the kernel is one product over all positions, rather than a sum that grows within the backward scan.
+    On a mesh it is one all-reduce instead of T.
 
     Args:
-      cell: what happens at one position.
-      weights: what the cell needs besides, a pytree.
-      kernel: of the recurrent connection, [H, G].
-      gates: what the inputs contribute, [T, B, G]: positions first, as a scan reads them.
+      cell: the computation at one position.
+      weights: the other inputs of the cell, a pytree.
+      kernel: that of the recurrent connection, [H, G].
+      gates: the contribution of the inputs, [T, B, G], with positions first, as a scan reads them.
       state: s_0, a pytree.
 
     Returns:
@@ -85,8 +87,8 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
 def run_cell(
     cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, over: Pass
 ) -> tuple[jax.Array, Any]:
-    """`recur` for a whole sequence, else `run`: gates [B, T, G] -> h [B, T, H], and the hidden and other state."""
-    gates = gates.swapaxes(0, 1)  # here, since the layer before merges the first two axes, of which a mesh divides B
+    """Maps gates [B, T, G] to h [B, T, H] and the state, hidden and other, by `recur` or, in other passes, by `run`."""
+    gates = gates.swapaxes(0, 1)  # here, because the layer before merges the first two axes, and a mesh divides only B
     if isinstance(over, Whole):
         return recur(cell, weights, kernel, gates, state).swapaxes(0, 1), None
     hidden, state = run(_step(cell, weights, kernel), (_first_hidden(kernel, gates), state), gates, over)
@@ -107,8 +109,8 @@ def _step(cell, weights, kernel):
 
 
 def _scan(cell, weights, kernel, gates, state):
-    # Backward keeps the gates and the state of a position and computes the rest again, which is faster than to store
-    # it.
+    # The backward pass keeps only the gates and the state of each position and recomputes the rest, which is faster
+    # than storing it.
     step = _step(jax.checkpoint(cell), weights, kernel)
     return jax.lax.scan(step, (_first_hidden(kernel, gates), state), gates, unroll=_UNROLL)[1]
 

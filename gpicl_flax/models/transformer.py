@@ -15,7 +15,7 @@ from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.passes import Pass, Queries, Step
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
 
-_OTHER_SCALE = 0.1  # of the queries and keys of a matched block that do not match: at first they attend to all alike
+_OTHER_SCALE = 0.1  # for queries and keys of a matched block that do not match: at first they attend almost uniformly
 
 
 @gin.configurable
@@ -24,15 +24,15 @@ class Transformer(StatefulModel):
 
     Attributes:
       num_layers: blocks of self-attention and MLP.
-      num_heads, key_size: attention heads and the size of each one's keys, queries and values; their product need not
-        be the model size.
+      num_heads, key_size: the number of attention heads and the size of each one's keys, queries and values; their
+        product need not be the model size.
       model_size: width of the residual stream.
       mlp_ratio: width of the MLP's hidden layer over the model size.
       max_length: T_max, the number of learned positions.
       matching_gain: if set, start from the matching initialisation (see `matching.query_key`) with this gain; needs the
-        'aligned' token layout. None, as in the paper, leaves it off.
+        'aligned' token layout. None, as in the paper, turns it off.
       matching_heads: heads of a matched block that start matched.
-      matching_layers: the first so many blocks start matched.
+      matching_layers: the number of first blocks that start matched.
     """
 
     num_layers: int = 4
@@ -62,7 +62,7 @@ class Transformer(StatefulModel):
 
     @nn.compact
     def run(self, parts: list[jax.Array], over: Pass):
-        # At most max_length tokens; the state is the keys and values of every block.
+        # There are at most max_length tokens. The state is the keys and values of every block.
         scaled = initializers.scaled_by_depth(self.num_layers)
         embedding_init = initializers.fan_in_truncated_normal()
         query_init = key_init = scaled
@@ -145,15 +145,15 @@ class Block(nn.Module):
 
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Causal attention for queries, keys and values [B, T, heads, key size]; on CPU in as few passes as it can be."""
+    """Computes causal attention for queries, keys and values [B, T, heads, key size]. On CPU it takes few passes."""
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True)
     return jax.lax.platform_dependent(query, key, value, cpu=attention_in_few_passes, default=library)
 
 
 def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
-    """The weights [B, heads, T, T] of causal attention for queries and keys [B, T, heads, key size].
+    """Returns the weights [B, heads, T, T] of causal attention for queries and keys [B, T, heads, key size].
 
-    Row t is where position t looks.
+    Row t has the attention of position t.
     """
     length, key_size = query.shape[1], query.shape[-1]
     logits = jnp.einsum("btnk,bsnk->bnts", query, key) / key_size**0.5
@@ -161,10 +161,10 @@ def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """The same for CPU, where passes over the T^2 weights cost as much as the products.
+    """Computes the same on CPU, where passes over the T^2 weights cost as much as the products.
 
-    Scaling the queries and dividing the outputs, instead of all weights, saves passes, and adding the mask saves one in
-    its gradient.
+    Scaling the queries and dividing the outputs, instead of all weights, saves passes. Adding the mask saves one in its
+    gradient.
     """
     length, key_size = query.shape[1], query.shape[3]
     query, key, value = (x.swapaxes(1, 2) for x in (query * key_size**-0.5, key, value))
@@ -177,9 +177,9 @@ def attention_in_few_passes(query: jax.Array, key: jax.Array, value: jax.Array) 
 
 
 def attention_to_context(query, key, value, context_key, context_value, length) -> jax.Array:
-    """Attention of each of Q queries [B, Q, heads, key size] to a context, and to its own key and value.
+    """Computes attention of each of Q queries [B, Q, heads, key size] to a context, and to its own key and value.
 
-    The context is the first `length` of context_key, context_value [B, T, heads, key size].
+    The context is the first `length` positions of context_key, context_value [B, T, heads, key size].
     """
     query = query * query.shape[-1] ** -0.5
     to_context = jnp.einsum("bqnk,btnk->bqnt", query, context_key, preferred_element_type=jnp.float32)

@@ -15,18 +15,18 @@ from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 class VSML(StatefulModel):
     """Layers of LSTM cells with shared parameters.
 
-    The first has a row for each input feature, the last a column for each class.
+    The first layer has a row for each input feature, the last a column for each class.
 
-    Its predictions do not change when input features are permuted, and permute with the classes; its number of
-    parameters depends neither on X nor on C: 2,512 for the paper's one layer.
+    Its predictions do not change when input features are permuted, and permute with the classes. Its number of
+    parameters depends neither on X nor on C: it is 2,512 for the paper's single layer.
 
     Attributes:
-      num_layers: 1 in Table 2, 1 to 4 in Fig 21. Each layer of several reads, beside its own messages, the forward
-        messages of the layer before it and the backward messages that the one after it sent an example earlier; what
-        enters at both ends is padded to the size of a message.
-      layer_size: rows of each layer but the first; the paper does not say how many. As the state begins at zero, the
-        rows of a layer stay equal, and predictions do not depend on their number.
-      hidden_size: H of a cell.
+      num_layers: 1 in Table 2, 1 to 4 in Fig 21. If there are several, each layer reads, in addition to its own
+        messages, the forward messages of the previous layer and the backward messages that the next one sent at the
+        previous example. Inputs at both ends are padded to the size of a message.
+      layer_size: rows of each layer but the first; the paper does not state how many. Because the state begins at zero,
+        the rows of a layer stay equal, and predictions do not depend on their number.
+      hidden_size: H, the size of a cell.
       message_size: M, numbers of a message.
       micro_ticks: updates of the cells for each example.
     """
@@ -48,7 +48,7 @@ class VSML(StatefulModel):
             )
 
     def _grids(self, num_features: int) -> list[tuple[int, int]]:
-        """The rows and columns of each layer."""
+        """Returns the rows and columns of each layer."""
         sizes = [num_features, *[self.layer_size] * (self.num_layers - 1), self.num_classes]
         return list(zip(sizes[:-1], sizes[1:], strict=True))
 
@@ -79,7 +79,7 @@ class VSML(StatefulModel):
             for weights, grid in zip(layers, self._grids(num_features), strict=True)
         ]
 
-        # A state of X C H numbers a position is all that the backward pass keeps; the rest is computed again.
+        # The backward pass keeps only a state of X C H numbers for each position. The rest is recomputed.
         @jax.checkpoint
         def step(states, example):
             forward, last_backward = example
@@ -95,5 +95,5 @@ class VSML(StatefulModel):
         return logits.swapaxes(0, 1).astype(jnp.float32), state
 
     def _padded(self, x: jax.Array) -> jax.Array:
-        """x [..., n] -> [..., message_size], with zeros."""
+        """Pads x [..., n] to [..., message_size] with zeros."""
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.message_size - x.shape[-1])))

@@ -1,7 +1,7 @@
 """A layer of Variable Shared Meta Learning (Kirsch & Schmidhuber, 2021): a grid of LSTM cells that share parameters.
 
-The cell in row a and column b of an N x C grid reads what its row brings, u_a, and what its column brings, v_b. All
-cells of a row send one backward message, all cells of a column one forward message: the means of what they emit.
+The cell in row a and column b of an N x C grid reads the input of its row, u_a, and the input of its column, v_b. All
+cells of a row send one backward message, and all cells of a column one forward message: the means of their outputs.
 """
 
 import functools
@@ -17,7 +17,7 @@ from gpicl_flax.models.recurrence import lstm_cell
 
 
 class LayerState(NamedTuple):
-    """What a layer remembers of B sequences: H units a cell, M numbers a message; zero before the first example.
+    """The memory of a layer for B sequences: H units a cell, M numbers a message; zero before the first example.
 
     Attributes:
       hidden, cell: [B, C, N, H].
@@ -56,7 +56,7 @@ class VSMLWeights(nn.Module):
     Attributes:
       hidden_size: H.
       message_size: M.
-      dtype: that they are returned in.
+      dtype: the type in which they are returned.
     """
 
     hidden_size: int
@@ -87,7 +87,7 @@ class VSMLWeights(nn.Module):
 
 
 def initial_state(weights: LayerWeights, batch: int, rows: int, columns: int) -> LayerState:
-    """The state before the first example of a grid of N = `rows` and C = `columns`."""
+    """Returns the state before the first example of a grid of N = `rows` and C = `columns`."""
     hidden, message = weights.forward[0].shape
     zeros = functools.partial(jnp.zeros, dtype=weights.bias.dtype)
     grid = zeros((batch, columns, rows, hidden))
@@ -97,14 +97,16 @@ def initial_state(weights: LayerWeights, batch: int, rows: int, columns: int) ->
 def update(
     weights: LayerWeights, state: LayerState, row_inputs: jax.Array, column_inputs: jax.Array, *, micro_ticks: int
 ) -> LayerState:
-    """One example: `micro_ticks` updates of all cells with the same u and v, then new messages.
+    """Processes one example: `micro_ticks` updates of all cells with the same u and v, then new messages.
 
     Args:
+      weights: those of the layer.
+      state: the state before the example.
       row_inputs: [B, N, P].
       column_inputs: [B, C, Q].
     """
     hidden, cell, forward, backward = state
-    # The pre-activation is a sum of a part for each row and one for each column: no [.., C, N] array of u and v is
+    # The pre-activation is the sum of a part for each row and one for each column, so no [.., C, N] array of u and v is
     # made.
     rows = jnp.concatenate([backward, row_inputs], axis=-1) @ weights.row
     columns = jnp.concatenate([forward, column_inputs], axis=-1) @ weights.column + weights.bias
@@ -120,11 +122,11 @@ def update(
 
 
 def state_size(hidden_size: int, message_size: int, rows: int, columns: int) -> int:
-    """Numbers in a `LayerState` of one sequence."""
+    """Returns the number of values in a `LayerState` of one sequence."""
     return 2 * hidden_size * rows * columns + message_size * (rows + columns)
 
 
 def _message(weights: tuple[jax.Array, jax.Array], mean: jax.Array) -> jax.Array:
-    """mean [B, n, H] of what the cells hold -> messages [B, n, M]."""
+    """Maps the mean [B, n, H] of what the cells hold to messages [B, n, M]."""
     kernel, bias = weights
     return mean @ kernel + bias

@@ -17,12 +17,12 @@ _ROW_INPUTS, _COLUMN_INPUTS = 16, 4  # as in the authors' code
 class VSMLWithoutSymmetries(StatefulModel):
     """A k x k grid of LSTM cells with shared parameters.
 
-    Its rows read a projection of the example's inputs, its columns one of the previous label. Its forward messages are
-    projected to the logits.
+    Its rows read a projection of the example's inputs, and its columns one of the previous label. Its forward messages
+    are projected to the logits.
 
     Attributes:
       grid_size: k, in 1..24 in Fig 6.
-      hidden_size: H of a cell.
+      hidden_size: H, the size of a cell.
       message_size: numbers of a message.
       micro_ticks: updates of the cells for each example.
     """

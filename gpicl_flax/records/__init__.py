@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, its metrics log, and how it stands by that.
+"""The records of a run: its folder, its metrics log, and its status by these.
 
-Training writes it, analysis reads it.
+Training writes them, analysis reads them.
 """

@@ -1,4 +1,4 @@
-"""Logs of one JSON object a line, which outlive a killed writer."""
+"""Logs with one JSON object in each line, which survive a killed writer."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ _TAIL_BYTES = 1 << 14
 
 
 class JsonLines:
-    """A file of JSON lines that is appended to.
+    """A file of JSON lines to which rows are appended.
 
-    metrics.jsonl holds only what a run computes, never the time it took, so that an interrupted and resumed run
-    leaves the same file as an undisturbed one.
+    metrics.jsonl holds only results that a run computes, never the time they took, so that an interrupted and resumed
+    run writes the same file as an undisturbed one.
     """
 
     def __init__(self, path: epath.Path):
@@ -26,14 +26,14 @@ class JsonLines:
         self._pending: list[str] = []
 
     def append(self, row: Row) -> None:
-        """Adds a row; it is in the file after the next `flush`."""
+        """Adds a row, which is in the file after the next `flush`."""
         self._pending.append(json.dumps(row) + "\n")
 
     def flush(self) -> None:
         """Writes the pending rows."""
         if self._pending:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if str(self._path).startswith("gs://"):  # objects cannot be appended to
+            if str(self._path).startswith("gs://"):  # nothing can be appended to objects there
                 text = self._path.read_text() if self._path.exists() else ""
                 self._path.write_text(text + "".join(self._pending))
             else:
@@ -42,10 +42,10 @@ class JsonLines:
             self._pending.clear()
 
     def drop_after(self, step: int) -> list[Row]:
-        """Removes rows later than `step`, and a last line that was cut off, before a run continues from there.
+        """Removes rows later than `step`, and an incomplete last line, before a run continues from there.
 
         Returns:
-          The rows that are left.
+          The remaining rows.
         """
         rows = read(self._path)
         kept = [row for row in rows if row["step"] <= step]
@@ -54,7 +54,7 @@ class JsonLines:
 
 
 def read(path: epath.Path) -> list[Row]:
-    """The rows of a log, without a last line that its writer did not finish; no rows if there is no file.
+    """Returns the rows of a log, without an incomplete last line; no rows if there is no file.
 
     Raises:
       UsageError: the file is damaged elsewhere.
@@ -67,17 +67,14 @@ def read(path: epath.Path) -> list[Row]:
 
 
 def read_last(path: epath.Path, count: int) -> list[Row]:
-    """The last rows of a log, at most `count`, read from its end.
-
-    A last line that its writer did not finish is left out.
-    """
+    """Returns the last rows of a log, at most `count`, read from its end, without an incomplete last line."""
     fs, name = fsspec.core.url_to_fs(str(path))
-    fs.invalidate_cache()  # the size of a growing file
+    fs.invalidate_cache()  # because the size of the file grows
     try:
         size, length = fs.size(name), _TAIL_BYTES
         while True:
             start = max(0, size - length)
-            # What lies before the first line end may be a part of a row, unless it is the start of the file.
+            # The text before the first line end may be a part of a row, unless it starts the file.
             lines = (b"\n" * (start == 0) + fs.cat_file(name, start=start, end=size)).split(b"\n")[1:-1]
             if len(lines) >= count or start == 0:
                 return [json.loads(line) for line in lines[-count:]]

@@ -23,7 +23,7 @@ from gpicl_flax.errors import Diverged, GpiclError, Preempted, first_line
 from gpicl_flax.records.run_folder import RunFolder
 
 HEARTBEAT_SECONDS = 20.0
-LEASE_SECONDS = 90.0  # a lease without a heartbeat ends after this; the rest allows for clocks that differ
+LEASE_SECONDS = 90.0  # a lease without a heartbeat ends after this, which includes a margin for clocks that differ
 RUNNING, RELEASED = "running", "released"
 DONE, DIVERGED, PREEMPTED, FAILED = (
     "done",
@@ -67,18 +67,18 @@ class LeaseRecord:
 
     @property
     def is_here(self) -> bool:
-        """Whether the process is on this host, where one can see whether it is alive."""
+        """Whether the process is on this host, which can see whether it is alive."""
         return self.host == socket.gethostname()
 
     @property
     def holds(self) -> bool:
-        """Whether its process trains the run, as far as one can tell from here."""
+        """Whether its process trains the run, as far as this host can see."""
         if self.state != RUNNING or time.time() - self.time > LEASE_SECONDS:
             return False
         if not self.is_here:
             return True
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 2.0  # a number may be given again
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 2.0  # a pid may be reused
         except psutil.NoSuchProcess:
             return False
 
@@ -86,7 +86,7 @@ class LeaseRecord:
 class Lease:
     """The right to train the run in a folder, made by `acquire`.
 
-    A context manager: its end releases the lease and says why.
+    It is a context manager: its end releases the lease with the reason.
 
     Raises:
       LeaseLost: see `check`.
@@ -113,7 +113,7 @@ class Lease:
             )
 
     def release(self, why: str) -> None:
-        """Lets other processes acquire the lease; `why` is one of done, diverged, preempted, "failed: text"."""
+        """Lets other processes acquire the lease. `why` is one of done, diverged, preempted, "failed: text"."""
         if self._ending.is_set():
             return
         self._ending.set()
@@ -142,12 +142,12 @@ class Lease:
                     return
                 self._files.rewrite(dataclasses.replace(self._me, time=time.time()))
                 renewed = time.monotonic()
-            except Exception:  # of any storage: it may be there again soon
+            except Exception:  # any storage can fail, and may work again soon
                 self.lost = time.monotonic() - renewed > LEASE_SECONDS
 
 
 def acquire(folder: RunFolder) -> Lease | LeaseRecord:
-    """Returns the lease on a run folder or, if another process has it, the record of that one."""
+    """Returns the lease on a run folder or, if another process holds it, the record of that process."""
     files = _Files(folder)
     process = psutil.Process()
     while True:
@@ -158,7 +158,7 @@ def acquire(folder: RunFolder) -> Lease | LeaseRecord:
         number = newest.number + 1 if newest else 1
         me = LeaseRecord(number, socket.gethostname(), process.pid, process.create_time(), now, now)
         me = dataclasses.replace(me, token=uuid.uuid4().hex)
-        # A request whose answer was lost is sent twice, and the second finds the file that the first created.
+        # A request whose answer was lost is sent again. The second request finds the file that the first one created.
         if not files.create(me) and files.newest() != me:
             continue
         # A slow process may have recreated a number that was already used and deleted.
@@ -183,7 +183,7 @@ def _why(error: BaseException | None) -> str:
         return DONE
     if isinstance(error, Diverged):
         return DIVERGED
-    if isinstance(error, Preempted) or not isinstance(error, Exception):  # Ctrl-C twice
+    if isinstance(error, Preempted) or not isinstance(error, Exception):  # such as a second Ctrl-C
         return PREEMPTED
     return f"{FAILED}: {first_line(error)}"
 
@@ -216,7 +216,7 @@ class _Files:
         """Writes a lease file with a new number; returns False if the number exists."""
         path, data = self._path(record.number), _data(record)
         try:
-            if self._is_local:  # where fsspec would look first and write then
+            if self._is_local:  # fsspec would check and write in separate steps here
                 os.makedirs(self._folder, exist_ok=True)
                 with open(path, "xb") as file:
                     file.write(data)
@@ -245,7 +245,7 @@ class _Files:
         path = self._path(number)
         try:
             return LeaseRecord(number=number, **json.loads(self._fs.cat_file(path)))
-        except (ValueError, TypeError):  # just created, or never finished; the age of the file tells which
+        except (ValueError, TypeError):  # just created, or never finished, which the age of the file determines
             modified = self._fs.modified(path).timestamp()
             return LeaseRecord(number, "(unknown)", 0, 0.0, modified, modified)
 

@@ -1,4 +1,4 @@
-"""How a run stands, followed along the rows of its log: as it trains, and again when it goes on."""
+"""Follows the status of a run along the rows of its log: while it trains, and again when it is resumed."""
 
 import dataclasses
 import math
@@ -9,15 +9,15 @@ from gpicl_flax.records import phase, plateau
 
 @dataclasses.dataclass
 class PlateauTracker:
-    """What the log has told so far, all plain JSON.
+    """The status of a run according to its log so far, all plain JSON.
 
     Attributes:
-      num_classes: of a task.
-      num_tasks: that the run trains on; None: unbounded.
+      num_classes: that of a task.
+      num_tasks: the number of tasks that the run trains on; None: unbounded.
       exit_step: the step at which it left its plateau by its training loss, or None.
       unseen_exit_step: the same by its loss on unseen tasks.
-      unseen_losses: the last of these, whose mean the plateau is judged by.
-      gain: of accuracy on unseen tasks, as it was last diagnosed; None: not since the plateau was left.
+      unseen_losses: the last of these losses, whose mean determines the plateau.
+      gain: the last diagnosed gain of accuracy on unseen tasks; None: none since the plateau was left.
     """
 
     num_classes: int
@@ -31,10 +31,10 @@ class PlateauTracker:
         """Takes the next row: its average loss, and its diagnostics if it has some."""
         if self.exit_step is None:
             self.exit_step = plateau.plateau_exit_step([step], [loss_ema], self.num_classes)
-            self.gain = None  # what it was on the plateau tells nothing of what comes after it
+            self.gain = None  # a gain on the plateau says nothing about the time after it
         if diagnostics is None:
             return
-        # At the first position of an unseen task, whose labels are permuted, every prediction is right by chance alone.
+        # At the first position of an unseen task, whose labels are permuted, predictions are right only by chance.
         self.gain = diagnostics["unseen_accuracy_last"] - 1 / self.num_classes
         loss = diagnostics["unseen_loss"]
         if loss is None or not math.isfinite(loss):
@@ -50,5 +50,5 @@ class PlateauTracker:
 
     @property
     def phase(self) -> str | None:
-        """As far as it is known."""
+        """The phase, as far as it is known."""
         return phase.classify(self.exit_step is not None, self.gain, self.num_tasks or math.inf)

@@ -9,19 +9,19 @@ from gpicl_flax.errors import UsageError
 
 DONE = "DONE"
 DIVERGED = "DIVERGED"
-PARAMETERS = "parameters.npz"  # of an exported learner, which has no checkpoints
+PARAMETERS = "parameters.npz"  # the parameters of an exported learner, which has no checkpoints
 
 
 class RunFolder:
     """Paths of one run's folder, local or gs://, and its small files.
 
-    config.gin (all bindings), operative_config.gin (with every default used), run.json (the info about the run),
-    metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
+    It contains config.gin (all bindings), operative_config.gin (with every default used), run.json (the info about the
+    run), metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
     """
 
     def __init__(self, path: epath.PathLike):
         path = epath.Path(path)
-        # Orbax wants absolute paths, and epath would take gs:// for a relative one.
+        # Orbax needs absolute paths, and epath would treat gs:// as a relative one.
         self.path = path if "://" in str(path) else path.expanduser().absolute()
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
@@ -37,42 +37,42 @@ class RunFolder:
 
     @property
     def ended(self) -> str | None:
-        """The marker that the run ended with, or None."""
+        """The marker with which the run ended, or None."""
         return next((marker for marker in (DONE, DIVERGED) if (self.path / marker).exists()), None)
 
     @property
     def is_exported(self) -> bool:
-        """Whether it holds an exported learner, and not a run."""
+        """Whether it holds an exported learner rather than a run."""
         return (self.path / PARAMETERS).exists()
 
     def mark(self, marker: str, text: str = "") -> None:
-        """Ends the run with DONE or DIVERGED."""
+        """Marks the run as ended with DONE or DIVERGED."""
         write_atomically(self.path / marker, text)
 
     def read_config(self) -> str:
-        """The text of config.gin; raises UsageError if the folder is no run."""
+        """Returns the text of config.gin; raises UsageError if the folder is no run."""
         if not self.config.exists():
             raise UsageError(f"{self} is not a run folder: it has no {self.config.name}")
         return self.config.read_text()
 
     def read_run_info(self) -> dict[str, Any]:
-        """The contents of run.json."""
+        """Returns the contents of run.json."""
         return read_json(self.run_info)
 
     def evaluation(self, step: int, variant: str = "") -> epath.Path:
-        """The meta-test of the parameters after `step` steps.
+        """Returns the file with the meta-test of the parameters after `step` steps.
 
-        `variant` names one with other settings than the run's.
+        `variant` names a meta-test with other settings than the run's.
         """
         return self.evaluations / f"step_{step:08d}{f'_{variant}' if variant else ''}.json"
 
     def latest_evaluation(self) -> dict[str, Any] | None:
-        """The run's own meta-test at the highest step, or None."""
+        """Returns the run's own meta-test at the highest step, or None."""
         files = self._evaluation_files()
         return read_json(files[-1]) if files else None
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """The run's own meta-tests, in the order of their steps."""
+        """Returns the run's own meta-tests, in the order of their steps."""
         return [read_json(file) for file in self._evaluation_files()]
 
     def _evaluation_files(self) -> list[epath.Path]:
@@ -80,7 +80,7 @@ class RunFolder:
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a small file such that a reader, or the next start, sees all of it or nothing."""
+    """Writes a small file so that a reader, or the next process, sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
     temporary.write_text(text)
@@ -88,7 +88,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 
 def read_json(path: epath.Path) -> Any:
-    """Reads what `write_json` wrote; raises UsageError if it is missing or damaged."""
+    """Reads a file that `write_json` wrote; raises UsageError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

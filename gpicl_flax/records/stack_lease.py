@@ -1,4 +1,4 @@
-"""The leases on the runs of a stack. Of several processes that train together, the primary one holds them."""
+"""The leases on the runs of a stack. If several processes train together, the primary one holds them."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ class LeaseUnavailable(GpiclError):
     """Some runs of a stack are trained by other processes or have ended.
 
     Attributes:
-      by: the index of each such run -> the record of the process that trains it; None: it has ended meanwhile.
+      by: maps the index of each such run to the record of the process that trains it; None: it has ended meanwhile.
     """
 
     def __init__(self, by: Mapping[int, lease.LeaseRecord | None]):
@@ -33,7 +33,8 @@ def hold(folders: Sequence[RunFolder], wait: StopRequest | None = None) -> Itera
     """Holds the leases on all these runs, or none.
 
     Args:
-      wait: if given, blocks while it is unclear whether the holder of a lease is alive, until this stop is requested.
+      folders: those of the runs.
+      wait: if given, block while it is unclear whether the holder of a lease is alive, until this stop is requested.
 
     Yields:
       A function that raises `lease.LeaseLost` once one of them is lost.
@@ -52,7 +53,7 @@ def hold(folders: Sequence[RunFolder], wait: StopRequest | None = None) -> Itera
                 by[str(index)] = dataclasses.asdict(result)
                 continue
             held.append(stack.enter_context(result))
-            if folder.ended:  # since it was looked at
+            if folder.ended:  # it may have ended since the last check
                 by[str(index)] = None
         return by
 
@@ -73,7 +74,7 @@ def hold(folders: Sequence[RunFolder], wait: StopRequest | None = None) -> Itera
                 each.withdraw()
             held.clear()
         records = {int(index): by and lease.LeaseRecord(**by) for index, by in unavailable.items()}
-        if wait is None or None in records.values():  # a run that has ended is not to be had again
+        if wait is None or None in records.values():  # a run that has ended will not become available
             raise LeaseUnavailable(records)
 
 
@@ -82,7 +83,7 @@ def wait_until_available(folder: RunFolder, stop: StopRequest, sleep: Callable[[
 
     Raises:
       GpiclError: the holder had a heartbeat meanwhile.
-      Preempted: told to stop.
+      Preempted: a stop was requested.
     """
 
     def living_holder() -> str | None:
@@ -102,7 +103,7 @@ def wait_until_available(folder: RunFolder, stop: StopRequest, sleep: Callable[[
 
 
 def decide(compute: Callable[[], Any]) -> Any:
-    """Returns what `compute` returns in the primary process, which is plain JSON; all processes call this together."""
+    """Returns what `compute` returns in the primary process, which is plain JSON. All processes call this together."""
     return json.loads(
         distributed.broadcast(
             json.dumps(compute() if distributed.is_primary() else None), "what the first host decides"
@@ -111,5 +112,5 @@ def decide(compute: Callable[[], Any]) -> Any:
 
 
 def any_of(flag: bool) -> bool:
-    """Returns whether `flag` is true in any process; all processes call this together."""
+    """Returns whether `flag` is true in any process. All processes call this together."""
     return bool(distributed.max_over_processes(int(flag), "whether to stop"))

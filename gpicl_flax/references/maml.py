@@ -17,9 +17,9 @@ from gpicl_flax.references.online import OnlineLearner
 class MAML(OnlineLearner):
     """Online gradient descent whose initial parameters are meta-trained through all of its steps, to second order.
 
-    By default the authors' classifier with one hidden layer. Where a gradient is zero, as behind a dead ReLU, the
-    derivative of Adam's update is NaN unless eps_root > 0; hence the default's 1e-8. Memory grows with
-    B x T x (parameters + moments); Training.accumulation splits B.
+    By default it uses the authors' classifier with one hidden layer. Where a gradient is zero, as behind a dead ReLU,
+    the derivative of Adam's update is NaN unless eps_root > 0; hence the default of 1e-8. Memory grows with B x T x
+    (parameters + moments); Training.accumulation divides B.
 
     Raises:
       UsageError: the derivative of the inner optimiser's update is not finite at a gradient of zero.
@@ -38,14 +38,14 @@ class MAML(OnlineLearner):
 
     @nn.compact
     def starts(self, batch, num_features):
-        """The same for all."""
+        """Returns the same parameters for all sequences."""
         params = self.param("classifier", self.initial_classifier, num_features)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), params)
 
 
-@functools.cache  # flax makes a module anew for each of its uses
+@functools.cache  # because flax creates a new module for each use
 def _is_differentiable_at_zero(optimizer: optax.GradientTransformation) -> bool:
-    """Whether two updates on gradients of zero have a finite derivative with respect to these gradients."""
+    """Returns whether two updates with zero gradients have a finite derivative with respect to these gradients."""
 
     def two_updates(gradient):
         params = jnp.ones(())
@@ -55,5 +55,5 @@ def _is_differentiable_at_zero(optimizer: optax.GradientTransformation) -> bool:
             params = optax.apply_updates(params, updates)
         return params
 
-    with jax.ensure_compile_time_eval():  # also while a program is traced
+    with jax.ensure_compile_time_eval():  # so that it also works while a program is traced
         return bool(jnp.isfinite(jax.grad(two_updates)(jnp.zeros(()))))

@@ -1,4 +1,4 @@
-"""Online learning of a classifier by gradient descent: what the SGD baseline and MAML have in common (Table 2)."""
+"""Online learning of a classifier by gradient descent: the common part of the SGD baseline and MAML (Table 2)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     Attributes:
       num_classes: C.
       hidden_sizes: widths of the hidden layers; none: softmax regression.
-      dtype: of activations.
+      dtype: that of activations.
     """
 
     num_classes: int
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., X] -> logits [..., C]."""
+        """Maps x [..., X] to logits [..., C]."""
         x = x.astype(self.dtype)
         for number, size in enumerate(self.hidden_sizes):
             x = nn.relu(layers.linear(size, (None, None), f"hidden_{number}", dtype=self.dtype)(x))
@@ -46,17 +46,18 @@ def learn_online(
     labels: jax.Array,
     length: int | jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
-    """At each position predicts, then makes one step of the optimiser on the cross entropy of that prediction.
+    """Predicts at each position, then makes one step of the optimiser on the cross entropy of that prediction.
 
-    Differentiable in `params` through all steps. What differentiating keeps is the classifier and the optimiser's state
-    at every position; the rest is computed again.
+    It is differentiable in `params` through all steps. Differentiation keeps the classifier and the optimiser's state
+    at every position, and recomputes the rest.
 
     Args:
       apply: (params, x [X]) -> logits [C].
-      params: of the classifier before the first example.
-      inputs: of one sequence, [T, X].
+      optimizer: the optimiser of the classifier.
+      params: the classifier before the first example.
+      inputs: those of one sequence, [T, X].
       labels: [T].
-      length: examples that are learned; None: all.
+      length: the number of examples that are learned; None: all.
 
     Returns:
       The logits [T, C], each computed before its own label was used, and the parameters after the last example.
@@ -79,12 +80,11 @@ def learn_online(
 
 
 class OnlineLearner(SequenceModel):
-    """A classifier that learns every sequence by one optimiser step an example.
+    """A classifier that learns every sequence with one optimiser step for each example.
 
     Attributes:
       hidden_sizes: widths of the classifier's hidden ReLU layers, from none to two.
-      inner_optimizer: what makes the steps, an optax optimiser; in gin, `@inner/adam()` with
-        `inner/adam.learning_rate`.
+      inner_optimizer: the optimiser of the steps, from optax; in gin, `@inner/adam()` with `inner/adam.learning_rate`.
     """
 
     hidden_sizes: Sequence[int] = ()
@@ -98,24 +98,24 @@ class OnlineLearner(SequenceModel):
             raise UsageError(f"{name}.hidden_sizes must be a list of up to two positive integers, not {sizes!r}")
         object.__setattr__(
             self, "hidden_sizes", tuple(sizes)
-        )  # a model must have a hash; gin gives a list where one is written
+        )  # a tuple, because a model must be hashable and gin passes lists
         super().__post_init__()
 
     @property
     def classifier(self) -> Classifier:
-        """What learns; not a part of this module, since its parameters change from position to position."""
+        """The classifier. It is not part of this module, because its parameters change from position to position."""
         return Classifier(self.num_classes, self.hidden_sizes, self.dtype, parent=None)
 
     def initial_classifier(self, key: jax.Array, num_features: int) -> Params:
-        """Fresh parameters of the classifier for X = num_features."""
+        """Returns fresh parameters of the classifier for X = num_features."""
         return nn.unbox(self.classifier.init(key, jnp.zeros(num_features))["params"])
 
     def starts(self, batch: int, num_features: int) -> Params:
-        """The parameters [B, ...] that the classifiers of B sequences start from."""
+        """Returns the parameters [B, ...] that the classifiers of B sequences start from."""
         raise NotImplementedError
 
     def __call__(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """inputs [B, T, X] and labels [B, T] -> logits [B, T, C]."""
+        """Maps inputs [B, T, X] and labels [B, T] to logits [B, T, C]."""
         return self._learn(inputs, labels)[0]
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Params:
@@ -126,11 +126,11 @@ class OnlineLearner(SequenceModel):
 
     def _classify(self, params: Params, x: jax.Array) -> jax.Array:
         logits = self.classifier.apply({"params": params}, x)
-        assert isinstance(logits, jax.Array)  # and no pair: no collection is mutable
+        assert isinstance(logits, jax.Array)  # not a pair, because no collection is mutable
         return logits
 
     def _learn(self, inputs, labels, length=None) -> tuple[jax.Array, Params]:
-        """`learn_online` of every sequence."""
+        """Applies `learn_online` to every sequence."""
 
         def learn(params, inputs, labels):
             return learn_online(self._classify, params, self.inner_optimizer, inputs, labels, length)
@@ -138,9 +138,9 @@ class OnlineLearner(SequenceModel):
         return jax.vmap(learn)(self.starts(len(inputs), inputs.shape[-1]), inputs, labels)
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        """The numbers that the classifier keeps.
+        """Returns how many numbers the classifier keeps.
 
-        paper: its parameters (Section 4.2); exact: with the moments that the optimiser keeps of them.
+        paper: its parameters (Section 4.2); exact: these and the moments that the optimiser keeps of them.
         """
         params = jax.eval_shape(lambda key: self.initial_classifier(key, num_features), jax.random.key(0))
         moments = jax.eval_shape(self.inner_optimizer.init, params)

@@ -4,12 +4,12 @@ import hashlib
 
 from gpicl_flax.config import Config, canonical_key
 
-# Bindings that may differ between two starts of one run: where its data come from and lie, the layout on devices
-# (which changes results by rounding alone), what it logs beside its records, and how often it can be resumed. A run
-# goes on with other values for them in the same folder, so they must not change its digest. Training.checkpoint_period
-# is none of them: it sets when a run is meta-tested. Nor is Run.labels: a run folder carries its labels to the report,
-# and an experiment may have the same bindings under several of them (gin/parameter_count.gin has). A name with a dot at
-# its end stands for all parameters.
+# Bindings that may differ between two starts of one run: where its data come from and are kept, the layout on devices
+# (which changes results only by rounding), what it logs in addition to its records, and how often it can be resumed. A
+# run continues with other values for them in the same folder, so they must not change its digest.
+# Training.checkpoint_period is not one of them, because it determines when a run is meta-tested. Nor is Run.labels: a
+# run folder carries its labels to the report, and an experiment may have the same bindings under several labels (as in
+# gin/parameter_count.gin). A name with a dot at its end means all parameters.
 _CANNOT_CHANGE_RESULTS = (
     "Loader.",
     "MeshShape.",
@@ -20,7 +20,7 @@ _CANNOT_CHANGE_RESULTS = (
     "Training.checkpoint_seconds",
     "Training.keep_checkpoints",
 )
-_DIGITS = 12  # of a digest in base 16: among 100,000 runs, the chance that any two share one is 2e-5
+_DIGITS = 12  # of a digest in base 16; among 100,000 runs, the chance that any two have the same is 2e-5
 
 
 def identifying(config: Config) -> Config:

@@ -1,4 +1,4 @@
-"""What there is to choose from: every sequence model and baseline, with its sizes."""
+"""Lists every sequence model and baseline, with its sizes."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ MODELS: tuple[type[models.SequenceModel], ...] = (
 
 
 def as_table(num_features: int, sequence_length: int) -> str:
-    """Every model at its defaults, for X = num_features and T = sequence_length, and what its settings are."""
+    """Returns every model with its default settings and its sizes, for X = num_features and T = sequence_length."""
     rows = [("model", *models.SIZE_NAMES.values(), "settings")]
     for cls in MODELS:
         longest: dict[str, Any] = {"max_length": sequence_length} if hasattr(cls, "max_length") else {}
@@ -31,7 +31,7 @@ def as_table(num_features: int, sequence_length: int) -> str:
 
 
 def _settings(model: models.SequenceModel) -> str:
-    """The settings that are the model's own, as far as they are plain values."""
+    """Returns the settings that are the model's own, as far as they are plain values."""
     common = {field.name for field in dataclasses.fields(models.InContextModel)}
     values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in common}
     plain = (bool, int, float, str, tuple)

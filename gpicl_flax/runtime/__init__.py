@@ -1,1 +1,1 @@
-"""The processes of a run and their machine: several hosts as one, preemption, caches."""
+"""The processes of a run and their machine: cooperation of several hosts, preemption, caches."""

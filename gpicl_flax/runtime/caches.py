@@ -1,4 +1,4 @@
-"""What is kept between runs to save time: decoded images and compiled programs. Deleting it loses nothing."""
+"""Caches that save time in later runs: decoded images and compiled programs. Deleting them loses nothing."""
 
 import contextlib
 import hashlib
@@ -8,27 +8,25 @@ import platform
 
 
 def folder() -> pathlib.Path:
-    """$XDG_CACHE_HOME/gpicl_flax, or ~/.cache/gpicl_flax."""
+    """Returns $XDG_CACHE_HOME/gpicl_flax, or ~/.cache/gpicl_flax."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gpicl_flax"
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles, so that a run that is started again begins at once.
+    """Lets JAX keep compiled programs, so that a restarted run begins at once. Called before JAX is used.
 
-    Call it before JAX is used.
-
-    $JAX_COMPILATION_CACHE_DIR, where it is set, wins: another folder, also gs://, or nothing to turn it off.
+    $JAX_COMPILATION_CACHE_DIR overrides the folder, which may be on gs://. If it is set to nothing, there is no cache.
     """
     programs = folder() / "xla" / _processor()
-    with contextlib.suppress(OSError):  # a home that cannot be written to
+    with contextlib.suppress(OSError):  # the home folder may not be writable
         programs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(programs))
 
 
 def _processor() -> str:
-    """Names the instructions that this processor has.
+    """Returns a name for the instructions that this processor has.
 
-    JAX's own keys do not, and several kinds of processor can share a home.
+    JAX's own keys do not contain it, and several kinds of processor can share a home folder.
     """
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

@@ -1,8 +1,8 @@
-"""Several processes as one: how they find each other, wait for each other, agree, and speak with one voice.
+"""Cooperation of several processes: they find each other, wait for each other, agree, and print only once.
 
-A slice of TPUs has several hosts, each with a process that runs the same program. Messages go through JAX's
-coordination service, which lives in the first process, so that they need no device. With a single process nothing here
-does anything.
+A slice of TPUs has several hosts, and each has a process that runs the same program. Messages go through JAX's
+coordination service, which runs in the first process, so that they need no device. With a single process, nothing here
+has any effect.
 """
 
 import contextlib
@@ -29,21 +29,22 @@ _LEAVE_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 60
 _WATCH_SECONDS = 1.0
 _FAILED = "gpicl/failed"
-_calls = itertools.count()  # all processes make the same calls, so that the same number names the same call
+_calls = itertools.count()  # all processes make the same calls, so the same number identifies the same call
 
 _ending = threading.Event()
 
 
 def connect() -> None:
-    """Joins the other processes, if there are any; to be called once, before JAX is used.
+    """Connects to the other processes, if there are any. Called once, before JAX is used.
 
-    The environment says who they are: JAX_COORDINATOR_ADDRESS (host:port, or a host and JAX_COORDINATOR_PORT),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, also under GKE, JAX finds that out itself. GPICL_CONNECT_SECONDS
-    limits how long they wait for each other (300). Where jax.distributed.initialize was called before, they have met.
+    The environment identifies them: JAX_COORDINATOR_ADDRESS (host:port, or a host and JAX_COORDINATOR_PORT),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, including GKE, JAX determines these itself.
+    GPICL_CONNECT_SECONDS limits how long they wait for each other (300). If jax.distributed.initialize was called
+    before, they are already connected.
 
     Raises:
       UsageError: the environment is incomplete.
-      GpiclError: not all of them came in time.
+      GpiclError: some of them did not connect in time.
     """
     if _count() == 1:
         _meet()
@@ -58,16 +59,16 @@ def _meet() -> None:
         return
     seconds = _number(CONNECT_SECONDS, os.environ.get(CONNECT_SECONDS, f"{_WAIT_SECONDS:.0f}"))
     settings = _settings(given) if given else {}
-    import jax  # which takes a second that other commands need not wait
+    import jax  # takes a second, which other commands avoid
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, see runtime/preemption.py
+    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM, see runtime/preemption.py
     count = settings.get("num_processes", "all")
     where = settings.get("coordinator_address", "the first host")
     apart = (
         f"{count} processes did not meet at {where} within {seconds} s: is the same command running on every host, and "
         f"the port open? {_PORT} chooses another, {CONNECT_SECONDS} waits longer"
     )
-    # JAX itself ends a process that waited in vain, with pages of its insides.
+    # After its own timeout, JAX ends a process with pages of internal messages, so a timer ends it first.
     alone = threading.Timer(seconds, _end_with, [apart])
     alone.daemon = True
     alone.start()
@@ -78,7 +79,7 @@ def _meet() -> None:
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=int(_LEAVE_SECONDS),
         )
-    except Exception as error:  # of JAX and of its service, which have several kinds
+    except Exception as error:  # JAX and its service raise several kinds
         raise GpiclError(f"{apart} ({first_line(error)})") from error
     finally:
         alone.cancel()
@@ -105,22 +106,22 @@ def _number(name: str, text: str) -> int:
 
 
 def _on_cloud_tpu() -> bool:
-    """Whether this machine has TPU chips and JAX would use them."""
+    """Returns whether this machine has TPU chips that JAX would use."""
     if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu" or importlib.util.find_spec("libtpu") is None:
         return False
     return any(pathlib.Path("/dev").glob("accel*")) or any(pathlib.Path("/dev/vfio").glob("[0-9]*"))
 
 
 def is_primary() -> bool:
-    """Returns whether this process is the primary one, which prints and writes what is written once."""
+    """Returns whether this process is the primary one, which prints, and writes files that are written once."""
     return _index() == 0
 
 
 def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
-    """Returns when every process has come here.
+    """Blocks until every process has called it.
 
     Raises:
-      GpiclError: some did not in time; it names them.
+      GpiclError: some processes did not call it in time; it names them.
     """
     if _count() == 1:
         return
@@ -130,7 +131,7 @@ def barrier(name: str, seconds: float = _WAIT_SECONDS) -> None:
 
 
 def max_over_processes(value: int, name: str, seconds: float = _WAIT_SECONDS) -> int:
-    """Returns the largest value that any process has; raises as `barrier` does."""
+    """Returns the largest value of all processes; raises as `barrier` does."""
     return max(int(text) for text in _gather(str(value), name, seconds))
 
 
@@ -140,7 +141,7 @@ def broadcast(text: str, name: str, seconds: float = _WAIT_SECONDS) -> str:
 
 
 def check_same(text: str, name: str) -> None:
-    """Raises UsageError on every process if one has another text than the first."""
+    """Raises UsageError on every process if one has a different text than the first."""
     texts = _gather(text, name, _WAIT_SECONDS)
     others = [index for index, other in enumerate(texts) if other != texts[0]]
     if others:
@@ -148,9 +149,9 @@ def check_same(text: str, name: str) -> None:
 
 
 def abort(exit_code: int, message: str) -> None:
-    """Ends a command that failed here, perhaps not elsewhere: the others learn of it instead of waiting.
+    """Ends a command that failed here, perhaps only here, so that the other processes do not wait for this one.
 
-    Does not return where there are others.
+    Does not return if there are other processes.
     """
     if _count() == 1:
         return
@@ -161,11 +162,11 @@ def abort(exit_code: int, message: str) -> None:
         _client().wait_at_barrier("gpicl/leave", int(1000 * _LEAVE_SECONDS))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exit_code)  # the service's own end would wait for those that are stuck
+    os._exit(exit_code)  # a regular end of the service would wait for processes that are stuck
 
 
 def disconnect() -> None:
-    """Ends a command that ends everywhere, when all have come here."""
+    """Ends a command that ends on all processes, once all have called it."""
     if _count() == 1:
         return
     import jax
@@ -182,17 +183,17 @@ def _end_with(message: str) -> None:
 
 
 def _watch() -> None:
-    """Ends this process when another has failed, which it might otherwise wait for without end."""
+    """Ends this process when another one has failed, because it might otherwise wait for that one forever."""
     while not _ending.wait(_WATCH_SECONDS):
         try:
             failures = _client().key_value_dir_get(_FAILED)
         except Exception:
-            return  # the service is gone, and with it, soon, this process
+            return  # the service is gone, and so this process will soon be, too
         if failures:
             break
     else:
         return
-    if not _ending.wait(2 * _LEAVE_SECONDS):  # who fails in the same way says so and leaves by itself
+    if not _ending.wait(2 * _LEAVE_SECONDS):  # a process that fails in the same way reports it and ends by itself
         _end_with(failures[0][1])
 
 
@@ -200,7 +201,7 @@ _watcher = threading.Thread(target=_watch, daemon=True)
 
 
 def _gather(text: str, name: str, seconds: float) -> list[str]:
-    """The texts of all processes, in their order."""
+    """Returns the texts of all processes, in their order."""
     if _count() == 1:
         return [text]
     key = f"gpicl/{next(_calls)}/{name}"
@@ -212,7 +213,7 @@ def _gather(text: str, name: str, seconds: float) -> list[str]:
 def _wait(key: str, name: str, seconds: float) -> None:
     try:
         _client().wait_at_barrier(key, int(1000 * seconds))
-    except Exception as error:  # of the service
+    except Exception as error:  # the service raises several kinds
         here = {int(entry.rpartition("/")[2]) for entry, _ in _client().key_value_dir_get(key)}
         missing = [index for index in range(_count()) if index not in here]
         who = f"{_names(missing)} did not come" if missing else first_line(error)
@@ -222,19 +223,19 @@ def _wait(key: str, name: str, seconds: float) -> None:
 
 
 def _names(indices: list[int]) -> str:
-    """Processes with the names of their hosts."""
+    """Returns the numbers of processes with the names of their hosts."""
     hosts = dict(_client().key_value_dir_get("gpicl/host"))
     known = {int(key.rpartition("/")[2]): host for key, host in hosts.items()}
     return ", ".join(f"process {index} ({known.get(index, 'unknown host')})" for index in indices)
 
 
 def _index() -> int:
-    """The number of this process."""
+    """Returns the number of this process."""
     return getattr(_state(), "process_id", 0)
 
 
 def _count() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return getattr(_state(), "num_processes", 1)
 
 
@@ -243,8 +244,8 @@ def _client():
 
 
 def _state() -> Any:
-    """Returns what JAX knows of the processes; None while JAX is not imported.
+    """Returns JAX's state of the processes; None while JAX is not imported.
 
-    It has no public name that starts no backend.
+    JAX has no public access to it that does not start a backend.
     """
     return getattr(sys.modules.get("jax._src.distributed"), "global_state", None)

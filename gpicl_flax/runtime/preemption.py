@@ -1,18 +1,18 @@
-"""Being told to stop: SIGTERM and Ctrl-C become a request that the loop obeys after saving."""
+"""Preemption: turns SIGTERM and Ctrl-C into a request, which the loop obeys after saving."""
 
 import signal
 import threading
 import time
 
-# A host that goes away can send one SIGTERM to every process, and a start-up script that passes on its own sends
-# another.
+# A host that is shut down can send one SIGTERM to every process, and a start-up script that forwards its own signals
+# sends another one.
 ECHO_SECONDS = 2.0
 
 
 class StopRequest:
-    """While active, notes the first SIGTERM or SIGINT in `requested`.
+    """While active, records the first SIGTERM or SIGINT in `requested`.
 
-    One that comes more than ECHO_SECONDS later acts as if nothing were here.
+    One that arrives more than ECHO_SECONDS later has its usual effect.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,7 +23,7 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 

@@ -1,1 +1,1 @@
-"""Where tasks come from: base datasets, task augmentation and the loader. Knows nothing of models or training."""
+"""The sources of tasks: base datasets, task augmentation and the loader. Independent of models and training."""

@@ -1,8 +1,8 @@
-"""Task augmentation: a task id becomes a projection and a label permutation, as pure functions on the device.
+"""Task augmentation: maps a task id to a projection and a label permutation, as pure functions on the device.
 
-A task is a function of (seed, task id) and of nothing else: not of its place in a batch, the batch size, the number
-of devices or processes, or the base dataset it is applied to. Only the Gram form (see `projections.spec`) makes a
-projection for the one sequence that it is applied to.
+A task depends on (seed, task id) alone. It does not depend on its place in a batch, the batch size, the number of
+devices or processes, or the base dataset that it is applied to. Only Gram projections (see `projections.spec`) are
+specific to the one sequence that they are applied to.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ class Examples(NamedTuple):
     """Base examples of sequences, before they become tasks.
 
     Attributes:
-      coordinates: [B, T, R] float32, of the normalised inputs, in the basis that projections are drawn in. The pixels
-        themselves, unless the images are smaller than the input shape.
+      coordinates: [B, T, R] float32, of the normalised inputs, in the basis that projections are drawn in. They are the
+        pixels themselves, unless the images are smaller than the input shape.
       labels: [B, T] int32.
     """
 
@@ -48,10 +48,10 @@ def make_task(
     num_classes: int,
     permute_labels_prob: float | jax.Array,
 ) -> Task:
-    """The task with id `task_id`, a uint32 scalar, under the run's key of tasks (Section 3.1 of the paper).
+    """Returns the task with id `task_id`, a uint32 scalar, under the run's task key (Section 3.1 of the paper).
 
-    The projection has iid N(0, 1/X) entries, and its rows do not depend on how many there are. With probability
-    1 - permute_labels_prob, decided by the id as well, the label permutation is the identity.
+    The projection has iid N(0, 1/X) entries, and each row is the same for any number of rows. With probability 1 -
+    permute_labels_prob, the label permutation is the identity. The id determines this as well.
     """
     keys = _keys(key, task_id)
     projection = spec.draw(keys[0], num_coordinates, num_features)
@@ -65,9 +65,9 @@ class Augmentation:
     Attributes:
       projection: how projections are drawn.
       num_classes: C.
-      max_projection_bytes: bytes that projections may take on each device; as many sequences are made at once as that
-        allows. Gram projections need none.
-      num_shards: devices that B lies along, and which it is a multiple of.
+      max_projection_bytes: bytes that projections may take on each device, which limits how many sequences are made at
+        once. Gram projections need none.
+      num_shards: the number of devices along B, which divides B.
     """
 
     projection: ProjectionSpec
@@ -82,7 +82,7 @@ class Augmentation:
         examples: Examples,
         permute_labels_prob: float | jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Applies the tasks task_ids [B] to base examples -> inputs [B, T, X] float32 and labels [B, T] int32."""
+        """Applies the tasks task_ids [B] to base examples. Returns inputs [B, T, X] float32 and labels [B, T] int32."""
         num_features = self.projection.num_features
         settings = {"num_classes": self.num_classes, "permute_labels_prob": permute_labels_prob}
 
@@ -117,7 +117,7 @@ def _in_parts(function, num_parts: int, arrays):
 
 
 def _keys(key: jax.Array, task_id: jax.Array) -> jax.Array:
-    """Of a task: for its projection, its permutation and its bias."""
+    """Returns the keys of a task: for its projection, its permutation and its bias."""
     return jax.random.split(jax.random.fold_in(key, task_id), 3)
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: examples of a base dataset as they are, and as tasks make them."""
+"""A contact sheet: examples of a base dataset as they are, and after the projections of tasks."""
 
 import math
 
@@ -22,16 +22,15 @@ from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 NUM_TASKS = 3
 _MAX_FEATURES, _MAX_CLASSES = 4096, 20
-_ROWS = 2  # examples of a class
+_ROWS = 2  # examples of each class
 _SPREAD = 3.0  # standard deviations of a projected input between black and white
 
 
 def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
-    """One panel of training examples, a column for each class, and one for each of the tasks 0, 1, 2 of a run.
+    """Draws one panel of training examples, a column for each class, and one for each of the tasks 0, 1, 2 of a run.
 
-    The run has the seed `seed`. All panels have the same examples in the same places.
-
-    Features are drawn as a square of pixels, as far as they fill one.
+    The run has the seed `seed`. All panels have the same examples in the same places. Features are drawn as a square of
+    pixels, as far as they fill one.
 
     Raises:
       UsageError: an example has too many inputs to project.
@@ -60,7 +59,7 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
     growth = input_space.growth(dataset.stored_shape, dataset.input_shape)
     panels = [("raw", np.asarray(growth(grey_values(stored))), labels)]
     for task in range(NUM_TASKS):
-        # A projection leaves no range: its mean is 0 and its standard deviation about that of the normalised inputs.
+        # A projection has no fixed range: its mean is 0 and its standard deviation about that of the normalised inputs.
         pixels = np.clip(inputs[task] / (2 * _SPREAD) + 0.5, 0, 1)
         panels.append((f"task {task}", pixels, task_labels[task]))
     figure, axes = plt.subplots(

@@ -11,7 +11,7 @@ from gpicl_flax.errors import UsageError, check_positive_integers, check_types
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, load_base_dataset
 from gpicl_flax.tasks.projections import spec
 
-# Training draws ids below this; ids from here on are never trained on, whatever the number of tasks.
+# Training draws ids below this one. Ids from here on are never trained on, for any number of tasks.
 FIRST_UNSEEN_ID = 2**31
 
 
@@ -23,20 +23,19 @@ class TaskDistribution:
     Attributes:
       base_dataset: a name that `gpicl datasets list` shows or that TFDS has, or a path (see `sources.load`).
       data_dir: where TFDS keeps prepared datasets; None for its own default.
-      input_shape: (height, width, channels) that images are resized to, or (features,) of a dataset of features; X is
+      input_shape: (height, width, channels) that images are resized to, or (features,) for a dataset of features; X is
         their product.
       num_classes: C.
       sequence_length: T, the examples of one sequence (N_D in the paper).
       task_batch_size: B, the sequences of one training step.
-      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence brings a new
-        one.
-      permute_labels_prob: p, the probability that a task permutes its labels; the others, a "1 - p biased" share of
-        the tasks, keep them (Section 4.3 and Fig 9).
+      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence has a new one.
+      permute_labels_prob: p, the probability that a task permutes its labels. The other tasks, a fraction of 1 - p ("1
+        - p biased"), keep them (Section 4.3 and Fig 9).
       sequences_per_task: sequences of one step that share a task.
-      normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if
-        False, grey values are only scaled to [0, 1] (Fig 4).
-      projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`); all of them
-        have the same distribution, and 'dense' and 'span' are the same tasks.
+      normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if False,
+        grey values are only scaled to [0, 1] (Fig 4).
+      projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`). All of them have the
+        same distribution, and 'dense' and 'span' give the same tasks.
 
     Raises:
       UsageError: a value is out of its range.
@@ -73,7 +72,7 @@ class TaskDistribution:
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
             )
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))  # gin gives a list where one is written
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))  # gin passes lists as they are written
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
             raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")
         if not 0 <= self.permute_labels_prob <= 1:
@@ -86,7 +85,7 @@ class TaskDistribution:
         self.projection_spec(self.input_shape)
 
     def projection_spec(self, stored_shape: tuple[int, ...]) -> spec.ProjectionSpec:
-        """How projections are drawn for the base dataset that is trained on, from the shape it is stored in."""
+        """Returns how projections are drawn for the base dataset trained on, given the shape it is stored in."""
         return spec.choose(
             self.projection,
             stored_shape=stored_shape,
@@ -97,7 +96,7 @@ class TaskDistribution:
 
     @property
     def num_features(self) -> int:
-        """X, the input features of one example."""
+        """X, the number of input features of one example."""
         return math.prod(self.input_shape)
 
     def load(self, name: str | None = None) -> BaseDataset:
@@ -116,7 +115,7 @@ class TaskDistribution:
         return data
 
     def training_task_ids(self, step: int, rng: np.random.Generator) -> np.ndarray:
-        """Task ids [B] uint32 of training step `step`. Without a bound on the tasks they are simply numbered."""
+        """Returns task ids [B] uint32 of training step `step`. If the tasks are unbounded, they are simply numbered."""
         num_drawn = self.task_batch_size // self.sequences_per_task
         if self.num_tasks is None:
             ids = np.arange(step * num_drawn, (step + 1) * num_drawn)
@@ -125,9 +124,9 @@ class TaskDistribution:
         return np.repeat(ids, self.sequences_per_task).astype(np.uint32)
 
     def seen_task_ids(self, count: int) -> np.ndarray:
-        """Ids [count] uint32 to replay seen tasks: 0..min(count, K)-1, over and over."""
+        """Returns ids [count] uint32 that replay seen tasks: 0..min(count, K)-1, repeatedly."""
         return (np.arange(count) % (self.num_tasks or count)).astype(np.uint32)
 
     def unseen_task_ids(self, count: int) -> np.ndarray:
-        """Ids [count] uint32 that no training run draws."""
+        """Returns ids [count] uint32 that no training run draws."""
         return (FIRST_UNSEEN_ID + np.arange(count)).astype(np.uint32)

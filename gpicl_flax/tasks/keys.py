@@ -14,10 +14,10 @@ def init_key(seed: int | jax.Array) -> jax.Array:
 
 
 def learner_key(seed: int | jax.Array) -> jax.Array:
-    """Returns the key of what learners draw for themselves in a meta-test, such as the SGD baseline's classifiers."""
+    """Returns the key for the random numbers of learners in a meta-test, such as the SGD baseline's classifiers."""
     return jax.random.fold_in(_root(seed), 2)
 
 
 def _root(seed: int | jax.Array) -> jax.Array:
-    # Named, since other generators do not give each of many vmapped keys a stream of its own.
+    # The generator is named, because others do not give each of many vmapped keys its own stream.
     return jax.random.key(seed, impl="threefry2x32")

@@ -1,7 +1,8 @@
-"""The Grain loader: one small record a step, with task ids and example indices, or the examples themselves.
+"""The Grain loader: one small record for each step, with task ids and example indices, or the examples themselves.
 
-A record is a pure function of (seed, step). Every process draws the whole step, a few kB, and keeps its own rows, so
-the data do not depend on how many processes or workers read them, and a resumed run needs only its step number.
+A record is a pure function of (seed, step). Every process draws the whole step, a few kB, and keeps its own rows. So
+the data do not depend on the number of processes or workers that read them, and a resumed run needs only its step
+number.
 """
 
 import dataclasses
@@ -25,18 +26,18 @@ from gpicl_flax.tasks.distribution import TaskDistribution
 Batch = dict[str, np.ndarray]
 
 PLACEMENTS = ("auto", "device", "host")
-_ENDLESS = 2**40  # steps; more than anyone will train
+_ENDLESS = 2**40  # steps, more than anyone will train
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """How the examples of a step get to the device.
+    """How the examples of a step reach the device.
 
     Attributes:
-      placement: 'device': the base dataset lies in the memory of every device, and a step sends indices; 'host': the
-        loader gathers the examples; 'auto': on the device where it takes at most a quarter of the free memory.
-      num_workers: processes that draw and gather; 0: a thread of this one, which is enough for indices.
+      placement: 'device': the base dataset is in the memory of every device, and a step sends indices; 'host': the
+        loader gathers the examples; 'auto': on the device if it takes at most a quarter of the free memory.
+      num_workers: processes that draw and gather; 0: a thread of this process, which is enough for indices.
 
     Raises:
       UsageError: a value is out of its range.
@@ -54,7 +55,7 @@ class Loader:
 
 
 class Stream(NamedTuple):
-    """What one run draws: its tasks, its seed, and the step that it starts from."""
+    """The random stream of one run: its tasks, its seed, and the step that it starts from."""
 
     tasks: TaskDistribution
     seed: int
@@ -62,17 +63,17 @@ class Stream(NamedTuple):
 
 
 class TrainingBatches(Iterator[Batch]):
-    """Endless batches of `steps_per_batch` training steps of a stack of runs; to be closed.
+    """Endless batches of `steps_per_batch` training steps of a stack of runs. Must be closed.
 
-    A batch holds task_ids [steps_per_batch, S, B] uint32, of the own members and rows, and, of as many rows, either
-    example_indices [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the split's
-    types.
+    A batch holds task_ids [steps_per_batch, S, B] uint32 of the local members and rows. For the same rows it also holds
+    either example_indices [..., T] int32 or, if gathered, inputs [..., T, stored features] and labels [..., T] of the
+    split's types.
 
     Args:
-      streams: what each run draws; they agree in B and T.
+      streams: those of the runs; they agree in B and T.
       split: the examples that are drawn from.
-      gather: give the examples instead of their indices.
-      num_workers: processes that draw; 0: a thread of this one.
+      gather: include the examples instead of their indices.
+      num_workers: processes that draw; 0: a thread of this process.
       local_members, local_rows: the indices, in order, of the streams and of the sequences of each that this process
         keeps; None: all.
     """
@@ -93,8 +94,8 @@ class TrainingBatches(Iterator[Batch]):
         self._shared = tempfile.TemporaryDirectory(prefix="gpicl_flax_") if gather and num_workers else None
         if self._shared:
             split = dataclasses.replace(split, inputs=_MappedArray(split.inputs, self._shared.name))
-        # The slice keeps the numbers of the records, and these their random streams.
-        records: list[grain.MapDataset[Any]] = [  # zipped, they are tuples, which its annotations do not say
+        # A slice keeps the numbers of the records, which determine their random streams.
+        records: list[grain.MapDataset[Any]] = [  # zipped records are tuples, which the annotations do not say
             grain.MapDataset.range(2 * _ENDLESS)
             .seed(seed)
             .random_map(_Draw(tasks, split if gather else None, len(split), split.group_size, own))[
@@ -103,7 +104,7 @@ class TrainingBatches(Iterator[Batch]):
             for tasks, seed, start_step in streams
         ]
         stacks = grain.experimental.ZipMapDataset(records).map(_stack)
-        # Records are cheap to draw: one thread and a short buffer keep ahead of any step.
+        # Records are cheap to draw: one thread and a short buffer are faster than any step.
         batches = stacks.batch(steps_per_batch).to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         )
@@ -116,7 +117,7 @@ class TrainingBatches(Iterator[Batch]):
     def __next__(self) -> Batch:
         try:
             return next(self._iterator)
-        except RuntimeError as error:  # what Grain raises for a worker that is gone
+        except RuntimeError as error:  # Grain raises it for a worker that has died
             raise GpiclError(f"a worker of the loader ended ({first_line(error)}); is there enough memory?") from error
 
     def close(self) -> None:
@@ -132,10 +133,10 @@ def _stack(records: Sequence[Batch]) -> Batch:
 
 @dataclasses.dataclass
 class _Draw:
-    """From a step and its random stream to a record; a class, since workers are sent a pickled one."""
+    """Maps a step and its random stream to a record. It is a class, because workers are sent a pickled one."""
 
     tasks: TaskDistribution
-    split: Split | None  # to gather from
+    split: Split | None  # the examples to gather from
     num_examples: int
     group_size: int | None
     own: slice | np.ndarray
@@ -149,7 +150,7 @@ class _Draw:
 
 
 def gather(split: Split, batch: Batch) -> Batch:
-    """A batch with inputs [..., T, X] and labels [..., T] in the place of its example_indices [..., T]."""
+    """Returns a batch with inputs [..., T, X] and labels [..., T] in place of its example_indices [..., T]."""
     indices = batch["example_indices"]
     rest = {name: array for name, array in batch.items() if name != "example_indices"}
     return rest | {"inputs": split.inputs[indices], "labels": split.labels[indices]}
@@ -158,21 +159,21 @@ def gather(split: Split, batch: Batch) -> Batch:
 def draw_example_indices(
     rng: np.random.Generator, num_sequences: int, length: int, num_examples: int, group_size: int | None = None
 ) -> np.ndarray:
-    """Example indices [num_sequences, length] int32.
+    """Returns example indices [num_sequences, length] int32.
 
-    Uniform without replacement within a sequence; with a group size, uniform with replacement within a group of
-    neighbours that is drawn for each sequence.
+    They are uniform without replacement within a sequence. With a group size, each sequence draws a group of neighbours
+    and then, uniformly with replacement, examples of this group.
     """
     if group_size is not None:
         groups = rng.integers(num_examples // group_size, size=(num_sequences, 1), dtype=np.int32)
         return groups * group_size + rng.integers(group_size, size=(num_sequences, length), dtype=np.int32)
-    if length**2 > 4 * num_examples:  # hardly a sequence would be free of repetitions: shuffle
+    if length**2 > 4 * num_examples:  # almost every sequence would have repetitions, so shuffle instead
         keys = rng.random((num_sequences, num_examples))
         chosen = np.argpartition(keys, length - 1, axis=1)[:, :length]
         return rng.permuted(chosen, axis=1).astype(np.int32)
     indices = rng.integers(num_examples, size=(num_sequences, length), dtype=np.int32)
     rows = np.arange(num_sequences)
-    while True:  # draw sequences with a repetition again
+    while True:  # redraw sequences that have a repetition
         ordered = np.sort(indices[rows], axis=1)
         rows = rows[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
         if not len(rows):
@@ -181,7 +182,7 @@ def draw_example_indices(
 
 
 class _MappedArray:
-    """An array in a file, which a worker that is sent it maps into its memory, where all workers share it."""
+    """An array in a file. A worker that receives it maps the file into its memory, which all workers share."""
 
     def __init__(self, array: np.ndarray, folder: str):
         self._path = str(pathlib.Path(folder) / "inputs.npy")
@@ -202,7 +203,7 @@ class _MappedArray:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker leaves Ctrl-C to the process that it works for, and ends when that is gone, even if it was killed."""
+    """Lets a worker ignore Ctrl-C, which its parent handles, and end when the parent is gone, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
@@ -215,7 +216,7 @@ def _begin_worker(index: int, count: int) -> None:
 
 
 def _mark_flags_as_parsed() -> None:
-    """Grain's workers read absl's flags, which only programs that start with absl's app.run have parsed."""
+    """Marks absl's flags as parsed, which Grain's workers read. Otherwise only programs run by absl.app parse them."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

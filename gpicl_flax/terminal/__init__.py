@@ -1,1 +1,1 @@
-"""What people see while they wait: the progress line, text tables, durations, the logs of libraries."""
+"""Output for people who wait: the progress line, text tables, durations, the logs of libraries."""

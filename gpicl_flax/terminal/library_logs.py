@@ -1,4 +1,4 @@
-"""What libraries log through absl, where it tells a user nothing."""
+"""Silences messages that libraries log through absl and that do not help users."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from absl import logging
 
 @contextlib.contextmanager
 def only_errors() -> Iterator[None]:
-    """Within it absl logs errors alone."""
+    """Lets absl log only errors."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -1,6 +1,6 @@
 """The live progress line of a run or a stack of them.
 
-On a terminal it is one line that rewrites itself, elsewhere plain lines.
+On a terminal it is one line that rewrites itself; elsewhere it is plain lines.
 """
 
 import contextlib
@@ -11,38 +11,38 @@ from typing import Any, TextIO
 
 from gpicl_flax.terminal import durations
 
-_PLAIN_SECONDS = 10.0  # between lines when nobody watches
+_PLAIN_SECONDS = 10.0  # time between plain lines
 _LIVE_SECONDS = 0.1
 
 
 def erase(stream: TextIO) -> str:
-    """Returns what to write before other text.
+    """Returns the text to write before other text, so that it replaces a progress line on a terminal.
 
-    On a terminal the text then takes the place of a progress line; elsewhere it is nothing.
+    Elsewhere it is empty.
     """
     return "\r\033[K" if stream.isatty() else ""
 
 
 class ProgressLine:
-    """Called with every row of metrics; shows step, steps/s, time left, loss, last-position accuracy, plateau.
+    """Shows step, steps/s, remaining time, loss, last-position accuracy and plateau. Called with every row of metrics.
 
-    Of a stack, whose members have a row each after every dispatch, it shows the step of the first that still trains,
-    the means over the members, and how many are off the plateau.
+    In a stack, each member has a row after every dispatch. The line then shows the step of the first member that still
+    trains, the means over the members, and how many have left the plateau.
     """
 
     def __init__(self, total_steps: int, num_members: int = 1, stream: TextIO | None = None):
         self._total = total_steps
         self._num_members = num_members
-        self._rows: dict[int, dict[str, Any]] = {}  # the newest of each member
+        self._rows: dict[int, dict[str, Any]] = {}  # the newest row of each member
         self._turn: list[int] = []  # members with a row after this dispatch
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._shown_at = -float("inf")
-        self._recent: list[tuple[float, int]] = []  # times and steps that the speed is measured over
+        self._recent: list[tuple[float, int]] = []  # times and steps, over which the speed is measured
 
     def __call__(self, row: dict[str, Any], member: int = 0) -> None:
         now, step = time.monotonic(), row["step"]
-        if member in self._turn:  # the next dispatch; who had no row after the last one has diverged or ended
+        if member in self._turn:  # the next dispatch; members without a row after the last one have diverged or ended
             self._rows = {m: r for m, r in self._rows.items() if m in self._turn or self._is_last(r)}
             if self._turn[0] != member:
                 self._recent = []
@@ -64,12 +64,12 @@ class ProgressLine:
             f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {loss:.3f}  "
             f"last accuracy {accuracy:.1%}  {plateau} the plateau"
         )
-        if self._live:  # a line that wraps could not be rewritten
+        if self._live:  # cut, because a line that wraps could not be rewritten
             end = "\n" if self._is_last(row) else ""
             text = f"{erase(self._stream)}{text[: shutil.get_terminal_size().columns - 1]}{end}"
         else:
             text += "\n"
-        with contextlib.suppress(OSError):  # a run goes on when nobody reads any more
+        with contextlib.suppress(OSError):  # a run continues when nobody reads any more
             self._stream.write(text)
             self._stream.flush()
 
@@ -84,5 +84,5 @@ class ProgressLine:
         if step == first:
             return "steps/s: -"
         speed = (step - first) / (now - then)
-        digits = ".1f" if speed >= 1 else ".2g"  # a large model on a small machine makes a few steps a minute
+        digits = ".1f" if speed >= 1 else ".2g"  # a large model on a small machine makes only a few steps a minute
         return f"{speed:{digits}} steps/s  {durations.in_words((self._total - step) / speed)} left"

@@ -1,10 +1,10 @@
-"""Tables as text."""
+"""Text tables."""
 
 from collections.abc import Collection, Sequence
 
 
 def render(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Rows of equally many cells as aligned lines; the columns numbered in `right` are aligned to the right."""
+    """Returns rows of equally many cells as aligned lines. The columns numbered in `right` are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 class Action(enum.IntEnum):
-    """What a process wants to do next; where processes differ, the largest wins."""
+    """The next action that a process wants to take. Where processes differ, the largest wins."""
 
     CONTINUE = 0
     SAVE = 1

@@ -1,4 +1,4 @@
-"""What a shorter plateau costs: the accuracy that interventions reach on unseen tasks and datasets."""
+"""The cost of a shorter plateau: the accuracy that interventions reach on unseen tasks and datasets."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from gpicl_flax.analysis.figures.chart import COLOURS, Chart
 from gpicl_flax.analysis.stats import intervals
 from gpicl_flax.records.run_folder import DONE
 
-_SHARE = 4  # without a number, accuracies are compared a quarter of all steps after the drop
+_SHARE = 4  # by default, accuracies are compared a quarter of all steps after the drop
 _NAMED = 6  # runs that a caption names
 
 TOTAL, AFTER_DROP = "total", "after the drop"
@@ -26,13 +26,13 @@ _TESTS = {"unseen_tasks": "unseen tasks", "unseen_datasets": "unseen datasets"}
 
 
 def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
-    """A row for each run and each way to compare: its accuracies at the last position.
+    """Returns a row for each run and each way to compare, with its accuracies at the last position.
 
     Columns: panel, intervention, run_id, at, step, steps_after_drop (missing for a run on its plateau), unseen_tasks
     (of the base dataset trained on), unseen_datasets (unseen tasks of the other base datasets, the mean over these). A
     run without such an evaluation has a row without numbers.
 
-    The two ways are, in the column `at`:
+    The column `at` has the two ways:
       total: at the last step that the interventions of the panel have in common (see `_common_step`).
       after the drop: at the first evaluation `after_drop` steps or more after the run left its plateau, by `rule_of`.
     """
@@ -58,11 +58,10 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
 
 
 def _common_step(runs: pd.DataFrame, accuracies: pd.DataFrame) -> float:
-    """The last step after which half of the runs of every intervention, or more, have been evaluated.
+    """Returns the last step at which at least half of the runs of every intervention have been evaluated.
 
-    NaN: there is none.
-
-    Runs that are not done do not count, unless none is, nor do interventions without an evaluation.
+    Returns NaN if there is none. Runs that are not done do not count, unless none is done. Interventions without an
+    evaluation do not count either.
     """
     done = runs[runs["ended"] == DONE]
     done = done if len(done) else runs
@@ -73,24 +72,24 @@ def _common_step(runs: pd.DataFrame, accuracies: pd.DataFrame) -> float:
 
 
 def rule_of(study: Study) -> Rule:
-    """By which loss the drop is told: that on unseen tasks where all runs tell it, or else that of training."""
+    """Returns the rule for the drop: the loss on unseen tasks if all runs have it, otherwise that of training."""
     by_unseen_tasks = BY_UNSEEN_TASKS.known(study.table)
     told = BY_TRAINING_LOSS.known(study.table).index
     return BY_UNSEEN_TASKS if len(by_unseen_tasks) and told.isin(by_unseen_tasks.index).all() else BY_TRAINING_LOSS
 
 
 def steps_after_drop(study: Study) -> int:
-    """How long after the drop runs are compared where nobody says it.
+    """Returns how many steps after the drop runs are compared by default.
 
-    A quarter of the steps of the intervention whose runs are shortest, by their settings, so that these can be compared
-    as well.
+    It is a quarter of the steps of the intervention with the shortest runs, by their settings, so that these can be
+    compared as well.
     """
     longest = study.table.groupby("intervention")["steps"].max()
     return int(longest.min()) // _SHARE if longest.notna().any() else 0
 
 
 def _accuracies(study: Study) -> pd.DataFrame:
-    """run_id, step, and the accuracies of `_TESTS` for each evaluation."""
+    """Returns run_id, step, and the accuracies of `_TESTS` for each evaluation."""
     unseen = study.evaluations[study.evaluations["tasks"] == "unseen"]
     unseen = unseen.merge(study.table[["run_id", "base_dataset"]], on="run_id", suffixes=("", "_trained"))
     is_own = unseen["base_dataset"] == unseen["base_dataset_trained"]
@@ -99,9 +98,9 @@ def _accuracies(study: Study) -> pd.DataFrame:
 
 
 def draw(study: Study, after_drop: int | None = None) -> Chart:
-    """Accuracies by intervention.
+    """Draws accuracies by intervention.
 
-    A row of panels for each setting, a column for unseen tasks and one for unseen datasets.
+    There is a row of panels for each setting, a column for unseen tasks and one for unseen datasets.
     """
     name, title = "cost", "Accuracy by intervention, at equal total steps and equally long after the drop"
     table = numbers(study, after_drop)
@@ -141,7 +140,7 @@ def draw(study: Study, after_drop: int | None = None) -> Chart:
 
 
 def _draw_group(axes: Axes, place: int, values: np.ndarray, look: dict, handles: dict, at: str) -> None:
-    """The runs of a group as dots, and their mean with Student's 95% interval."""
+    """Draws the runs of a group as dots, and their mean with Student's 95% interval."""
     if not len(values):
         return
     height, colour = place + look["shift"], look["color"]

@@ -1,4 +1,4 @@
-"""Where a Transformer looks along sequences, by layer and head."""
+"""The attention of a Transformer along sequences, by layer and head."""
 
 import numpy as np
 import pandas as pd
@@ -13,23 +13,23 @@ _MOST = 8  # heads
 
 
 def same_label(labels: np.ndarray) -> np.ndarray:
-    """labels [B, T] -> [B, T, T]: whether position t can look at token i, and that brings a label that is its own.
+    """Returns whether position t can look at token i and finds its own label there: labels [B, T] -> [B, T, T].
 
-    Token i brings the label of example i - 1.
+    Token i contains the label of example i - 1.
     """
     known = np.pad(labels, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     return (labels[:, :, None] == known[:, None, :]) & np.tri(labels.shape[1], dtype=bool)
 
 
 def numbers(weights: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """A row for each layer, head and position: how much of its attention helps.
+    """Returns a row for each layer, head and position: how much of its attention helps.
 
-    `share` is what lies on tokens with its own label, `uniform` what that were if it looked at all tokens alike; both
-    are means over sequences.
+    `share` is the attention on tokens with the position's own label. `uniform` is what that would be if all tokens got
+    equal attention. Both are means over sequences.
 
     Args:
-      weights: by layer, [B, heads, T, T]: row t is where position t looks (`learners.inspect.attention`).
-      labels: [B, T], in the task.
+      weights: by layer, [B, heads, T, T]: row t is the attention of position t (`learners.inspect.attention`).
+      labels: those of the task, [B, T].
     """
     same = same_label(labels)
     uniform = (same.sum(axis=-1) / np.arange(1, labels.shape[1] + 1)).mean(axis=0)
@@ -43,10 +43,11 @@ def numbers(weights: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
 
 
 def draw(weights: dict[str, np.ndarray], labels: np.ndarray, index: int = 0) -> Chart:
-    """Above, a map of each head in the sequence `index`; below, how much of it goes to examples that help.
+    """Draws a map of each head in the sequence `index` and, below, how much of its attention helps.
 
     Args:
       weights, labels: see `numbers`.
+      index: the number of the sequence.
     """
     lacks = chart.missing({"a model with attention": bool(weights)})
     if lacks:

@@ -1,4 +1,4 @@
-"""A figure of a report with what belongs to it, and the look that figures share."""
+"""A figure of a report with its title, caption and numbers, and the style that figures share."""
 
 import base64
 import dataclasses
@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMetho
 
 T = TypeVar("T")
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; its black is the baseline's.
+# Okabe and Ito's palette, which colour-blind readers can distinguish. Its black is for the baseline.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLACK = "#000000"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -26,16 +26,16 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A figure, or why there is none.
+    """A figure, or the reason why there is none.
 
     Attributes:
       name: of its files, without their ending.
       title: a heading.
-      caption: a paragraph that says what is shown and how it was computed; where there is no figure, why.
-      figure: or None.
-      numbers: what the figure shows, as a table.
-      paper: which figure or table of the paper it is: 'Figure 2'.
-      ours: what it says beside values of `published.VALUES`, by their keys, in words.
+      caption: a paragraph that explains what is shown and how it was computed; where there is no figure, why.
+      figure: the figure, or None.
+      numbers: the data of the figure, as a table.
+      paper: the figure or table of the paper that it corresponds to: 'Figure 2'.
+      ours: its statements beside values of `published.VALUES`, by their keys, in words.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Chart:
 
     @property
     def heading(self) -> str:
-        """The title, after the number that it has in the paper."""
+        """The title, after the number of the figure in the paper."""
         return f"{self.paper}: {self.title}" if self.paper else self.title
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
+        """Returns the HTML that a notebook shows."""
         picture = ""
         if self.figure is not None:
             buffer = io.BytesIO()
@@ -61,11 +61,11 @@ class Chart:
         return f"<h3>{html.escape(self.heading)}</h3>\n{picture}<p>{html.escape(self.caption)}</p>"
 
 
-TELEMETRY = "a run with telemetry (Training.telemetry = @Telemetry())"  # what several figures need
+TELEMETRY = "a run with telemetry (Training.telemetry = @Telemetry())"  # which several figures need
 
 
 def missing(needs: Mapping[str, bool]) -> str:
-    """One line that says which of its needs a figure lacks; '' if none. They are noun phrases."""
+    """Returns one line with the unmet needs of a figure; '' if there are none. They are noun phrases."""
     lacks = [words for words, has in needs.items() if not has]
     return f"Needs {' and '.join(lacks)}." if lacks else ""
 
@@ -73,7 +73,10 @@ def missing(needs: Mapping[str, bool]) -> str:
 def panels(
     count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.3), **options
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes of a size in inches, in rows of up to `columns`; `options` as of `Figure.subplots`."""
+    """Returns a figure with a number of axes of a size in inches, in rows of up to `columns`.
+
+    `options` are those of `Figure.subplots`.
+    """
     columns = 2 if (count, columns) == (4, 3) else min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
@@ -84,19 +87,19 @@ def panels(
 
 
 def first(values: Sequence[T], most: int, noun: str) -> tuple[Sequence[T], str]:
-    """The first of the values, and a sentence about those left out, or ''."""
+    """Returns the first of the values, and a sentence about those that are left out, or ''."""
     if len(values) <= most:
         return values, ""
     return values[:most], f" Drawn are the first {most} of {len(values)} {noun}; the numbers have all."
 
 
 def shades(values: Sequence[float], colours: str = "viridis") -> dict[float, tuple]:
-    """A colour for each of a few numbers, from dark to light, which keep their order in grey, too."""
+    """Returns a colour for each of a few numbers, from dark to light, which keep their order in grey, too."""
     return dict(zip(values, colormaps[colours](np.linspace(0, 0.88, len(values))), strict=True))
 
 
 def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict[str, Any]:
-    """The look of what was measured on seen or unseen tasks of one of the base datasets."""
+    """Returns the style of measurements on seen or unseen tasks of one of the base datasets."""
     return {
         "color": COLOURS[list(datasets).index(test_dataset) % len(COLOURS)],
         "linestyle": "-" if tasks == "unseen" else "--",
@@ -106,21 +109,24 @@ def test_style(test_dataset: str, tasks: str, datasets: Sequence[str]) -> dict[s
 
 
 def spec_of(axes: Axes) -> SubplotSpec:
-    """Where axes of `panels` are in their grid."""
+    """Returns the position of axes of `panels` in their grid."""
     spec = axes.get_subplotspec()
-    assert spec is not None  # axes that are in no grid have none
+    assert spec is not None  # only axes outside of a grid have none
     return spec
 
 
 def title(axes: Axes, what: str, condition: str) -> None:
-    """What a panel shows, and below it, on as many lines as it takes, what is special about its runs, if anything."""
+    """Writes what a panel shows and, below it, the condition of its runs, if there is one.
+
+    The condition takes as many lines as it needs.
+    """
     axes.set_title("\n".join([what, *textwrap.wrap(condition, 52)]), fontsize="medium")
 
 
 def legend(figure: Figure, columns: int = 4, extra: Sequence = ()) -> None:
-    """One legend for all axes, with every label once, and with more handles.
+    """Draws one legend for all axes, with every label once, and with extra handles.
 
-    It has fewer columns if so many are too wide.
+    It has fewer columns if `columns` are too wide.
     """
     found = {}
     for axes in figure.axes:
@@ -135,7 +141,7 @@ def legend(figure: Figure, columns: int = 4, extra: Sequence = ()) -> None:
 
 
 def line_styles(interventions: Sequence[str], baseline: str) -> dict[str, dict]:
-    """A colour and a dash for each; the baseline is black. Those after the sixth repeat colours with other dashes."""
+    """Returns a colour and a dash for each; the baseline is black. After six, colours repeat with other dashes."""
     others = [name for name in interventions if name != baseline]
     styles = {
         name: {
@@ -148,22 +154,22 @@ def line_styles(interventions: Sequence[str], baseline: str) -> dict[str, dict]:
 
 
 def log_steps(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic horizontal axis of steps from `low` to `high`, with numbers in full."""
+    """Sets a logarithmic horizontal axis of steps from `low` to `high`, with numbers in full."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     plain_ticks(axes, low, high)
 
 
 def count_ticks(axes: Axes) -> None:
-    """A few whole numbers, in full, on a horizontal axis that counts steps or examples."""
+    """Sets a few whole numbers, in full, on a horizontal axis that counts steps or examples."""
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Labels 1, 2 and 5 times the powers of ten on a logarithmic axis.
+    """Sets labels at 1, 2 and 5 times the powers of ten on a logarithmic axis.
 
-    The powers alone where it is long, more where it is short.
+    A long axis has only the powers, and a short one has more labels.
     """
     subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
@@ -172,7 +178,7 @@ def plain_ticks(axes: Axes, low: float, high: float) -> None:
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """A row for each name on the vertical axis, the first at the top."""
+    """Sets a row for each name on the vertical axis, the first at the top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)

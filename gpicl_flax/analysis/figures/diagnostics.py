@@ -1,4 +1,4 @@
-"""The mechanics of one run over its steps: losses, what its heads compare and attend to, gradients by part."""
+"""The mechanics of one run over its steps: losses, comparisons and attention of its heads, gradients by part."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ _PARTS = (*COLOURS, BLACK, "0.6")
 
 @registry.register_run_figure(2)
 def draw(run: OneRun) -> Chart:
-    """A panel for each kind of diagnostics that the run has, below each other, over the training step."""
+    """Draws a panel for each kind of diagnostics that the run has, below each other, over the training step."""
     name, title = f"diagnostics_{run.run_id}", f"Diagnostics of {run.run_id}"
     if not run.diagnostics:
         return Chart(name, title, f"{run.run_id} has no diagnostics.")
@@ -58,9 +58,9 @@ def draw(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
-    """A row for each number that was diagnosed: step, quantity, part and value.
+    """Returns a row for each number that was diagnosed: step, quantity, part and value.
 
-    A part is a head, as 'layer 0, head 1', or a part of the model.
+    A part is a head, such as 'layer 0, head 1', or a part of the model.
     """
     rows = [
         (step, quantity, part, number)
@@ -83,7 +83,7 @@ def _flat(value) -> list[tuple[str, float]]:
 
 
 def drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
-    """The steps at which the plateau was left, by rule, given the run's `numbers`; a run still on it has none."""
+    """Returns the step at which the plateau was left, by rule, given the run's `numbers`; empty if it was not left."""
     classes = run.run_info.get("num_classes")
     if not isinstance(classes, int):
         return {}
@@ -98,14 +98,14 @@ def drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
 
 
 def mark_drops(grid: Iterable[Axes], marked: dict[str, int]) -> None:
-    """A vertical line at each drop."""
+    """Draws a vertical line at each drop."""
     for axes in grid:
         for (rule, step), dash in zip(marked.items(), ("--", ":"), strict=False):
             axes.axvline(step, color=BLACK, linestyle=dash, linewidth=1, zorder=1, label=f"plateau left, by {rule}")
 
 
 def drops_in_words(marked: dict[str, int]) -> str:
-    """A sentence."""
+    """Returns a sentence about the drops."""
     marks = " and ".join(f"by its {rule} at step {step:,}" for rule, step in marked.items())
     return f"The run has {f'left its plateau {marks}' if marks else 'not left its plateau'}."
 
@@ -121,7 +121,7 @@ def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
 
 
 def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
-    """A line a head, coloured by layer."""
+    """Draws a line for each head, coloured by layer."""
     rows, handles = table[table["quantity"] == kind], {}
     for part, values in group_by(rows, "part", sort=False):
         layer = part.partition(",")[0]
@@ -137,7 +137,7 @@ def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:
 
 
 def _draw_gradients(axes: Axes, block: str, rows: pd.DataFrame, parts: list[str]) -> None:
-    """A line a part of the block, each with the look that it has in all blocks."""
+    """Draws a line for each part of the block. A part has the same style in all blocks."""
     for name, values in group_by(rows, "part", sort=False):
         part = _part(name)
         look = _look(parts.index(part), _PARTS)
@@ -148,12 +148,12 @@ def _draw_gradients(axes: Axes, block: str, rows: pd.DataFrame, parts: list[str]
 
 
 def _block(name: str) -> str:
-    """'block_0' of 'block_0/query'; nothing of a part that is in no block."""
+    """Returns 'block_0' for 'block_0/query'; '' for a part that is in no block."""
     return name.rpartition("/")[0].partition("/")[0]
 
 
 def _part(name: str) -> str:
-    """'query' of 'block_0/query'."""
+    """Returns 'query' for 'block_0/query'."""
     return name.partition("/")[2] or name
 
 
@@ -162,7 +162,7 @@ def _look(index: int, colours: Sequence[str]) -> dict:
 
 
 def _legend(axes: Axes, handles: list[Line2D]) -> None:
-    """A legend on the right of the axes, no higher than they are."""
+    """Draws a legend on the right of the axes, no higher than they are."""
     columns = -(-len(handles) // 7)
     axes.legend(
         handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small", ncols=columns

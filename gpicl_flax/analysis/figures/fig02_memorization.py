@@ -21,7 +21,7 @@ _MISSING = {"facecolor": "0.93", "edgecolor": "0.6", "hatch": "///", "linewidth"
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each model, condition, 'seen' or 'unseen' tasks, width and num_tasks (inf: unbounded).
+    """Returns a row for each model, condition, 'seen' or 'unseen' tasks, width and num_tasks (inf: unbounded).
 
     Further columns: the mean accuracy at the last position on the base dataset trained on, low, high, runs.
     """
@@ -33,7 +33,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.register_paper_figure(2)
 def draw(study: Study) -> Chart:
-    """A heat-map for each model and for seen and unseen tasks; cells without a run that is done are hatched."""
+    """Draws a heat-map for each model and for seen and unseen tasks; cells without a run that is done are hatched."""
     table = numbers(study)
     kinds = [(key, cells) for key, cells in group_by(table, _KEYS[:3]) if cells["width"].nunique() > 1]
     lacks = chart.missing(
@@ -62,7 +62,7 @@ def draw(study: Study) -> Chart:
 
 
 def _draw_cells(axes: Axes, cells: pd.DataFrame):
-    """Cells side by side, widths to the right and numbers of tasks upwards."""
+    """Draws cells side by side, widths to the right and numbers of tasks upwards."""
     means = cells.pivot(index="num_tasks", columns="width", values="mean").sort_index().sort_index(axis=1)
     for row, column in np.argwhere(means.isna().to_numpy()):
         axes.add_patch(Rectangle((column, row), 1, 1, **_MISSING))

@@ -1,4 +1,4 @@
-"""Fig 3: what is learned within a sequence, of the base dataset trained on and of others."""
+"""Fig 3: learning within a sequence, on the base dataset trained on and on others."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and position.
+    """Returns a row for each base_dataset trained on, condition, test_dataset, tasks and position.
 
-    Positions count from 0: the examples seen before. Further columns: mean, low, high, runs.
+    A position is the number of examples seen before, from 0. Further columns: mean, low, high, runs.
 
-    Seen tasks only of the base dataset trained on. Conditions with more tasks come first. Runs that have not ended
-    count with their last meta-test, as a condition of their own.
+    There are seen tasks only for the base dataset trained on. Conditions with more tasks come first. Runs that have not
+    ended count with their last meta-test, as a separate condition.
     """
     runs = study.tested()
     condition = conditions(runs, ["base_dataset"])
@@ -54,7 +54,7 @@ def _most_tasks_first(rows: pd.DataFrame) -> list:
 
 @registry.register_paper_figure(3)
 def draw(study: Study) -> Chart:
-    """A panel for each base dataset trained on, a curve for each tested on."""
+    """Draws a panel for each base dataset trained on, with a curve for each tested on."""
     table = numbers(study)
     lacks = chart.missing(
         {"runs that were meta-tested on sequences of at least two examples": bool((table["position"] > 0).any())}
@@ -86,6 +86,6 @@ def draw(study: Study) -> Chart:
 
 
 def _chance(study: Study) -> float | None:
-    """Of guessing, where all runs have the same number of classes."""
+    """Returns the accuracy of guessing, if all runs have the same number of classes."""
     classes = study.tested()["num_classes"].dropna().unique()
     return 1 / classes[0] if len(classes) == 1 else None

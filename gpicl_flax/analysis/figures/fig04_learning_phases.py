@@ -25,12 +25,11 @@ _MOST = 6
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks (inf: unbounded).
+    """Returns a row for each model, base_dataset trained on, condition, tasks, test_dataset and num_tasks.
 
-    Further columns: mean, low and high of the accuracy at the last position less that at the first, runs; and `last`,
-    the mean accuracy there.
-
-    Seen tasks only of the base dataset trained on.
+    num_tasks is inf if unbounded. Further columns: mean, low and high of the gain, which is the accuracy at the last
+    position minus that at the first; runs; and `last`, the mean accuracy at the last position. There are seen tasks
+    only for the base dataset trained on.
     """
     rows = study.final().dropna(subset=["num_tasks"])
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
@@ -42,7 +41,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def behaviours(study: Study) -> pd.DataFrame:
-    """A row for each model, base_dataset, condition and num_tasks.
+    """Returns a row for each model, base_dataset, condition and num_tasks.
 
     Further columns: seen_gain, unseen_gain with its unseen_low and unseen_high, and behaviour, one of
     `phases.BEHAVIOURS` or None.
@@ -63,13 +62,13 @@ def behaviours(study: Study) -> pd.DataFrame:
 
 
 def fewest_to_generalize(found: pd.DataFrame) -> float:
-    """Of rows of `behaviours`, the smallest number of tasks that leads to general learning to learn; NaN: none does."""
+    """Returns the smallest number of tasks in rows of `behaviours` with general learning to learn, or NaN."""
     return found[found["behaviour"] == GENERAL]["num_tasks"].min()
 
 
 @registry.register_paper_figure(4)
 def draw(study: Study) -> Chart:
-    """A panel for each model, base dataset trained on and condition, with the phases shaded."""
+    """Draws a panel for each model, base dataset trained on and condition, with the phases shaded."""
     table, found = numbers(study), behaviours(study)
     kinds = [(key, rows) for key, rows in group_by(table, _KIND) if rows["num_tasks"].nunique() > 1]
     lacks = chart.missing(

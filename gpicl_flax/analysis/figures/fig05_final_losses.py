@@ -1,6 +1,6 @@
-"""Fig 5: the training loss that runs end with.
+"""Fig 5: the training loss at the end of runs.
 
-Does it come in two clusters, memorizing and generalizing?
+Does it have two clusters, memorizing and generalizing?
 """
 
 import math
@@ -28,10 +28,10 @@ _MOST = 4  # conditions that are drawn
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition and number of tasks with at least `clusters.FEWEST` runs, and one for all of these.
+    """Returns a row for each condition and number of tasks with at least `clusters.FEWEST` runs, and one for all.
 
-    Columns: condition (see `groups.conditions`), num_tasks (missing: all of them together, where there are several),
-    runs, bimodal, p_value, separation, low_mean, high_mean (nats), low_share, high_share and cut, as in
+    Columns: condition (see `groups.conditions`), num_tasks (missing in the row for all of them, where there are
+    several), runs, bimodal, p_value, separation, low_mean, high_mean (nats), low_share, high_share and cut, as in
     `clusters.Clusters`. The p values are not corrected for the number of tests. Runs that are not done do not count.
     """
     rows = []
@@ -53,7 +53,7 @@ def _columns(found: Clusters) -> dict:
 
 
 def _tested(study: Study) -> pd.DataFrame:
-    """The runs that are done, of conditions and numbers of tasks with enough of them."""
+    """Returns the runs that are done, of conditions and numbers of tasks with enough of them."""
     done = study.ended().dropna(subset=["num_tasks"])
     done = done[np.isfinite(done["last_loss_ema"].astype(float))]
     done = done.assign(condition=conditions(done, [], across_tasks=True))
@@ -61,7 +61,7 @@ def _tested(study: Study) -> pd.DataFrame:
 
 
 def sentence(row: pd.Series) -> str:
-    """What a row of `numbers` says."""
+    """Returns a row of `numbers` in words."""
     group = "All numbers of tasks" if pd.isna(row["num_tasks"]) else f"K = {groups.number(row['num_tasks'])}"
     tested = f"p = {row['p_value']:.2g}, separation {row['separation']:.1f}, {row['runs']} runs"
     if pd.isna(row["p_value"]):
@@ -76,9 +76,9 @@ def sentence(row: pd.Series) -> str:
 
 @registry.register_paper_figure(5)
 def draw(study: Study) -> Chart:
-    """A row for each setting.
+    """Draws a row for each setting.
 
-    Left the final training loss of every run against the number of tasks, right their histogram.
+    On the left is the final training loss of every run against the number of tasks, on the right their histogram.
     """
     runs, table = _tested(study), numbers(study)
     lacks = chart.missing(
@@ -110,7 +110,7 @@ def _colours(losses: pd.Series, row: pd.Series) -> np.ndarray:
 
 
 def _draw_strip(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
-    """A dot for each run, in the colour of its cluster."""
+    """Draws a dot for each run, in the colour of its cluster."""
     counts = sorted(runs["num_tasks"].unique())
     for place, count in enumerate(counts):
         own = runs[runs["num_tasks"] == count].sort_values("seed")["last_loss_ema"]
@@ -121,7 +121,7 @@ def _draw_strip(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
 
 
 def _draw_histogram(axes: Axes, runs: pd.DataFrame, row: pd.Series) -> None:
-    """How many runs have each loss."""
+    """Draws how many runs have each loss."""
     losses = runs["last_loss_ema"]
     bins = np.histogram_bin_edges(losses, _BINS).tolist()
     for colour in dict.fromkeys(_colours(losses, row)):
@@ -149,7 +149,7 @@ def _caption(study: Study, runs: pd.DataFrame, table: pd.DataFrame) -> str:
 
 
 def _ours(table: pd.DataFrame) -> str:
-    """The smallest number of tasks whose runs part."""
+    """Returns the smallest number of tasks whose runs have two clusters, in words."""
     by_number = table.dropna(subset="num_tasks")
     fewest = by_number[by_number["bimodal"].astype(bool)]["num_tasks"].min()
     if pd.isna(fewest):

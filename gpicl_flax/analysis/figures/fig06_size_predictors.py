@@ -1,6 +1,6 @@
-"""Which of state size and parameter count predicts accuracy better.
+"""Compares state size and parameter count as predictors of accuracy.
 
-Fig 6 and 13 of the paper rest on that question.
+This is the question of Fig 6 and 13 of the paper.
 """
 
 import dataclasses
@@ -34,16 +34,17 @@ _LOOKS = {
 }
 _MEASURES = [field.name for field in dataclasses.fields(Predictor)]
 _MOST = 6  # tests that are drawn
-_LEAST = -0.5  # where the axis of an R2 ends: the mean does better than that
+_LEAST = -0.5  # the lower end of the R2 axis; predictions there are worse than the mean
 
 
 def compare(study: Study, wanted: Callable[[dict], bool] = lambda compared: True) -> list[tuple[dict, Comparison]]:
-    """A comparison for each test (`configurations.TEST`), scope and count of the state; what it is of, in a dict.
+    """Returns a comparison for each test (`configurations.TEST`), scope and count of the state, with a dict of these.
 
-    The scope is all architectures, or one of them. Baselines do not take part: they have not learned what to keep.
+    The scope is all architectures, or one of them. Baselines are excluded, because they have not learned what to keep.
 
     Args:
-      wanted: tells by what a comparison is of whether to make it.
+      study: the runs.
+      wanted: decides, given that dict, whether to make a comparison.
     """
     table = configurations.table(study)
     table = table[~table["baseline"].astype(bool)]
@@ -62,11 +63,11 @@ def compare(study: Study, wanted: Callable[[dict], bool] = lambda compared: True
 
 
 def numbers(comparisons: list[tuple[dict, Comparison]]) -> pd.DataFrame:
-    """Two rows for each comparison of `compare`, one for each size in the column `predictor`.
+    """Returns two rows for each comparison of `compare`, one for each size in the column `predictor`.
 
-    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds
-    (runs in all), the measures of `predictors.Predictor`, each with the ends of its interval, _low and _high; then of
-    both sizes: collinearity, difference with its ends, verdict and sentence.
+    Columns: what is compared (condition, tasks, test_dataset, own, scope, state), predictor, configurations, seeds (the
+    total number of runs), and the measures of `predictors.Predictor`, each with the ends of its interval, _low and
+    _high. For both sizes together: collinearity, difference with its ends, verdict and sentence.
     """
     rows = []
     for compared, comparison in comparisons:
@@ -87,7 +88,7 @@ def _columns(name: str, estimate: predictors.Estimate) -> dict[str, float]:
 
 @registry.register_paper_figure(6.5)
 def draw(study: Study) -> Chart:
-    """The R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
+    """Draws the R2 of a monotone fit to each size, with intervals: a panel for each test, a row for each scope."""
     comparisons = compare(study)
     table = numbers(comparisons)
     needs = (
@@ -107,7 +108,7 @@ def draw(study: Study) -> Chart:
         chart.name_rows(axes, names)
         axes.set_title(configurations.name_of(test, table), fontsize="medium")
         axes.axvline(0, color="0.4", linestyle=":")
-        rows = rows[(rows["predictor"] != PARAMETERS) | (rows["state"] == STATE_PAPER)]  # which is in both comparisons
+        rows = rows[(rows["predictor"] != PARAMETERS) | (rows["state"] == STATE_PAPER)]  # it is in both comparisons
         for _, row in rows.iterrows():
             _draw_estimate(axes, names.index(row["scope"]), row)
         axes.set_xlim(_LEAST, 1.02)
@@ -119,7 +120,10 @@ def draw(study: Study) -> Chart:
 
 
 def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:
-    """An R2 with its interval; an arrow where it is beyond the axis, hollow where the sizes cannot be separated."""
+    """Draws an R2 with its interval.
+
+    It is an arrow where it is beyond the axis, and hollow where the sizes cannot be separated.
+    """
     marker, colour, _ = _LOOKS[row["predictor"]]
     height = place + 0.25 * (list(_LOOKS).index(row["predictor"]) - 1)
     axes.plot([row["monotone_r2_low"], row["monotone_r2_high"]], [height, height], "-", color=colour, linewidth=1.3)
@@ -130,7 +134,7 @@ def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:
 
 
 def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
-    """What is shown, and a verdict for each test."""
+    """Returns an explanation of the figure, and a verdict for each test."""
     text = (
         "How much of the variance of accuracy a fit that does not fall explains, on configurations that it has not "
         "seen: each is predicted from all others. 0 (dotted) is no better than their mean; an arrow is below. Bars: "
@@ -144,14 +148,15 @@ def _caption(comparisons: list[tuple[dict, Comparison]]) -> str:
 
 
 def sentences(comparisons: list[tuple[dict, Comparison]]) -> list[str]:
-    """The verdict of each test over all architectures, with the paper's count of the state.
+    """Returns the verdict of each test over all architectures, with the paper's count of the state.
 
-    Each says whether it stands with the other count; a last sentence, how many tests have too few runs for one.
+    Each sentence says whether the verdict is the same with the other count. A last sentence says how many tests have
+    too few runs.
     """
     table = numbers(comparisons)
     found, too_few = [], 0
     for test, rows in group_by(table[table["predictor"] == PARAMETERS], TEST, sort=False):
-        widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # of a single architecture, that
+        widest = rows[rows["scope"] == rows["scope"].iloc[0]].set_index("state")  # or the only architecture
         if (widest["verdict"] == predictors.NOT_ENOUGH).all():
             too_few += 1
             continue

@@ -25,12 +25,13 @@ _MOST = 6  # tests that are drawn
 
 @registry.register_paper_figure(6)
 def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
-    """Left the accuracy of the last prediction against the state size, right against the parameter count.
+    """Draws the accuracy of the last prediction against the state size (left) and the parameter count (right).
 
-    A row for each test (tasks seen or unseen, and base dataset); a colour and a marker for each architecture. The
-    numbers are those of `configurations.table`.
+    There is a row for each test (tasks seen or unseen, and base dataset), and a colour and a marker for each
+    architecture. The numbers are those of `configurations.table`.
 
     Args:
+      study: the runs.
       state: which count of the state, `STATE_PAPER` or `STATE_EXACT`.
     """
     every = configurations.table(study)
@@ -71,7 +72,7 @@ def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
 
 
 def _draw_architecture(axes: Axes, own: pd.DataFrame, places: pd.Series, style: dict):
-    """The configurations of one architecture, joined in the order of their places, each with its interval."""
+    """Draws the configurations of one architecture, joined in the order of their places, each with its interval."""
     own = own.assign(place=places).sort_values(["place", "accuracy"])
     for interval, width in (("seeds", 1.4), ("sequences", 0.7)):
         rows = own[own["interval"] == interval]

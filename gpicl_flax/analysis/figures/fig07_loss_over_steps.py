@@ -1,4 +1,4 @@
-"""Fig 7 and 9: losses while a run trains, of training and of meta-tests, with a close view of the plateau."""
+"""Fig 7 and 9: losses of training and of meta-tests while a run trains, with a close view of the plateau."""
 
 import math
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from gpicl_flax.analysis.figures.chart import BLACK, Chart
 from gpicl_flax.analysis.stats import intervals, survival
 
 _PAPER, _NAME, _TITLE = "Figures 7, 9", "loss_over_steps", "Losses over the training"
-_ZOOM = (2.25 - math.log(10), 2.40 - math.log(10))  # around chance
+_ZOOM = (2.25 - math.log(10), 2.40 - math.log(10))  # the range around chance
 _MOST = 4
 TRAINING = "training"
 
 
 def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
-    """A row for each value of the columns `axes`, condition, test_dataset, tasks and step.
+    """Returns a row for each value of the columns `axes`, condition, test_dataset, tasks and step.
 
     Further columns: mean, low and high of the loss in nats, runs.
 
-    Of the training loss, whose tasks are 'training' and whose test_dataset is '', its average over about 200 steps; of
-    meta-tests the mean over positions. Seen tasks only of the base dataset trained on. Runs count for as long as they
-    have a loss, also those that diverged or have not ended.
+    The training loss has the tasks 'training' and the test_dataset ''; it is its average over about 200 steps. The loss
+    of meta-tests is the mean over positions. There are seen tasks only for the base dataset trained on. Runs count for
+    as long as they have a loss, including those that diverged or have not ended.
     """
     runs = study.table.dropna(subset=["model", "num_classes", *axes])
     runs = runs.assign(condition=conditions(runs, axes))
@@ -43,7 +43,7 @@ def numbers(study: Study, axes: Sequence[str] = ()) -> pd.DataFrame:
 
 @registry.register_paper_figure(7)
 def draw(study: Study) -> Chart:
-    """A row of two panels for each condition: all of the losses, and where they are near chance."""
+    """Draws a row of two panels for each condition: the complete losses, and the losses near chance."""
     table = numbers(study)
     tested = table[table["tasks"] != TRAINING].groupby("condition")["step"].nunique()
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if tested.get(key, 0) > 1]
@@ -74,7 +74,7 @@ def draw(study: Study) -> Chart:
 
 
 def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance: float) -> None:
-    """The curves of one condition of `numbers`."""
+    """Draws the curves of one condition of `numbers`."""
     for (tested, tasks), curve in group_by(rows, ["test_dataset", "tasks"]):
         style: dict[str, Any] = {"color": BLACK, "label": "training"}
         if tasks != TRAINING:
@@ -87,10 +87,10 @@ def draw_losses(axes: Axes, rows: pd.DataFrame, datasets: Sequence[str], chance:
 
 
 def _plateau(study: Study) -> str:
-    """The median length of the plateau, of as many settings as there are.
+    """Returns the median length of the plateau of each setting, in words.
 
-    It is of runs without bias, as in Fig 7, and by unseen tasks where they were measured: the training loss falls
-    before, as its tasks are memorised.
+    It uses runs without bias, as in Fig 7, and the loss on unseen tasks where it was measured, because the training
+    loss falls earlier, when its tasks are memorised.
     """
     runs = study.table.dropna(subset=["model"]).query("permute_labels_prob == 1")
     rule = rule_of(runs)

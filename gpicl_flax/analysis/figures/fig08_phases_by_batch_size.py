@@ -24,11 +24,9 @@ _MISSING = {"facecolor": "white", "edgecolor": "0.75", "hatch": "///", "linewidt
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, task_batch_size and num_tasks (inf: unbounded).
+    """Returns a row for each condition, task_batch_size and num_tasks (inf: unbounded), of runs that are done.
 
-    Further columns: how many runs stand in each of `PHASES`.
-
-    Runs that are done.
+    Further columns: how many runs are in each of `PHASES`.
     """
     runs = study.ended()
     runs = runs.assign(condition=conditions(runs, _CELL))[["run_id", "condition", "task_batch_size"]]
@@ -39,7 +37,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.register_paper_figure(8)
 def draw(study: Study) -> Chart:
-    """A map for each condition; a cell shows the phase of most of its runs, the later one of equally many."""
+    """Draws a map for each condition. A cell shows the phase of most of its runs, in a tie the later phase."""
     table = numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if (rows[_CELL].nunique() > 1).all()]
     lacks = chart.missing(

@@ -30,13 +30,13 @@ _HEIGHTS = {"median": "training steps", "tasks_seen": "tasks seen"}
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, optimiser (in words), num_tasks (inf: unbounded) and task_batch_size.
+    """Returns a row for each condition, optimiser (in words), num_tasks (inf: unbounded) and task_batch_size.
 
-    Further columns: the fields of `survival.Median` (median for its steps, inf where fewer than half have left), and
-    the same in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the
-    power law of all batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with
-    exponent_low and exponent_high (of the length in steps; in tasks seen each is larger by one), coefficient, scatter,
-    and no_law: why there is none, or ''.
+    Further columns: the fields of `survival.Median` (median for its steps, inf if fewer than half have left), and the
+    same in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the power
+    law of all batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with exponent_low
+    and exponent_high (of the length in steps; in tasks seen each is larger by one), coefficient, scatter, and no_law:
+    why there is none, or ''.
     """
     runs = BY_TRAINING_LOSS.known(study.table.dropna(subset=["num_tasks", "task_batch_size"]))
     axes = [*_OPTIMISER, "num_tasks", "task_batch_size"]
@@ -60,7 +60,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def _optimisers(runs: pd.DataFrame) -> pd.Series:
-    """The names of the optimisers, with their learning rate and eps where these vary."""
+    """Returns the names of the optimisers, with their learning rate and eps where these vary."""
     names = words = runs["optimizer"].fillna("unknown optimiser")
     for column in ("learning_rate", "eps"):
         varies = runs.groupby(names)[column].transform("nunique") > 1
@@ -77,17 +77,17 @@ def _law(runs: pd.DataFrame) -> dict[str, float | str]:
 
 
 def laws(table: pd.DataFrame) -> pd.DataFrame:
-    """The power laws in rows of `numbers`.
+    """Returns the power laws in rows of `numbers`.
 
-    There is one for each condition, optimiser and num_tasks with several batch sizes, with the number of runs that it
-    rests on and of those that left.
+    There is one for each condition, optimiser and num_tasks with several batch sizes, with its number of runs and how
+    many of them left.
     """
     several = table[table.groupby(_LINE)["task_batch_size"].transform("size") > 1]
     return several.groupby(_LINE, as_index=False).agg({"runs": "sum", "left": "sum"} | dict.fromkeys(_LAW, "first"))
 
 
 def sentence(law: pd.Series) -> str:
-    """What a row of `laws` says."""
+    """Returns a row of `laws` in words."""
     start = f"K = {groups.number(law['num_tasks'])}"
     if law["no_law"]:
         return f"{start}: no fit, {law['no_law']}."
@@ -106,7 +106,10 @@ def _power(law: pd.Series, more: int) -> str:
 
 @registry.register_paper_figure(8.5)
 def draw(study: Study) -> Chart:
-    """Two rows for each condition, in steps and in tasks seen; two columns, against batch size and number of tasks."""
+    """Draws two rows for each condition, in steps and in tasks seen.
+
+    The two columns are against batch size and number of tasks.
+    """
     table = numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})
@@ -149,7 +152,7 @@ def draw(study: Study) -> Chart:
 
 
 def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height: str, dashes: dict) -> None:
-    """One line for each value of `colour` and optimiser; medians beyond the budget lie at it, hollow."""
+    """Draws one line for each value of `colour` and optimiser. Medians beyond the budget are drawn there, hollow."""
     words, colours = {
         "num_tasks": (log2_axis.tasks, "viridis"),
         "task_batch_size": ("batch size {:,.0f}".format, "plasma"),
@@ -188,7 +191,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
 
 
 def _ours(table: pd.DataFrame) -> dict[str, str]:
-    """The power laws of the batch size, and how medians change from the largest to the smallest eps of Adam."""
+    """Returns the power laws of the batch size, and the change of medians from the largest to the smallest eps."""
     fits = laws(table)
     ours = {"plateau_by_batch_size": _powers(fits, 0), "tasks_seen_by_batch_size": _powers(fits, 1)}
     parts = table["optimiser"].str.extract(r"^(.*), eps (.*)$").dropna().rename(columns={0: "name", 1: "eps"})

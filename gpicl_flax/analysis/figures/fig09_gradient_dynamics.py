@@ -24,14 +24,14 @@ _PAPER, _NAME, _TITLE = (
     "Gradients, updates and the way from the initial parameters",
 )
 _RUNS = 8  # that are drawn
-_WIDTH = 0.01  # standard deviation of the Gaussian that smooths, as a share of a run's measurements
+_WIDTH = 0.01  # standard deviation of the Gaussian that smooths, as a fraction of a run's measurements
 _QUANTITIES = {
     "grad_cosine": "cosine of\nconsecutive gradients",
     "grad_norm": "L2 norm of\nthe gradient",
     "update_cosine": "cosine of\nconsecutive updates",
     "update_norm": "L2 norm of\nthe update",
 }
-# The columns of the figure, as in Fig 16: what is drawn, and what it is called.
+# The columns of the figure, as in Fig 16: their quantities and titles.
 _COLUMNS = (
     {
         "loss_ema": "training loss,\naverage (nats)",
@@ -52,7 +52,7 @@ _COLUMNS = (
 
 @registry.register_paper_figure(9)
 def draw(study: Study) -> Chart:
-    """A curve for each setting and intervention of which a run has telemetry: that of the run with the lowest seed."""
+    """Draws a curve for each setting and intervention with telemetry: that of its run with the lowest seed."""
     chosen = study.measured()
     labels = _labels(
         [[*panel.split(", "), kind] for panel, kind in zip(chosen["panel"], chosen["intervention"], strict=True)]
@@ -65,15 +65,15 @@ def draw(study: Study) -> Chart:
 
 @registry.register_run_figure(3)
 def draw_run(run: OneRun) -> Chart:
-    """The curves of one run."""
+    """Draws the curves of one run."""
     return _draw({run.run_id: run} if len(run.telemetry) else {})
 
 
 def numbers(run: OneRun) -> pd.DataFrame:
-    """What the figure has of a run: a row a step with telemetry or diagnostics, what was not measured at it missing.
+    """Returns the figure's data of a run: a row for each step with telemetry or diagnostics.
 
-    Cumulative is the sum over the steps, where each measurement stands for the steps since the one before. Smoothed is
-    by a Gaussian. Both pass over what was not finite.
+    Values that were not measured at a step are missing. `cumulative` is the sum over the steps, where each measurement
+    counts for all steps since the previous one. `smoothed` uses a Gaussian. Both skip values that were not finite.
     """
     whole: Any = run.telemetry.get("", pd.DataFrame(index=run.telemetry.index))
     whole = whole.reindex(columns=["initial_distance", *_QUANTITIES])
@@ -93,7 +93,7 @@ def _smoothed(values: pd.Series) -> np.ndarray:
 
 
 def _labels(names: Sequence[Sequence[str]]) -> list[str]:
-    """What the names of each run, of its setting and its intervention, do not have in common with all others."""
+    """Returns for each run the names, of its setting and intervention, that it does not share with all others."""
     common = set.intersection(*map(set, names)) if len(names) > 1 else set()
     return [", ".join(name for name in own if name not in common) for own in names]
 

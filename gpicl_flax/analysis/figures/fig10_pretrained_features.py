@@ -22,11 +22,11 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, images that were tested on, and inputs.
+    """Returns a row for each condition, images that were tested on, and inputs.
 
     Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs.
 
-    The features of 'mnist' are taken to be called 'mnist_ENCODER', as `gpicl datasets embed` calls them.
+    The features of 'mnist' are assumed to have the name 'mnist_ENCODER', which `gpicl datasets embed` gives them.
     """
     rows = study.final().dropna(subset=["inputs"])
     rows = rows[rows["tasks"] == "unseen"]
@@ -41,7 +41,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.register_paper_figure(10)
 def draw(study: Study) -> Chart:
-    """A panel for each condition."""
+    """Draws a panel for each condition."""
     table = numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["inputs"].nunique() > 1]
     lacks = chart.missing(

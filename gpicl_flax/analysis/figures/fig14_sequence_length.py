@@ -16,9 +16,9 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length.
+    """Returns a row for each base_dataset trained on, condition, test_dataset, tasks and sequence_length.
 
-    Further columns: mean, low and high of the accuracy of the last prediction, runs. Seen tasks are only those of the
+    Further columns: mean, low and high of the accuracy of the last prediction, runs. There are seen tasks only for the
     base dataset trained on.
     """
     rows = study.final().dropna(subset=["sequence_length"])
@@ -30,7 +30,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.register_paper_figure(14)
 def draw(study: Study) -> Chart:
-    """A panel for each base dataset trained on and condition."""
+    """Draws a panel for each base dataset trained on and condition."""
     table = numbers(study)
     kinds = group_by(table, ["base_dataset", "condition"])
     kinds = [(key, rows) for key, rows in kinds if rows["sequence_length"].nunique() > 1]
@@ -57,7 +57,7 @@ def draw(study: Study) -> Chart:
 
 
 def _ours(kinds: Sequence) -> str:
-    """The accuracy on unseen tasks of the base dataset trained on, from the shortest to the longest sequences."""
+    """Returns the accuracy on unseen tasks of the base dataset trained on, from shortest to longest sequences."""
     (base, _), rows = kinds[0]
     own = rows[(rows["test_dataset"] == base) & (rows["tasks"] == "unseen")].sort_values("sequence_length")
     steps = [f"{row['mean']:.1%} ({int(row['sequence_length'])})" for _, row in own.iterrows()]

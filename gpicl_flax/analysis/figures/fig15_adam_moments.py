@@ -1,4 +1,4 @@
-"""The two moments of Adam over the steps of a run, and where its loss drops (Fig 15 of the paper)."""
+"""The two moments of Adam over the steps of a run, and the drop of its loss (Fig 15 of the paper)."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ _MOMENTS = {
 
 @registry.register_paper_figure(15)
 def draw(study: Study) -> Chart:
-    """Of a run with telemetry, one that has left its plateau where there is such a run."""
+    """Draws a run with telemetry, if possible one that has left its plateau."""
     run = study.measured_drop()
     return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
 
 
 @registry.register_run_figure(4)
 def draw_run(run: OneRun) -> Chart:
-    """The norm of the first moment on the left, of the second on the right, with a line where the plateau was left."""
+    """Draws the norms of the first moment (left) and the second (right), with a line where the plateau was left."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
     whole: Any = run.telemetry.get("", pd.DataFrame())
     lacks = chart.missing(

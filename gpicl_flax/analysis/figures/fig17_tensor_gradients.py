@@ -1,4 +1,4 @@
-"""Fig 17: which parameter tensors have a gradient, and whether it keeps its direction, on the plateau and after."""
+"""Fig 17: the parameter tensors with a gradient, and whether it keeps its direction, on the plateau and after it."""
 
 import re
 
@@ -22,14 +22,14 @@ _LOW, _HIGH = 0.1, 0.9
 
 @registry.register_paper_figure(17)
 def draw(study: Study) -> Chart:
-    """Of a run with telemetry, one that has left its plateau where there is such a run."""
+    """Draws a run with telemetry, if possible one that has left its plateau."""
     run = study.measured_drop()
     return Chart(_NAME, _TITLE, chart.missing({chart.TELEMETRY: False}), paper=_PAPER) if run is None else draw_run(run)
 
 
 @registry.register_run_figure(5)
 def draw_run(run: OneRun) -> Chart:
-    """A row for each parameter tensor: left the norm of its gradient, right the cosine of consecutive ones."""
+    """Draws a row for each parameter tensor: the norm of its gradient, and the cosine of consecutive ones."""
     name, title = f"{_NAME}_{run.run_id}", f"{_TITLE} in {run.run_id}"
     drops = diagnostics.drops(run, diagnostics.numbers(run))
     table = numbers(run, next(reversed(drops.values()), None))
@@ -49,12 +49,13 @@ def draw_run(run: OneRun) -> Chart:
 
 
 def numbers(run: OneRun, drop: int | None) -> pd.DataFrame:
-    """A row for each tensor, phase (on the plateau or after the drop) and quantity.
+    """Returns a row for each tensor, phase (on the plateau or after the drop) and quantity.
 
-    Further columns: its median, low and high, the 10th and 90th percentiles, and over how many measurements. Tensors
+    Further columns: its median, low and high, the 10th and 90th percentiles, and the number of measurements. Tensors
     are in the order of the model's layers by their numbers.
 
     Args:
+      run: a run with telemetry.
       drop: the step at which the plateau was left; None: it was not.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Fig 20: losses over a long training, by number of tasks and weight decay: does what was memorised become general?"""
+"""Fig 20: losses over a long training, by number of tasks and weight decay: do memorised solutions become general?"""
 
 import math
 
@@ -15,7 +15,7 @@ _MOST = 5
 
 @registry.register_paper_figure(20)
 def draw(study: Study) -> Chart:
-    """A row of panels for each number of tasks, a column for each weight decay."""
+    """Draws a row of panels for each number of tasks, a column for each weight decay."""
     table = fig07_loss_over_steps.numbers(study, _AXES)
     decays = sorted(table["weight_decay"].unique())
     lacks = chart.missing({"runs with at least two weight decays (adamw.weight_decay)": len(decays) > 1})

@@ -1,4 +1,4 @@
-"""Fig 21: the training loss of VSML by its layers, the number of tasks and the share of permuted labels."""
+"""Fig 21: the training loss of VSML by its layers, the number of tasks and the fraction of permuted labels."""
 
 import math
 
@@ -18,10 +18,10 @@ _MOST = 4
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step.
+    """Returns a row for each condition, num_tasks (inf: unbounded), num_layers, permute_labels_prob and step.
 
-    Further columns: mean, low and high of the average of the training loss in nats, runs, which count for as long as
-    they have a loss.
+    Further columns: mean, low and high of the average of the training loss in nats, and runs, which count for as long
+    as they have a loss.
     """
     runs = study.table[study.table["model"] == "VSML"].dropna(subset=["num_classes", *_AXES])
     runs = runs.assign(condition=conditions(runs, _AXES))[["run_id", "condition", *_AXES]]
@@ -30,9 +30,9 @@ def numbers(study: Study) -> pd.DataFrame:
 
 @registry.register_paper_figure(21)
 def draw(study: Study) -> Chart:
-    """A row of panels for each number of tasks, a column for each number of layers.
+    """Draws a row of panels for each number of tasks, a column for each number of layers.
 
-    Each panel has a line for each share of permuted labels.
+    Each panel has a line for each fraction of permuted labels.
     """
     table = numbers(study)
     layers, shares = (sorted(table[name].unique()) for name in ("num_layers", "permute_labels_prob"))

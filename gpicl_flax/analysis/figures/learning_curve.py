@@ -1,4 +1,4 @@
-"""The picture of one run: what it learns within a sequence, and how its loss left the plateau."""
+"""The picture of one run: its learning within a sequence, and its loss leaving the plateau."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _DRAWN_FROM = {"model", "steps", "num_classes", "base_dataset"}
 
 
 def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
-    """Left: meta-test accuracy against examples seen, with 95% intervals. Right: the training loss against the step.
+    """Draws meta-test accuracy against examples seen, with 95% intervals (left), and the training loss (right).
 
-    A run of 0 steps has no right.
+    For a run of 0 steps the right part is absent.
     """
     run_info = folder.read_run_info()
     rows = json_lines.read(folder.metrics) if run_info["steps"] else []
@@ -52,7 +52,7 @@ def _figure(
 
 
 def chart_of_evaluation(evaluation: dict[str, Any], *, model: str, num_classes: int) -> Chart:
-    """The curves of a meta-test alone, of a model of that name."""
+    """Returns the curves of a meta-test alone, of a model of that name."""
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     _draw_accuracy(figure.subplots(), evaluation, num_classes)
     caption = "Accuracy on sequences of test examples against the examples seen before, with Wilson's 95% intervals."
@@ -68,7 +68,7 @@ def save(folder: RunFolder, evaluation: dict[str, Any] | None, path: epath.Path)
 
 @registry.register_run_figure(1)
 def chart(run: OneRun) -> Chart:
-    """The picture of a run and its last meta-test, for a report."""
+    """Returns the picture of a run and its last meta-test, for a report."""
     name, title = "learning_curve", f"Learning curve of {run.run_id}"
     if not _DRAWN_FROM <= run.run_info.keys():
         return Chart(name, title, f"Not drawn: {run.folder.run_info.name} does not say what the run is.")
@@ -92,7 +92,8 @@ def _draw_accuracy(axes, evaluation, num_classes: int) -> None:
     for curve in evaluation["curves"] if evaluation else []:
         if curve["base_dataset"] not in datasets:
             datasets.append(curve["base_dataset"])
-        # One base dataset: colours tell seen from unseen tasks; several: colours tell them, line styles the tasks.
+        # With one base dataset, colours show seen and unseen tasks. With several, colours show these, and line styles
+        # the tasks.
         colour = COLOURS[datasets.index(curve["base_dataset"]) % len(COLOURS)]
         if len({c["base_dataset"] for c in evaluation["curves"]}) == 1:
             colour = COLOURS[curve["tasks"] == "unseen"]

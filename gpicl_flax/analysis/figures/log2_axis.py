@@ -9,9 +9,9 @@ from gpicl_flax.analysis.data import groups
 
 
 def places_of(values: Iterable[float]) -> dict[float, float]:
-    """Returns where each number is on an axis: at its binary logarithm.
+    """Returns the place of each number on an axis: its binary logarithm.
 
-    0 is two octaves before all others; inf, unbounded, comes after them.
+    0 is two octaves before all others; inf, which means unbounded, comes after them.
     """
     values = set(values)
     places = {value: math.log2(value) for value in sorted(values) if 0 < value < math.inf}
@@ -33,9 +33,9 @@ def name(axis: Axis, places: dict[float, float], most: int = 9, *, powers: bool 
 
 
 def name_powers(axis: Axis, places: dict[float, float], most: int = 7) -> None:
-    """Names about `most` whole powers of two between the places of numbers that are none themselves.
+    """Names about `most` whole powers of two between the places of numbers that are not powers themselves.
 
-    0 is named, too, where it is one of the numbers.
+    0 is also named if it is one of the numbers.
     """
     known = [place for value, place in places.items() if value]
     first, last = math.ceil(min(known)), math.floor(max(known))
@@ -46,17 +46,17 @@ def name_powers(axis: Axis, places: dict[float, float], most: int = 7) -> None:
 
 
 def name_cells(axis: Axis, values: Sequence[float], most: int = 13, *, powers: bool = True) -> None:
-    """Names about `most` of the numbers at the middles of cells of width 1 that lie side by side from 0 on."""
+    """Names about `most` of the numbers at the middles of cells of width 1, which are side by side from 0 on."""
     name(axis, {value: index + 0.5 for index, value in enumerate(values)}, most, powers=powers)
     axis.set_tick_params(length=0)
 
 
 def text(value: float) -> str:
-    """A number as `groups.number`, with powers raised."""
+    """Returns a number as `groups.number`, with powers raised."""
     words = groups.number(value)
     return f"$2^{{{words[2:]}}}$" if words.startswith("2^") else words
 
 
 def tasks(value: float) -> str:
-    """A number of tasks as `groups.tasks`, with powers raised."""
+    """Returns a number of tasks as `groups.tasks`, with powers raised."""
     return f"{text(value)} {'task' if value == 1 else 'tasks'}"

@@ -1,4 +1,4 @@
-"""What heads compare while runs stand on their plateau: does the comparison grow before the loss falls?"""
+"""The comparisons of heads while runs are on their plateau: does the comparison grow before the loss falls?"""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,8 +12,8 @@ from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, registry
 from gpicl_flax.analysis.figures.chart import Chart
 
-_RUNS = 3  # of a panel and an intervention that are drawn
-_LOWEST = 0.01  # matching score that is drawn as it is; less lies on the axis
+_RUNS = 3  # runs of each panel and intervention that are drawn
+_LOWEST = 0.01  # the lowest matching score that is drawn; smaller ones are drawn on the axis
 _NAME, _TITLE = "matching_growth", "What heads compare, before and after the plateau"
 _ROWS = {
     "matching_score": "highest matching score\nof a head (log scale)",
@@ -23,9 +23,9 @@ _ROWS = {
 
 @registry.register_comparison(5, "panel", most=3)
 def draw(study: Study) -> Chart:
-    """A column for each setting.
+    """Draws a column for each setting.
 
-    Above: the highest matching score; below: attention on the class over uniform attention.
+    Above is the highest matching score; below, the attention on the class over uniform attention.
     """
     table = numbers(study)
     if table.empty:
@@ -62,7 +62,7 @@ def draw(study: Study) -> Chart:
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """The rows of `heads.strongest` of up to three runs a panel and intervention.
+    """Returns the rows of `heads.strongest` for up to three runs of each panel and intervention.
 
     Further columns: panel, intervention, and left: the step at which the plateau was left, by the loss on unseen tasks;
     NaN if it was not.

@@ -23,10 +23,10 @@ LOOKS = {
 
 
 def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> pd.DataFrame:
-    """A row for each run that tells its phase.
+    """Returns a row for each run whose phase is known.
 
-    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which a
-    run on its plateau may not tell), phase.
+    Columns: setting, intervention, run_id, num_tasks (inf: unbounded), gain (unseen last minus first accuracy, which
+    may be missing for a run on its plateau), phase.
     """
     table = study.table[["setting", "intervention", "run_id"]].assign(
         num_tasks=study.table["num_tasks"].astype(float),
@@ -38,9 +38,9 @@ def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GA
 
 @registry.register_comparison(4, "setting", most=3)
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
-    """A panel for each setting: above the gain on unseen tasks against K, below the phases of all runs.
+    """Draws a panel for each setting: above, the gain on unseen tasks against K; below, the phases of all runs.
 
-    The phases have a row an intervention.
+    The phases have a row for each intervention.
     """
     name, title = "phases", "Plateau, Overfit or Generalize against the number of tasks"
     table = numbers(study, loss_cut=loss_cut, gain_cut=gain_cut)

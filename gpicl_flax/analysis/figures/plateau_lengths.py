@@ -17,10 +17,11 @@ from gpicl_flax.analysis.stats import survival
 
 
 def numbers(study: Study, rule: Rule) -> pd.DataFrame:
-    """A row for each panel and intervention.
+    """Returns a row for each panel and intervention.
 
-    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, where the panel has a
-    baseline, the fields of `survival.SpeedUp` (with `speed_up_` before low and high); the baseline's own are missing.
+    Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, if the panel has a
+    baseline, the fields of `survival.SpeedUp` (with `speed_up_` before low and high). Those of the baseline itself are
+    missing.
     """
     rows = []
     for panel, runs in by_panel(rule.known(study.table)):
@@ -39,7 +40,7 @@ def numbers(study: Study, rule: Rule) -> pd.DataFrame:
 
 
 def draw(study: Study, rule: Rule) -> Chart:
-    """Left the median length of the plateau and every run's, right the speed-up; a row of panels for each setting."""
+    """Draws medians and all lengths of the plateau (left) and speed-ups (right); a row of panels for each setting."""
     name, title = f"plateau_length_{rule.name}", f"Length of the plateau and speed-up, by {rule.words}"
     known, table = rule.known(study.table), numbers(study, rule)
     if table.empty:
@@ -81,14 +82,14 @@ def _draw_medians(
 
 
 def _spread(runs: pd.DataFrame) -> np.ndarray:
-    """Small vertical shifts that keep the dots of runs apart."""
+    """Returns small vertical shifts that keep the dots of runs apart."""
     return np.linspace(-0.25, 0.25, len(runs)) if len(runs) > 1 else np.zeros(1)
 
 
 def _draw_interval(axes: Axes, row: int, value: float, low: float, high: float, budget: float, edge: float) -> None:
-    """A bar at the median, a diamond at the budget where it is beyond; its interval.
+    """Draws a bar at the median, or a diamond at the budget if the median is beyond it, and its interval.
 
-    The interval is dotted to an arrow where it is open.
+    An open interval is dotted up to an arrow.
     """
     is_bound = math.isinf(value)
     at = budget if is_bound else value
@@ -138,7 +139,7 @@ def _draw_speed_ups(axes: Axes, medians: pd.DataFrame, limits: tuple[float, floa
 
 
 def in_words(row: pd.Series) -> str:
-    """The speed-up of a row of `numbers`, in words.
+    """Returns the speed-up of a row of `numbers`, in words.
 
     It is '2.1x', 'at least 2.1x', 'at most 0.5x', 'not known', or '' without a baseline.
     """
@@ -154,7 +155,7 @@ def _times(ratio: float) -> str:
 
 
 def median_in_words(row: pd.Series) -> str:
-    """The median of a row of `numbers` with its interval: '1,200 [900, 4,000]', '> 5,000', '1,200 [900, unbounded]'."""
+    """Returns a row's median with its interval: '1,200 [900, 4,000]', '> 5,000', '1,200 [900, unbounded]'."""
 
     def words(steps: float) -> str:
         if math.isfinite(steps):
@@ -166,7 +167,7 @@ def median_in_words(row: pd.Series) -> str:
 
 
 def speed_up_in_words(row: pd.Series) -> str:
-    """The speed-up of a row of `numbers` with its interval: 'at least 2.1x [1.5, unbounded]'."""
+    """Returns a row's speed-up with its interval: 'at least 2.1x [1.5, unbounded]'."""
     if pd.isna(row["bound"]) or row["bound"] == "unknown" or math.isnan(row["speed_up_low"]):
         return in_words(row)
     high = _times(row["speed_up_high"]) if math.isfinite(row["speed_up_high"]) else "unbounded"

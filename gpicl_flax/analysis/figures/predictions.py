@@ -1,4 +1,4 @@
-"""One sequence in pictures: its examples, their labels in the task, and what a learner predicts before it sees each."""
+"""One sequence in pictures: its examples, their labels in the task, and a learner's prediction before it sees each."""
 
 from typing import Any
 
@@ -10,18 +10,19 @@ from gpicl_flax.analysis.figures.chart import COLOURS, Chart, count_ticks
 
 _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
 _COLUMNS = 20  # pictures in a row
-_ROW, _BELOW = 0.72, 3.4  # inches that a row of pictures and the curve take
+_ROW, _BELOW = 0.72, 3.4  # heights of a row of pictures and of the curve, in inches
 
 
 def numbers(probabilities: np.ndarray, labels: np.ndarray, index: int) -> pd.DataFrame:
-    """A row for each position of one sequence (from 0: the examples seen before).
+    """Returns a row for each position of one sequence (from 0: the number of examples seen before).
 
-    Further columns: label, prediction, of_label and of_prediction (the probabilities given to them), mean_of_label
-    (over all sequences), accuracy (the same).
+    Further columns: label, prediction, of_label and of_prediction (the probabilities given to them), mean_of_label and
+    accuracy (over all sequences).
 
     Args:
       probabilities: [B, T, C], of every label before the right one is seen (`learners.inspect.predictions`).
-      labels: [B, T], in the task.
+      labels: those of the task, [B, T].
+      index: the number of the sequence.
     """
     of_label = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
     predictions = probabilities.argmax(axis=-1)
@@ -41,11 +42,12 @@ def numbers(probabilities: np.ndarray, labels: np.ndarray, index: int) -> pd.Dat
 def draw(
     probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray, *, model: str, base_dataset: str, index: int = 0
 ) -> Chart:
-    """Above, the pictures of the sequence `index` in their order; below, the probability given to the right label.
+    """Draws the pictures of the sequence `index` in their order and, below, the probability given to the right label.
 
     Args:
       probabilities, labels: see `numbers`.
       images: [B, T, height, width] or [B, T, height, width, 3], the examples before the task's projection, in [0, 1].
+      index: the number of the sequence.
       model, base_dataset: their names.
     """
     table = numbers(probabilities, labels, index)

@@ -1,4 +1,4 @@
-"""The figures of a report: each module of this room registers its own, with its place on the page."""
+"""The figures of a report. Each module of this room registers its own figures, with their places on the page."""
 
 import importlib
 import pkgutil
@@ -18,10 +18,11 @@ class Entry[Draw](NamedTuple):
     """A chart of the page.
 
     Attributes:
-      place: on the page; charts are shown from the lowest to the highest.
+      place: the place on the page; charts are shown from the lowest to the highest.
       draw: draws it.
-      column: of the study's table; one figure holds at most `most` of its values, so that many make several figures.
-      most: 0: one figure holds all.
+      column: a column of the study's table. One figure shows at most `most` of its values, so many values need several
+        figures.
+      most: see `column`; 0: one figure shows all.
     """
 
     place: float
@@ -36,7 +37,7 @@ _RUN: list[Entry[DrawRun]] = []
 
 
 def register_paper_figure(place: float) -> Callable[[DrawStudy], DrawStudy]:
-    """Registers a figure of the paper; its place is its number there, and a table's is behind the figure before it."""
+    """Registers a figure of the paper. Its place is its number there; a table is placed after the figure before it."""
     return _register(_PAPER, place)
 
 
@@ -51,17 +52,17 @@ def register_run_figure(place: float) -> Callable[[DrawRun], DrawRun]:
 
 
 def paper_figures() -> list[Entry[DrawStudy]]:
-    """The figures of the paper, in their order there."""
+    """Returns the figures of the paper, in their order there."""
     return _sorted(_PAPER)
 
 
 def comparisons() -> list[Entry[DrawStudy]]:
-    """The figures that compare interventions, in the order of the page."""
+    """Returns the figures that compare interventions, in the order of the page."""
     return _sorted(_COMPARISONS)
 
 
 def run_figures() -> list[Entry[DrawRun]]:
-    """The figures of a single run, in the order of the page."""
+    """Returns the figures of a single run, in the order of the page."""
     return _sorted(_RUN)
 
 

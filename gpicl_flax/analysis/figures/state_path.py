@@ -1,4 +1,4 @@
-"""How the state of a recurrent model moves along sequences."""
+"""The path of a recurrent model's state along sequences."""
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,18 @@ _NAME, _TITLE = "state_path", "How the state moves over positions"
 
 
 def moves(states: np.ndarray) -> np.ndarray:
-    """How far each token moves the state: states [B, T + 1, numbers] -> [B, T].
+    """Returns how far each token moves the state: states [B, T + 1, numbers] -> [B, T].
 
-    It is ||s_t - s_{t-1}||, over the mean length of the states of its sequence; NaN where these are all zero.
+    It is ||s_t - s_{t-1}||, divided by the mean norm of the states of its sequence; NaN where these are all zero.
     """
     length = np.linalg.norm(states[:, 1:], axis=-1).mean(axis=1, keepdims=True)
     return np.linalg.norm(np.diff(states, axis=1), axis=-1) / np.where(length > 0, length, np.nan)
 
 
 def similarity(states: np.ndarray) -> np.ndarray:
-    """Cosines between the states after 1 to T tokens: states [B, T + 1, numbers] -> [T, T].
+    """Returns cosines between the states after 1 to T tokens: states [B, T + 1, numbers] -> [T, T].
 
-    They are means over sequences; that with a state of zero is 0.
+    They are means over sequences. The cosine with a zero state is 0.
     """
     length = np.linalg.norm(states, axis=-1, keepdims=True)
     unit = (states / np.where(length > 0, length, 1))[:, 1:]
@@ -29,7 +29,7 @@ def similarity(states: np.ndarray) -> np.ndarray:
 
 
 def draw(states: np.ndarray | None, model: str) -> Chart:
-    """Left, how far each token moves the state; right, how alike the states after any two numbers of tokens are.
+    """Draws how far each token moves the state (left), and how similar states after different tokens are (right).
 
     Args:
       states: [B, T + 1, numbers], or None where the model has no state of fixed size (`learners.inspect.states`).

@@ -1,4 +1,4 @@
-"""The share of runs still on their plateau against the training step."""
+"""The fraction of runs that are still on their plateau against the training step."""
 
 import functools
 
@@ -15,11 +15,11 @@ from gpicl_flax.analysis.stats import survival
 from gpicl_flax.records.run_folder import DIVERGED
 
 _COLUMNS = 2
-_BANDS = 3  # up to so many curves in a panel have their intervals drawn
+_BANDS = 3  # intervals are drawn in panels with at most this many curves
 
 
 def draw(study: Study, rule: Rule) -> Chart:
-    """Kaplan-Meier curves by intervention, a panel for each setting."""
+    """Draws Kaplan-Meier curves by intervention, a panel for each setting."""
     name, title = f"survival_{rule.name}", f"Runs still on their plateau, by {rule.words}"
     known = rule.known(study.table)
     panels = by_panel(known)
@@ -40,7 +40,7 @@ def draw(study: Study, rule: Rule) -> Chart:
         for place, (intervention, group) in enumerate(groups):
             lengths = rule.lengths(group)
             curve = survival.curve(lengths)
-            # Curves of few runs have few levels: a small shift keeps them apart.
+            # Curves of few runs have few levels, so a small shift keeps them apart.
             shift = 0.02 * (place / (len(groups) - 1) - 0.5) * min(len(groups) / 4, 1.5) if len(groups) > 1 else 0
             handles[intervention] = _draw_curve(
                 axes, curve, lengths, low, shift, styles[intervention], band=len(groups) <= _BANDS

@@ -19,13 +19,13 @@ _MOST = 12
 
 
 def numbers(study: Study) -> pd.DataFrame:
-    """A row for each base_dataset trained on, model and test_dataset.
+    """Returns a row for each base_dataset trained on, model and test_dataset.
 
     Further columns: mean, low and high of the accuracy of the last prediction on unseen tasks, runs, their condition,
     and the published value, NaN where there is none.
 
-    Of the conditions of a model the one that is best on the base dataset trained on, as methods were tuned in the
-    paper.
+    If a model has several conditions, the row is that of the best on the base dataset trained on, as methods were tuned
+    in the paper.
     """
     rows = study.final()
     rows = rows[rows["tasks"] == "unseen"]
@@ -41,7 +41,7 @@ def numbers(study: Study) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """`numbers` as Table 2 is laid out: a row for each method, a column for each base dataset tested on."""
+    """Returns `numbers` in the layout of Table 2: a row for each method, a column for each base dataset tested on."""
     if table.empty:
         return pd.DataFrame()
     words = [
@@ -55,7 +55,7 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
 
 @registry.register_paper_figure(3.5)
 def draw(study: Study) -> Chart:
-    """A panel for each pair of base datasets trained on and tested on, a row for each method."""
+    """Draws a panel for each pair of base datasets trained on and tested on, a row for each method."""
     table = numbers(study)
     lacks = chart.missing(
         {

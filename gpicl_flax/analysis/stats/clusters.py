@@ -1,4 +1,4 @@
-"""Whether runs end in two clusters: a test of one mode against more, and the two clusters that fit best."""
+"""Tests whether runs end in two clusters: a test of one mode against more, and the two clusters that fit best."""
 
 import dataclasses
 from typing import Any
@@ -7,26 +7,26 @@ import numpy as np
 import scipy.optimize
 from sklearn.mixture import GaussianMixture
 
-FEWEST = 8  # values that a test takes
+FEWEST = 8  # values that a test needs
 SIGNIFICANCE = 0.02
-SMALLEST = 2  # values in a cluster: one alone is an outlier
-SEPARATION = 2.0  # Ashman's D from which on two clusters are apart (Ashman, Bird and Zepf, 1994)
+SMALLEST = 2  # values in a cluster; a single one is an outlier
+SEPARATION = 2.0  # Ashman's D above which two clusters are separate (Ashman, Bird and Zepf, 1994)
 _DRAWS = 500
-_GRID = 256  # places at which modes are looked for
+_GRID = 256  # places at which modes are searched
 
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
-    """Whether values come in two clusters.
+    """The result of a test for two clusters.
 
     Attributes:
-      p_value: of Silverman's test (1981) that their density has one mode: the share of smoothed bootstrap samples that
-        have more than one, at the smallest bandwidth at which the values have one. It assumes no shape.
+      p_value: that of Silverman's test (1981) for a density with a single mode: the fraction of smoothed bootstrap
+        samples with several modes, at the smallest bandwidth at which the values have one. It assumes no shape.
       separation: Ashman's D, the distance of the clusters' means in units of their standard deviation.
-      size: of the smaller cluster.
-      means: of the two clusters of a mixture of Gaussians of one width, ascending.
-      shares: of the values that are in each; they sum to 1.
-      cut: between the clusters, midway between the values next to it.
+      size: the number of values in the smaller cluster.
+      means: those of the two components of a Gaussian mixture with a shared variance, ascending.
+      shares: the fraction of the values in each; they sum to 1.
+      cut: the threshold between the clusters, midway between the values next to it.
     """
 
     p_value: float
@@ -38,20 +38,20 @@ class Clusters:
 
     @property
     def bimodal(self) -> bool:
-        """One mode is rejected, and the clusters are apart and no outlier.
+        """Whether a single mode is rejected, and the clusters are separate and no outlier.
 
-        Of 32 values of one mode, skewed or with heavy tails, about one sample in thirty passes for two clusters; of a
-        flat density, which is the edge of having one mode, one in ten.
+        For 32 values from a density with a single mode that is skewed or has heavy tails, about one sample in thirty is
+        wrongly found to have two clusters. For a flat density, a borderline case of a single mode, it is one in ten.
         """
         return self.p_value < SIGNIFICANCE and self.separation > SEPARATION and self.size >= SMALLEST
 
 
 def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
-    """The two clusters of [n] finite values; where there are not enough values, says so.
+    """Finds the two clusters of [n] finite values; if there are too few values, returns a text that says so.
 
     Args:
-      values: those.
-      seed: of the bootstrap.
+      values: [n], finite.
+      seed: that of the bootstrap.
     """
     values = np.sort(np.asarray(values, float))
     if len(values) < FEWEST:
@@ -60,7 +60,8 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
     if scale < 1e-9:
         return "all values are the same"
     z = (values - values.mean()) / scale
-    # Of one width: of two, one would be that of any few values that happen to lie close together.
+    # Use a shared variance. With separate variances, one component would collapse onto any few values that happen to be
+    # close.
     mixture: Any = GaussianMixture(2, covariance_type="tied", n_init=3, reg_covar=1e-4, random_state=seed).fit(
         z[:, None]
     )
@@ -79,18 +80,18 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
 
 
 def _p_value(z: np.ndarray, rng: np.random.Generator) -> float:
-    """Silverman's test of one mode of standardised values [n]."""
-    # The number of modes of a Gaussian kernel's density does not grow with its bandwidth, so there is one smallest.
+    """Returns the p value of Silverman's test for one mode of standardised values [n]."""
+    # The number of modes of a Gaussian kernel density does not grow with its bandwidth, so there is a smallest one.
     bandwidth = scipy.optimize.bisect(lambda h: _modes(z[None], h)[0] - 1.5, 1e-3, 3.0, xtol=1e-3) + 1e-3
     draws = rng.choice(z, (_DRAWS, len(z))) + bandwidth * rng.standard_normal((_DRAWS, len(z)))
-    draws /= np.sqrt(1 + bandwidth**2)  # as wide as the values; their mean is 0
+    draws /= np.sqrt(1 + bandwidth**2)  # with the variance of the values, whose mean is 0
     return float((1 + (_modes(draws, bandwidth) > 1).sum()) / (1 + _DRAWS))
 
 
 def _modes(z: np.ndarray, bandwidth: float) -> np.ndarray:
-    """How many modes the densities of R samples have: z [R, n] -> [R]."""
+    """Returns the number of modes in the densities of R samples: z [R, n] -> [R]."""
     counts = []
-    for sample in z:  # one at a time: R x n x grid would be large
+    for sample in z:  # one at a time, because R x n x grid would be large
         grid = np.linspace(sample.min(), sample.max(), _GRID)
         density = np.exp(-0.5 * ((grid - sample[:, None]) / bandwidth) ** 2).sum(axis=0)
         rises = np.sign(np.diff(density))

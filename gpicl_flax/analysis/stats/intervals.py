@@ -15,15 +15,15 @@ WORDS = (
 
 
 def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean of two or more runs, [n, ...] -> [...], and the ends of Student's interval."""
+    """Returns the mean of two or more runs, [n, ...] -> [...], and the ends of Student's interval."""
     mean, margin = values.mean(axis=0), _margin(len(values), scipy.stats.sem(values, axis=0))
     return mean, mean - margin, mean + margin
 
 
 def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """`of_runs`; of one run its own interval over sequences, between `low` and `high`, which are [n, ...] as well.
+    """Returns `of_runs`, or for a single run its own interval over sequences, between `low` and `high` [n, ...].
 
-    Two runs can be alike by chance: an interval is no narrower than what all their sequences together allow.
+    Two runs can be similar by chance, so an interval is at least as wide as the one of all their sequences together.
     """
     if len(values) == 1:
         return values[0], low[0], high[0]
@@ -33,13 +33,13 @@ def of_runs_or_sequences(values: np.ndarray, low: np.ndarray, high: np.ndarray) 
 
 
 def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
-    """The mean of a column over the rows, each of another run, that have the same keys.
+    """Returns the mean of a column over the rows, one for each run, that have the same keys.
 
-    Its own interval is in the columns of its name with _low and _high; without them a single run has none. See
+    A run's own interval is in the columns of its name with _low and _high. Without them a single run has none. See
     `of_runs_or_sequences` for the intervals.
 
     Returns:
-      The keys, mean, low, high, and how many runs; in the order of the keys.
+      The keys, mean, low, high, and the number of runs; in the order of the keys.
     """
     rows = rows.dropna(subset=[number])
     own = {end: rows.get(f"{number}_{end}", pd.Series(math.nan, rows.index)) for end in ("low", "high")}
@@ -53,7 +53,7 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
 
 
 def _margin(runs, error, width: float | np.ndarray | pd.Series = math.nan):
-    """Student's margin for so many runs and their standard error of the mean.
+    """Returns Student's margin, given the number of runs and their standard error of the mean.
 
     It is at least half the mean width of their own intervals over the root of their number. Without such intervals
     (NaN) it is Student's.

@@ -1,8 +1,8 @@
-"""A power law for the length of the plateau, where some runs end on theirs.
+"""A power law for the length of the plateau, where some runs end on their plateau.
 
-log(length) = log(c) + exponent log(x) + noise, with normal noise of one size: a censored (Tobit) regression by maximum
-likelihood. A run that ended on its plateau counts as one that is longer than its last step. Without such runs this is
-the line of least squares through the logarithms, with its usual interval.
+log(length) = log(c) + exponent log(x) + noise, with normal noise of constant size: a censored (Tobit) regression by
+maximum likelihood. A run that ended on its plateau counts as one that is longer than its last step. Without such runs
+this is the least squares line through the logarithms, with its usual interval.
 """
 
 import dataclasses
@@ -20,16 +20,17 @@ FEWEST = 4  # runs that have left, for two parameters of a line and one of the n
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-    """length = coefficient * x ** exponent, about.
+    """length = coefficient * x ** exponent, approximately.
 
     Attributes:
-      exponent: with the ends of its 95% interval, `low` and `high`.
-      low: Wald's, by the observed information, with Student's quantile for as many runs as have left, less two, and the
-        variance scaled as for least squares: what few runs cannot tell is not told.
+      exponent: its 95% interval has the ends `low` and `high`.
+      low: Wald's, by the observed information. It uses Student's quantile for the number of runs that have left, minus
+        two, and scales the variance as least squares does, so that few runs give a wide interval.
       high: see `low`.
       coefficient: the median length at x = 1.
-      scatter: the factor that a run is off by, the exponential of the standard deviation; 1 is none.
-      runs: how many.
+      scatter: the typical factor between a run and the law, which is the exponential of the standard deviation; 1 means
+        none.
+      runs: the number of runs.
       left: how many of them left their plateau.
     """
 
@@ -42,14 +43,14 @@ class PowerLaw:
     left: int
 
     def at(self, x: np.ndarray) -> np.ndarray:
-        """The median length at x, of the shape of x."""
+        """Returns the median length at x, in the shape of x."""
         return self.coefficient * np.asarray(x, float) ** self.exponent
 
 
 def fit(x: np.ndarray, lengths: Lengths) -> PowerLaw | str:
-    """Fits the lengths of plateaus against x, [n], positive; where they do not allow it, says why.
+    """Fits the lengths of plateaus against x, [n], positive. If they do not allow it, returns the reason.
 
-    A length of 0 steps counts as one of one step.
+    A length of 0 steps counts as one step.
     """
     x, left = np.asarray(x, float), lengths.left.astype(bool)
     if left.sum() < FEWEST:
@@ -63,7 +64,7 @@ def fit(x: np.ndarray, lengths: Lengths) -> PowerLaw | str:
     noise = math.sqrt(residuals[0] / left.sum()) if len(residuals) else 0.0
     if noise < 1e-9:
         return "the lengths have no noise" if left.all() else "the lengths that are known have no noise"
-    # In the slopes over the noise and 1 over the noise the likelihood has one maximum (Olsen, 1978).
+    # In the slopes divided by the noise, and 1 divided by the noise, the likelihood has one maximum (Olsen, 1978).
     found = scipy.optimize.minimize(
         lambda p: _loss(p, at, length, left),
         np.append(start, 1) / noise,
@@ -95,7 +96,7 @@ def _standardised(p: np.ndarray, at: np.ndarray, length: np.ndarray) -> np.ndarr
 
 
 def _loss(p: np.ndarray, at: np.ndarray, length: np.ndarray, left: np.ndarray) -> float:
-    """The negative logarithm of the likelihood of p = (line's two numbers, 1) / noise, up to a constant."""
+    """Returns the negative log-likelihood of p = (the line's two numbers, 1) / noise, up to a constant."""
     if p[2] <= 0:
         return math.inf
     z = _standardised(p, at, length)
@@ -107,7 +108,7 @@ def _hazard(z: np.ndarray) -> np.ndarray:
 
 
 def _directions(at: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """How the standardised lengths change with p, [n, 3]."""
+    """Returns the derivatives of the standardised lengths by p, [n, 3]."""
     return np.column_stack([-at, length])
 
 

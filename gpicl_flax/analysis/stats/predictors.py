@@ -1,17 +1,17 @@
-"""Whether the state size or the parameter count predicts accuracy better, over configurations of models.
+"""Compares state size and parameter count as predictors of accuracy, over configurations of models.
 
-Larger is taken to be better or the same, and no more is assumed of the shape: the first measure is a monotone fit. So
-that its flexibility wins nothing, it is judged on what it has not seen: R2 is 1 less the squared error of predicting
-each configuration from a fit to all others, over the variance; 1 is perfect, 0 no better than the mean, and it may be
-negative.
+Larger is assumed to be better or equal, and nothing else is assumed about the shape: the first measure is a monotone
+fit. So that its flexibility is no advantage, it is evaluated on data left out of the fit. R2 is 1 minus the squared
+error of predicting each configuration from a fit to all others, divided by the variance: 1 is perfect, 0 is no better
+than the mean, and it may be negative.
 
-The unit is the configuration, which is the mean of its seeds. Intervals are over configurations: these are drawn with
-replacement, all seeds of one together, within each architecture, so that the noise of seeds is in the intervals, and
-the choice of architectures is not. All measures are of the same draws. The fits are not repeated in each draw:
-configurations that are drawn twice would be in a fit and out of it.
+The unit is the configuration, which is the mean of its seeds. Intervals are over configurations. These are drawn with
+replacement, all seeds of one together, within each architecture. So the intervals include the noise of seeds, but not
+the choice of architectures. All measures use the same draws. The fits are not repeated for each draw, because
+configurations that are drawn twice would be both in a fit and left out of it.
 
-No statistics tell apart two sizes that grow together. Within one architecture they mostly do, and there the answer is
-that they cannot be separated.
+No statistics can separate two sizes that grow together. Within one architecture they usually do, and the answer there
+is that they cannot be separated.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ import scipy.special
 
 from gpicl_flax.analysis.stats.intervals import CONFIDENCE
 
-FEWEST = 6  # configurations that a comparison takes
-COLLINEAR = 0.9  # the rank correlation of the two sizes from which on they cannot be separated
-USEFUL = 0.1  # the R2 that one of the two has to reach, or neither predicts
+FEWEST = 6  # configurations that a comparison needs
+COLLINEAR = 0.9  # the rank correlation of the two sizes above which they cannot be separated
+USEFUL = 0.1  # the R2 that at least one of the two must reach; otherwise neither predicts
 _DRAWS = 2_000
-_MIDPOINTS, _WIDTHS = 65, 17  # of logistic curves
+_MIDPOINTS, _WIDTHS = 65, 17  # numbers of midpoints and widths of logistic curves
 
 NOT_ENOUGH, NO_VARIATION, COLLINEARITY = "not enough", "no variation", "cannot be separated"
 NEITHER, UNDECIDED, STATE, PARAMETERS = "neither", "not distinguishable", "state", "parameters"
@@ -48,14 +48,14 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """How well one size predicts accuracy.
+    """Measures of how well one size predicts accuracy.
 
     Attributes:
       spearman: rank correlation with accuracy.
       kendall: the same as tau-b.
       partial: Spearman's correlation with accuracy, given the other size.
-      monotone_r2: of isotonic regression, on configurations left out.
-      sigmoid_r2: of a logistic curve in the logarithm of the size, on configurations left out.
+      monotone_r2: that of isotonic regression, on configurations left out.
+      sigmoid_r2: that of a logistic curve in the logarithm of the size, on configurations left out.
     """
 
     spearman: Estimate
@@ -67,17 +67,17 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Which of two sizes predicts accuracy better.
+    """The comparison of two sizes as predictors of accuracy.
 
     Attributes:
-      verdict: STATE or PARAMETERS: the interval of `difference` is on that side of 0; UNDECIDED: 0 is in it; NEITHER:
-        neither `monotone_r2` reaches `USEFUL`; COLLINEARITY: the two sizes have a rank correlation of `COLLINEAR` or
-        more, or less than its negative; NO_VARIATION: accuracy or one of the sizes is always the same; NOT_ENOUGH:
-        fewer than `FEWEST` configurations.
-      configurations: how many.
-      state: and `parameters`, None where there are not enough or nothing varies.
-      difference: of their monotone_r2, state less parameters.
-      collinearity: Spearman's correlation of the two sizes; NaN where one does not vary.
+      verdict: STATE or PARAMETERS: the interval of `difference` is on that side of 0. UNDECIDED: it contains 0.
+        NEITHER: neither `monotone_r2` reaches `USEFUL`. COLLINEARITY: the two sizes have a rank correlation of at least
+        `COLLINEAR`, or at most its negative. NO_VARIATION: accuracy or one of the sizes is constant. NOT_ENOUGH: fewer
+        than `FEWEST` configurations.
+      configurations: the number of configurations.
+      state, parameters: the measures of each size; None if there are too few configurations or nothing varies.
+      difference: that of their monotone_r2, state minus parameters.
+      collinearity: Spearman's correlation of the two sizes; NaN if one does not vary.
     """
 
     verdict: str
@@ -105,7 +105,7 @@ class Comparison:
             UNDECIDED: "State size and parameter count are not distinguishable as predictors of accuracy",
             NEITHER: "Neither state size nor parameter count predicts accuracy",
         }[self.verdict]
-        assert self.state and self.parameters  # measured, unless the verdict is one of the three above
+        assert self.state and self.parameters  # they are measured, unless the verdict is one of the three above
         first, second, sign = self.state.monotone_r2, self.parameters.monotone_r2, 1
         if self.verdict == PARAMETERS:
             first, second, sign = second, first, -1
@@ -120,11 +120,11 @@ def compare(
     """Compares two sizes as predictors of accuracy.
 
     Args:
-      accuracy: [n], of each configuration the mean over its seeds; finite.
+      accuracy: [n], for each configuration the mean over its seeds; finite.
       state: [n], its state size, 0 or more.
       parameters: [n], its parameter count, 0 or more.
       architecture: [n], its name.
-      seed: of the draws.
+      seed: that of the draws.
     """
     accuracy, state, parameters = (np.asarray(x, float) for x in (accuracy, state, parameters))
     runs = len(accuracy)
@@ -161,7 +161,7 @@ def compare(
 
 
 def _draws(architecture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How often each of n configurations is in each draw, [1 + _DRAWS, n]; first once each, for the estimate itself."""
+    """Returns how often each of n configurations is in each draw, [1 + _DRAWS, n]; the first has each once."""
     counts = np.ones((1 + _DRAWS, len(architecture)))
     for name in np.unique(architecture):
         own = np.flatnonzero(architecture == name)
@@ -170,7 +170,7 @@ def _draws(architecture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    """[1 + _DRAWS] -> the first, with quantiles of the others; draws in which it is not defined do not count."""
+    """Returns the first of [1 + _DRAWS] values, with quantiles of the others. Undefined values do not count."""
     tail = (1 - CONFIDENCE) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
@@ -179,13 +179,13 @@ def _estimate(values: np.ndarray) -> Estimate:
 
 
 def _correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's, of each draw: counts [R, n], x and y [R, n] -> [R]."""
+    """Returns Pearson's correlation in each draw: counts [R, n], x and y [R, n] -> [R]."""
     x, y = (z - (counts * z).sum(1, keepdims=True) / counts.sum(1, keepdims=True) for z in (x, y))
     return _ratio((counts * x * y).sum(1), np.sqrt((counts * x**2).sum(1) * (counts * y**2).sum(1)))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below; NaN where nothing varies."""
+    """Returns above / below; NaN where nothing varies."""
     return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 1e-12)
 
 
@@ -194,33 +194,33 @@ def _signs(x: np.ndarray) -> np.ndarray:
 
 
 def _spearman(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """counts [R, n], x and y [n] -> [R]; ties have the mean of their ranks."""
+    """Returns Spearman's correlation: counts [R, n], x and y [n] -> [R]; ties have the mean of their ranks."""
     return _correlation(counts, *(counts @ (1 + _signs(z)).T / 2 for z in (x, y)))
 
 
 def _kendall(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tau-b: counts [R, n], x and y [n] -> [R]."""
+    """Returns tau-b: counts [R, n], x and y [n] -> [R]."""
     x, y = _signs(x), _signs(y)
     both, first, second = (((counts @ pairs) * counts).sum(1) for pairs in (x * y, x**2, y**2))
     return _ratio(both, np.sqrt(first * second))
 
 
 def _partial(own: np.ndarray, other: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """The correlation `own` given the other, from the three pairwise ones, [R]."""
+    """Returns the correlation `own` given the other, from the three pairwise ones, [R]."""
     return _ratio(own - other * between, np.sqrt(np.maximum((1 - other**2) * (1 - between**2), 0)))
 
 
 def _r2(counts: np.ndarray, accuracy: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """counts [R, n], accuracy and predicted [n] -> [R]."""
+    """Returns R2: counts [R, n], accuracy and predicted [n] -> [R]."""
     mean = counts @ accuracy / counts.sum(1)
     variance = (counts * (accuracy - mean[:, None]) ** 2).sum(1)
     return 1 - _ratio(counts @ (accuracy - predicted) ** 2, variance)
 
 
 def _monotone_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """What the best fit to all other configurations that does not fall predicts of each, [n].
+    """Returns the prediction for each configuration by the best nondecreasing fit to all others, [n].
 
-    It is linear between the sizes that there are and constant beyond them.
+    The fit is linear between the observed sizes and constant beyond them.
     """
     predicted = []
     for own, others in enumerate(~np.eye(len(size), dtype=bool)):
@@ -231,10 +231,10 @@ def _monotone_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid_left_out(size: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """What the best logistic curve through all other configurations that does not fall predicts of each, [n].
+    """Returns the prediction for each configuration by the best nondecreasing logistic curve through all others, [n].
 
-    Least squares have several local optima here. For a midpoint and a width the best floor and height are those of a
-    straight line, so all midpoints and widths of a grid are tried, for all configurations left out at once.
+    Least squares have several local optima here. For a given midpoint and width, the best floor and height are those of
+    a straight line. So all midpoints and widths of a grid are tried, for all configurations left out at once.
     """
     midpoints, widths = (
         np.linspace(size.min(), size.max(), _MIDPOINTS),

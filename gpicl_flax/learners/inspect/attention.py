@@ -1,4 +1,4 @@
-"""Where a Transformer looks along sequences, by layer and head."""
+"""The attention of a Transformer along sequences, by layer and head."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from gpicl_flax.models.transformer import attention_weights
 
 
 def weights(learner: Learner, sequences: Sequences) -> dict[str, np.ndarray]:
-    """Returns, by layer in their order, [B, heads, T, T]: row t is where position t looks.
+    """Returns the attention [B, heads, T, T] of each layer, in their order. Row t is that of position t.
 
-    Empty: the model attends to nothing.
+    Returns an empty dict if the model has no attention.
     """
     layers = learner.forward(sequences.inputs, sequences.labels)[1]
     return {

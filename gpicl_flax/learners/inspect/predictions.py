@@ -1,4 +1,4 @@
-"""What a learner predicts along sequences."""
+"""The predictions of a learner along sequences."""
 
 import numpy as np
 import scipy.special
@@ -8,5 +8,5 @@ from gpicl_flax.learners.learner import Learner
 
 
 def probabilities(learner: Learner, sequences: Sequences) -> np.ndarray:
-    """[B, T, C]: what the learner gives to every label before it sees the right one."""
+    """Returns the probabilities [B, T, C] of every label, each before the learner sees the right one."""
     return scipy.special.softmax(learner.forward(sequences.inputs, sequences.labels)[0].astype(np.float64), axis=-1)

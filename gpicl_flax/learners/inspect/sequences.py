@@ -1,4 +1,4 @@
-"""Sequences of unseen tasks, as a meta-test draws them, with the examples that they are made of."""
+"""Sequences of unseen tasks, as a meta-test draws them, with their original examples."""
 
 import dataclasses
 
@@ -15,14 +15,13 @@ from gpicl_flax.tasks.projections import input_space
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sequences:
-    """What a learner reads, B sequences of T test examples, each of another unseen task.
+    """The input of a learner, B sequences of T test examples, each of another unseen task.
 
     Attributes:
       base_dataset: its name.
-      images: the examples as they are, before the task's projection, [B, T, height, width] or [B, T, height, width, 3],
-        in [0, 1].
-      inputs: [B, T, X], after it.
-      labels: [B, T], in the task.
+      images: the examples before the task's projection, [B, T, height, width] or [B, T, height, width, 3], in [0, 1].
+      inputs: the examples after it, [B, T, X].
+      labels: those of the task, [B, T].
     """
 
     base_dataset: str
@@ -32,7 +31,7 @@ class Sequences:
 
 
 def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
-    """The first `count` sequences of unseen tasks that a meta-test draws (Section 3.1).
+    """Returns the first `count` sequences of unseen tasks that a meta-test draws (Section 3.1).
 
     The meta-test is one of `count` sequences on `dataset`.
     """

@@ -1,4 +1,4 @@
-"""The state that a learner answers from, after each token of a sequence."""
+"""The state from which a learner answers, after each token of a sequence."""
 
 import jax
 import numpy as np
@@ -9,9 +9,9 @@ from gpicl_flax.models.sequence_model import Context
 
 
 def states(learner: Learner, sequences: Sequences) -> np.ndarray | None:
-    """Returns what the learner answers from after each number of tokens, from none to all, [B, T + 1, numbers].
+    """Returns the state from which the learner answers after each number of tokens, 0 to T, [B, T + 1, numbers].
 
-    None: its model keeps nothing, or a state that grows with the sequence.
+    Returns None if its model keeps nothing, or a state that grows with the sequence.
     """
     model, (batch, length, num_features) = learner.run.model, sequences.inputs.shape
     if not 0 < model.state_size(num_features, 1).exact == model.state_size(num_features, 2).exact:

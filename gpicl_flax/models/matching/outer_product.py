@@ -1,13 +1,13 @@
 """The matching initialisation of the outer-product LSTM: its cell is a memory of labelled examples from step 0.
 
-Not in the paper. With aligned tokens, token t holds x_t, x_{t-1} and y_{t-1}. The input MLP starts as a linear map to
-E x_t, E x_{t-1} (the same random E, d = (size - C) // 2 dimensions each) and the label y_{t-1} as a one-hot vector. A
-matched head then starts with constant gates, which nearly keep the cell S and let a little in, and with
+It is not in the paper. With aligned tokens, token t holds x_t, x_{t-1} and y_{t-1}. The input MLP starts as a linear
+map to E x_t, E x_{t-1} (the same random E, d = (size - C) // 2 dimensions each) and the label y_{t-1} as a one-hot
+vector. A matched head then starts with constant gates, which keep most of the cell S and let a little in, and with
 
     S_t = 0.991 S_{t-1} + 0.024 key_scale tanh(g E x_{t-1}) tanh(y_{t-1})^T,   h_t = tanh(S_t^T g E x_t) / 2
 
-so that entry c of its output sums how much x_t looks like the past examples of class c. The logits start as a multiple
-of it: from a random read-out, training undoes the memory before it finds it.
+so that entry c of its output sums how similar x_t is to the past examples of class c. The logits start as a multiple of
+this output, because with a random read-out, training would destroy the memory before it finds it.
 """
 
 import dataclasses
@@ -19,28 +19,28 @@ from flax.typing import Initializer
 
 from gpicl_flax.errors import UsageError
 
-# Of the rows of a head's eight gates.
+# The indices of the keys and the query among a head's eight gates, and of the gates that have keys.
 _ROWS, _COLUMNS, _QUERY = (0, 1, 2), (3, 4, 5), 6
 _INPUT, _CANDIDATE, _FORGET = range(3)
 
-_OFFSET = 3.0  # of the units of the MLP, so that their relus let E x ~ N(0, 1) through, but for one value in 700
+_OFFSET = 3.0  # added to the units of the MLP, so that their relus pass E x ~ N(0, 1), except for one value in 700
 _KEY_SCALE = 4.0
-# Of both keys of a gate, before their tanh. Adam's first steps would wipe out a memory that weighs its examples little
-# by small weights; so gates do it.
+# The two keys of a gate, before their tanh. The gates make the weights of examples small. If small weights did, Adam's
+# first steps would destroy the memory.
 _GATE_KEY = 2.0  # sigmoid(1 + 4 tanh(2)^2) = 0.991, sigmoid(-4 tanh(2)^2) = 0.024
-_MATCH = 2.3  # g is this over sqrt(d): at T = 40 to 100, the outputs' tanh is used and seldom saturated
+_MATCH = 2.3  # g is this over sqrt(d): at T = 40 to 100, the outputs use the range of tanh and are rarely saturated
 _LOGITS = 2.0
-_FEWEST_DIMENSIONS = 4  # of E x, for a head to tell inputs apart by
+_FEWEST_DIMENSIONS = 4  # of E x, which a head needs to distinguish inputs
 
 
 class Inits(NamedTuple):
-    """Of an outer-product LSTM's parameters, with C classes and m heads of size s, for tokens of size n.
+    """The initialisers of an outer-product LSTM's parameters, for C classes, m heads of size s and tokens of size n.
 
     Attributes:
       mlp: the weights [n, s] and [s, s].
-      mlp_bias: of the MLP's first layer [s].
-      gates, gates_bias: from the MLP to the gates, [s, m 8 s] and [m 8 s].
-      recurrent: from the last outputs to the gates [m s, m 8 s].
+      mlp_bias: the bias of the MLP's first layer [s].
+      gates, gates_bias: the layer from the MLP to the gates, [s, m 8 s] and [m 8 s].
+      recurrent: the weights from the last outputs to the gates [m s, m 8 s].
       key_scale: [], before its softplus.
       logits: the weights of the read-out [m s, C].
     """
@@ -56,12 +56,12 @@ class Inits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MatchedCell:
-    """The first `matched_heads` heads matched, each on other dimensions of E x.
+    """A cell whose first `matched_heads` heads are matched, each on other dimensions of E x.
 
     Attributes:
       num_features: X.
       num_classes: C.
-      size: s, of the MLP and of a cell.
+      size: s, the size of the MLP and of a cell.
       num_heads: m.
       matched_heads: how many of them start matched.
     """
@@ -81,7 +81,7 @@ class MatchedCell:
             )
 
     def inits(self, base: Inits) -> Inits:
-        """The matched ones; what does not match is as in `base`."""
+        """Returns the matched initialisers. Everything that does not match is as in `base`."""
         return Inits(
             mlp=(self._tokens(base.mlp[0]), self._identity(base.mlp[1])),
             mlp_bias=self._offset,
@@ -94,17 +94,17 @@ class MatchedCell:
 
     @property
     def _dimensions(self) -> int:
-        """d."""
+        """The number d of dimensions of E x."""
         return (self.size - self.num_classes) // 2
 
     @property
     def _units(self) -> int:
-        """The units of the MLP that hold E x_t, E x_{t-1} and the label, in this order; at most one is left over."""
+        """The number of MLP units that hold E x_t, E x_{t-1} and the label, in this order; all units or all but one."""
         return 2 * self._dimensions + self.num_classes
 
     @property
     def _gain(self) -> float:
-        """g."""
+        """The gain g."""
         return _MATCH / self._dimensions**0.5
 
     def _tokens(self, base: Initializer) -> Initializer:
@@ -133,7 +133,7 @@ class MatchedCell:
             kernel = self._by_head(self._without_offset(base(key, shape, dtype)))
             for head, dimensions in enumerate(self._dimensions_of_heads()):
                 n = len(dimensions)
-                # What a cell's other rows hold is zero at step 0, and yet can learn: their queries are not zero.
+                # The content of a cell's other rows is zero at step 0. It can still learn: their queries are not zero.
                 spare = kernel[:, head, _QUERY, n:]
                 kernel = kernel.at[:, head].set(0).at[:, head, _QUERY, n:].set(spare)
                 rows, columns = jnp.arange(n), jnp.arange(self.num_classes)
@@ -175,14 +175,14 @@ class MatchedCell:
         return init
 
     def _dimensions_of_heads(self) -> list[jax.Array]:
-        """Which dimensions of E x each matched head compares."""
+        """Returns the dimensions of E x that each matched head compares."""
         n = self._dimensions // self.matched_heads
         return [jnp.arange(head * n, (head + 1) * n) for head in range(self.matched_heads)]
 
     def _by_head(self, x: jax.Array) -> jax.Array:
-        """[..., m 8 s] -> [..., m, 8, s]."""
+        """Reshapes [..., m 8 s] to [..., m, 8, s]."""
         return x.reshape(*x.shape[:-1], self.num_heads, 8, self.size)
 
     def _without_offset(self, kernel: jax.Array) -> jax.Array:
-        """Weights from the MLP's units [s, n] that do not see the offset, for what does not match."""
+        """Returns weights from the MLP's units [s, n] that ignore the offset, for everything that does not match."""
         return kernel.at[: self._units].add(-kernel[: self._units].mean(axis=0))

@@ -2,11 +2,12 @@
 
 Its first block compares x_t with every past input from step 0.
 
-Not in the paper. With aligned tokens, token i holds x_{i-1} and its label. The input layer writes E x_t into the first
-half of the model dimensions and E x_{t-1}, with the same random E, into the second half. A matched head of the first
-block queries with the first half and has its keys in the second. In a Transformer its attention logits are so, after
-the layer norm, gain^2 (E x_t) . (E x_{i-1}) / sqrt(key size): it attends to the labels of examples that look like the
-present one. In a DeltaNet it writes the label under the key of its own example, and reads with the present one.
+It is not in the paper. With aligned tokens, token i holds x_{i-1} and its label. The input layer writes E x_t into the
+first half of the model dimensions and E x_{t-1}, with the same random E, into the second half. A matched head of the
+first block takes its queries from the first half and its keys from the second. So in a Transformer its attention logits
+are, after the layer norm, gain^2 (E x_t) . (E x_{i-1}) / sqrt(key size): it attends to the labels of examples that are
+similar to the present one. In a DeltaNet it writes the label under the key of its own example, and reads with the
+present one.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from gpicl_flax.models.sequence_model import InContextModel
 def check(model: InContextModel, switch: str) -> None:
     """Raises UsageError unless a model of blocks with heads can start matched.
 
-    The model asks for it with its attribute `switch`.
+    The attribute `switch` of the model requests it.
     """
     name = type(model).__name__
     check_positive_integers(model, "matching_heads", "matching_layers")
@@ -37,7 +38,10 @@ def check(model: InContextModel, switch: str) -> None:
 
 
 def embedding(base: Initializer, num_features: int) -> Initializer:
-    """Of the input layer [2 X + C, model size]: E x_t | E x_{t-1}, E ~ N(0, 1/X); the labels' rows as in `base`."""
+    """Returns the init of the input layer [2 X + C, model size]: E x_t | E x_{t-1} with E ~ N(0, 1/X).
+
+    The rows of labels are as in `base`.
+    """
 
     def init(key, shape, dtype=jnp.float32):
         base_key, projection_key = jax.random.split(key)
@@ -52,13 +56,15 @@ def embedding(base: Initializer, num_features: int) -> Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class MatchedHeads:
-    """The first `num_heads` heads matched, each on other dimensions of E x, as many as fit its keys and the half.
+    """The initialisers of heads of which the first `num_heads` are matched.
+
+    Each matches other dimensions of E x, as many as fit into its keys and into the half.
 
     Attributes:
       gain: the factor on queries and on keys.
-      num_heads: matched heads.
-      key_size: of every head.
-      other_scale: of the weights that do not match, over those of `base`.
+      num_heads: the number of matched heads.
+      key_size: that of every head.
+      other_scale: the scale of the weights that do not match, relative to those of `base`.
     """
 
     gain: float
@@ -67,13 +73,13 @@ class MatchedHeads:
     other_scale: float
 
     def query(self, base: Initializer) -> Initializer:
-        """Of the query weights [model size, heads * key size]: gain x identity from the first half."""
+        """Returns the init of the query weights [model size, heads * key size]: gain x identity from the first half."""
         return self._init(base, second_half=False, spare_scale=1.0)
 
     def key(self, base: Initializer) -> Initializer:
-        """Of the key weights [model size, heads * key size]: gain x identity from the second half."""
-        # The dimensions of a matched head that match nothing stay out of its logits at step 0, and yet can learn:
-        # their queries are not zero.
+        """Returns the init of the key weights [model size, heads * key size]: gain x identity from the second half."""
+        # Dimensions of a matched head that match nothing do not contribute to its logits at step 0. They can still
+        # learn, because their queries are not zero.
         return self._init(base, second_half=True, spare_scale=0.0)
 
     def _init(self, base: Initializer, *, second_half: bool, spare_scale: float) -> Initializer:
@@ -93,7 +99,7 @@ class MatchedHeads:
 
 
 def first_heads(base: Initializer, num_heads: int, value: float) -> Initializer:
-    """Of one number for each head: `value` for the first `num_heads`, the others as in `base`."""
+    """Returns the init of one number for each head: `value` for the first `num_heads`, the others as in `base`."""
 
     def init(key, shape, dtype=jnp.float32):
         return base(key, shape, dtype).at[:num_heads].set(value)

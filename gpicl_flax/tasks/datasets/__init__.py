@@ -1,1 +1,1 @@
-"""Base datasets: where they come from, how they are checked, imported, encoded and listed."""
+"""Base datasets: how they are found, checked, imported, encoded and listed."""

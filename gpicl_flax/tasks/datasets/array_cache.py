@@ -1,7 +1,7 @@
-"""A cache of decoded images: 70,000 PNG files take many seconds to decode, their pixels a moment to read.
+"""A cache of decoded images: 70,000 PNG files take many seconds to decode, but their pixels only a moment to read.
 
-It holds a file for each folder of a prepared dataset, which counts as long as the files of that folder begin and end as
-they did, and have the sizes and times of change that they had. Without it everything works, only slower; deleting it
+It holds a file for each folder of a prepared dataset. The file is valid as long as the files of that folder have the
+same beginnings and ends, sizes and modification times. Without the cache everything works, but slower; deleting it
 loses nothing.
 """
 
@@ -21,10 +21,9 @@ _ENDS = 2**16  # bytes
 
 
 def load(folder: pathlib.Path) -> list[RawSplit] | None:
-    """The splits that were decoded from `folder` as it is now, or None."""
-    with contextlib.suppress(Exception):  # of a damaged file numpy raises many kinds
-        # NumPy does not close a damaged file that it has opened itself.
-        with _file(folder).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    """Returns the splits that were decoded from `folder` in its current state, or None."""
+    with contextlib.suppress(Exception):  # numpy raises many kinds for a damaged file
+        with np.load(_file(folder), allow_pickle=False) as file:
             if str(file["state"]) == _state(folder):
                 count = sum(name.startswith("inputs") for name in file)
                 return [RawSplit(file[f"inputs_{i}"], file[f"labels_{i}"]) for i in range(count)]
@@ -32,10 +31,10 @@ def load(folder: pathlib.Path) -> list[RawSplit] | None:
 
 
 def save(folder: pathlib.Path, splits: Sequence[RawSplit]) -> None:
-    """Keeps splits that were decoded from `folder`, where there is room for them."""
+    """Keeps splits that were decoded from `folder`, if there is space for them."""
     arrays = {f"{name}_{i}": array for i, split in enumerate(splits) for name, array in split._asdict().items()}
     path = _file(folder)
-    with contextlib.suppress(OSError):  # no permission, a full disk
+    with contextlib.suppress(OSError):  # no permission, or a full disk
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
         try:

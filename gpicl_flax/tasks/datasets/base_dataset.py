@@ -1,4 +1,4 @@
-"""A base dataset: checked examples for a run's input shape, what normalises them, and a fingerprint of it all."""
+"""A base dataset: checked examples for a run's input shape, their normalisation, and a fingerprint of both."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ from gpicl_flax.tasks.projections import input_space
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 8192  # inputs worked on at once, which bounds the wider copies
+_CHUNK = 8192  # inputs processed at once, which bounds the memory of wider copies
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Split:
     Attributes:
       inputs: [n, stored features], grey values uint8 or features float32.
       labels: [n] int32.
-      group_size: if set, examples are groups of so many neighbours, and a sequence resamples one group with
-        replacement; if not, a sequence draws from all examples without replacement.
+      group_size: if set, examples are groups of `group_size` neighbours, and a sequence resamples one group with
+        replacement. If not, a sequence draws from all examples without replacement.
     """
 
     inputs: np.ndarray
@@ -40,7 +40,7 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the examples take."""
+        """The memory that the examples take."""
         return self.inputs.nbytes + self.labels.nbytes
 
 
@@ -48,17 +48,17 @@ class Split:
 class BaseDataset:
     """A base dataset for one input shape.
 
-    Images that are larger than the input shape are stored shrunk to it. Smaller ones are stored as they are, and grow,
-    with grey repeated to RGB, where they are used: see `input_space`.
+    Images that are larger than the input shape are stored shrunk to it. Smaller ones are stored as they are. They grow,
+    with grey repeated to RGB, only where they are used: see `input_space`.
 
     Attributes:
       name: as the user gave it.
-      train, test: the fixed splits; meta-training sees `train` only, meta-testing `test` only.
+      train, test: the fixed splits. Meta-training uses only `train`, meta-testing only `test`.
       mean, std: over all examples and inputs of the training split at the input shape (paper A.4).
-      input_shape: (height, width, channels), or (X,) of features.
+      input_shape: (height, width, channels), or (X,) for features.
       num_classes: C.
-      fingerprint: a hash of the data as they were read and of the input shape: equal if and only if these are.
-      stored_shape: of the examples in the splits; by default the input shape.
+      fingerprint: a hash of the original data and of the input shape: equal if and only if these are.
+      stored_shape: that of the examples in the splits; by default the input shape.
     """
 
     name: str
@@ -75,9 +75,9 @@ class BaseDataset:
         object.__setattr__(self, "stored_shape", self.stored_shape or self.input_shape)
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
-        """Offset and scale of the inputs: (mean, std) if they are normalised.
+        """Returns offset and scale of the inputs: (mean, std) if they are normalised.
 
-        Else they bring grey values to [0, 1] and leave features as they are.
+        Otherwise they scale grey values to [0, 1] and do not change features.
         """
         if normalize:
             return self.mean, self.std
@@ -94,9 +94,10 @@ def load_base_dataset(
     """Loads base dataset `name`.
 
     Args:
-      input_shape: (height, width, channels) that images are resized to, bilinearly without antialiasing; grey images
-        become RGB by repetition. What shrinks is rounded to uint8. Or (X,), for a dataset of features. None: that of
-        the first example.
+      name: see `sources.read`.
+      input_shape: (height, width, channels) that images are resized to, bilinearly without antialiasing; or (X,), for a
+        dataset of features. Grey images become RGB by repetition. Shrunk images are rounded to uint8. None: the shape
+        of the first example.
       num_classes: C; None: one more than the largest label.
       data_dir: where TFDS keeps datasets; None for its own default.
 
@@ -126,7 +127,7 @@ def load_base_dataset(
 
 
 def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of both splits: that of the larger images, where they differ."""
+    """Returns the stored shape of both splits: that of the larger images, where they differ."""
     if any(isinstance(split.inputs, list) for split in (raw.train, raw.test)):
         return input_space.stored_shape((*input_shape[:2], raw.train.inputs[0].shape[-1]), input_shape)
     larger = map(max, raw.train.array.shape[1:], raw.test.array.shape[1:])
@@ -134,7 +135,7 @@ def _stored_shape(raw: RawDataset, input_shape: tuple[int, ...]) -> tuple[int, .
 
 
 def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
-    # Not of the resized images: another kind of device may round one of them to another grey value.
+    # It does not hash the resized images, because another kind of device may round one of them to another grey value.
     digest = hashlib.sha256(str(input_shape).encode())
     for split in (raw.train, raw.test):
         for array in (
@@ -147,7 +148,7 @@ def _fingerprint(raw: RawDataset, input_shape: tuple[int, ...]) -> str:
 
 
 def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -> None:
-    """Raises UsageError unless an example, an image or features, can be brought to `input_shape`."""
+    """Raises UsageError unless an example, an image or features, can be converted to `input_shape`."""
     if example.ndim == 1:
         if example.shape != input_shape:
             raise UsageError(
@@ -164,8 +165,8 @@ def _check_shape(what: str, example: np.ndarray, input_shape: tuple[int, ...]) -
 
 
 def _to_shape(inputs: np.ndarray | list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Images or features -> [n, stored features]."""
-    if isinstance(inputs, list):  # of several sizes
+    """Converts images or features to [n, stored features]."""
+    if isinstance(inputs, list):  # images of several sizes
         inputs = _resize_each(inputs, shape)
     if inputs.ndim == 4:
         inputs = _resize(inputs, shape)
@@ -173,7 +174,7 @@ def _to_shape(inputs: np.ndarray | list[np.ndarray], shape: tuple[int, ...]) -> 
 
 
 def _resize(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Images uint8 [n, h, w, c] -> uint8 [n, *shape], of as many channels."""
+    """Resizes images uint8 [n, h, w, c] to uint8 [n, *shape], with the same number of channels."""
     if images.shape[1:] == shape:
         return images
     chunks = [
@@ -184,7 +185,7 @@ def _resize(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _resize_each(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Images uint8 [h, w, c] of several sizes -> uint8 [n, *shape], as `_resize` does, without compiling."""
+    """Resizes images uint8 [h, w, c] of several sizes to uint8 [n, *shape], as `_resize` does, without compiling."""
     resized = []
     for image in images:
         zoom = (shape[0] / image.shape[0], shape[1] / image.shape[1], 1)
@@ -194,9 +195,9 @@ def _resize_each(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray
 
 
 def _grow(stored_shape: tuple[int, ...], input_shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The map from stored inputs [n, stored features] to those at the input shape [n, X] float32.
+    """Returns the map from stored inputs [n, stored features] to those at the input shape [n, X] float32.
 
-    None where they are the same.
+    Returns None where they are the same.
     """
     if stored_shape == input_shape:
         return None
@@ -209,8 +210,8 @@ def _chunks(inputs: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def moments(inputs: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[float, float]:
-    """Mean and standard deviation of all inputs, after a transform of examples if there is one, in float64."""
-    if inputs.dtype == np.uint8 and transform is None:  # exact and cheap: from the histogram of the 256 grey values
+    """Returns mean and standard deviation of all inputs, in float64, after a transform of examples if there is one."""
+    if inputs.dtype == np.uint8 and transform is None:  # exact and fast, from the histogram of the 256 grey values
         counts = sum(np.bincount(chunk.reshape(-1), minlength=256) for chunk in _chunks(inputs))
         values = np.arange(256)
         mean = np.average(values, weights=counts)

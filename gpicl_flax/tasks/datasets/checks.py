@@ -1,4 +1,4 @@
-"""Checks of raw data: what cannot be trained on is refused, what only looks wrong is a warning."""
+"""Checks of raw data: data that cannot be trained on are refused, and data that only look wrong cause a warning."""
 
 import hashlib
 import logging
@@ -17,7 +17,8 @@ def check(what: str, dataset: RawDataset, num_classes: int | None = None) -> Raw
 
     Args:
       what: the dataset, in the words of a message.
-      num_classes: C; None: as many as there are.
+      dataset: the raw data.
+      num_classes: C; None: one more than the largest label.
 
     Returns:
       The dataset with images [n, height, width, channels] uint8 (a list of them where they have several sizes), or with
@@ -41,7 +42,7 @@ def check(what: str, dataset: RawDataset, num_classes: int | None = None) -> Raw
 
 
 def check_varied(what: str, inputs: np.ndarray) -> None:
-    """Raises UsageError if all inputs of a train split are the same, which nothing can be learned from."""
+    """Raises UsageError if all inputs of a train split are the same, because nothing can be learned from these."""
     if inputs.min() == inputs.max():
         raise UsageError(f"{what}: every input of the train split has the value {inputs.min():g}")
 
@@ -49,8 +50,8 @@ def check_varied(what: str, inputs: np.ndarray) -> None:
 def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
     """Logs a warning for each thing that looks wrong.
 
-    These are classes without examples, examples that are one value everywhere, and test examples that are in the train
-    split as well.
+    These are classes without examples, examples with the same value everywhere, and test examples that are also in the
+    train split.
     """
     for name, split in (("train", train), ("test", test)):
         inputs, labels = split.array, split.labels
@@ -106,7 +107,7 @@ def _check_split(what: str, split: RawSplit, num_classes: int | None) -> RawSpli
 
 
 def _hashes(inputs: np.ndarray) -> Iterator[bytes]:
-    """A short hash of every example; examples themselves would take the memory of the data once more."""
+    """Yields a short hash of every example. Comparing examples themselves would double the memory of the data."""
     return (hashlib.blake2b(example, digest_size=16).digest() for example in np.ascontiguousarray(inputs))
 
 

@@ -20,11 +20,13 @@ def embed(
 ) -> RawDataset:
     """Maps the images of both splits to features, as for Figures 10 and 12.
 
-    Like the authors, x = tanh((x - mean) / std) with one mean and one std of all features. Theirs are of each batch of
-    128 images, so that a feature depends on its neighbours in the file and the test split on itself; here they are of
-    the whole training split and are applied to both splits.
+    Like the authors' code, it computes x = tanh((x - mean) / std) with one mean and one std of all features. Theirs are
+    those of each batch of 128 images, so that a feature depends on its neighbours in the file, and the test split on
+    itself. Here they are those of the whole training split, for both splits.
 
     Args:
+      dataset: images.
+      encoder: the network that makes the features.
       batch_size: images that the encoder is given at once; the last batch of a split is padded.
       on_batch: called after every batch with the number of examples that are done and that of both splits.
 
@@ -47,7 +49,7 @@ def embed(
             on_batch(done + filled, total)
         done += filled
         splits.append(features)
-    with np.errstate(invalid="ignore"):  # of infinite features
+    with np.errstate(invalid="ignore"):  # caused by infinite features
         mean, std = moments(splits[0])
     if std == 0 or not np.isfinite(std):
         raise UsageError(
@@ -63,7 +65,7 @@ def embed(
 
 
 def _features(images: np.ndarray, encoder: Encoder, batch_size: int) -> Iterator[np.ndarray]:
-    """Features of each batch in turn, fetched while the device computes the next."""
+    """Yields the features of each batch in turn, fetched while the device computes the next."""
     running = None
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -77,5 +79,5 @@ def _features(images: np.ndarray, encoder: Encoder, batch_size: int) -> Iterator
 
 
 def _fetch(features: jax.Array, size: int) -> np.ndarray:
-    """To the host, without the padding."""
+    """Copies features to the host, without the padding."""
     return np.asarray(features)[:size]

@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 class _Network(NamedTuple):
-    """Where a network and its weights are found.
+    """The location of a network and its weights.
 
     Attributes:
       constructor: name of the network in keras.applications.
-      module: of keras.applications with the network's `preprocess_input`.
-      address: of its ImageNet weights without the last layer; only error messages use it.
+      module: the module of keras.applications with the network's `preprocess_input`.
+      address: that of its ImageNet weights without the last layer; only error messages use it.
     """
 
     constructor: str
@@ -54,8 +54,8 @@ class Encoder:
     Attributes:
       name: one of ENCODERS.
       image_size: height and width that images are resized to.
-      num_features: of an image.
-      function: compiled, of weights and images.
+      num_features: the number of features of an image.
+      function: a compiled function of weights and images.
       weights: trainable and other variables of the network.
     """
 
@@ -66,7 +66,7 @@ class Encoder:
     weights: Any
 
     def __call__(self, images: np.ndarray | jax.Array) -> jax.Array:
-        """Images uint8 [n, height, width, 1 or 3] -> float32 [n, num_features], without waiting for the result."""
+        """Maps images uint8 [n, height, width, 1 or 3] to float32 [n, num_features], without waiting for the result."""
         if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8:
             raise UsageError(
                 f"encoder {self.name} takes uint8 images [n, height, width, 1 or 3], "
@@ -78,15 +78,18 @@ class Encoder:
 def load(name: str, *, weights: str | os.PathLike[str] = "imagenet", image_size: int = 224) -> Encoder:
     """Loads encoder `name`.
 
-    Images are resized bilinearly without antialiasing, grey ones become RGB by repetition, and what the network does to
-    grey values before its first layer is part of the encoder.
+    Images are resized bilinearly without antialiasing, and grey ones become RGB by repetition. The preprocessing of
+    grey values before the network's first layer is part of the encoder.
 
     Args:
+      name: one of ENCODERS.
       weights: 'imagenet', which Keras downloads and keeps; the path of a weights file of the network, with or without
         its last layer (.weights.h5, or .h5 as Keras distributes it); or 'random', for tests.
+      image_size: height and width that images are resized to.
 
     Raises:
-      UsageError: there is no such encoder, Keras is missing, or the weights are missing, damaged or of another network.
+      UsageError: there is no such encoder, Keras is missing, or the weights are missing, damaged or those of another
+        network.
     """
     if name not in ENCODERS:
         raise UsageError(f"unknown encoder {name!r}; there are: {', '.join(ENCODERS)}")
@@ -132,14 +135,14 @@ def _import_keras() -> ModuleType:
         raise UsageError(
             f"an encoder needs Keras on its JAX backend, but Keras is already imported with {keras.config.backend()}"
         )
-    # The user's keras.json may say something else.
+    # The user's keras.json may request something else.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     return keras
 
 
 def _download(network: _Network, build: Callable[..., Any]) -> Any:
-    """The network with ImageNet weights, from Keras's cache or the internet."""
+    """Returns the network with ImageNet weights, from Keras's cache or the internet."""
     try:
         return build(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises plain Exception
@@ -152,10 +155,10 @@ def _download(network: _Network, build: Callable[..., Any]) -> Any:
 def _read_weights(name: str, model: Any, build: Callable[..., Any], path: pathlib.Path) -> None:
     """Sets the weights of `model` from a file of the network with or without its last layer."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # Keras warns of every layer before it raises
+        with warnings.catch_warnings(action="ignore"):  # Keras warns about every layer before it raises
             try:
                 model.load_weights(path)
-            except ValueError:  # not the same layers
+            except ValueError:  # the layers differ
                 full = build(include_top=True, weights=None)
                 full.load_weights(path)
                 model.set_weights(full.get_weights()[: len(model.weights)])

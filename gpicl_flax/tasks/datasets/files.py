@@ -1,6 +1,6 @@
 """Readers of the files that users bring.
 
-These are npz and npy, idx as MNIST is distributed, and folders with a folder for each class.
+These are npz and npy, idx in the distribution of MNIST, and folders with a folder for each class.
 """
 
 import gzip
@@ -18,7 +18,8 @@ NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")  # in the npz files of keras.datasets
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-# Modes of PIL: black and white counts as grey, a palette as colour. Others would lose something: depth, transparency.
+# Modes of PIL. Black and white counts as grey, a palette as colour. Converting other modes would lose depth or
+# transparency.
 _GREY, _COLOUR = ("1", "L"), ("P", "RGB")
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def read_dataset(path: pathlib.Path) -> RawDataset:
     """Reads both splits from an .npz file, a folder of idx files, or folders train/ and test/ of class folders.
 
     Raises:
-      UsageError: there is no such thing, or it is damaged.
+      UsageError: nothing of this kind exists, or it is damaged.
     """
     if path.suffix == ".npz":
         return _read_npz_dataset(path)
@@ -75,7 +76,7 @@ def read_class_folder(folder: pathlib.Path) -> tuple[RawSplit, tuple[str, ...]]:
     """Reads the PNG and JPEG images of a folder with a folder for each class: a split, and the names of its classes.
 
     Raises:
-      UsageError: there are none, they differ in size or colour, or one cannot be read.
+      UsageError: there are none, they differ in size or colour, or one of them cannot be read.
     """
     from PIL import Image
 
@@ -111,7 +112,7 @@ def read_class_folder(folder: pathlib.Path) -> tuple[RawSplit, tuple[str, ...]]:
 
 
 def join(train: tuple[RawSplit, tuple[str, ...]], test: tuple[RawSplit, tuple[str, ...]]) -> RawDataset:
-    """A dataset of two class folders; raises UsageError if their classes are not the same."""
+    """Returns a dataset of two class folders; raises UsageError if their classes are not the same."""
     if train[1] != test[1]:
         different = sorted(set(train[1]) ^ set(test[1]))
         raise UsageError(f"train and test have different class folders: {', '.join(different)} in one of them only")
@@ -134,7 +135,7 @@ def _read_npz_dataset(path: pathlib.Path) -> RawDataset:
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, by name; raises UsageError if it cannot be read."""
+    """Returns all arrays of an .npz file, by name; raises UsageError if it cannot be read."""
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path}: not a readable .npz file (not a zip archive, or cut off)")
     try:
@@ -155,7 +156,7 @@ def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
-    """One idx file of unsigned bytes, plain or gzipped."""
+    """Reads one idx file of unsigned bytes, plain or gzipped."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zeros, kind, ndim = struct.unpack_from(">HBB", data)

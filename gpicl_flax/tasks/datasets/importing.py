@@ -1,4 +1,4 @@
-"""Import: files that a user has become a dataset that TFDS can open."""
+"""Import: converts a user's files to a dataset that TFDS can open."""
 
 import os
 import pathlib
@@ -23,17 +23,20 @@ def import_dataset(
     """Reads images and labels, checks them, and writes them as the TFDS dataset `name`.
 
     Args:
-      images: paths of the training and the test images, or one of both (a complete .npz file or folder), or, with a
-        `test_fraction`, one of all images. With labels they are arrays, without them folders of class folders.
-      labels: paths of the labels, as many.
-      test_fraction: share of the examples, drawn at random, that becomes the test split.
+      name: the name of the new dataset.
+      images: paths of the training and the test images, or a single path of both (a complete .npz file or folder). With
+        a `test_fraction`: a single path of all images. With labels they are arrays, without them folders of class
+        folders.
+      labels: as many paths of labels.
+      data_dir: where TFDS keeps datasets; None for its own default.
+      test_fraction: the fraction of the examples, drawn at random, that becomes the test split.
 
     Returns:
-      Where the dataset is.
+      The folder of the dataset.
 
     Raises:
       UsageError: the name or the paths cannot be used, the files are damaged, the data cannot be trained on, or they
-        cannot be written. Nothing is left then.
+        cannot be written. In these cases nothing remains.
     """
     tfds_store.check_name(name, data_dir)
     raw = checks.check(f"dataset {name!r}", _read(images, labels, test_fraction))
@@ -85,7 +88,7 @@ def _read(images: Sequence[str], labels: Sequence[str], test_fraction: float | N
 
 
 def _divide(split: RawSplit, test_fraction: float) -> tuple[RawSplit, RawSplit]:
-    """Train and test by a fixed shuffle."""
+    """Divides a split into train and test by a fixed shuffle."""
     inputs, labels = split.array, split.labels
     if inputs.shape[:1] != labels.shape or not labels.size:
         raise UsageError(f"images of shape {list(inputs.shape)} and labels of shape {list(labels.shape)}")

@@ -1,4 +1,4 @@
-"""What base datasets there are: built in, known to the paper, and found in a TFDS folder."""
+"""Lists base datasets: those built in, known to the paper, and found in a TFDS folder."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from gpicl_flax.tasks.datasets.raw import BUILT_IN
 from gpicl_flax.tasks.datasets.sources import NUM_DIGITS_TEST
 from gpicl_flax.terminal import text_table
 
-# The paper's, by their names in TFDS: examples of both splits and shape, as the publishers give them.
+# The paper's datasets, by their names in TFDS: examples of both splits and shape, as their publishers state them.
 PAPER = {
     "mnist": (60_000, 10_000, "28x28x1"),
     "fashion_mnist": (60_000, 10_000, "28x28x1"),
@@ -19,7 +19,7 @@ PAPER = {
     "cifar10": (50_000, 10_000, "32x32x3"),
     "svhn_cropped": (73_257, 26_032, "32x32x3"),
 }
-# Where Debian's package dataset-fashion-mnist puts its idx files.
+# The folder to which Debian's package dataset-fashion-mnist installs its idx files.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def entries(data_dir: str | None) -> list[Entry]:
-    """Every base dataset with a name, the ready ones of the TFDS folder included."""
+    """Returns every base dataset with a name, including the prepared ones of the TFDS folder."""
     folder = tfds_store.data_dir_or_default(data_dir)
     prepared = {entry.name: entry for entry in _prepared(folder)}
     rows = [Entry("digits", f"{1797 - NUM_DIGITS_TEST:,}", f"{NUM_DIGITS_TEST:,}", "8x8x1", "ready", "scikit-learn")]
@@ -55,13 +55,13 @@ def entries(data_dir: str | None) -> list[Entry]:
 
 
 def as_table(data_dir: str | None) -> str:
-    """The entries as aligned lines."""
+    """Returns the entries as aligned lines."""
     header = ("name", "train", "test", "inputs", "state", "where")
     return text_table.render([header, *entries(data_dir)], right=(1, 2))
 
 
 def _prepared(folder: epath.Path) -> list[Entry]:
-    """The datasets of inputs and labels in a TFDS folder that `tfds_store.read` can open."""
+    """Returns the datasets of inputs and labels in a TFDS folder that `tfds_store.read` can open."""
     import tensorflow_datasets as tfds
 
     found = []
@@ -73,7 +73,7 @@ def _prepared(folder: epath.Path) -> list[Entry]:
             key = next(name for name in ("image", tfds_store.FEATURES) if name in features)
             train, test = (f"{splits[name].num_examples:,}" for name in ("train", "test"))
             shape = "x".join("?" if n is None else str(n) for n in features[key].shape)
-        except Exception:  # a folder that is no dataset of ours, or damaged: what reads it says what is wrong
+        except Exception:  # not a dataset of inputs and labels, or damaged: reading it will say what is wrong
             continue
         if "label" in features:
             state = "ready" if info.file_format.value == "array_record" else f"{info.file_format.value}, unreadable"

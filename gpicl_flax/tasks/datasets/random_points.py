@@ -11,12 +11,14 @@ _NUM_GROUPS = 1000  # different problems in a split
 
 
 def make(input_shape: tuple[int, ...], *, own_labels: bool) -> RawDataset:
-    """Groups of ten points with coordinates uniform in [0, 1], kept as grey values; a sequence resamples one group.
+    """Makes groups of ten points with coordinates uniform in [0, 1], kept as grey values.
+
+    A sequence resamples one group.
 
     Args:
-      input_shape: of a point.
-      own_labels: every point of a group has a label of its own, as in the authors' code; if not, labels are uniform, as
-        in the paper's text, so that points of a group can share one.
+      input_shape: that of a point.
+      own_labels: every point of a group has its own label, as in the authors' code. If not, labels are uniform, as in
+        the paper's text, so that points of a group can share one.
     """
 
     def split(seed: int) -> RawSplit:

@@ -1,4 +1,4 @@
-"""Raw datasets: what a source gives, before it is checked and brought to a run's input shape."""
+"""Raw datasets: the data of a source, before they are checked and converted to a run's input shape."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ BUILT_IN = ("digits", "random", "random_own_labels")  # names that no other base
 
 
 class RawSplit(NamedTuple):
-    """One split as it was found.
+    """One split in its original form.
 
     Attributes:
       inputs: images [n, height, width(, channels)] uint8, or features [n, X] float32. Images of several sizes are a
@@ -21,7 +21,7 @@ class RawSplit(NamedTuple):
 
     @property
     def array(self) -> np.ndarray:
-        """The inputs, where all of them have one size."""
+        """The inputs, if all of them have one size."""
         assert isinstance(self.inputs, np.ndarray), "inputs of several sizes"
         return self.inputs
 
@@ -31,8 +31,8 @@ class RawDataset(NamedTuple):
 
     Attributes:
       train, test: the fixed splits.
-      class_names: of the labels 0..C-1, where the source has names for them.
-      group_size: examples of a group, where a sequence resamples one group of neighbours instead of drawing from all.
+      class_names: names of the labels 0..C-1, if the source has them.
+      group_size: examples of a group, if a sequence resamples one group of neighbours instead of drawing from all.
     """
 
     train: RawSplit

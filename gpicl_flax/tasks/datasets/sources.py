@@ -1,4 +1,4 @@
-"""From the name of a base dataset to its raw arrays."""
+"""Finds the raw arrays of a base dataset by its name."""
 
 import os
 import pathlib
@@ -19,13 +19,13 @@ def load(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
 
     Args:
       name: 'digits'; 'random' or 'random_own_labels' (see `random_points`); the path of an .npz file, an idx folder or
-        a folder of train/ and test/ class folders, where a folder's path has a slash in it; or the name of a dataset
+        a folder of train/ and test/ class folders, where a folder's path contains a slash; or the name of a dataset
         that TFDS has or that was imported.
-      input_shape: that the random datasets are made in; None: the paper's, 32x32x3.
+      input_shape: the shape of the random datasets; None: the paper's, 32x32x3.
       data_dir: where TFDS keeps datasets; None for its own default.
 
     Raises:
-      UsageError: there is no such dataset, or it is not on this machine, or the file is not what it should be.
+      UsageError: there is no such dataset, or it is not on this machine, or the file has the wrong content.
     """
     if name == "digits":
         return _read_digits()
@@ -38,10 +38,10 @@ def load(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
 def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:
     """Returns where the base dataset `name` is prepared; None if it is built in.
 
-    That is its path below the folder of TFDS, and as a whole.
+    The first result is its path below the folder of TFDS, the second the complete path.
 
     Raises:
-      UsageError: it is not prepared, or is a path and not a name.
+      UsageError: it is not prepared, or is a path rather than a name.
     """
     if name in BUILT_IN:
         return None
@@ -54,20 +54,20 @@ def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] 
 
 
 def _as_path(name: str) -> pathlib.Path | None:
-    """The path that the name of a base dataset is, if it is one."""
+    """Returns the name of a base dataset as a path, if it is one."""
     path = pathlib.Path(os.path.expanduser(name))
     if path.suffix == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
         return path
-    return None  # also a name with a slash: a TFDS dataset with a config, emnist/letters
+    return None  # a name may also contain a slash: a TFDS dataset with a config, emnist/letters
 
 
 def _read_digits() -> RawDataset:
-    """The 1,797 handwritten digits that scikit-learn ships, 8x8, split 1,437 / 360 by a fixed shuffle."""
+    """Reads the 1,797 handwritten digits of scikit-learn, 8x8, split 1,437 / 360 by a fixed shuffle."""
     import sklearn.datasets
 
-    digits: Any = sklearn.datasets.load_digits()  # whose annotation leaves out what it returns by default
+    digits: Any = sklearn.datasets.load_digits()  # its annotation lacks what it returns by default
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # grey values 0..16
-    # The file is sorted by writer: without the shuffle the test split would hold writers never trained on.
+    # The file is sorted by writer: without the shuffle, the test split would hold writers that are not trained on.
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[NUM_DIGITS_TEST:], order[:NUM_DIGITS_TEST]
     return RawDataset(RawSplit(images[train], digits.target[train]), RawSplit(images[test], digits.target[test]))

@@ -1,4 +1,4 @@
-"""Datasets as TFDS keeps them: reading without TensorFlow, preparing with it, and writing datasets of the user's own.
+"""Datasets of TFDS: reads them without TensorFlow, prepares them with it, and writes those of the user.
 
 A dataset that is written here is an ordinary TFDS dataset in the array_record format, in <data_dir>/<name>/<version>,
 which `tfds.builder_from_directory` opens anywhere.
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def data_dir_or_default(data_dir: str | None) -> epath.Path:
-    """Where TFDS keeps datasets, local or gs://: the folder given, or $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Returns the folder of TFDS, local or gs://: the one given, or $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     return epath.Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
@@ -51,15 +51,17 @@ def load(name: str, data_dir: str | None) -> RawDataset:
                 splits = [_decode(builder.as_data_source(split=split), inputs) for split in ("train", "test")]
             if all(isinstance(x, np.ndarray) and x.dtype == np.uint8 for x, _ in splits):  # nothing else takes long
                 array_cache.save(pathlib.Path(builder.data_dir), splits)
-    except NotImplementedError as error:  # what TFDS raises for files in its TFRECORD format
+    except NotImplementedError as error:  # TFDS raises it for files in its TFRECORD format
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
-    except Exception as error:  # its readers raise many kinds, for files that are missing or cut off
+    except Exception as error:  # its readers raise many kinds for files that are missing or cut off
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({first_line(error)})") from error
     return RawDataset(*splits, class_names=_class_names(builder.info.features["label"]))
 
 
 def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
-    """The folder of a prepared dataset, with all versions of it: its path below the folder of TFDS, and as a whole.
+    """Returns the folder of a prepared dataset, with all its versions.
+
+    The first result is its path below the folder of TFDS, the second the complete path.
 
     Raises:
       UsageError: TFDS has no such dataset, or it is not prepared.
@@ -70,7 +72,7 @@ def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
 
 
 def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
-    """The TFDS builder of a prepared dataset, and the name of its inputs among its features.
+    """Returns the TFDS builder of a prepared dataset, and the name of its inputs among its features.
 
     The builder has no type, because TFDS annotates its members too widely.
     """
@@ -79,7 +81,7 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
     folder = data_dir_or_default(data_dir)
     try:
         builder: Any = tfds.builder(name, data_dir=str(folder))
-    except Exception as error:  # whatever the dataset's own code, or TFDS's search for it, raises
+    except Exception as error:  # the dataset's own code, and the search of TFDS for it, can raise anything
         if (folder / name).exists():
             raise UsageError(f"base dataset {name!r} in {folder} cannot be read ({first_line(error)})") from error
         raise UsageError(
@@ -105,7 +107,7 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
 
 
 def _decode(source, inputs: str) -> RawSplit:
-    """All examples of a TFDS data source, whose inputs are its feature `inputs`."""
+    """Returns all examples of a TFDS data source, whose inputs are its feature `inputs`."""
     examples = [(example[inputs], example["label"]) for example in source]
     arrays = [array for array, _ in examples]
     same_size = len({array.shape for array in arrays}) == 1
@@ -136,10 +138,10 @@ def prepare(name: str, data_dir: str | None) -> epath.Path:
         builder = tfds.builder(name, data_dir=str(folder), file_format="array_record")
     except Exception as error:
         raise UsageError(f"unknown TFDS dataset {name!r} ({first_line(error)})") from error
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it has a line for each of TFDS's ten tries of every file
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs each of TFDS's ten attempts at every file
     try:
         builder.download_and_prepare()
-    except Exception as error:  # a network, a server, a checksum, a disk: each has exceptions of its own
+    except Exception as error:  # the network, a server, a checksum and the disk each raise their own exceptions
         raise GpiclError(
             f"{name!r} could not be prepared in {folder} ({first_line(error)}); without a network, bring its files: "
             "`gpicl datasets import my_name --images ... --labels ...`"
@@ -163,11 +165,14 @@ def check_name(name: str, data_dir: str | None) -> None:
 def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: str) -> epath.Path:
     """Writes a dataset of images or features for `read`, `tfds.builder` and `tfds.builder_from_directory`.
 
-    It is written beside its place and moved there at the end, so that what is there is whole; interrupted by an error,
-    Ctrl-C or SIGTERM, it leaves nothing. Needs no TensorFlow.
+    It is written next to its final location and moved there at the end, so that it is complete once it is there. If an
+    error, Ctrl-C or SIGTERM interrupts it, nothing remains. It needs no TensorFlow.
 
     Args:
+      name: the name of the dataset.
       dataset: images [n, height, width, channels] uint8 of one size, or features [n, X] float32.
+      data_dir: where TFDS keeps datasets; None for its own default.
+      description: a text about the dataset.
 
     Raises:
       UsageError: the name cannot be used, or the files cannot be written.
@@ -201,7 +206,7 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
             raise
     except (KeyboardInterrupt, GpiclError):
         raise
-    except Exception as error:  # a full disk, no permission: TFDS and array_record have several for each
+    except Exception as error:  # for a full disk or a lack of permission, TFDS and array_record have several kinds
         raise UsageError(
             f"{name!r} could not be written to {folder} ({first_line(error)}); nothing was kept"
         ) from error
@@ -209,14 +214,14 @@ def write(name: str, dataset: RawDataset, data_dir: str | None, *, description: 
 
 
 def _remove_empty(folders: Sequence[epath.Path]) -> None:
-    # The inner ones first, as far as nobody has put anything into them.
+    # The inner ones come first. Folders in which someone has put files remain.
     with contextlib.suppress(OSError):
         for folder in folders:
             os.rmdir(folder)
 
 
 def _builder(name: str, dataset: RawDataset, description: str):
-    """The class of a TFDS builder that yields the examples of `dataset` in their order."""
+    """Returns the class of a TFDS builder that yields the examples of `dataset` in their order."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
@@ -241,7 +246,7 @@ def _builder(name: str, dataset: RawDataset, description: str):
 
         def _info(self):
             features = tfds.features.FeaturesDict({key: feature, "label": label})
-            # Keeping the order lets anyone compare a dataset with the files it came from.
+            # With the order kept, anyone can compare a dataset with the files it came from.
             return tfds.core.DatasetInfo(
                 builder=self, description=description, features=features, disable_shuffling=True
             )
@@ -251,7 +256,7 @@ def _builder(name: str, dataset: RawDataset, description: str):
 
         def _generate_examples(self, split):
             for number, (x, y) in enumerate(zip(*split, strict=True)):
-                # A PIL image is encoded by PIL; TFDS would hand an array to TensorFlow.
+                # PIL encodes a PIL image; TFDS would encode an array with TensorFlow.
                 if is_image:
                     x = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
                 yield number, {key: x, "label": int(y)}
@@ -262,9 +267,9 @@ def _builder(name: str, dataset: RawDataset, description: str):
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS from reporting what concerns no user.
+    """Keeps TFDS from logging messages that do not concern users.
 
-    That is downloads that there are none of, temporary folders, and that OpenCV would decode faster.
+    These are about downloads where there are none, temporary folders, and that OpenCV would decode faster.
     """
     import tensorflow_datasets as tfds
 
@@ -278,8 +283,8 @@ def _quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Within it SIGTERM acts as Ctrl-C, so that what is half done is removed."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+    """Makes SIGTERM act like Ctrl-C, so that unfinished files are removed."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
         yield
         return
 

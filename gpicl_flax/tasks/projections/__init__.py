@@ -1,1 +1,1 @@
-"""Random projections of inputs and the space that they are drawn in."""
+"""Random projections of inputs, and the space in which they are drawn."""

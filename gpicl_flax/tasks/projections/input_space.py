@@ -1,8 +1,9 @@
-"""The space of a run's inputs: how stored images grow to the input shape, and in which basis they have few coordinates.
+"""The space of a run's inputs: how stored images grow to the input shape, and a basis with few coordinates for them.
 
 Growing, by bilinear interpolation and by repeating a grey channel, is linear and acts on one axis at a time. So the
-grown images of a stored shape lie in a space of no more dimensions than the stored image has pixels, and that space has
-an orthonormal basis that is a product of one small basis an axis, the same for all images and datasets of that shape.
+grown images of a stored shape lie in a space with at most as many dimensions as the stored image has pixels. That space
+has an orthonormal basis that is a product of one small basis for each axis, the same for all images and datasets of
+that shape.
 """
 
 import flax.struct
@@ -14,12 +15,12 @@ Shape = tuple[int, ...]
 
 
 class Coordinates(flax.struct.PyTreeNode):
-    """From stored examples to their coordinates in an orthonormal basis of the input space.
+    """The map from stored examples to their coordinates in an orthonormal basis of the input space.
 
     Attributes:
-      stored_shape: of the examples.
-      matrices: for each axis of a stored image the matrix [to, from] that acts on it, or None where nothing does.
-      order: [X] int32, where the basis vectors are among the products of those of the axes; None: in their order.
+      stored_shape: that of the examples.
+      matrices: for each axis of a stored image the matrix [to, from] that acts on it, or None for the identity.
+      order: [X] int32, the places of the basis vectors among the products of those of the axes; None: in order.
     """
 
     stored_shape: Shape = flax.struct.field(pytree_node=False)
@@ -27,40 +28,43 @@ class Coordinates(flax.struct.PyTreeNode):
     order: jax.Array | np.ndarray | None = None
 
     def __call__(self, inputs: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-        """inputs [..., stored features] -> coordinates [..., R]."""
+        """Maps inputs [..., stored features] to coordinates [..., R]."""
         if all(matrix is None for matrix in self.matrices):
             return inputs
         *batch, _ = inputs.shape
         x = inputs.reshape(-1, *self.stored_shape)
         for matrix in reversed(self.matrices):
             if matrix is not None:
-                # Rounded no further than float32, since the products of coordinates are summed over many of them.
+                # Rounded to at least float32 precision, because products of coordinates are summed over many of them.
                 x = jnp.matmul(x, matrix.T, precision="highest")
-            x = jnp.moveaxis(x, -1, 1)  # the last axis becomes the first; after a turn of each, all are in place again
+            x = jnp.moveaxis(x, -1, 1)  # the last axis becomes the first one, so after all axes the order is restored
         x = x.reshape(*batch, -1)
         return x if self.order is None else x[..., self.order]
 
 
 def stored_shape(shape: Shape, input_shape: Shape) -> Shape:
-    """The shape that an image of `shape` is stored in: shrunk to the input shape where it is larger, but not grown."""
+    """Returns the shape in which an image of `shape` is stored: at most the input shape, but never grown to it."""
     if len(input_shape) == 1:
         return input_shape
     return *map(min, shape[:2], input_shape[:2]), shape[2]
 
 
 def growth(stored: Shape, input_shape: Shape) -> Coordinates:
-    """What grows images stored in the shape `stored` to the input shape: coordinates in the basis of the pixels."""
+    """Returns the map that grows images of shape `stored` to the input shape: coordinates in the basis of pixels."""
     return coordinates(stored, input_shape, basis=input_shape)
 
 
 def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool = False) -> Coordinates:
-    """Coordinates of images that are stored in the shape `stored`.
+    """Returns the map to coordinates of images that are stored in the shape `stored`.
 
-    R, their number, is prod(stored) if that is the basis, else X.
+    Their number R is prod(stored) if that is the basis, otherwise X.
 
     Args:
-      basis: the stored shape whose grown images the first prod(basis) basis vectors span; the others complete them.
-      whole: give all X coordinates, also where those beyond the first prod(basis) are zero.
+      stored: the shape of stored images.
+      input_shape: the shape that they grow to.
+      basis: the stored shape whose grown images the first prod(basis) basis vectors span; the others complete the
+        basis.
+      whole: return all X coordinates, even where those after the first prod(basis) are zero.
     """
     own = stored == basis and not whole
     matrices = []
@@ -78,7 +82,7 @@ def coordinates(stored: Shape, input_shape: Shape, *, basis: Shape, whole: bool 
 
 
 def _growth_matrix(axis: int, size: int, to: int) -> np.ndarray:
-    """[to, size]: bilinear interpolation along height and width, repetition along the channels."""
+    """Returns [to, size]: bilinear interpolation along height and width, repetition along the channels."""
     if size == to:
         return np.eye(to)
     if axis == 2:
@@ -89,7 +93,7 @@ def _growth_matrix(axis: int, size: int, to: int) -> np.ndarray:
 
 
 def _axis_basis(axis: int, size: int, to: int) -> np.ndarray:
-    """[to, to]: an orthonormal basis, of which the first `size` vectors span what grows from `size`."""
+    """Returns [to, to]: an orthonormal basis whose first `size` vectors span what grows from `size`."""
     vectors, triangle = np.linalg.qr(_growth_matrix(axis, size, to), mode="complete")
     vectors[:, :size] *= np.where(np.diag(triangle) < 0, -1, 1)  # libraries differ in the sign
     return vectors

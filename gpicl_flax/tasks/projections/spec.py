@@ -1,15 +1,15 @@
-"""The kinds of random projection: drawn in full, in the span of the images, or only where they meet a sequence.
+"""The kinds of random projection: drawn completely, in the span of the images, or only for one sequence.
 
 All of them project with entries that are iid N(0, 1/X), the projection of Section 3.1 of the paper. A projection A is
-drawn column by column in an orthonormal basis of the input space, which leaves its distribution as it is.
+drawn column by column in an orthonormal basis of the input space, which does not change its distribution.
 
-- span: the columns of basis vectors that some image of the base dataset has a coordinate along. Images of 28x28x1 that
-  grow to 32x32x3 have 784 coordinates instead of 3,072. A dataset of another stored shape has the further columns
-  drawn as well, so that a task is the same for it.
-- dense: all X columns: the same tasks, at the cost that they would have without the basis. It is the reference.
+- span: the columns of basis vectors along which some image of the base dataset has a coordinate. Images of 28x28x1 that
+grow to 32x32x3 have 784 coordinates instead of 3,072. For a dataset of another stored shape, the further columns are
+drawn as well, so that tasks are the same for it.
+- dense: all X columns. The tasks are the same, at the cost that they would have without the basis. It is the reference.
 - gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and G
-  [T, X] is iid standard normal. That takes T rows of draws in the place of X, and gives a sequence a projection that no
-  other one can have: only for an unbounded number of tasks, which then cannot be replayed.
+[T, X] is iid standard normal. This takes T rows of draws instead of X, but no two sequences can share a projection. So
+it is only for an unbounded number of tasks, which then cannot be replayed.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ from gpicl_flax.tasks.projections.normals import standard_normals
 
 KINDS = ("dense", "span", "gram")
 
-# Below this ratio of the draws of span and gram, projections are a small share of a step, and tasks that can be
-# replayed are worth more.
+# Below this ratio of the draws of span and gram, projections are a small part of a step, and tasks that can be replayed
+# are more valuable.
 _GRAM_SAVES = 4
 
 
@@ -46,16 +46,16 @@ class ProjectionSpec:
     input_shape: tuple[int, ...]
 
     def __post_init__(self):
-        for name in ("basis_shape", "input_shape"):  # lists, where they come from a file
+        for name in ("basis_shape", "input_shape"):  # they are lists if they come from a file
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
     def from_run_info(cls, values: Mapping[str, Any]) -> "ProjectionSpec":
-        """Reads what `as_run_info` gave to run.json."""
+        """Reads the result of `as_run_info` from run.json."""
         return cls(values["form"], values["basis_shape"], values["input_shape"])
 
     def as_run_info(self) -> dict[str, Any]:
-        """Returns what run.json keeps, where the kind is named 'form' since the first version."""
+        """Returns the entry of run.json, in which the kind has been named 'form' since the first version."""
         return {"form": self.kind, "basis_shape": self.basis_shape, "input_shape": self.input_shape}
 
     @property
@@ -65,7 +65,7 @@ class ProjectionSpec:
 
     @property
     def num_features(self) -> int:
-        """X."""
+        """X, the number of input features."""
         return math.prod(self.input_shape)
 
     def coordinates(self, stored_shape: tuple[int, ...]) -> input_space.Coordinates:
@@ -84,11 +84,15 @@ def choose(
     sequence_length: int,
     replayed: bool,
 ) -> ProjectionSpec:
-    """Returns the spec that a setting, 'auto' or one of KINDS, means for a base dataset of that stored shape.
+    """Returns the spec for a setting, 'auto' or one of KINDS, and a base dataset of that stored shape.
 
-    'auto' is 'gram' where no task is ever used twice and it needs at most a quarter of the draws, else 'span'.
+    'auto' is 'gram' if no task is ever used twice and it needs at most a quarter of the draws, otherwise 'span'.
 
     Args:
+      kind: the setting.
+      stored_shape: the shape in which the base dataset is stored.
+      input_shape: the input shape.
+      sequence_length: T.
       replayed: whether two sequences of the training can share a task.
 
     Raises:
@@ -106,15 +110,15 @@ def choose(
 
 
 def draw(key: jax.Array, num_coordinates: int, num_features: int) -> jax.Array:
-    """The transposed projection [R, X]: row r is the column of A along basis vector r."""
+    """Draws the transposed projection [R, X]: row r is the column of A along basis vector r."""
     return standard_normals(key, num_coordinates, num_features) / jnp.sqrt(num_features)
 
 
 def gram_inputs(key: jax.Array, coordinates: jax.Array, num_features: int) -> jax.Array:
-    """Coordinates [T, R] of one sequence, under a projection that nothing else shares -> inputs [T, X]."""
+    """Projects coordinates [T, R] of one sequence to inputs [T, X], with a projection that no other sequence shares."""
     gram = jnp.matmul(coordinates, coordinates.T, precision="highest") / num_features
-    # Repeated examples make it singular. What is added is of the size of its rounding: the projections of equal
-    # examples then differ by about 0.5% of their norm, for T = 100.
+    # Repeated examples make the matrix singular, so a term of the size of its rounding is added. It makes the
+    # projections of equal examples differ by about 0.5% of their norm, for T = 100.
     jitter = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
     factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(len(gram)), symmetrize_input=False)
     return factor @ standard_normals(key, len(gram), num_features)
