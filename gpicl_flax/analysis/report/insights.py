@@ -29,7 +29,7 @@ class Finding:
     """The answer of runs to an insight.
 
     Attributes:
-      number: of the insight.
+      number: the number of the insight.
       claim: in the paper's words.
       verdict: SUPPORTED, NOT_SUPPORTED or NOT_ENOUGH.
       because: the numbers behind the verdict, and the threshold.

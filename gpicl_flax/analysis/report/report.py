@@ -38,6 +38,8 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     (out / "runs.csv").write_text(study.table.assign(phase=phases.phases(study.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(study.evaluations.to_csv(index=False))
     sections = [_overview(study)]
+    # A single run has its own figures. A sweep has those of the paper, which compare with published values, and then
+    # those that compare interventions.
     if study.single:
         charts = charts_of_run(study.run(0))
         sections += _save(charts, out)
