@@ -73,7 +73,7 @@ def black_boxes(study: Study) -> Finding:
 
 
 def augmentations(study: Study) -> Finding:
-    """Judges insight 2: data augmentations suffice.
+    """Judges insight 2: data augmentations are effective.
 
     Supported: in some setting the gain on unseen tasks of a base dataset that was not trained on is GAIN_CUT or more
     with the largest number of tasks, and more than with the smallest, both beyond their 95% intervals. Not supported:
