@@ -41,7 +41,7 @@ def add_quiet(parser: argparse._ActionsContainer) -> None:
 
 
 def positive(text: str) -> int:
-    """The type of an option that is a positive integer."""
+    """Converts an option that must be a positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
     return int(text)

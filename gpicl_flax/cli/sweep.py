@@ -15,6 +15,7 @@ from gpicl_flax.runtime import distributed
 
 def add(commands) -> None:
     """Adds `sweep` to the subparsers of `gpicl`."""
+    # `_check` finds options that exclude each other, because argparse cannot express that.
     parser = commands.add_parser(
         "sweep",
         help="list, run or watch the points of a grid",

@@ -70,7 +70,7 @@ class Learner:
 
     @property
     def projection_spec(self) -> ProjectionSpec:
-        """Returns how the projections of its tasks were drawn; raises UsageError if its run.json does not say so."""
+        """The way its tasks' projections were drawn; raises UsageError if its run.json does not contain it."""
         projection = read_projection(self.run_info)
         if projection is None:
             raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")

@@ -11,7 +11,7 @@ from flax.typing import Initializer
 def partitioned(init: Initializer, names: tuple[str | None, ...]) -> Initializer:
     """Returns the initialiser of a parameter whose axes have these logical names.
 
-    It returns a box, which `nn.Module.param` removes again: hence the type.
+    It returns a box, but `nn.Module.param` removes it again, so the type is that of a plain initialiser.
     """
     return cast(Initializer, nn.with_logical_partitioning(init, names))
 

@@ -74,7 +74,7 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
     Args:
       cell: the computation at one position.
       weights: the other inputs of the cell, a pytree.
-      kernel: that of the recurrent connection, [H, G].
+      kernel: the kernel of the recurrent connection, [H, G].
       gates: the contribution of the inputs, [T, B, G], with positions first, as a scan reads them.
       state: s_0, a pytree.
 

@@ -24,7 +24,7 @@ class StateSize(NamedTuple):
     """The number of values that carry what was learned from the context, for one sequence.
 
     Attributes:
-      paper: as the paper counts it (Fig 6 and 13).
+      paper: the paper's count (Fig 6 and 13).
       exact: counts every value that the next prediction can depend on.
     """
 
@@ -44,8 +44,8 @@ class Context(NamedTuple):
     """A context that has been read.
 
     Attributes:
-      state: what the model keeps of it, a pytree of arrays [B, ...].
-      last: what the token of a query shows of the last example, arrays [B, features].
+      state: the part of it that the model keeps, a pytree of arrays [B, ...].
+      last: the part of a query's token that comes from the last example, arrays [B, features].
       length: its number of examples.
     """
 
@@ -64,7 +64,7 @@ class SequenceModel(nn.Module):
 
     Attributes:
       num_classes: C.
-      dtype: of activations; parameters, logits and losses stay float32.
+      dtype: the type of activations; parameters, logits and losses stay float32.
     """
 
     num_classes: int = 10
@@ -191,7 +191,7 @@ class StatefulModel(InContextModel):
         """Answers T independent queries, each as the next token after `state`.
 
         Args:
-          state: what `prefill` or `decode` returned.
+          state: a result of `prefill` or `decode`.
           parts: those of the T queries.
           length: how many tokens led to the state.
 
@@ -207,7 +207,7 @@ class StatefulModel(InContextModel):
           parts: those of the token.
           length: how many tokens led to `state`. A state that grows with the sequence has room for all the tokens that
             the first `prefill` was given, including those beyond its length.
-          state: what `prefill` or `decode` returned.
+          state: a result of `prefill` or `decode`.
 
         Returns:
           The logits [B, 1, C], and the state after length + 1 tokens.

@@ -49,7 +49,7 @@ class LeaseRecord:
       time: its last heartbeat (unix time).
       state: running, or released.
       why: why it was released: done, diverged, preempted, "failed: text", or "" if it did nothing.
-      token: a random text, which tells this lease from any other.
+      token: a random text, which distinguishes this lease from any other.
     """
 
     number: int

@@ -12,7 +12,7 @@ class PlateauTracker:
     """The status of a run according to its log so far, all plain JSON.
 
     Attributes:
-      num_classes: that of a task.
+      num_classes: the number of classes of a task.
       num_tasks: the number of tasks that the run trains on; None: unbounded.
       exit_step: the step at which it left its plateau by its training loss, or None.
       unseen_exit_step: the same by its loss on unseen tasks.

@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     Attributes:
       num_classes: C.
       hidden_sizes: widths of the hidden layers; none: softmax regression.
-      dtype: that of activations.
+      dtype: the type of activations.
     """
 
     num_classes: int

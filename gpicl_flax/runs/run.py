@@ -36,10 +36,10 @@ class Run:
 
     Attributes:
       model, optimizer, tasks, loader, training, meta_test, mesh: the settings of each part.
-      seed: of the parameters, the tasks and the order of the data; 0..2**32-1.
-      matmul_precision: of matrix products, a name that `jax.default_matmul_precision` knows, such as 'float32',
-        'bfloat16' or 'BF16_BF16_F32'. None: the backend's own, which is float32 on CPU, tensorfloat32 on a GPU that has
-        it, and bfloat16 with sums in float32 on TPU. docs/performance.md has measurements.
+      seed: the seed of the parameters, the tasks and the order of the data; 0..2**32-1.
+      matmul_precision: the precision of matrix products, a name that `jax.default_matmul_precision` knows, such as
+        'float32', 'bfloat16' or 'BF16_BF16_F32'. None: the backend's own, which is float32 on CPU, tensorfloat32 on a
+        GPU that has it, and bfloat16 with sums in float32 on TPU. docs/performance.md has measurements.
       tensorboard: also write the training metrics for TensorBoard (needs the extra `tensorboard`).
       labels: the names that the axes of a sweep give to this run, for its analysis (see `sweep.grid`). They change
         nothing.
@@ -61,6 +61,8 @@ class Run:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        # The parts check themselves. Here are the conditions that involve several of them, so that a run that cannot
+        # work fails before anything expensive starts.
         check_types(
             self,
             model=models.SequenceModel,

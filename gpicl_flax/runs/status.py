@@ -56,7 +56,7 @@ class Status:
 
     @property
     def plateau_in_words(self) -> str:
-        """Returns whether it is on its plateau or when it left it; empty: it has no log yet."""
+        """The state of its plateau in words: on it, or when it was left; empty: it has no log yet."""
         if self.plateau_left_at is None:
             return {None: "", True: "on it", False: "left"}[self.plateau]
         return f"left at {self.plateau_left_at:,}" + ", back" * bool(self.plateau)

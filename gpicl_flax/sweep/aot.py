@@ -208,6 +208,7 @@ def _refusal(error: str) -> dict[str, Any]:
 
 def as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:
     """Returns a table with a line for each program, an explanation of the columns, and the points that cannot run."""
+    # A program that cannot run has a line as well, so that the table accounts for every point.
     header = (
         "program",
         "points",

@@ -135,6 +135,8 @@ def as_table(
     Raises:
       UsageError: see `chips.chip` and `budget`.
     """
+    # Chip-hours follow from flops and an assumed utilization. The lines after the table state this, because loops over
+    # positions and small models reach less.
     kind = chips.chip(chip)
     rows = budget(points, runs, chip=kind, utilization=utilization)
     memory = kind.usable_hbm_bytes / kind.devices / GIB

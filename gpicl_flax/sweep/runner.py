@@ -56,6 +56,7 @@ def run_all(
       Preempted: a stop was requested; call again to resume.
       GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
+    # All processes of a slice have to act on the same points, so they agree by `decide` and `any_of`.
     sweep = _Sweep(points, resolved, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
     waiting = sweep.not_ended(range(len(points)))
     sweep.check(waiting)

@@ -16,7 +16,7 @@ from gpicl_flax.tasks.projections.input_space import Coordinates
 logger = logging.getLogger(__name__)
 
 ON_ACCELERATOR = 2**30  # bytes of projections that are made at once
-_SHARE = 4  # a split may take one part in so many of the free memory; the rest is for the model and its activations
+_SHARE = 4  # a split may take a quarter of the free memory; the rest is for the model and its activations
 
 
 class DeviceData(NamedTuple):

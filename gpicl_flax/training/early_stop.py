@@ -79,8 +79,8 @@ class EarlyStop:
 
         Args:
           stop_state: keeps the loss that later ones are compared with.
-          tracker: that of the run, up to this row.
-          loss_ema: that of this row.
+          tracker: the tracker of the run, up to this row.
+          loss_ema: the average loss of this row.
           diagnosed: whether this row holds diagnostics.
         """
         by_unseen = self.judged_by == BY_UNSEEN_TASKS

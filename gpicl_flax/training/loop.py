@@ -39,7 +39,7 @@ class Member:
     """The part of a stack that belongs to one run.
 
     Attributes:
-      seed: of its parameters, tasks and data.
+      seed: the seed of its parameters, tasks and data.
       optimizer: the same as those of the others, except for its hyperparameters.
       tasks: the same as those of the others, except for the number of tasks and the bias.
       folder: where it writes its checkpoints and logs.
@@ -92,7 +92,7 @@ def train(
       model: the model of all members.
       members: the runs.
       dataset: the base dataset.
-      task_batches: that of any member.
+      task_batches: the batches of any member.
       training: the settings of all members.
       num_workers: processes of the loader, see `Loader`.
       stop: checked after every dispatch.

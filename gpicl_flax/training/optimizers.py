@@ -140,7 +140,7 @@ def sign_ema(
 
     Args:
       learning_rate, clip_norm: those of `adam`.
-      decay: that of the average.
+      decay: the decay of the average.
     """
     _check("sign_ema", learning_rate, decays={"decay": decay}, clip_norm=clip_norm)
     return Optimizer.make(_sign_ema, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm)

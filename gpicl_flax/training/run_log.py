@@ -26,10 +26,11 @@ class RunLog:
     """Writes metrics.jsonl and timing.jsonl.
 
     In addition to metrics, a row describes the status of the run:
-    `plateau`: whether its average loss is still at the height of the plateau;
-    `plateau_left_at`: the first step at which the loss was below it, or null;
-    `phase`: as far as diagnostics determine it, or null;
-    `stopped_early`: why this row is the last, only in the last row of a run that stops before its last step.
+
+    - `plateau`: whether its average loss is still at the height of the plateau.
+    - `plateau_left_at`: the first step at which the loss was below it, or null.
+    - `phase`: the phase as far as diagnostics determine it, or null.
+    - `stopped_early`: why this row is the last, only in the last row of a run that stops before its last step.
 
     Attributes:
       stop_state: when the run ends.

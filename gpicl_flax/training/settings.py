@@ -22,7 +22,7 @@ class Training:
       steps_per_dispatch: steps that one call of the device makes. Their mean is one row of metrics.jsonl.
       accumulation: parts that a batch is split into to save memory. The result is that of the whole batch.
       checkpoint_period: steps between checkpoints, a multiple of steps_per_dispatch. The last step is always saved.
-      checkpoint_seconds: the longest time without a checkpoint, after which one is saved as well; None: any.
+      checkpoint_seconds: the longest time without a checkpoint, after which one is saved as well; None: no limit.
       keep_checkpoints: how many of the newest checkpoints are kept.
       curriculum: the properties of tasks that change with the step; None, as in the paper: nothing.
       diagnostics: the measurements on unseen tasks along training; None: nothing.

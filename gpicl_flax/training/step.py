@@ -55,8 +55,8 @@ def make_train_steps(
 
     Args:
       model: the model of all members.
-      optimizer: that of any member; its hyperparameters are read from the states.
-      task_batches: that of any member; its number of tasks and its bias are not used.
+      optimizer: the optimiser of any member; its hyperparameters are read from the states.
+      task_batches: the batches of any member; their number of tasks and bias are not used.
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
       curriculum: the properties of tasks that change with the step; None: nothing.
 

@@ -84,9 +84,9 @@ class TaskBatches:
         """Returns the sequences of one member's batch. Called inside a program.
 
         Args:
-          seed: that of the tasks, uint32.
+          seed: the seed of the tasks, uint32.
           batch: task_ids [B], and the indices or examples of their sequences [B, T].
-          data: that of the base dataset.
+          data: the data of the base dataset.
           permute_labels_prob: p.
 
         Returns:

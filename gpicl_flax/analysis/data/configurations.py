@@ -22,7 +22,7 @@ def table(study: Study) -> pd.DataFrame:
     a different number of steps. The runs of one configuration differ in their seeds.
 
     Columns:
-      condition: what else distinguishes the runs (see `groups.conditions`).
+      condition: the other differences between runs, in words (see `groups.conditions`).
       tasks: 'seen' or 'unseen'.
       test_dataset: the base dataset tested on.
       own: whether that is the base dataset trained on.
@@ -30,8 +30,8 @@ def table(study: Study) -> pd.DataFrame:
       architecture: the model, with its intervention where a sweep names these.
       baseline: whether the model is one of `BASELINES`.
       state_size_paper, state_size_exact, parameters: the sizes of `SIZES`.
-      accuracy: of the last prediction, the mean over seeds. accuracy_low and accuracy_high are the ends of its 95%
-        interval.
+      accuracy: the accuracy of the last prediction, the mean over seeds. accuracy_low and accuracy_high are the ends of
+        its 95% interval.
       seeds: the number of runs.
       interval: 'seeds' for Student's interval over seeds, or 'sequences' for Wilson's over those of a single run.
     """

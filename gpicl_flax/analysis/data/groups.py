@@ -36,7 +36,7 @@ class Rule:
     """A rule for the length of a plateau.
 
     Attributes:
-      name: under which files and figures know it.
+      name: its name in the names of files.
       steps: the column of a table of runs with the length in steps.
       left: the column that says whether the plateau was left.
       words: the name in words.

@@ -156,7 +156,7 @@ def _end(row: Row) -> dict[str, Any]:
 
 
 def _one_run(row: dict[str, Any], parts: dict[str, list[Row]]) -> OneRun:
-    """Returns what figures show of a run.
+    """Returns the parts of a run that figures show.
 
     Args:
       row: its row of runs.csv.

@@ -87,7 +87,7 @@ class Row:
     """A row of a table. Its methods raise UsageError where the file holds something else.
 
     Attributes:
-      path: of the file.
+      path: the path of the file.
       line: the line of the file in which the row ends, counted from 1.
       cells: the text of each cell, by column.
       in_float32: the columns whose floats are float32.
@@ -131,9 +131,9 @@ def read(path: epath.Path, columns: Sequence[str], *, in_float32: Collection[str
     """Returns the rows of a file that `write` wrote.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       columns: those that it must have; it may have more.
-      in_float32: as given to `write`.
+      in_float32: the same columns as for `write`.
 
     Raises:
       UsageError: the file is missing, damaged, or another table.

@@ -29,7 +29,7 @@ class Chart:
     """A figure, or the reason why there is none.
 
     Attributes:
-      name: of its files, without their ending.
+      name: the name of its files, without their ending.
       title: a heading.
       caption: a paragraph that explains what is shown and how it was computed; where there is no figure, why.
       figure: the figure, or None.

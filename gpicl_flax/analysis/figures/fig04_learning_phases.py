@@ -69,6 +69,7 @@ def fewest_to_generalize(found: pd.DataFrame) -> float:
 @registry.register_paper_figure(4)
 def draw(study: Study) -> Chart:
     """Draws a panel for each model, base dataset trained on and condition, with the phases shaded."""
+    # Settings with a single number of tasks have no phases to show. Those with the most numbers come first.
     table, found = numbers(study), behaviours(study)
     kinds = [(key, rows) for key, rows in group_by(table, _KIND) if rows["num_tasks"].nunique() > 1]
     lacks = chart.missing(

@@ -34,6 +34,7 @@ def draw(study: Study, *, state: str = STATE_PAPER) -> Chart:
       study: the runs.
       state: which count of the state, `STATE_PAPER` or `STATE_EXACT`.
     """
+    # All tests share the axes, so that an architecture has the same place in every row.
     every = configurations.table(study)
     tests = [(test, rows) for test, rows in configurations.by_test(every) if rows[state].nunique() > 1]
     lacks = chart.missing({"runs that are done, of at least two state sizes, with a meta-test": bool(tests)})

@@ -110,6 +110,8 @@ def draw(study: Study) -> Chart:
 
     The two columns are against batch size and number of tasks.
     """
+    # There are two columns only if a condition has several numbers of tasks. Otherwise the second would show single
+    # points.
     table = numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})

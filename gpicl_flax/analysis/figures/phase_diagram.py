@@ -42,6 +42,7 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
 
     The phases have a row for each intervention.
     """
+    # The places are those of all runs, so that a number of tasks has the same place in every panel.
     name, title = "phases", "Plateau, Overfit or Generalize against the number of tasks"
     table = numbers(study, loss_cut=loss_cut, gain_cut=gain_cut)
     if table["num_tasks"].nunique() < 2:

@@ -29,7 +29,7 @@ class Finding:
     """The answer of runs to an insight.
 
     Attributes:
-      number: of the insight.
+      number: the number of the insight.
       claim: in the paper's words.
       verdict: SUPPORTED, NOT_SUPPORTED or NOT_ENOUGH.
       because: the numbers behind the verdict, and the threshold.
@@ -73,7 +73,7 @@ def black_boxes(study: Study) -> Finding:
 
 
 def augmentations(study: Study) -> Finding:
-    """Judges insight 2: data augmentations suffice.
+    """Judges insight 2: data augmentations are effective.
 
     Supported: in some setting the gain on unseen tasks of a base dataset that was not trained on is GAIN_CUT or more
     with the largest number of tasks, and more than with the smallest, both beyond their 95% intervals. Not supported:

@@ -21,7 +21,7 @@ _NAMED = 6  # how many runs that lack the same thing are named
 def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
     """Writes a report of the runs in `workdir` into the folder `out` and returns the path of its page, index.html.
 
-    Beside it: each figure as PNG and SVG, what it shows as CSV, and runs.csv and evaluations.csv with all runs.
+    The folder also gets each figure as PNG and SVG, its data as CSV, and runs.csv and evaluations.csv with all runs.
 
     Args:
       workdir: folder of a sweep, of one run, or of the tables of either.
@@ -38,6 +38,8 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     (out / "runs.csv").write_text(study.table.assign(phase=phases.phases(study.table)).to_csv(index=False))
     (out / "evaluations.csv").write_text(study.evaluations.to_csv(index=False))
     sections = [_overview(study)]
+    # A single run has its own figures. A sweep has those of the paper, which compare with published values, and then
+    # those that compare interventions.
     if study.single:
         charts = charts_of_run(study.run(0))
         sections += _save(charts, out)
@@ -70,7 +72,7 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
 
 
 def charts_of_run(run: OneRun) -> list[Chart]:
-    """The charts of a single run."""
+    """Returns the charts of a single run."""
     return [entry.draw(run) for entry in registry.run_figures()]
 
 

@@ -36,7 +36,7 @@ class Table:
 
     @property
     def html(self) -> str:
-        """Returns a section of a page."""
+        """The table as a section of a page."""
         return page.table_section(self.title, self.numbers, self.note, wraps=self.wraps)
 
     def _repr_html_(self) -> str:

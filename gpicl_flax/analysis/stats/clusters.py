@@ -51,7 +51,7 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
 
     Args:
       values: [n], finite.
-      seed: that of the bootstrap.
+      seed: the seed of the bootstrap.
     """
     values = np.sort(np.asarray(values, float))
     if len(values) < FEWEST:

@@ -55,7 +55,7 @@ def table(rows: pd.DataFrame, keys: Sequence[str], number: str) -> pd.DataFrame:
 def _margin(runs, error, width: float | np.ndarray | pd.Series = math.nan):
     """Returns Student's margin, given the number of runs and their standard error of the mean.
 
-    It is at least half the mean width of their own intervals over the root of their number. Without such intervals
-    (NaN) it is Student's.
+    It is at least half the mean width of their own intervals divided by the square root of their number. Without such
+    intervals (NaN) it is Student's.
     """
     return np.fmax(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) * error, width / 2 / runs**0.5)

@@ -54,8 +54,8 @@ class Predictor:
       spearman: rank correlation with accuracy.
       kendall: the same as tau-b.
       partial: Spearman's correlation with accuracy, given the other size.
-      monotone_r2: that of isotonic regression, on configurations left out.
-      sigmoid_r2: that of a logistic curve in the logarithm of the size, on configurations left out.
+      monotone_r2: the R2 of isotonic regression, on configurations left out.
+      sigmoid_r2: the R2 of a logistic curve in the logarithm of the size, on configurations left out.
     """
 
     spearman: Estimate
@@ -76,7 +76,7 @@ class Comparison:
         than `FEWEST` configurations.
       configurations: the number of configurations.
       state, parameters: the measures of each size; None if there are too few configurations or nothing varies.
-      difference: that of their monotone_r2, state minus parameters.
+      difference: monotone_r2 of state minus that of parameters.
       collinearity: Spearman's correlation of the two sizes; NaN if one does not vary.
     """
 
@@ -124,7 +124,7 @@ def compare(
       state: [n], its state size, 0 or more.
       parameters: [n], its parameter count, 0 or more.
       architecture: [n], its name.
-      seed: that of the draws.
+      seed: the seed of the draws.
     """
     accuracy, state, parameters = (np.asarray(x, float) for x in (accuracy, state, parameters))
     runs = len(accuracy)
@@ -132,6 +132,7 @@ def compare(
         return Comparison(NOT_ENOUGH, runs)
     if min(map(np.ptp, (accuracy, state, parameters))) == 0:
         return Comparison(NO_VARIATION, runs)
+    # All measures use the same draws, so that the interval of their difference accounts for what they share.
     counts = _draws(np.asarray(architecture), np.random.default_rng(seed))
     sizes = [np.log2(1 + size) for size in (state, parameters)]
     between = _spearman(counts, *sizes)
@@ -151,6 +152,7 @@ def compare(
         )
     ]
     difference = _estimate(monotone[0] - monotone[1])
+    # Two sizes that grow together cannot be separated, so this comes before any comparison of their R2.
     if abs(between[0]) >= COLLINEAR:
         verdict = COLLINEARITY
     elif max(predictor.monotone_r2.value for predictor in predictors) < USEFUL:

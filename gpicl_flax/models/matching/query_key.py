@@ -63,7 +63,7 @@ class MatchedHeads:
     Attributes:
       gain: the factor on queries and on keys.
       num_heads: the number of matched heads.
-      key_size: that of every head.
+      key_size: the key size of every head.
       other_scale: the scale of the weights that do not match, relative to those of `base`.
     """
 

@@ -52,13 +52,13 @@ class BaseDataset:
     with grey repeated to RGB, only where they are used: see `input_space`.
 
     Attributes:
-      name: as the user gave it.
+      name: the name that the user gave.
       train, test: the fixed splits. Meta-training uses only `train`, meta-testing only `test`.
       mean, std: over all examples and inputs of the training split at the input shape (paper A.4).
       input_shape: (height, width, channels), or (X,) for features.
       num_classes: C.
       fingerprint: a hash of the original data and of the input shape: equal if and only if these are.
-      stored_shape: that of the examples in the splits; by default the input shape.
+      stored_shape: the shape of the examples in the splits; by default the input shape.
     """
 
     name: str

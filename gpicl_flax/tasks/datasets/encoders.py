@@ -31,7 +31,7 @@ class _Network(NamedTuple):
     Attributes:
       constructor: name of the network in keras.applications.
       module: the module of keras.applications with the network's `preprocess_input`.
-      address: that of its ImageNet weights without the last layer; only error messages use it.
+      address: the address of its ImageNet weights without the last layer; only error messages use it.
     """
 
     constructor: str
@@ -111,6 +111,8 @@ def load(name: str, *, weights: str | os.PathLike[str] = "imagenet", image_size:
     else:
         logger.warning("encoder %s has RANDOM weights: its features mean nothing and are good for tests only", name)
 
+    # Keras is only needed to build the network. The function is compiled by JAX and takes the weights as an argument,
+    # so that they do not become constants of the program.
     preprocess = importlib.import_module(f"keras.applications.{network.module}").preprocess_input
 
     @jax.jit

@@ -16,7 +16,7 @@ def make(input_shape: tuple[int, ...], *, own_labels: bool) -> RawDataset:
     A sequence resamples one group.
 
     Args:
-      input_shape: that of a point.
+      input_shape: the shape of a point.
       own_labels: every point of a group has its own label, as in the authors' code. If not, labels are uniform, as in
         the paper's text, so that points of a group can share one.
     """

@@ -18,7 +18,7 @@ class Coordinates(flax.struct.PyTreeNode):
     """The map from stored examples to their coordinates in an orthonormal basis of the input space.
 
     Attributes:
-      stored_shape: that of the examples.
+      stored_shape: the stored shape of the examples.
       matrices: for each axis of a stored image the matrix [to, from] that acts on it, or None for the identity.
       order: [X] int32, the places of the basis vectors among the products of those of the axes; None: in order.
     """

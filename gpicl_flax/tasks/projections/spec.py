@@ -3,13 +3,13 @@
 All of them project with entries that are iid N(0, 1/X), the projection of Section 3.1 of the paper. A projection A is
 drawn column by column in an orthonormal basis of the input space, which does not change its distribution.
 
-- span: the columns of basis vectors along which some image of the base dataset has a coordinate. Images of 28x28x1 that
-grow to 32x32x3 have 784 coordinates instead of 3,072. For a dataset of another stored shape, the further columns are
-drawn as well, so that tasks are the same for it.
+- span: the columns of basis vectors along which some image of the base dataset has a coordinate. Images of 28x28x1
+  that grow to 32x32x3 have 784 coordinates instead of 3,072. For a dataset of another stored shape, the further
+  columns are drawn as well, so that tasks are the same for it.
 - dense: all X columns. The tasks are the same, at the cost that they would have without the basis. It is the reference.
-- gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and G
-[T, X] is iid standard normal. This takes T rows of draws instead of X, but no two sequences can share a projection. So
-it is only for an unbounded number of tasks, which then cannot be replayed.
+- gram: for X_s [T, X], the examples of one sequence, X_s A^T is distributed as L G, where L L^T = X_s X_s^T / X and
+  G [T, X] is iid standard normal. This takes T rows of draws instead of X, but no two sequences can share a projection.
+  So it is only for an unbounded number of tasks, which then cannot be replayed.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ class Chip:
     """One kind of chip.
 
     Attributes:
-      name: as in a topology and in `--chip`.
+      name: the name in a topology and in `--chip`.
       accelerator: Cloud TPU's name of its slices, before a number of chips or of cores.
       cores: those of one chip.
       counts_cores: whether the number in the name of a slice is that of cores.

@@ -61,7 +61,7 @@ def make_diagnose(
 
     Args:
       model: the model of all members.
-      task_batches: that of any member.
+      task_batches: the batches of any member.
       train: the training split.
       seeds: those of the members.
       num_sequences: sequences of unseen tasks for each member, rounded up to a multiple that the mesh divides.
