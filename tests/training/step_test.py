@@ -94,8 +94,17 @@ def on_one_device():
     return get
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("data", "fsdp", "model_axis"), [(8, 1, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1)])
+# The quick ones have every axis of the mesh; data alone, and data with model, are tested further down with other models.
+@pytest.mark.parametrize(
+    ("name", "data", "fsdp", "model_axis"),
+    [
+        ("transformer", 2, 2, 2),
+        ("transformer", 1, 8, 1),
+        ("lstm", 2, 2, 2),
+        *(pytest.param("transformer", *mesh, marks=pytest.mark.slow) for mesh in ((8, 1, 1), (4, 1, 2))),
+        *(pytest.param("lstm", *mesh, marks=pytest.mark.slow) for mesh in ((8, 1, 1), (4, 1, 2), (1, 8, 1))),
+    ],
+)
 def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device, name, data, fsdp, model_axis):
     model = MODELS[name]
     state, metrics = on_one_device(name, toy_dataset)
