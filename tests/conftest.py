@@ -33,8 +33,8 @@ from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
 
-# JAX makes many small objects while it traces. With Python's own thresholds, the collector takes up to a sixth of the time of a
-# run whose programs are compiled already.
+# JAX makes many small objects while it traces. With Python's own thresholds, the collector takes up to a sixth of the
+# time of a run whose programs are compiled already.
 gc.set_threshold(50_000, 20, 50)
 
 

@@ -94,7 +94,7 @@ def on_one_device():
     return get
 
 
-# The quick ones have every axis of the mesh; data alone, and data with model, are tested further down with other models.
+# The quick ones have every axis of the mesh; data alone, and data with model, are tested below with other models.
 @pytest.mark.parametrize(
     ("name", "data", "fsdp", "model_axis"),
     [
