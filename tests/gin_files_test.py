@@ -48,7 +48,8 @@ def test_seeds_are_an_axis(path):
 
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
-LONG = {"gin/plateau.gin", "gin/state_size.gin"}  # many architectures, which take sharded steps in step_test
+# Many architectures or large programs; their models take steps in step_test.
+LONG = {"gin/learner.gin", "gin/maml.gin", "gin/plateau.gin", "gin/sgd.gin", "gin/state_size.gin"}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_import_list_show_and_train(tmp_path, store, npz, small_bindings, capsys
     assert len(read_json(folder.run_info)["base_dataset"]["fingerprint"]) == 16
 
 
+@pytest.mark.slow
 def test_embed_and_train_on_the_features(tmp_path, store, small_bindings, capsys, monkeypatch):
     def encode(weights, images):  # a network of one layer in the place of one that takes minutes
         return images.reshape(len(images), -1).astype(jnp.float32) @ weights

@@ -35,6 +35,7 @@ def test_quiet_leaves_results_alone(quick, tmp_path, capsys):
     assert captured.err == "" and "unseen tasks, digits" in captured.out
 
 
+@pytest.mark.slow
 def test_the_quickstart_says_nothing_but_what_the_package_says(tmp_path):
     """In a process of its own, where libraries that warn at import or at exit would be heard."""
     bindings = ["STEPS = 20", "optax.warmup_cosine_decay_schedule.warmup_steps = 2"]

@@ -36,7 +36,7 @@ ORDERS = [list(order) for order in itertools.permutations(range(3))]
 
 # check_array_api_input skips itself: it needs SCIPY_ARRAY_API=1 and torch, and arrays of numpy are all that is
 # promised.
-@parametrize_with_checks([InContextClassifier()])
+@parametrize_with_checks([InContextClassifier(n_estimators=2)])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 

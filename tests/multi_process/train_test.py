@@ -58,6 +58,7 @@ def assert_same_run(found, expected):
     assert found.ended == expected.ended == "DONE"
 
 
+@pytest.mark.launch
 def test_two_processes_train_the_run_of_one_and_speak_with_one_voice(train, expected, tmp_path):
     folder = RunFolder(tmp_path / "run")
     codes, outputs = train(folder, "MeshShape.fsdp = 2").wait()

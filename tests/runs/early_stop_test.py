@@ -81,7 +81,8 @@ def test_to_start_it_again_does_nothing(start, configure, stopped):
 @pytest.mark.parametrize(
     "stops",
     [
-        [(4, "stop"), (8, "stop")],  # the second with the row that decides, when the last dispatch is under way
+        # The second with the row that decides, when the last dispatch is under way.
+        pytest.param([(4, "stop"), (8, "stop")], marks=pytest.mark.slow),
         [(8, "crash"), (10, "stop")],  # from the checkpoint of step 6, and with all but the meta-test made
     ],
 )
@@ -137,6 +138,7 @@ def run_stack(configs, path, on_row=lambda row: None):
     return folders
 
 
+@pytest.mark.slow
 def test_a_member_that_stops_does_not_disturb_the_other(start, contents, sigterm_at, configure, tmp_path):
     settings = [*STANDS, "EarlyStop.plateau_steps = 24"]
     configs = [configure(*settings, *HARD), configure(*settings, *EASY)]

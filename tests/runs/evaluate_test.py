@@ -46,7 +46,7 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, config):
         evaluate(folder)
 
 
-@pytest.mark.parametrize("model", ["OnlineSGD", "LSTM"])
+@pytest.mark.parametrize("model", ["OnlineSGD", pytest.param("LSTM", marks=pytest.mark.slow)])
 def test_a_run_of_no_steps_is_a_meta_test(start, small_bindings, tmp_path, model):
     config = parse([], [*small_bindings, "Training.steps = 0", f"Run.model = @{model}()"])
     folder = RunFolder(tmp_path / "run")
@@ -61,6 +61,7 @@ def test_a_run_of_no_steps_is_a_meta_test(start, small_bindings, tmp_path, model
     assert np.std(evaluation["curves"][0]["loss"]) > 0
 
 
+@pytest.mark.slow
 def test_seen_tasks_are_the_same_for_images_of_another_size(start, grown, tmp_path):
     """The same test images, stored at the input shape instead of grown to it: the same inputs, so the same curves."""
     from gpicl_flax.tasks.datasets import sources

@@ -8,6 +8,7 @@ from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 
 
+@pytest.mark.slow
 def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start, grown, tmp_path):
     folders = {projection: RunFolder(tmp_path / projection) for projection in ("span", "dense")}
     for projection, folder in folders.items():

@@ -16,7 +16,9 @@ from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder
 
 
-@pytest.mark.parametrize("stops", [[2], [6, 14], [4, 4, 24]])
+@pytest.mark.parametrize(
+    "stops", [*(pytest.param(stops, marks=pytest.mark.slow) for stops in ([2], [6, 14])), [4, 4, 24]]
+)
 def test_a_preempted_and_resumed_run_equals_an_undisturbed_one(
     start, contents, sigterm_at, config, undisturbed, tmp_path, stops
 ):
@@ -29,6 +31,7 @@ def test_a_preempted_and_resumed_run_equals_an_undisturbed_one(
     assert contents(folder) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_transformer_with_everything_and_two_devices_resumes_bit_for_bit(
     start, contents, sigterm_at, small_bindings, tmp_path
 ):

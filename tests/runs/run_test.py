@@ -126,7 +126,7 @@ def test_a_run_does_not_go_on_with_other_data(start, sigterm_at, config, tmp_pat
     assert {curve["fingerprint"] for curve in curves} == {folder.read_run_info()["base_dataset"]["fingerprint"]}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_where_the_data_lie_does_not_change_a_run(start, sigterm_at, config, undisturbed, tmp_path, workers):
     on_host = {"Run.loader": Reference("@Loader()"), "Loader.placement": "host", "Loader.num_workers": workers}
     folder = RunFolder(tmp_path / "host")

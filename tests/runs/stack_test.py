@@ -102,7 +102,8 @@ def stacked(make_configs, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("model", "data"), [("lstm", 1), ("lstm", -1), pytest.param("transformer", -1, marks=pytest.mark.slow)]
+    ("model", "data"),
+    [("lstm", 1), *(pytest.param(model, -1, marks=pytest.mark.slow) for model in ("lstm", "transformer"))],
 )
 def test_a_member_is_the_run_that_it_would_be_alone(model, data, make_configs, alone, stacked, tmp_path):
     """With data = 1 each member has a device, with -1 it has two."""
@@ -137,6 +138,7 @@ def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents
         assert contents(found) == contents(expected)
 
 
+@pytest.mark.slow
 def test_members_can_start_from_different_steps_and_leave_the_stack_for_another(
     make_configs, alone, start, sigterm_at, tmp_path
 ):

@@ -60,6 +60,7 @@ def test_points_run_once_each_in_folders_of_their_own(sweep, tmp_path):
     assert [line.endswith("DONE") for line in said] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_points_of_one_shape_train_together(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1, 2], 'adam.learning_rate': [1e-3, 1e30]}]")
     rows, said = [], []

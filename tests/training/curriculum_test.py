@@ -48,6 +48,7 @@ def test_short_sequences_are_trained_on_as_if_there_were_no_more(toy_dataset):
     assert_equal(masked, short)
 
 
+@pytest.mark.slow
 def test_the_length_follows_the_schedule_from_one_to_all(toy_dataset):
     lengths = Curriculum(sequence_length=optax.linear_schedule(-5, 7, 12))
     assert [int(lengths.last_position(step, 6)) + 1 for step in range(0, 20)] == [1] * 7 + [2, 3, 4, 5] + [6] * 9
@@ -67,6 +68,7 @@ def test_classes_are_merged_and_become_all(toy_dataset):
     assert one["accuracy"][-1] == 1.0 and one["loss"][-1] < 0.1
 
 
+@pytest.mark.slow
 def test_the_bias_takes_the_place_of_the_tasks_own(toy_dataset):
     biased = metrics_of(toy_dataset, dataclasses.replace(TASKS, permute_labels_prob=0.2))
     scheduled = metrics_of(toy_dataset, curriculum=Curriculum(permute_labels_prob=lambda step: 0.2))

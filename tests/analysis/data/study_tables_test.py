@@ -88,6 +88,7 @@ def report_of(workdir, out):
     return {path.name: path.read_bytes().replace(place, b"") for path in out.iterdir() if path.suffix != ".svg"}
 
 
+@pytest.mark.slow
 def test_tables_give_the_report_of_the_folders(sweep, tmp_path, capsys):
     kept = tmp_path / "kept" / "sweep"
     assert main(["report", str(sweep), "--tables", str(kept)]) == 0
@@ -96,7 +97,7 @@ def test_tables_give_the_report_of_the_folders(sweep, tmp_path, capsys):
     assert report_of(sweep, tmp_path / "one") == report_of(kept, tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["10_0", "diverged", "begun"])
+@pytest.mark.parametrize("name", [pytest.param("10_0", marks=pytest.mark.slow), "diverged", "begun"])
 def test_tables_of_one_run_give_its_report(sweep, tmp_path, name):
     kept = tmp_path / "kept" / name
     write_tables.write(sweep / name, kept)

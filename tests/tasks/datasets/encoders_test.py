@@ -80,7 +80,9 @@ def test_images_are_resized_and_grey_becomes_rgb(keras, headless, encoder):
     assert_close(encoder(images), expected)
 
 
-@pytest.mark.parametrize("file", ["full.weights.h5", "full.h5", "headless.h5"])
+@pytest.mark.parametrize(
+    "file", [*(pytest.param(file, marks=pytest.mark.slow) for file in ("full.weights.h5", "full.h5")), "headless.h5"]
+)
 def test_weights_files_of_every_kind_hold_the_same(folder, encoder, file):
     loaded = encoders.load("resnet50", weights=str(folder / file), image_size=SIZE)
     jax.tree.map(np.testing.assert_array_equal, loaded.weights, encoder.weights)
@@ -98,12 +100,14 @@ def test_cut_off_weights_files_are_usage_errors(folder, tmp_path, file):
     check_weights_error(tmp_path / file, rf"{file}: not a readable weights file of resnet50 \(.*truncated")
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_a_usage_error(keras, tmp_path):
     path = tmp_path / "other.h5"
     keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Conv2D(2, 1)]).save(path)
     check_weights_error(path, "other.h5: not a readable weights file of resnet50")
 
 
+@pytest.mark.slow
 def test_a_weights_file_that_lacks_a_layer_is_a_usage_error(folder, tmp_path):
     path = tmp_path / "partial.weights.h5"
     shutil.copy(folder / "headless.weights.h5", path)
@@ -123,6 +127,7 @@ def check_weights_error(path, match):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_network_the_error_says_where_the_weights_are(keras, monkeypatch):
     asked = []
 

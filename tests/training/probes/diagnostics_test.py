@@ -53,7 +53,7 @@ def unseen_sequences(dataset, seed, count):
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["transformer", "lstm", pytest.param("delta_net", marks=pytest.mark.slow)])
 def test_loss_gradients_and_comparisons_are_those_on_unseen_tasks(name, toy_dataset):
     model = MODELS[name]
     found, params = diagnose(model, toy_dataset)
@@ -96,6 +96,7 @@ def test_loss_gradients_and_comparisons_are_those_on_unseen_tasks(name, toy_data
         assert found["same_class_uniform"] == pytest.approx(float(masses[0].same_class_uniform))
 
 
+@pytest.mark.slow
 def test_members_devices_and_the_place_of_the_examples_change_nothing(toy_dataset):
     model = MODELS["lstm"]
     alone = [jax.tree.map(lambda x: x[0], diagnose(model, toy_dataset, seeds=(seed,))[0]) for seed in (5, 6)]

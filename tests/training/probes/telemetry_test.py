@@ -143,7 +143,12 @@ def assert_close(found, values, rtol=2e-3):
     [
         ("lstm", "sgd", {"data": 1}),
         ("lstm", "clipped_adamw", {"data": 1, "accumulation": 4}),
-        ("transformer", "adam", {"data": 2, "fsdp": 2, "model": 2, "accumulation": 2}),
+        pytest.param(
+            "transformer",
+            "adam",
+            {"data": 2, "fsdp": 2, "model": 2, "accumulation": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_it_is_what_numpy_says_of_an_independent_loop(model, optimizer, settings, toy_dataset):
@@ -237,7 +242,9 @@ def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone
             assert_close(found[step], values, rtol=1e-2)
 
 
-@pytest.mark.parametrize("stop_at", [4, 6])  # at a checkpoint of the period, and between two
+@pytest.mark.parametrize(
+    "stop_at", [4, pytest.param(6, marks=pytest.mark.slow)]
+)  # at a checkpoint of the period, and between two
 def test_a_run_that_goes_on_leaves_the_same_rows(stop_at, configs, alone, tmp_path):
     def on_row(row):
         if row["step"] == stop_at:
