@@ -77,7 +77,7 @@ def test_a_sweep_skips_what_is_done_in_a_folder_of_another_name(points, tmp_path
         RunFolder(tmp_path / f"before_{point.digest}").mark(DONE)
     said = []
     with StopRequest() as stop:
-        runner.run_all(points, listing.resolve_all(points), tmp_path, stop, say=said.append)
+        runner.run_all(points, listing.resolve_points(points), tmp_path, stop, say=said.append)
     assert said == [f"[{n + 1}/2] {p.run_id} (in before_{p.digest}): DONE" for n, p in enumerate(points)]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -90,7 +90,7 @@ def test_a_run_goes_on_where_only_what_cannot_change_results_changed(points, tmp
     changed = {grid.GRIDS: grids, "Training.keep_checkpoints": 1, "MeshShape.data": 2}
     (other,) = grid.points(point.config.without(grid.LABELS, "Run.seed").override(changed))
     assert names([other], tmp_path) == [point.run_id]
-    runner._Sweep([other], listing.resolve_all([other]), tmp_path, None, None, None, print, print).check([0])
+    runner._Sweep([other], listing.resolve_points([other]), tmp_path, None, None, None, print, print).check([0])
 
 
 class TestVersion01:
@@ -142,7 +142,7 @@ class TestVersion01:
         run_id = f"b1=0.5_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         write_atomically(RunFolder(tmp_path / run_id).config, text)
         assert names(points, tmp_path) == [run_id]
-        runner._Sweep(points, listing.resolve_all(points), tmp_path, None, None, None, print, print).check([0])
+        runner._Sweep(points, listing.resolve_points(points), tmp_path, None, None, None, print, print).check([0])
 
     def test_a_sweep_takes_a_finished_run_as_done_and_goes_on_with_an_unfinished_one(self, kept, tmp_path):
         workdir, points, whole = kept
@@ -153,7 +153,7 @@ class TestVersion01:
         shutil.copytree(half, tmp_path / "alone")
         with StopRequest() as stop:
             execute([RunSpec.from_config(points[1].config, RunFolder(tmp_path / "alone"))], stop)
-            runner.run_all(points, listing.resolve_all(points), workdir, stop, say=said.append)
+            runner.run_all(points, listing.resolve_points(points), workdir, stop, say=said.append)
         assert said[0].endswith(": DONE") and not said[1].endswith(": DONE") and len(said) == 2
         assert {path.name for path in workdir.iterdir()} == before
         assert (done / "metrics.jsonl").read_bytes() == finished

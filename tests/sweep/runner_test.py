@@ -227,9 +227,9 @@ def test_who_loses_a_close_race_for_a_point_says_only_who_has_it(other_holds, sw
     points, runs = sweep("[{'Run.seed': [0]}]")
     folder, said, hold = RunFolder(tmp_path / points[0].run_id), [], stack_lease.hold
 
-    def hold_too_late(folders):
+    def hold_too_late(folders, wait=None):
         other_holds(folder)
-        return hold(folders)
+        return hold(folders, wait)
 
     monkeypatch.setattr(stack_lease, "hold", hold_too_late)
     monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))

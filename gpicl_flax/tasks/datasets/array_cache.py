@@ -23,7 +23,8 @@ _ENDS = 2**16  # bytes
 def load(folder: pathlib.Path) -> list[RawSplit] | None:
     """Returns the splits that were decoded from `folder` in its current state, or None."""
     with contextlib.suppress(Exception):  # numpy raises many kinds for a damaged file
-        with np.load(_file(folder), allow_pickle=False) as file:
+        # NumPy does not close a damaged file that it has opened itself.
+        with _file(folder).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["state"]) == _state(folder):
                 count = sum(name.startswith("inputs") for name in file)
                 return [RawSplit(file[f"inputs_{i}"], file[f"labels_{i}"]) for i in range(count)]
