@@ -230,7 +230,9 @@ def test_state_size_holds_the_figure_and_more():
     assert figure < all_of_it and len(all_of_it - figure) == 4 + 5 + 1
 
 
-@pytest.mark.parametrize(("files", "more_parameters", "more_state"), [((), 10, 10), ((CPU,), 7, 4)])
+@pytest.mark.parametrize(
+    ("files", "more_parameters", "more_state"), [pytest.param((), 10, 10, marks=pytest.mark.slow), ((CPU,), 7, 4)]
+)
 def test_parameter_count_varies_one_size_and_keeps_the_other(files, more_parameters, more_state):
     """In the paper's count of the state."""
     series = collections.defaultdict(list)

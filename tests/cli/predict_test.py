@@ -53,6 +53,7 @@ def test_predictions_of_csv_files(csv, iris, capsys, tmp_path):
         assert capsys.readouterr().out != printed
 
 
+@pytest.mark.slow
 def test_predictions_of_npz_files_with_an_exported_run(quick, tmp_path, capsys):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "context.npz", inputs=rng.normal(size=(7, 2, 2)), labels=np.arange(7) % 2)

@@ -156,7 +156,10 @@ def test_losses_have_students_intervals(toy_dataset):
     assert expected / 2 < np.median(ratio) < expected * 2
 
 
-@pytest.mark.parametrize(("batch_size", "data"), [(7, 1), (100, 1), (8, 4), (30, 8)])
+@pytest.mark.parametrize(
+    ("batch_size", "data"),
+    [(7, 1), (8, 4), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((100, 1), (30, 8)))],
+)
 def test_batches_and_devices_do_not_change_the_result(toy_dataset, batch_size, data):
     model = LSTM(hidden_size=4)
     params = lstm_params(model)
@@ -206,6 +209,7 @@ def test_one_sequence_has_a_curve_without_a_loss_interval(toy_dataset):
     assert curve["loss_low"] == curve["loss"] == curve["loss_high"]
 
 
+@pytest.mark.slow
 def test_a_learner_draws_the_same_on_any_number_of_devices_and_anew_in_every_batch(toy_dataset):
     settings = {"num_sequences": 32, "batch_size": 16}
     one, eight = (run(OnlineSGD(), toy_dataset, data=data, **settings)["unseen"] for data in (1, 8))

@@ -91,7 +91,7 @@ def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_para
     np.testing.assert_allclose(logits, reference(params, *data), atol=0.15)
 
 
-@pytest.mark.parametrize(("gated", "chunk_size"), [(True, 3), (False, 7)])
+@pytest.mark.parametrize(("gated", "chunk_size"), [(True, 3), pytest.param(False, 7, marks=pytest.mark.slow)])
 def test_both_forms_of_the_model_are_the_same_function(data, random_params, gated, chunk_size, quick_jit):
     sizes = SIZES | {"num_layers": 1, "chunk_size": chunk_size, "gated": gated}
     params = random_params(DeltaNet(**sizes), data)

@@ -52,13 +52,23 @@ MODELS = {
     "maml": MAML(hidden_sizes=(6,), num_classes=C, inner_optimizer=optax.adam(0.1, eps=0.1, eps_root=1e-2)),
 }
 NO_CONTEXT = {"mlp"}
+# Other settings of models that are here already; left to the long checks.
+VARIANTS = {
+    "aligned_lstm",
+    "aligned_outer_product_lstm",
+    "aligned_deep_vsml",
+    "aligned_vsml_without_symmetries",
+    "aligned_delta_net",
+    "matched_delta_net",
+    "recurrent_delta_net",
+}
 
 
 def test_all_of_them_are_here():
     assert {type(model) for model in MODELS.values()} == set(model_zoo.MODELS)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in VARIANTS)) for name in MODELS])
 def name(request):
     return request.param
 

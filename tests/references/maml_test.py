@@ -59,6 +59,7 @@ def test_meta_gradient_is_that_of_finite_differences(sequences, reference, hidde
         assert np.vdot(part, direction) == pytest.approx(slope, rel=2e-3, abs=1e-6), path
 
 
+@pytest.mark.slow
 def test_the_gradient_is_finite_where_inner_gradients_are_zero(sequences, monkeypatch):
     inputs, labels = sequences
     inputs = inputs.copy()

@@ -131,6 +131,7 @@ def newest_checkpoint(folder: RunFolder) -> int:
     return max((int(path.name) for path in found if path.name.isdigit()), default=0)
 
 
+@pytest.mark.slow
 def test_a_run_saved_on_eight_devices_goes_on_on_two(start, sigterm_at, config, undisturbed, tmp_path):
     folder = RunFolder(tmp_path / "moved")
 

@@ -126,6 +126,7 @@ def test_a_member_that_diverges_does_not_disturb_the_others(make_configs, alone,
         assert_same_run(folders[index], alone("lstm")[index])
 
 
+@pytest.mark.slow
 def test_a_preempted_stack_goes_on_as_if_nothing_had_been(make_configs, contents, sigterm_at, stacked, tmp_path):
     configs, (undisturbed, _) = make_configs("lstm"), stacked
     with pytest.raises(Preempted, match="stopped at step 8 of 12, saved"):

@@ -93,13 +93,15 @@ def test_processes_share_the_batch_without_changing_it(processes):
     assert_equal(joined, take(3))
 
 
-@pytest.mark.parametrize("gather", [False, True])
+@pytest.mark.parametrize("gather", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_worker_processes_do_not_change_the_data(gather):
     alone = {"gather": gather, "start_step": 4, "steps_per_batch": 2, "local_rows": np.array([1, 3, 4])}
     assert_equal(take(5, **alone, num_workers=2), take(5, **alone))
 
 
-@pytest.mark.parametrize(("gather", "num_workers"), [(False, 0), (True, 0), (True, 2)])
+@pytest.mark.parametrize(
+    ("gather", "num_workers"), [(False, 0), (True, 0), pytest.param(True, 2, marks=pytest.mark.slow)]
+)
 def test_members_of_a_stack_have_the_batches_of_single_runs(gather, num_workers):
     unbounded = dataclasses.replace(TASKS, num_tasks=None)
     streams = [Stream(TASKS, 0), Stream(TASKS, 7, start_step=4), Stream(unbounded, 1)]

@@ -37,7 +37,9 @@ def restore(folder, keep):
 SLOW = [pytest.param(damage, "every", marks=pytest.mark.launch) for damage in ("missing", "empty", "truncated")]
 
 
-@pytest.mark.parametrize(("damage", "which"), [("truncated", "one of each name"), *SLOW])
+@pytest.mark.parametrize(
+    ("damage", "which"), [pytest.param("truncated", "one of each name", marks=pytest.mark.slow), *SLOW]
+)
 def test_every_kind_of_damage_is_harmless_or_found(saved, tmp_path, damage, which):
     steps = {}
     files = sorted(path.relative_to(saved) for path in (saved / "20").rglob("*") if path.is_file())

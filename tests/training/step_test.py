@@ -118,6 +118,7 @@ def test_any_number_of_devices_gives_the_same_losses(toy_dataset, on_one_device,
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam's first steps turn rounding into signs
 
 
+@pytest.mark.slow
 def test_examples_that_the_host_gathers_are_the_same_training_bit_for_bit(toy_dataset, on_one_device):
     state, metrics = on_one_device("lstm", toy_dataset)
     gathered_state, gathered_metrics = train(toy_dataset, MODELS["lstm"], gather=True)
@@ -128,7 +129,7 @@ def test_examples_that_the_host_gathers_are_the_same_training_bit_for_bit(toy_da
     np.testing.assert_allclose(accumulated["loss"], metrics["loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", with_slow(FURTHER_MODELS, quick=["delta_net"]))
+@pytest.mark.parametrize("name", with_slow(FURTHER_MODELS, quick=["mlp"]))
 def test_every_model_takes_three_sharded_steps(toy_dataset, on_one_device, name):
     model = FURTHER_MODELS[name]
     _, metrics = on_one_device(name, toy_dataset)
@@ -138,7 +139,7 @@ def test_every_model_takes_three_sharded_steps(toy_dataset, on_one_device, name)
     assert metrics["grad_norm"].min() > 0
 
 
-@pytest.mark.parametrize("name", with_slow([*MODELS, *FURTHER_MODELS], quick=["lstm", "delta_net"]))
+@pytest.mark.parametrize("name", with_slow([*MODELS, *FURTHER_MODELS], quick=["lstm"]))
 def test_every_model_takes_three_steps_with_activations_in_bfloat16(toy_dataset, on_one_device, name):
     model = (MODELS | FURTHER_MODELS)[name]
     state, metrics = train(toy_dataset, model.clone(dtype="bfloat16"), steps=3)
@@ -166,7 +167,7 @@ def test_fully_sharded_parameters_and_moments_take_a_part_of_every_device(toy_da
     assert part < 0.2 * whole
 
 
-@pytest.mark.parametrize("data", [1, 4])
+@pytest.mark.parametrize("data", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_accumulated_gradients_are_those_of_the_whole_batch(toy_dataset, data):
     whole, metrics = train(toy_dataset, optimizer=SGD, data=data)
     parts, parts_metrics = train(toy_dataset, optimizer=SGD, data=data, accumulation=4)

@@ -96,7 +96,9 @@ def test_at_step_0_the_first_head_s_logits_are_scaled_inner_products_of_projecte
     assert np.corrcoef(logits(params)[:, :, 1:].ravel(), expected[:, :, 1:].ravel())[0, 1] > 0.95
 
 
-@pytest.mark.parametrize(("matched", "key_size"), [(1, 12), (2, 4), (3, 12)])
+@pytest.mark.parametrize(
+    ("matched", "key_size"), [(1, 12), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((2, 4), (3, 12)))]
+)
 def test_delta_net_at_step_0_writes_under_the_previous_input_and_reads_with_the_present_one(
     data, matched, key_size, quick_jit
 ):

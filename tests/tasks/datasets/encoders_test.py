@@ -64,6 +64,7 @@ def assert_close(features, expected):
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_features_are_those_of_keras(keras, headless, encoder):
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     expected = reference(keras, headless, images)

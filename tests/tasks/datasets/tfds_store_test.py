@@ -147,6 +147,7 @@ def writing(folder: pathlib.Path, size: int = 0) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.launch
 def test_a_full_disk_leaves_nothing(tmp_path):
     process = writing(tmp_path, size=1_000_000)
     _, error = process.communicate(timeout=6000)
@@ -154,6 +155,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.launch
 def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path, wait_for):
     """SIGTERM cleans up.
 

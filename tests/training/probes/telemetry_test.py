@@ -142,7 +142,7 @@ def assert_close(found, values, rtol=2e-3):
     ("model", "optimizer", "settings"),
     [
         ("lstm", "sgd", {"data": 1}),
-        ("lstm", "clipped_adamw", {"data": 1, "accumulation": 4}),
+        pytest.param("lstm", "clipped_adamw", {"data": 1, "accumulation": 4}, marks=pytest.mark.slow),
         pytest.param(
             "transformer",
             "adam",
@@ -165,7 +165,7 @@ def test_it_is_what_numpy_says_of_an_independent_loop(model, optimizer, settings
     assert state.step == STEPS
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "sign_ema"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("sign_ema", marks=pytest.mark.slow)])
 def test_optimisers_without_the_two_moments_have_none(optimizer, toy_dataset):
     found, state = measured(toy_dataset, MODELS["lstm"], OPTIMIZERS[optimizer][0], data=1)
     names = {"grad_norm", "grad_cosine", "update_norm", "update_cosine", "initial_distance", "tensors"}
@@ -232,6 +232,7 @@ def test_rows_come_at_the_period_and_have_the_last_step_alone(alone):
     assert "logits/kernel" in norms and set(run.metrics) == rows[0].keys() - {"step", "phase"}
 
 
+@pytest.mark.slow
 def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone, tmp_path):
     folders = [RunFolder(tmp_path / str(index)) for index in range(2)]
     with StopRequest() as stop:
