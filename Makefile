@@ -51,7 +51,7 @@ test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-launch: libtpu
 	$(BIN)/python -m pytest -m launch
