@@ -130,6 +130,7 @@ def test_sequences_must_divide_into_tasks_that_can_be_replayed():
         Run(meta_test=several, tasks=TaskDistribution(num_tasks=None))
 
 
+@pytest.mark.slow
 def test_tasks_of_the_gram_form_cannot_be_replayed(toy_dataset):
     model = LSTM(hidden_size=4)
     tasks = dataclasses.replace(TASKS, num_tasks=None, projection="gram")
@@ -158,7 +159,7 @@ def test_losses_have_students_intervals(toy_dataset):
 
 @pytest.mark.parametrize(
     ("batch_size", "data"),
-    [(7, 1), (8, 4), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((100, 1), (30, 8)))],
+    [(8, 4), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((7, 1), (100, 1), (30, 8)))],
 )
 def test_batches_and_devices_do_not_change_the_result(toy_dataset, batch_size, data):
     model = LSTM(hidden_size=4)
@@ -170,7 +171,7 @@ def test_batches_and_devices_do_not_change_the_result(toy_dataset, batch_size, d
         np.testing.assert_allclose(found[kind]["accuracy"], expected[kind]["accuracy"], atol=0.05)
 
 
-@pytest.mark.parametrize("data", [1, 4])
+@pytest.mark.parametrize("data", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_examples_that_the_host_gathers_give_the_same_result_bit_for_bit(toy_dataset, data):
     model = LSTM(hidden_size=4)
     params = lstm_params(model)

@@ -22,6 +22,7 @@ def commands(start):
     return found
 
 
+@pytest.mark.launch
 @pytest.mark.parametrize("line", commands("launch/"))
 def test_a_launch_command_works_as_a_dry_run(cloud, line):
     script, *arguments = shlex.split(line)

@@ -65,6 +65,7 @@ def test_a_slice_that_is_lost_is_made_anew(cloud, on_slices, state):
     assert "trying again (1 of at most 10 times in a row)" in result.stdout
 
 
+@pytest.mark.launch
 def test_a_slice_that_is_lost_too_often_fails_its_shard_alone(cloud, on_slices):
     cloud.script("gcloud", states={"sweep-1": [["FAILED"]]})
     result = sweep(cloud, on_slices, "--num_slices", "2", "--max_restarts", "2")
@@ -85,6 +86,7 @@ def test_a_preempted_run_goes_on_on_a_new_slice(cloud, on_slices):
     assert "exit_code=0" in (cloud.bucket / "study/.launch/sweep-1.result").read_text()
 
 
+@pytest.mark.launch
 def test_the_startup_script_goes_on_after_a_reschedule_of_the_same_slice(cloud, on_slices):
     cloud.script("gcloud", states={"sweep-1": [["ACTIVE", "REBOOT?", "ACTIVE"]]})
     cloud.script("gpicl", **{"1/1": ["preempt", 0]})
@@ -92,6 +94,7 @@ def test_the_startup_script_goes_on_after_a_reschedule_of_the_same_slice(cloud, 
     assert cloud.verbs("create") == ["sweep-1"] and len(cloud.calls("gpicl")) == 2
 
 
+@pytest.mark.launch
 def test_gpicl_is_started_again_after_42_and_after_failures_but_not_after_2(cloud, on_slices):
     cloud.script("gpicl", **{"1/4": [42, 42, 42, 0], "2/4": ["kill", 1, 0], "3/4": [2], "4/4": [1] * 9})
     result = sweep(cloud, on_slices, "--num_slices", "4", "--max_restarts", "2")
@@ -122,6 +125,7 @@ def test_create_says_already_exists(cloud, on_slices, wait_for):
     assert "sweep-1: there already" in out and not cloud.slices
 
 
+@pytest.mark.launch
 def test_errors_of_gcloud_that_pass_are_not_taken_for_a_lost_slice(cloud, on_slices):
     down = "UNAVAILABLE: The service is currently unavailable"
     cloud.script("gcloud", errors={"describe": [down, None, None, down, down], "delete": [down]})
@@ -165,6 +169,7 @@ def test_ctrl_c_during_a_request_leaves_no_slice(cloud, on_slices, wait_for):
     assert process.returncode == 130 and cloud.verbs("delete") == ["sweep-1"] and not cloud.slices
 
 
+@pytest.mark.launch
 def test_kept_slices_are_adopted_by_the_next_call(cloud, on_slices, wait_for):
     cloud.script("gpicl", **{"1/1": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--keep")

@@ -90,6 +90,7 @@ def test_it_learns(fitted, iris):
     assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(X[60:])).all()
 
 
+@pytest.mark.slow
 def test_random_fourier_features_help_where_features_are_few(iris):
     """As the README says of iris."""
     X, y = iris
@@ -105,6 +106,7 @@ def test_scale_and_order_of_the_features_do_not_matter_much(fitted, iris):
     np.testing.assert_allclose(other.predict_proba(queries), fitted.predict_proba(X[60:]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_pixels_keep_their_differences_in_scale():
     """Each scaled by itself, the nearly constant ones at the border of an image are noise as loud as its middle."""
     rng = np.random.default_rng(0)
@@ -159,6 +161,7 @@ def test_one_class_is_predicted(iris):
     assert (classifier.predict_proba(X) == 1).all() and set(classifier.predict(X)) == {"only"}
 
 
+@pytest.mark.slow
 def test_members_average_out_their_projections(iris):
     X, y = iris
 

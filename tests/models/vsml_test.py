@@ -75,13 +75,13 @@ def test_forward_pass_is_that_of_the_equations(data, random_params, settings, qu
     np.testing.assert_allclose(logits, reference(params, *data, **settings), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("num_layers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients, num_layers):
     model = VSML(**SIZES, num_layers=num_layers)
     check_gradients(model, random_params(model, data), data, functools.partial(reference, num_layers=num_layers))
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("num_layers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_params, num_layers, quick_jit):
     model = VSML(**SIZES, num_layers=num_layers, dtype="bfloat16")
     params = random_params(model, data)
@@ -90,7 +90,7 @@ def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_para
     np.testing.assert_allclose(logits, reference(params, *data, num_layers=num_layers), atol=0.05)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("num_layers", [2, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (1, 3))])
 def test_permuted_inputs_do_not_change_predictions_and_permuted_classes_permute_them(
     data, random_params, num_layers, quick_jit
 ):

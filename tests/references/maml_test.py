@@ -23,7 +23,7 @@ def loss(model, params, sequences):
     return sequence_losses(model.apply({"params": params}, *sequences), sequences[1])[0].mean()
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (6,)])
+@pytest.mark.parametrize("hidden_sizes", [pytest.param((), marks=pytest.mark.slow), (6,)])
 @pytest.mark.parametrize(
     ("optimizer", "name", "settings"),
     [(optax.sgd(0.2), "SGD", (0.2,)), (optax.adam(0.02, eps_root=1e-4), "Adam", (0.02, 1e-4))],

@@ -33,7 +33,9 @@ def initial(monkeypatch):
     return fix
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (6,), (6, 7)])
+@pytest.mark.parametrize(
+    "hidden_sizes", [*(pytest.param(sizes, marks=pytest.mark.slow) for sizes in ((), (6,))), (6, 7)]
+)
 @pytest.mark.parametrize(
     ("optimizer", "name", "settings"),
     [

@@ -163,6 +163,7 @@ def test_a_member_that_stops_does_not_disturb_the_other(start, contents, sigterm
         assert contents(found) == contents(expected)
 
 
+@pytest.mark.slow
 def test_a_stack_ends_when_all_have_stopped(configure, tmp_path):
     rows = []
     configs = [configure(*STANDS, f"Run.seed = {seed}") for seed in (0, 1)]

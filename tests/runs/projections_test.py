@@ -25,6 +25,7 @@ def test_the_span_of_the_images_gives_the_run_that_dense_projections_give(start,
         np.testing.assert_allclose(span["loss"], dense["loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gram_run_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, grown, tmp_path):
     from gpicl_flax.analysis.report import run_summary
 

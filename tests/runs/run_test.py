@@ -126,7 +126,8 @@ def test_a_run_does_not_go_on_with_other_data(start, sigterm_at, config, tmp_pat
     assert {curve["fingerprint"] for curve in curves} == {folder.read_run_info()["base_dataset"]["fingerprint"]}
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_where_the_data_lie_does_not_change_a_run(start, sigterm_at, config, undisturbed, tmp_path, workers):
     on_host = {"Run.loader": Reference("@Loader()"), "Loader.placement": "host", "Loader.num_workers": workers}
     folder = RunFolder(tmp_path / "host")
@@ -158,6 +159,7 @@ def test_scopes_give_inner_and_outer_optimizers_values_of_their_own(small_bindin
     assert "inner/sgd.learning_rate = 0.5" in operative
 
 
+@pytest.mark.slow
 def test_programs_are_made_with_the_precision_of_the_settings(start, config, tmp_path, monkeypatch):
     """Tests the precision in force where a run trains and is meta-tested, because its effect depends on the backend."""
     found = []

@@ -36,7 +36,7 @@ def base_examples(dataset, indices):
     return augmentation.Examples(inputs, dataset.train.labels[indices])
 
 
-@pytest.mark.parametrize("num_features", [12, 40])
+@pytest.mark.parametrize("num_features", [12, pytest.param(40, marks=pytest.mark.slow)])
 def test_projections_are_iid_normal_with_variance_one_over_features(num_features):
     projections = make_tasks(range(500), num_features=num_features).projection
     entries = projections.reshape(500, -1)
@@ -103,7 +103,7 @@ def test_the_same_id_is_the_same_task_in_any_place_of_any_batch(toy_dataset):
             np.testing.assert_array_equal(part, full[rows])
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_same_id_is_the_same_task_on_any_number_of_devices(toy_dataset, num_devices):
     rng = np.random.default_rng(0)
     ids, indices = rng.integers(2**32, size=16, dtype=np.uint32), rng.integers(200, size=(16, 7)).astype(np.int32)
@@ -138,7 +138,7 @@ def test_seen_tasks_replay_with_their_own_permutation(toy_dataset):
     assert 0.2 < kept.mean() < 0.8
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 4])
+@pytest.mark.parametrize("at_once", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 4))])
 def test_sequences_made_in_parts_are_those_made_at_once(toy_dataset, at_once):
     """16 sequences on 2 devices, of which `at_once` fit the memory of a device at a time."""
     rng = np.random.default_rng(0)

@@ -42,6 +42,7 @@ def assert_equal(found, expected, rtol=1e-4):
         np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
 
 
+@pytest.mark.slow
 def test_short_sequences_are_trained_on_as_if_there_were_no_more(toy_dataset):
     short = metrics_of(toy_dataset, dataclasses.replace(TASKS, sequence_length=3), batch_tasks=TASKS)
     masked = metrics_of(toy_dataset, curriculum=SHORT, accumulation=4)

@@ -167,7 +167,8 @@ def test_fully_sharded_parameters_and_moments_take_a_part_of_every_device(toy_da
     assert part < 0.2 * whole
 
 
-@pytest.mark.parametrize("data", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [1, 4])
 def test_accumulated_gradients_are_those_of_the_whole_batch(toy_dataset, data):
     whole, metrics = train(toy_dataset, optimizer=SGD, data=data)
     parts, parts_metrics = train(toy_dataset, optimizer=SGD, data=data, accumulation=4)
@@ -256,6 +257,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(shape):
         partitioning.MeshShape(**shape).build()
 
 
+@pytest.mark.slow
 def test_a_single_task_is_learned(monkeypatch):
     """The label is the brightest of nine pixels, and there is one task: the loss must fall far under chance."""
     rng = np.random.default_rng(0)

@@ -40,6 +40,9 @@ FIGURES = {
 }
 
 
+QUICK = ["fig2", "fig6", "fig21", "table2"]  # the others draw the same kinds of figures
+
+
 @pytest.fixture
 def load(make_run, make_curve, tmp_path):
     """Name of a gin file -> a study of its runs, in which nothing was computed."""
@@ -70,7 +73,9 @@ def load(make_run, make_curve, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FIGURES]
+)
 def test_runs_of_an_experiment_make_its_figures(name, load):
     of = load(name)
     for figure in FIGURES[name]:

@@ -75,6 +75,7 @@ def test_one_run_has_its_learning_curve_and_diagnostics(make_run, tmp_path):
     assert not (tmp_path / "run" / "report").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_one_run_has_the_figures_of_the_paper(make_run, make_curve, tmp_path):
     curves = [make_curve("unseen", "digits")]
     make_run(tmp_path / "sweep" / "run", evaluations={50: curves, 100: curves})
@@ -82,6 +83,7 @@ def test_a_sweep_of_one_run_has_the_figures_of_the_paper(make_run, make_curve, t
     assert "loss_over_steps.png" in links((tmp_path / "out" / "index.html").read_text())
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_report(make_run, tmp_path):
     make_run(tmp_path / "run", ended=None)
     reports = []

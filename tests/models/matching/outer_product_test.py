@@ -43,7 +43,9 @@ def projected(params, inputs):
     return x
 
 
-@pytest.mark.parametrize(("heads", "matched"), [(1, 1), (2, 1), (3, 3)])
+@pytest.mark.parametrize(
+    ("heads", "matched"), [(2, 1), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 1), (3, 3)))]
+)
 def test_gates_of_matched_heads(data, start, heads, matched, quick_jit):
     inputs, labels = 0.5 * data[0], data[1]
     model = matched_model(num_heads=heads, matching_heads=matched)
@@ -92,7 +94,7 @@ def test_logits_sum_how_much_an_input_looks_like_the_examples_of_each_class(data
     np.testing.assert_allclose(logits, 2 * 0.5 * np.tanh(expected), atol=2e-5)
 
 
-@pytest.mark.parametrize("length", [40, 100])
+@pytest.mark.parametrize("length", [40, pytest.param(100, marks=pytest.mark.slow)])
 def test_outputs_are_not_saturated_in_a_long_context(length, quick_jit):
     """With inputs of which a quarter is common to all, and a quarter to those of a class."""
     rng = np.random.default_rng(0)

@@ -138,7 +138,14 @@ def test_gradients_reach_every_head_s_queries_and_keys(data, quick_jit):
         assert np.abs(gradients[name]).min() > 1e-9, name
 
 
-@pytest.mark.parametrize(("heads", "matched", "key_size"), [(1, 1, 32), (1, 1, 12), (4, 1, 8), (4, 4, 4), (4, 2, 24)])
+@pytest.mark.parametrize(
+    ("heads", "matched", "key_size"),
+    [
+        (1, 1, 12),
+        (4, 2, 24),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 1, 32), (4, 1, 8), (4, 4, 4))),
+    ],
+)
 def test_matched_heads_compare_x_t_with_every_previous_input(heads, matched, key_size, quick_jit):
     gain, model_size = 2.0, 32
     model = Transformer(
@@ -200,7 +207,7 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched(q
     [Transformer(matching_gain=1.0, **BLOCKS), DeltaNet(matching_heads=1, **BLOCKS)],
     ids=["transformer", "delta_net"],
 )
-@pytest.mark.parametrize("matched", [1, 2])
+@pytest.mark.parametrize("matched", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_first_so_many_blocks_start_matched(data, model, matched, quick_jit):
     model = model.clone(matching_layers=matched)
     kernels = initial(

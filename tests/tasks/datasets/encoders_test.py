@@ -73,6 +73,7 @@ def test_features_are_those_of_keras(keras, headless, encoder):
     assert_close(encoder(images), expected)
 
 
+@pytest.mark.slow
 def test_images_are_resized_and_grey_becomes_rgb(keras, headless, encoder):
     images = np.random.default_rng(2).integers(0, 256, (3, 48, 20, 1), dtype=np.uint8)
     zoom = (1, SIZE / 48, SIZE / 20, 1)
@@ -81,20 +82,21 @@ def test_images_are_resized_and_grey_becomes_rgb(keras, headless, encoder):
     assert_close(encoder(images), expected)
 
 
-@pytest.mark.parametrize(
-    "file", [*(pytest.param(file, marks=pytest.mark.slow) for file in ("full.weights.h5", "full.h5")), "headless.h5"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["full.weights.h5", "full.h5", "headless.h5"])
 def test_weights_files_of_every_kind_hold_the_same(folder, encoder, file):
     loaded = encoders.load("resnet50", weights=str(folder / file), image_size=SIZE)
     jax.tree.map(np.testing.assert_array_equal, loaded.weights, encoder.weights)
 
 
+@pytest.mark.slow
 def test_weights_are_arguments_of_the_program(encoder):
     images = np.zeros((3, SIZE, SIZE, 3), np.uint8)
     zeros = jax.tree.map(np.zeros_like, encoder.weights)
     np.testing.assert_array_equal(encoder.function(zeros, images), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["headless.weights.h5", "headless.h5"])
 def test_cut_off_weights_files_are_usage_errors(folder, tmp_path, file):
     (tmp_path / file).write_bytes((folder / file).read_bytes()[:1_000_000])
@@ -158,6 +160,7 @@ def test_missing_keras_is_a_usage_error(monkeypatch):
         encoders.load("resnet50")
 
 
+@pytest.mark.slow
 def test_another_backend_is_a_usage_error(keras, monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     with pytest.raises(UsageError, match="already imported with torch"):
@@ -171,6 +174,7 @@ def test_unknown_encoders_and_sizes_are_usage_errors():
         encoders.load("resnet50", weights="random", image_size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, dtype", [((2, 8, 8, 2), np.uint8), ((2, 64), np.uint8), ((2, 8, 8, 3), np.float32)])
 def test_other_inputs_than_images_are_usage_errors(encoder, shape, dtype):
     with pytest.raises(UsageError, match="takes uint8 images"):

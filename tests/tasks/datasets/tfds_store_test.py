@@ -156,6 +156,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 
 @pytest.mark.launch
+@pytest.mark.launch
 def test_a_killed_write_leaves_nothing_that_counts_as_a_dataset(tmp_path, wait_for):
     """SIGTERM cleans up.
 
