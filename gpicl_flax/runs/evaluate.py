@@ -48,7 +48,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
-        datasets = run.load_test_datasets()
+        datasets = [run.tasks.load(name) for name in run.test_names]
         for dataset in datasets:
             if dataset.name == run.tasks.base_dataset:
                 check_data(folder, checkpoints, dataset)

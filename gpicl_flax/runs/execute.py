@@ -73,8 +73,8 @@ def execute(
     for spec in specs:
         check_folder(spec.resolved.config, spec.folder)
     mesh = run.check_devices(len(specs))
-    load = functools.cache(run.tasks.load)
-    dataset, test_datasets = load(run.tasks.base_dataset), [load(name) for name in run.test_names]
+    datasets = {name: run.tasks.load(name) for name in run.base_datasets}
+    dataset, test_datasets = datasets[run.tasks.base_dataset], [datasets[name] for name in run.test_names]
     projection = run.tasks.projection_spec(dataset.stored_shape)
     with contextlib.ExitStack() as stack:
         # With the leases, no one else trains these runs. All hosts must train the same runs, on the original data.

@@ -17,7 +17,6 @@ from gpicl_flax import models
 from gpicl_flax.config import Config
 from gpicl_flax.errors import UsageError, check_types, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
@@ -169,10 +168,6 @@ class Run:
     def task_batches(self, projection: ProjectionSpec, mesh: Mesh, num_members: int = 1) -> TaskBatches:
         """Returns the batches of this run's sequences on a mesh, for training or a meta-test."""
         return TaskBatches(self.tasks, projection, mesh, self.loader.placement, num_members)
-
-    def load_test_datasets(self) -> list[BaseDataset]:
-        """Loads the base datasets to meta-test on."""
-        return [self.tasks.load(name) for name in self.test_names]
 
 
 class ResolvedRun(NamedTuple):
