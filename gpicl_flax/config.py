@@ -68,6 +68,27 @@ class Reference(NamedTuple):
         return self.text
 
 
+class Import(NamedTuple):
+    """An import statement of a gin file.
+
+    Attributes:
+      module: the full name of the module.
+      bound_name: the name by which bindings call it, under gin's dynamic registration.
+      path: the full name of what `bound_name` stands for: of `module`, or of its outermost package.
+    """
+
+    module: str
+    bound_name: str
+    path: str
+
+
+class Configurable(NamedTuple):
+    """A configurable that gin knows: its complete name, and the module that defines it."""
+
+    selector: str
+    module: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The bindings of one configuration, with macros replaced by their values.
@@ -87,6 +108,13 @@ class Config:
         return "".join(
             f"{line}\n" for line in (*self.imports, *(f"{k} = {v!r}" for k, v in sorted(self.bindings.items())))
         )
+
+    @property
+    def parsed_imports(self) -> list[Import]:
+        """The import statements, in their order."""
+        statements = config_parser.ConfigParser("".join(f"{line}\n" for line in self.imports), _Delegate())
+        found = [statement for statement in statements if isinstance(statement, config_parser.ImportStatement)]
+        return [Import(each.module, each.bound_name(), _bound_path(each)) for each in found]
 
     @property
     def canonical(self) -> dict[str, str]:
@@ -167,6 +195,19 @@ def differences(old: Config, new: Config) -> list[str]:
         for key in sorted(names, key=lambda key: names[key])
         if was.get(key) != now.get(key)
     ]
+
+
+def find_configurable(name: str) -> Configurable | None:
+    """Returns the configurable of that name, complete or not; None if gin knows none or several."""
+    try:
+        found = _registry.get_match(name)
+    except KeyError:  # ambiguous
+        return None
+    return found and Configurable(found.selector, found.wrapped.__module__)
+
+
+def _bound_path(statement: config_parser.ImportStatement) -> str:
+    return statement.module if statement.is_from or statement.alias else statement.bound_name()
 
 
 def short_key(key: str) -> str:
@@ -266,7 +307,7 @@ def parse_bindings(text: str) -> Config:
     """Reads the configuration in a text that gin or `Config.text` wrote, without changing gin's globals or importing.
 
     Raises:
-      UsageError: a macro has no value of its own, or is never used.
+      UsageError: a macro has no value of its own or is never used, or there is an include or a block.
       SyntaxError: it is not a gin file.
     """
     macros, bindings, imports = {}, {}, []
@@ -274,8 +315,8 @@ def parse_bindings(text: str) -> Config:
         if isinstance(statement, config_parser.ImportStatement):
             imports.append(statement.format())
             continue
-        # Gin has resolved includes and does not write blocks.
-        assert isinstance(statement, config_parser.BindingStatement), statement
+        if not isinstance(statement, config_parser.BindingStatement):  # gin resolves includes and writes no blocks
+            raise UsageError("it has an include or a block, which a written configuration never has")
         if not statement.arg_name:
             macros[statement.selector] = statement.value
         else:

@@ -13,6 +13,10 @@ class UsageError(GpiclError):
     exit_code = 2
 
 
+class Damaged(UsageError):
+    """A file of a run folder is damaged or missing, so that nothing can be done with this folder as it is."""
+
+
 class Diverged(GpiclError):
     """The loss or the gradient became NaN or infinite; the run folder is marked DIVERGED."""
 

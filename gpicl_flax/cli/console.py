@@ -40,6 +40,27 @@ def add_quiet(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only, and no progress")
 
 
+def add_accept_lost_log(parser: argparse._ActionsContainer) -> None:
+    """Adds the option to resume a run whose log has lost rows."""
+    parser.add_argument(
+        "--accept_lost_log",
+        action="store_true",
+        help="resume a run even if rows of its metrics.jsonl are lost or damaged: it goes on as its checkpoint says, "
+        "and run.json and tables name the gap",
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names modules which a run folder may import."""
+    parser.add_argument(
+        "--trust_imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="let the run folder import this module, which is code that runs; needed for models of your own; repeat it",
+    )
+
+
 def positive(text: str) -> int:
     """Converts an option that must be a positive integer."""
     if not text.isdecimal() or int(text) < 1:

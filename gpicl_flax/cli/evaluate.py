@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpicl_flax.cli import results
+from gpicl_flax.cli import console, results
 from gpicl_flax.runtime import distributed
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -23,6 +23,7 @@ def add(commands) -> None:
         "--base_datasets", nargs="+", metavar="NAME", help="instead of the run's own meta-test datasets"
     )
     parser.add_argument("--num_sequences", type=int, metavar="N", help="sequences a curve, instead of the run's own")
+    console.add_trust(parser)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -34,7 +35,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     folder = RunFolder(arguments.folder)
     if folder.is_exported:
-        found = learner.load(folder.path)
+        found = learner.load(folder.path, arguments.trust_imports)
         evaluation = evaluate_learner(found, arguments.base_datasets, arguments.num_sequences)
         print(run_summary.accuracies(found.run_info, evaluation))
         return
@@ -44,4 +45,4 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.num_sequences is not None:
         bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
     distributed.connect()
-    results.show(folder, evaluate(folder, tuple(bindings)))
+    results.show(folder, evaluate(folder, tuple(bindings), arguments.trust_imports))

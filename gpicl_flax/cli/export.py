@@ -2,6 +2,7 @@
 
 import argparse
 
+from gpicl_flax.cli import console
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -19,6 +20,7 @@ def add(commands) -> None:
     parser.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote")
     parser.add_argument("out", metavar="OUT", help="folder to write, new or of an earlier export")
     parser.add_argument("--half", action="store_true", help="round parameters to 16 bits")
+    console.add_trust(parser)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -28,5 +30,5 @@ def _export(arguments: argparse.Namespace) -> None:
     out = RunFolder(arguments.out)
     if out.path.exists() and any(out.path.iterdir()) and not out.is_exported:
         raise UsageError(f"{out} is not empty and holds no earlier export; choose another folder")
-    learner.load(arguments.folder).save(out, "float16" if arguments.half else "float32")
+    learner.load(arguments.folder, arguments.trust_imports).save(out, "float16" if arguments.half else "float32")
     print(out)

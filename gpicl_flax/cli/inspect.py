@@ -2,6 +2,8 @@
 
 import argparse
 
+from gpicl_flax.cli import console
+
 # Imports inside the command keep `gpicl --help` instant.
 
 
@@ -17,11 +19,12 @@ def add(commands) -> None:
     parser.set_defaults(command=_inspect)
     parser.add_argument("folder", metavar="RUN_FOLDER", help="what `gpicl train` wrote, or a point of a sweep")
     parser.add_argument("--json", action="store_true", help="print it as one line of JSON")
+    console.add_trust(parser)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.run_folder import RunFolder
     from gpicl_flax.runs.inspection import inspect
 
-    found = inspect(RunFolder(arguments.folder))
+    found = inspect(RunFolder(arguments.folder), arguments.trust_imports)
     print(found.as_json() if arguments.json else found.as_text())

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from gpicl_flax.cli import console
 from gpicl_flax.errors import GpiclError, UsageError, first_line
@@ -44,6 +45,7 @@ def add(commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the projections (default %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="where the CSV goes (default: it is printed)")
+    console.add_trust(parser)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -56,7 +58,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     context, labels = tabular_io.read_labelled(arguments.context, arguments.label)
     queries = tabular_io.read_queries(arguments.queries, arguments.label, like=context)
-    settings = {"shared_scale": arguments.shared_scale, "random_state": arguments.seed}
+    settings: dict[str, Any] = {"shared_scale": arguments.shared_scale, "random_state": arguments.seed}
+    settings |= {"trusted_modules": arguments.trust_imports}
     settings |= {} if arguments.members is None else {"n_estimators": arguments.members}
     classifier = InContextClassifier(arguments.checkpoint, **settings)
     try:

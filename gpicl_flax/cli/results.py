@@ -8,11 +8,12 @@ def show(folder, evaluation=None) -> None:
     if distributed.is_primary():
         from gpicl_flax.analysis.figures import learning_curve
         from gpicl_flax.analysis.report import run_summary
+        from gpicl_flax.records import schemas
         from gpicl_flax.records.run_folder import read_json
 
         if evaluation is None or evaluation.name.count("_") == 1:
             values, picture = folder.latest_evaluation(), folder.learning_curve
         else:
-            values, picture = read_json(evaluation), evaluation.with_suffix(".png")
+            values, picture = read_json(evaluation, schemas.EVALUATION), evaluation.with_suffix(".png")
         learning_curve.save(folder, values, picture)
         print(f"{run_summary.summary(folder, values)}\n{picture}")

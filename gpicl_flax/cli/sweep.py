@@ -62,6 +62,7 @@ def add(commands) -> None:
         "(default): as many as fit an accelerator's memory, and none on CPU; results are those of single runs, up to "
         "rounding",
     )
+    console.add_accept_lost_log(running)
     console.add_quiet(running)
 
     estimate = parser.add_argument_group("the estimate of --dry_run")
@@ -124,6 +125,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--stack is for running a sweep, or for --dry_run with --topology")
     if arguments.quiet and (listing or arguments.status or arguments.dry_run):
         raise UsageError("--quiet is for running a sweep")
+    if arguments.accept_lost_log and (listing or arguments.status or arguments.dry_run):
+        raise UsageError("--accept_lost_log is for running a sweep")
     if arguments.topology is not None and arguments.stack == "auto":
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
@@ -152,6 +155,7 @@ def _run(points, resolved, arguments: argparse.Namespace) -> None:
             make_progress=functools.partial(console.progress, quiet=arguments.quiet),
             say=say,
             warn=console.say,
+            accept_lost_log=arguments.accept_lost_log,
         )
 
 

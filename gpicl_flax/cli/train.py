@@ -22,6 +22,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--workdir", required=True, metavar="FOLDER", help="run folder, local or gs://; made if missing"
     )
+    console.add_accept_lost_log(parser)
     console.add_quiet(parser)
 
 
@@ -49,7 +50,9 @@ def _train(arguments: argparse.Namespace) -> None:
         progress = console.progress(resolved.run.training.steps, quiet=arguments.quiet)
         with StopRequest() as stop:
             try:
-                (diverged,) = execute([RunSpec(resolved, folder, [progress])], stop, wait=True)
+                (diverged,) = execute(
+                    [RunSpec(resolved, folder, [progress], arguments.accept_lost_log)], stop, wait=True
+                )
             except LeaseUnavailable:  # another process has just ended it
                 check_folder(config, folder)
             else:

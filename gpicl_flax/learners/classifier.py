@@ -36,6 +36,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         otherwise each feature has its own.
       batch_size: the number of queries answered at once; a smaller batch is padded, so that one program fits all.
       random_state: seed of projections, labels and order.
+      trusted_modules: names of modules that the run folder may import, for models that are not of this package. A
+        module that is already imported is trusted. Nothing else that a run folder names is ever imported or called.
       checkpoint: the former name of model_path; removed in version 0.3.
       n_members: the former name of n_estimators; removed in version 0.3.
 
@@ -53,6 +55,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         shared_scale=False,
         batch_size=64,
         random_state=None,
+        trusted_modules=(),
         checkpoint=_DEPRECATED,
         n_members=_DEPRECATED,
     ):
@@ -61,6 +64,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         self.shared_scale = shared_scale
         self.batch_size = batch_size
         self.random_state = random_state
+        self.trusted_modules = trusted_modules
         self.checkpoint = checkpoint
         self.n_members = n_members
 
@@ -118,7 +122,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         X, y = self._validate(X, y, reset=True)
         self._seed = check_random_state(self.random_state).randint(2**31)
         try:
-            self.model_ = learner.load(model_path)
+            self.model_ = learner.load(model_path, self.trusted_modules)
         except GpiclError as error:
             raise ValueError(str(error)) from error
         return X, y

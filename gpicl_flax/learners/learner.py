@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -14,10 +15,10 @@ from flax import traverse_util
 from packaging.version import InvalidVersion, Version
 
 import gpicl_flax
-from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, collect_query_key
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
+from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runs.run_info import read_projection
 from gpicl_flax.tasks import keys
@@ -126,17 +127,18 @@ def _answer(model, params, context, queries):
     return model.apply({"params": params}, context, queries, method="answer")
 
 
-def load(path: epath.PathLike | None = None) -> Learner:
+def load(path: epath.PathLike | None = None, trusted_modules: Iterable[str] = ()) -> Learner:
     """Returns the learner of a run folder's newest checkpoint, or of a folder that `Learner.save` wrote.
 
     Args:
       path: the folder; None: the learner in the package.
+      trusted_modules: see `saved_config.trusted`.
 
     Raises:
       UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
       GpiclError: no checkpoint can be read.
     """
-    return _load(RunFolder(path)) if path is not None else _shipped()
+    return _load(RunFolder(path), trusted_modules) if path is not None else _shipped()
 
 
 @functools.cache
@@ -144,23 +146,21 @@ def _shipped() -> Learner:
     return _load(RunFolder(SHIPPED))
 
 
-def _load(folder: RunFolder) -> Learner:
-    if not folder.config.exists():
-        raise UsageError(f"{folder} is not a run folder: it has no {folder.config.name}")
+def _load(folder: RunFolder, trusted_modules: Iterable[str] = ()) -> Learner:
+    config = folder.read_config()
     run_info = folder.read_run_info()
     _check_version(folder, run_info)
-    config = folder.config.read_text()
-    run = _resolve(config)
+    run, _ = saved_config.read_trusted(folder, trusted_modules).resolve(Run)
     params = _read_parameters(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
     return Learner(config, run_info, jax.device_put(params), run)
 
 
 def _unpickle(config: str, run_info: dict[str, Any], params: Any) -> Learner:
-    return Learner(config, run_info, jax.device_put(params), _resolve(config))
-
-
-def _resolve(config: str) -> Run:
-    return parse_text(config).resolve(Run)[0]
+    # Unpickling runs whatever the pickle holds, so the caller trusts it already, with all the modules that it names.
+    saved = saved_config.parse(config, "a pickled learner")
+    modules = [each.module for each in saved.parsed_imports]
+    run, _ = saved_config.trusted(saved, "a pickled learner", modules).resolve(Run)
+    return Learner(config, run_info, jax.device_put(params), run)
 
 
 def _check_version(folder: RunFolder, run_info: dict[str, Any]) -> None:
@@ -182,8 +182,8 @@ def _restore(folder: RunFolder, run: Run) -> Any:
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
-        state, _ = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
-    return jax.device_get(state.params)
+        restored = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
+    return jax.device_get(restored.state.params)
 
 
 def _read_parameters(file: epath.Path, run: Run) -> Any:

@@ -1,13 +1,17 @@
 """Logs with one JSON object in each line, which survive a killed writer."""
 
 import json
+import os
+import stat
 from typing import Any
 
 import fsspec
 from etils import epath
 
-from gpicl_flax.errors import UsageError
-from gpicl_flax.records.run_folder import write_atomically
+from gpicl_flax.errors import Damaged, first_line
+from gpicl_flax.records import schemas
+from gpicl_flax.records.run_folder import parse_json, read_bytes, write_atomically
+from gpicl_flax.records.schemas import Schema
 
 Row = dict[str, Any]  # one line of a log
 
@@ -19,10 +23,14 @@ class JsonLines:
 
     metrics.jsonl holds only results that a run computes, never the time they took, so that an interrupted and resumed
     run writes the same file as an undisturbed one.
+
+    Args:
+      path: the file.
+      schema: the form of its rows.
     """
 
-    def __init__(self, path: epath.Path):
-        self._path = path
+    def __init__(self, path: epath.Path, schema: Schema = schemas.METRICS):
+        self._path, self._schema = path, schema
         self._pending: list[str] = []
 
     def append(self, row: Row) -> None:
@@ -41,45 +49,70 @@ class JsonLines:
                     file.write("".join(self._pending))
             self._pending.clear()
 
-    def drop_after(self, step: int) -> list[Row]:
-        """Removes rows later than `step`, and an incomplete last line, before a run continues from there.
+    def rows_until(self, step: int, *, skip_damaged: bool = False) -> list[Row]:
+        """Returns the rows that are not later than `step`, see `read`."""
+        return [row for row in read(self._path, self._schema, skip_damaged=skip_damaged) if row["step"] <= step]
 
-        Returns:
-          The remaining rows.
-        """
-        rows = read(self._path)
-        kept = [row for row in rows if row["step"] <= step]
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        return kept
+    def replace(self, rows: list[Row]) -> None:
+        """Makes these the rows of the file, before a run continues after them."""
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def read(path: epath.Path) -> list[Row]:
+def read(path: epath.Path, schema: Schema = schemas.METRICS, *, skip_damaged: bool = False) -> list[Row]:
     """Returns the rows of a log, without an incomplete last line; no rows if there is no file.
 
+    Args:
+      path: the file.
+      schema: the form of its rows.
+      skip_damaged: leave out damaged lines.
+
     Raises:
-      UsageError: the file is damaged elsewhere.
+      Damaged: a line is damaged.
     """
-    lines = path.read_text().split("\n") if path.exists() else [""]
-    try:
-        return [json.loads(line) for line in lines[:-1]]
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error})") from error
+    rows = []
+    lines = read_bytes(path, schema.remedy).split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(_parse(line, f"{path}, line {number}", schema))
+        except Damaged:
+            if not skip_damaged:
+                raise
+    return rows
 
 
-def read_last(path: epath.Path, count: int) -> list[Row]:
-    """Returns the last rows of a log, at most `count`, read from its end, without an incomplete last line."""
+def read_last(path: epath.Path, count: int, schema: Schema = schemas.METRICS) -> list[Row]:
+    """Returns the last rows of a log, at most `count`, read from its end, without an incomplete last line.
+
+    Raises:
+      Damaged: these rows are damaged.
+    """
     fs, name = fsspec.core.url_to_fs(str(path))
     fs.invalidate_cache()  # because the size of the file grows
     try:
+        if name == str(path) and not stat.S_ISREG(os.stat(name).st_mode):
+            raise Damaged(f"{path} is damaged: it is no regular file; {schema.remedy}")
         size, length = fs.size(name), _TAIL_BYTES
         while True:
             start = max(0, size - length)
             # The text before the first line end may be a part of a row, unless it starts the file.
             lines = (b"\n" * (start == 0) + fs.cat_file(name, start=start, end=size)).split(b"\n")[1:-1]
             if len(lines) >= count or start == 0:
-                return [json.loads(line) for line in lines[-count:]]
+                last = lines[-count:]
+                return [_parse(line, f"{path}, line {k} from its end", schema) for line, k in _from_end(last)]
             length *= 4
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({first_line(error)})") from error
+
+
+def _from_end(lines: list[bytes]) -> list[tuple[bytes, int]]:
+    return [(line, len(lines) - index) for index, line in enumerate(lines)]
+
+
+def _parse(line: bytes, name: str, schema: Schema) -> Row:
+    try:
+        row = parse_json(line.decode())
     except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error})") from error
+        raise Damaged(f"{name} is damaged ({first_line(error)}); {schema.remedy}") from error
+    return schema.check(row, name)

@@ -19,8 +19,9 @@ import fsspec
 import psutil
 from fsspec.implementations.local import LocalFileSystem
 
-from gpicl_flax.errors import Diverged, GpiclError, Preempted, first_line
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.errors import Damaged, Diverged, GpiclError, Preempted, first_line
+from gpicl_flax.records import schemas
+from gpicl_flax.records.run_folder import RunFolder, parse_json
 
 HEARTBEAT_SECONDS = 20.0
 LEASE_SECONDS = 90.0  # a lease without a heartbeat ends after this, which includes a margin for clocks that differ
@@ -31,6 +32,7 @@ DONE, DIVERGED, PREEMPTED, FAILED = (
     "preempted",
     "failed",
 )  # why it was released; failed: with a text
+_MAX_NUMBER = 10**8 - 1  # names have eight digits
 FOLDER = ".claim"  # its name since the first version, by which workers of all versions find each other
 
 
@@ -79,8 +81,11 @@ class LeaseRecord:
             return True
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < 2.0  # a pid may be reused
-        except psutil.NoSuchProcess:
+        except (psutil.Error, ValueError, OverflowError):  # no such process, or no number of one
             return False
+
+
+_FIELDS = [field.name for field in dataclasses.fields(LeaseRecord) if field.name != "number"]
 
 
 class Lease:
@@ -96,6 +101,7 @@ class Lease:
         self.folder = folder
         self.lost = False
         self._files, self._me, self._before = files, me, before
+        self._renewed = time.monotonic()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True, name=f"lease on {folder}")
         self._thread.start()
@@ -106,6 +112,10 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLost if another process has acquired the lease meanwhile."""
+        # A process that was stopped may get here before its thread has looked at the files.
+        if time.monotonic() - self._renewed > LEASE_SECONDS and not self._ending.is_set():
+            with contextlib.suppress(OSError):
+                self.lost = self.lost or self._files.numbers()[-1:] > [self.number]
         if self.lost:
             raise LeaseLost(
                 f"{self.folder} was taken over by another process, since this one gave no sign of life for "
@@ -134,16 +144,15 @@ class Lease:
         self.release(ended.lower() if ended else _why(error))
 
     def _live(self) -> None:
-        renewed = time.monotonic()
         while not self._ending.wait(HEARTBEAT_SECONDS):
             try:
                 if self._files.numbers()[-1:] > [self.number]:
                     self.lost = True
                     return
                 self._files.rewrite(dataclasses.replace(self._me, time=time.time()))
-                renewed = time.monotonic()
+                self._renewed = time.monotonic()
             except Exception:  # any storage can fail, and may work again soon
-                self.lost = time.monotonic() - renewed > LEASE_SECONDS
+                self.lost = time.monotonic() - self._renewed > LEASE_SECONDS
 
 
 def acquire(folder: RunFolder) -> Lease | LeaseRecord:
@@ -156,6 +165,8 @@ def acquire(folder: RunFolder) -> Lease | LeaseRecord:
             return newest
         now = time.time()
         number = newest.number + 1 if newest else 1
+        if newest and number > _MAX_NUMBER:
+            raise Damaged(f"{folder.path / FOLDER} is damaged: a lease has the number {newest.number}; delete it")
         me = LeaseRecord(number, socket.gethostname(), process.pid, process.create_time(), now, now)
         me = dataclasses.replace(me, token=uuid.uuid4().hex)
         # A request whose answer was lost is sent again. The second request finds the file that the first one created.
@@ -165,8 +176,7 @@ def acquire(folder: RunFolder) -> Lease | LeaseRecord:
         if files.numbers()[-1] != number:
             files.remove(number)
             continue
-        for older in files.numbers()[:-1]:
-            files.remove(older)
+        files.remove_older(number)
         return Lease(folder, files, me, newest)
 
 
@@ -215,9 +225,13 @@ class _Files:
     def create(self, record: LeaseRecord) -> bool:
         """Writes a lease file with a new number; returns False if the number exists."""
         path, data = self._path(record.number), _data(record)
+        if self._is_local:
+            try:
+                os.makedirs(self._folder, exist_ok=True)
+            except FileExistsError:
+                raise Damaged(f"{self._folder} is damaged: it is no folder; delete it") from None
         try:
             if self._is_local:  # fsspec would check and write in separate steps here
-                os.makedirs(self._folder, exist_ok=True)
                 with open(path, "xb") as file:
                     file.write(data)
             else:
@@ -232,22 +246,49 @@ class _Files:
         if not self._is_local:
             self._fs.pipe_file(path, data)
             return
-        temporary = f"{path}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with open(temporary, "xb") as file:  # never through a symlink
+                file.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+    def remove_older(self, number: int) -> None:
+        """Removes the lease files of lower numbers, and what killed processes left half written."""
+        for older in self.numbers()[:-1]:
+            self.remove(older)
+        if self._is_local:
+            for name in os.listdir(self._folder):
+                if name.endswith(".tmp") and not name.startswith(f"{number:08d}"):
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(self._folder, name))
 
     def remove(self, number: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # another process was faster, or it is no file
             self._fs.rm_file(self._path(number))
 
     def _read(self, number: int) -> LeaseRecord:
+        """Returns the record in a lease file. Where the file does not say it, its age is the time of the heartbeat."""
         path = self._path(number)
         try:
-            return LeaseRecord(number=number, **json.loads(self._fs.cat_file(path)))
-        except (ValueError, TypeError):  # just created, or never finished, which the age of the file determines
-            modified = self._fs.modified(path).timestamp()
+            if self._is_local and os.path.exists(path) and not os.path.isfile(path):
+                raise Damaged(f"{path} is damaged: it is no regular file")
+            fields = schemas.LEASE.check(parse_json(self._fs.cat_file(path).decode()), path)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, Damaged):  # just created, never finished, or damaged
+            modified = self._modified(path)
             return LeaseRecord(number, "(unknown)", 0, 0.0, modified, modified)
+        record = LeaseRecord(number, **{name: fields[name] for name in _FIELDS if name in fields})
+        if record.time - time.time() > LEASE_SECONDS:  # no clock is that far ahead: the lease would never end
+            record = dataclasses.replace(record, time=min(record.time, self._modified(path)))
+        return record
+
+    def _modified(self, path: str) -> float:
+        return self._fs.modified(path).timestamp()
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:08d}.json"

@@ -1,11 +1,18 @@
 """The run folder: the only interface between a run and everything that comes after it."""
 
+import contextlib
 import json
+import os
+import shutil
+import stat
+import uuid
 from typing import Any
 
 from etils import epath
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import Damaged, UsageError, first_line
+from gpicl_flax.records import schemas
+from gpicl_flax.records.schemas import Schema
 
 DONE = "DONE"
 DIVERGED = "DIVERGED"
@@ -49,15 +56,36 @@ class RunFolder:
         """Marks the run as ended with DONE or DIVERGED."""
         write_atomically(self.path / marker, text)
 
+    def read_marker(self, marker: str) -> str:
+        """Returns the text of a marker."""
+        return read_text(self.path / marker, f"delete it, and `gpicl train` ends the run again as {marker}").strip()
+
     def read_config(self) -> str:
-        """Returns the text of config.gin; raises UsageError if the folder is no run."""
+        """Returns the text of config.gin; raises UsageError if the folder is no run, or the file is damaged."""
         if not self.config.exists():
             raise UsageError(f"{self} is not a run folder: it has no {self.config.name}")
-        return self.config.read_text()
+        return read_text(self.config, "restore it from a copy")
 
-    def read_run_info(self) -> dict[str, Any]:
-        """Returns the contents of run.json."""
-        return read_json(self.run_info)
+    def read_run_info(self, *needed: str) -> dict[str, Any]:
+        """Returns the contents of run.json; raises Damaged if it cannot be read or has not all the `needed` keys."""
+        info = read_json(self.run_info, schemas.RUN_INFO)
+        if lacking := [key for key in needed if key not in info]:
+            raise Damaged(f"{self.run_info} is damaged: it has no {lacking[0]}; {schemas.RUN_INFO.remedy}")
+        return info
+
+    def remove_leftovers(self) -> None:
+        """Removes what killed processes left half written: small files, and checkpoints of a run that has ended.
+
+        Only the process that trains the run calls this, or any if the run has ended.
+        """
+        if _is_remote(self.path):
+            return
+        leftovers = [*self.path.glob(".*.tmp"), *self.evaluations.glob(".*.tmp")]
+        if self.ended:  # Orbax removes them itself where a run is resumed
+            leftovers += self.checkpoints.glob("*.orbax-checkpoint-tmp*")
+        for path in leftovers:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def evaluation(self, step: int, variant: str = "") -> epath.Path:
         """Returns the file with the meta-test of the parameters after `step` steps.
@@ -69,32 +97,84 @@ class RunFolder:
     def latest_evaluation(self) -> dict[str, Any] | None:
         """Returns the run's own meta-test at the highest step, or None."""
         files = self._evaluation_files()
-        return read_json(files[-1]) if files else None
+        return read_json(files[-1], schemas.EVALUATION) if files else None
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """Returns the run's own meta-tests, in the order of their steps."""
-        return [read_json(file) for file in self._evaluation_files()]
+        return [read_json(file, schemas.EVALUATION) for file in self._evaluation_files()]
 
     def _evaluation_files(self) -> list[epath.Path]:
-        return sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.exists() else []
+        return sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.is_dir() else []
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a small file so that a reader, or the next process, sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def read_json(path: epath.Path) -> Any:
-    """Reads a file that `write_json` wrote; raises UsageError if it is missing or damaged."""
+    if _is_remote(path):  # objects are atomic
+        path.write_text(text)
+        return
+    # The name is new, and "x" never follows a symlink: a folder from elsewhere cannot lead the text to another file.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is missing or damaged ({error})") from error
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_text(path: epath.Path, remedy: str) -> str:
+    """Returns the text of a file in a run folder; raises Damaged as `read_bytes`, and if it is no UTF-8."""
+    try:
+        return read_bytes(path, remedy).decode()
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path} is damaged: byte {error.start} is no UTF-8; {remedy}") from error
+
+
+def read_bytes(path: epath.Path, remedy: str) -> bytes:
+    """Returns the contents of a file in a run folder.
+
+    Args:
+      path: the file.
+      remedy: what to do if it is damaged, the end of a message.
+
+    Raises:
+      Damaged: it is missing, or no regular file.
+    """
+    try:
+        # Others may not end: a pipe without a writer, a device.
+        if not _is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise Damaged(f"{path} is damaged: it is no regular file; {remedy}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({first_line(error)})") from error
+
+
+def read_json(path: epath.Path, schema: Schema) -> Any:
+    """Reads a file that `write_json` wrote; raises Damaged if it is missing, damaged or has another form."""
+    text = read_text(path, schema.remedy)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged ({first_line(error)}); {schema.remedy}") from error
+    return schema.check(value, str(path))
+
+
+def parse_json(text: str) -> Any:
+    """Returns the value of a JSON text; raises ValueError if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=1) + "\n")
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in str(path)

@@ -1,8 +1,9 @@
 """Checks whether a run may begin, or continue, in a folder."""
 
-from gpicl_flax.config import Config, differences, parse_text
+from gpicl_flax.config import Config, differences
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.identity import identifying
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -11,15 +12,18 @@ from gpicl_flax.training.checkpoint import Checkpoints
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
     if folder.config.exists():
-        changed = differences(*map(identifying, (parse_text(folder.config.read_text()), config)))
+        changed = differences(*map(identifying, (saved_config.read(folder), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
             )
     elif folder.path.exists() and any(not path.name.startswith(".") for path in folder.path.iterdir()):
-        raise UsageError(f"{folder} is not empty and is not a run folder; choose another folder")
+        raise UsageError(
+            f"{folder} is not empty and is not a run folder: it has no {folder.config.name}; restore that file, or "
+            "choose another folder"
+        )
     if folder.ended == DIVERGED:
-        raise UsageError(f"{folder} holds a run that {(folder.path / DIVERGED).read_text().strip()}")
+        raise UsageError(f"{folder} holds a run that {folder.read_marker(DIVERGED)}")
 
 
 def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:

@@ -1,16 +1,17 @@
 """The meta-test of a run: at its end, and again from its folder."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
-from gpicl_flax.config import parse_text
+from gpicl_flax.config import parse_bindings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import meta_test
 from gpicl_flax.records.run_folder import RunFolder, write_json
+from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.check import check_data
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runs.run_info import read_projection
@@ -31,8 +32,13 @@ def write_evaluation(
         write_json(file, {"step": step, "curves": curves})
 
 
-def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
-    """Meta-tests the newest checkpoint of a run folder again, with gin `bindings` (of MetaTest, say) added to its own.
+def evaluate(folder: RunFolder, bindings: tuple[str, ...] = (), trusted_modules: Iterable[str] = ()) -> epath.Path:
+    """Meta-tests the newest checkpoint of a run folder again.
+
+    Args:
+      folder: the run folder.
+      bindings: gin bindings (of MetaTest, say) that are added to its own.
+      trusted_modules: see `saved_config.trusted`.
 
     Returns:
       The file in eval/ with the result: the run's own without bindings, another one with them.
@@ -40,7 +46,8 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
     Raises:
       UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
     """
-    run, _ = parse_text(folder.read_config(), bindings).resolve(Run)
+    saved = saved_config.read(folder).override(parse_bindings("\n".join(bindings)).bindings)
+    run, _ = saved_config.trusted(saved, str(folder.config), trusted_modules).resolve(Run)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
     projection = _projection_spec(run, folder)
@@ -52,7 +59,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = ()) -> epath.Path:
         for dataset in datasets:
             if dataset.name == run.tasks.base_dataset:
                 check_data(folder, checkpoints, dataset)
-        state, step = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
+        state, step, _ = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh), run.precision():

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from gpicl_flax.config import Config
 from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import stack_lease
 from gpicl_flax.records.json_lines import Row
+from gpicl_flax.records.lease import LeaseLost
 from gpicl_flax.records.run_folder import DONE, RunFolder, write_atomically, write_json
 from gpicl_flax.runs.check import check_data, check_folder
 from gpicl_flax.runs.evaluate import write_evaluation
@@ -33,11 +34,13 @@ class RunSpec(NamedTuple):
       resolved: its configuration and settings.
       folder: its folder, which need not exist.
       on_row: each is called with every new row of its metrics.jsonl.
+      accept_lost_log: resume it even if its log has lost rows, see `RunLog`.
     """
 
     resolved: ResolvedRun
     folder: RunFolder
     on_row: Sequence[Callable[[Row], None]] = ()
+    accept_lost_log: bool = False
 
     @classmethod
     def from_config(cls, config: Config, folder: RunFolder, *on_row: Callable[[Row], None]) -> "RunSpec":
@@ -80,7 +83,12 @@ def execute(
         # With the leases, no one else trains these runs. All hosts must train the same runs, on the original data.
         check_leases = stack.enter_context(stack_lease.hold(folders, stop if wait else None))
         on_begin()
+        # A process that was stopped for long may come back when another one has its runs. Any other error is then a
+        # consequence: the other process cleans up its files.
+        stack.enter_context(_lost_lease_first(check_leases, folders))
         for folder in folders:
+            if distributed.is_primary():
+                folder.remove_leftovers()
             if folder.checkpoints.exists():
                 with Checkpoints(folder.checkpoints) as checkpoints:
                     check_data(folder, checkpoints, dataset)
@@ -98,7 +106,8 @@ def execute(
             meta_test = functools.partial(_meta_test_member, own, projection, test_datasets, spec.folder)
             on_checkpoint = [meta_test] if own.meta_test.at_checkpoints else []
             text = spec.resolved.config.text
-            members.append(Member(own.seed, own.optimizer, own.tasks, spec.folder, text, on_row, on_checkpoint))
+            accept = spec.accept_lost_log
+            members.append(Member(own.seed, own.optimizer, own.tasks, spec.folder, text, on_row, on_checkpoint, accept))
             meta_tests.append(meta_test)
         trained = train(
             run.model,
@@ -119,7 +128,24 @@ def execute(
             meta_test(step, params)
             if distributed.is_primary():
                 folder.mark(DONE)
+                folder.remove_leftovers()
     return trained.diverged
+
+
+@contextlib.contextmanager
+def _lost_lease_first(check_leases: Callable[[], None], folders: Sequence[RunFolder]) -> Iterator[None]:
+    """Raises LeaseLost in place of any other error if the lease is lost."""
+    try:
+        yield
+    except Exception:
+        try:
+            check_leases()
+        except LeaseLost:
+            for folder in folders:
+                if folder.ended:
+                    folder.remove_leftovers()
+            raise
+        raise
 
 
 def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> None:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from gpicl_flax.config import Config, parse_text
+from gpicl_flax.config import Config
+from gpicl_flax.errors import Damaged
 from gpicl_flax.models import SIZE_NAMES, abstract_parameters
-from gpicl_flax.records import json_lines
+from gpicl_flax.records import json_lines, schemas
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder
-from gpicl_flax.runs import status
+from gpicl_flax.runs import saved_config, status
 from gpicl_flax.runs.run import Run
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -114,7 +115,12 @@ class Inspection:
         total = "" if now.steps is None else f" of {now.steps:,}"
         step = f"{now.state}, step {now.step or 0:,}{total}"
         yield "state", f"{EXPORTED} from a run of {now.steps:,} steps" if now.state == EXPORTED else step
-        reasons = {"diverged": self.why_diverged, "stopped early": now.stopped_early, "who": now.who}
+        reasons = {
+            "diverged": self.why_diverged,
+            "stopped early": now.stopped_early,
+            "who": now.who,
+            "log": "; ".join(now.log_gaps),
+        }
         yield from ((name, text) for name, text in reasons.items() if text)
         if now.plateau is not None:
             yield "plateau", now.plateau_in_words
@@ -127,24 +133,28 @@ class Inspection:
         yield "checkpoints", ", ".join(f"{step:,}" for step in self.checkpoints) or "none"
 
 
-def inspect(folder: RunFolder) -> Inspection:
+def inspect(folder: RunFolder, trusted_modules: Iterable[str] = ()) -> Inspection:
     """Inspects the folder of a run that is done, diverged or unfinished, even while it trains.
+
+    Args:
+      folder: the run folder, or that of an exported learner.
+      trusted_modules: see `saved_config.trusted`.
 
     Raises:
       UsageError: the folder is no run, or its configuration cannot be read here.
     """
-    config = parse_text(folder.read_config())
+    config = saved_config.read_trusted(folder, trusted_modules)
     run, _ = config.without("Run.tensorboard").resolve(Run)  # TensorBoard may not be installed here
     marker = folder.path / DIVERGED
     return Inspection(
         folder,
         _status(folder),
-        marker.read_text().strip() if marker.exists() else None,
+        folder.read_marker(DIVERGED) if marker.exists() else None,
         type(run.model).__name__,
         run.sizes(),
         _tensors(run),
         config,
-        folder.read_run_info()["base_dataset"] if folder.run_info.exists() else None,
+        _base_dataset(folder),
         _checkpoints(folder),
         [*_along_training(folder), *_of_meta_tests(folder)],
     )
@@ -152,8 +162,17 @@ def inspect(folder: RunFolder) -> Inspection:
 
 def _status(folder: RunFolder) -> status.Status:
     if folder.is_exported:
-        return status.Status(folder.path.name, EXPORTED, steps=folder.read_run_info()["steps"])
+        return status.Status(folder.path.name, EXPORTED, steps=folder.read_run_info("steps")["steps"])
     return status.read_status(folder.path.name, folder)
+
+
+def _base_dataset(folder: RunFolder) -> dict[str, Any] | None:
+    if not folder.run_info.exists():
+        return None
+    data = folder.read_run_info("base_dataset")["base_dataset"]
+    if not {"train_examples", "test_examples", "fingerprint"} <= data.keys():
+        raise Damaged(f"{folder.run_info} is damaged: it does not describe its base dataset; {schemas.RUN_INFO.remedy}")
+    return data
 
 
 def _tensors(run: Run) -> list[Tensor]:
@@ -174,7 +193,7 @@ def _along_training(folder: RunFolder) -> Iterator[Metric]:
     diagnosed = [row["diagnostics"] | {"step": row["step"]} for row in rows if "diagnostics" in row]
     for source, best_of in ((rows, _METRICS), (diagnosed, _DIAGNOSTICS)):
         for name, best in best_of.items():
-            yield from _metric(name, ((row["step"], row[name]) for row in source), best)
+            yield from _metric(name, ((row["step"], row.get(name)) for row in source), best)
 
 
 def _of_meta_tests(folder: RunFolder) -> Iterator[Metric]:

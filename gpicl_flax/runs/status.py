@@ -1,17 +1,17 @@
 """The status of a run, from its folder alone."""
 
-import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from gpicl_flax.errors import UsageError
-from gpicl_flax.records import json_lines, lease, phase
+from gpicl_flax.errors import Damaged, first_line
+from gpicl_flax.records import json_lines, lease, phase, schemas
 from gpicl_flax.records.run_folder import RunFolder
 
-STATES = ("done", "running", "waiting", "preempted", "diverged", "failed")
+DAMAGED = "damaged"
+STATES = ("done", "running", "waiting", "preempted", "diverged", "failed", DAMAGED)
 ENDED = ("done", "diverged")
 
 _RECENT_ROWS = 20  # the speed is measured over these
@@ -24,17 +24,18 @@ class Status:
     Attributes:
       run_id: the name of its folder.
       state: one of STATES. preempted: it can be resumed; this includes runs whose process was killed. waiting: no
-        process has begun it.
+        process has begun it. damaged: a file of its folder is.
       step: the last step in its log; None: there is none.
       steps: the steps of the whole run; None: it has not begun.
       loss: its moving average, in nats.
       accuracy: the accuracy at the last position.
       seconds_left: the time until its last step, at the recent speed; None: it is not running, or its speed is unknown.
-      who: the process that trains it. For a run that failed: why it failed.
+      who: the process that trains it. For a run that failed or is damaged: why, and what to do.
       plateau: whether its average loss is still at the height of its plateau.
       plateau_left_at: the first step at which the loss was below it; None: it was not.
       phase: the phase as far as it is known (see `records.phase`). For a run that has ended: by its last meta-test.
       stopped_early: why it ended before its last step, 'plateau' or 'converged'.
+      log_gaps: a phrase for each gap in its log, see `training.run_log`.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class Status:
     plateau_left_at: int | None = None
     phase: str | None = None
     stopped_early: str | None = None
+    log_gaps: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """Returns one line of JSON."""
@@ -63,16 +65,24 @@ class Status:
 
 
 def read_status(run_id: str, folder: RunFolder) -> Status:
-    """Returns the status of the run in a folder, which need not exist."""
+    """Returns the status of the run in a folder, which need not exist and may be damaged."""
+    try:
+        return _read_status(run_id, folder)
+    except (Damaged, OSError) as error:
+        return Status(run_id, DAMAGED, who=first_line(error))
+
+
+def _read_status(run_id: str, folder: RunFolder) -> Status:
     record, ended = lease.newest(folder), folder.ended  # in this order, because a run is released after its marker
     state, who = _state(record, ended)
-    run_info: dict[str, Any] = {}
-    with contextlib.suppress(UsageError):  # not there yet
-        run_info = folder.read_run_info()
+    if folder.config.exists():
+        folder.read_config()
+    run_info: dict[str, Any] = folder.read_run_info() if folder.run_info.exists() else {}  # not there yet
+    gaps = tuple(schemas.gap_in_words(gap) for gap in run_info.get("log_gaps", []))
     steps = run_info.get("steps")
     rows = json_lines.read_last(folder.metrics, 1)
     if not rows:
-        return Status(run_id, state, steps=steps, who=who)
+        return Status(run_id, state, steps=steps, who=who, log_gaps=gaps)
     row = rows[-1]
     left, stopped_early = None, row.get("stopped_early")
     if state == "running" and record is not None and steps is not None and not stopped_early:
@@ -91,16 +101,16 @@ def read_status(run_id: str, folder: RunFolder) -> Status:
         row.get("plateau_left_at"),
         _phase(row, run_info, folder, ended),
         stopped_early,
+        gaps,
     )
 
 
 def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], folder: RunFolder, ended: str | None) -> str | None:
     """Returns the phase in the last row, or that of the newest meta-test where it says more."""
     exit_step, evaluation = row.get("plateau_left_at"), None
-    if exit_step is not None and (ended or row["phase"] is None):
-        with contextlib.suppress(UsageError):  # damaged
-            evaluation = folder.latest_evaluation()
-    if evaluation is None or evaluation["step"] < exit_step or "num_tasks" not in run_info:
+    if exit_step is not None and (ended or row.get("phase") is None):
+        evaluation = folder.latest_evaluation()
+    if evaluation is None or evaluation["step"] < exit_step or not {"num_tasks", "base_dataset"} <= run_info.keys():
         return row.get("phase")
     own = ("unseen", run_info["base_dataset"]["name"])
     curves = [curve["accuracy"] for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
@@ -122,7 +132,7 @@ def _state(record: lease.LeaseRecord | None, ended: str | None) -> tuple[str, st
 
 
 def _steps_a_second(folder: RunFolder, since: float) -> float | None:
-    rows = [row for row in json_lines.read_last(folder.timing, _RECENT_ROWS) if row["time"] >= since]
+    rows = [row for row in json_lines.read_last(folder.timing, _RECENT_ROWS, schemas.TIMING) if row["time"] >= since]
     if len(rows) < 2 or rows[-1]["time"] <= rows[0]["time"]:
         return None
     return (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["time"] - rows[0]["time"])

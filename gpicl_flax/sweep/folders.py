@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.identity import digest
 from gpicl_flax.sweep.grid import Point
 
@@ -69,6 +69,6 @@ def _legacy_name(point: Point, by_digest: dict[str, list[str]], workdir: epath.P
 
 def _holds(folder: RunFolder, point: Point) -> bool:
     try:
-        return digest(parse_text(folder.read_config())) == point.digest
+        return digest(saved_config.read(folder)) == point.digest
     except (UsageError, OSError):
         return False

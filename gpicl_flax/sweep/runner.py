@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 from etils import epath
 
-from gpicl_flax.errors import GpiclError, Preempted, UsageError, first_line
+from gpicl_flax.errors import Damaged, GpiclError, Preempted, UsageError, first_line
 from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED
@@ -33,12 +33,13 @@ def run_all(
     make_progress: MakeProgress = lambda total_steps, num_members: lambda row, member: None,
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
+    accept_lost_log: bool = False,
     poll_seconds: float = 5.0,
 ) -> None:
     """Runs every point in its folder (see `folders.find`), skipping those that are done or have diverged.
 
     Points that another process trains are skipped at first. At the end, this process waits for them and takes over
-    those that are left unfinished. A point that fails does not stop the others.
+    those that are left unfinished. A point that fails, or whose folder is damaged, does not stop the others.
 
     Args:
       points: the points of the sweep.
@@ -49,6 +50,7 @@ def run_all(
       make_progress: see `MakeProgress`.
       say: takes a line of text for each point.
       warn: takes a line for each point that fails, diverges or is lost to another process; None: `say` takes it.
+      accept_lost_log: resume points even if their logs have lost rows, see `RunSpec`.
       poll_seconds: the time between checks of what others train, while there is nothing else to do.
 
     Raises:
@@ -57,12 +59,13 @@ def run_all(
       GpiclError: at the end, if points diverged, now or earlier, or failed now.
     """
     # All processes of a slice have to act on the same points, so they agree by `decide` and `any_of`.
-    sweep = _Sweep(points, resolved, workdir, stop, stack_sizes or stacking.at_most(1), make_progress, say, warn or say)
+    sizes = stack_sizes or stacking.at_most(1)
+    sweep = _Sweep(points, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log)
     waiting = sweep.not_ended(range(len(points)))
-    sweep.check(waiting)
+    fit = sweep.check(waiting)
     for index in sorted(set(range(len(points))) - set(waiting)):
         sweep.say_ended(index)
-    sweep.run(waiting)
+    sweep.run(fit)
     while sweep.left:
         free = decide(sweep.free)
         if free:
@@ -82,7 +85,19 @@ class _Sweep:
       failed: the indices of points that failed.
     """
 
-    def __init__(self, points, resolved, workdir, stop, sizes: stacking.Sizes, make_progress: MakeProgress, say, warn):
+    def __init__(
+        self,
+        points,
+        resolved,
+        workdir,
+        stop,
+        sizes: stacking.Sizes,
+        make_progress: MakeProgress,
+        say,
+        warn,
+        accept_lost_log,
+    ):
+        self._accept_lost_log = accept_lost_log
         self._points, self._resolved, self._workdir = points, resolved, workdir
         # The first host lists once: another host could already see folders that other workers have begun since then.
         self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
@@ -94,12 +109,17 @@ class _Sweep:
     def not_ended(self, indices) -> list[int]:
         return decide(lambda: [index for index in indices if not self._folders[index].ended])
 
-    def check(self, indices: Sequence[int]) -> None:
-        """Raises UsageError if any of these points cannot run here."""
-        loaded = set()
+    def check(self, indices: Sequence[int]) -> list[int]:
+        """Returns the indices without those of damaged folders; raises UsageError if any other point cannot run."""
+        loaded, fit = set(), []
         for index in indices:
             run = self._resolved[index].run
-            check_folder(self._points[index].config, self._folders[index])
+            try:
+                check_folder(self._points[index].config, self._folders[index])
+            except Damaged as error:
+                self._fail(index, error)
+                continue
+            fit.append(index)
             run.check_devices()
             for name in (run.tasks.base_dataset, *run.test_names):
                 use = (
@@ -112,6 +132,11 @@ class _Sweep:
                 if use not in loaded:
                     loaded.add(use)
                     run.tasks.load(name)
+        return fit
+
+    def _fail(self, index: int, error: Exception) -> None:
+        self._warn(f"{self._points[index].run_id}: failed: {first_line(error)}")
+        self.failed.add(index)
 
     def say_ended(self, index: int) -> None:
         self._say(f"{self._name(index)}: {self._folders[index].ended}")
@@ -161,16 +186,18 @@ class _Sweep:
                 if isinstance(error, lease.LeaseLost):
                     self._warn(str(error))
                     continue
-                if isinstance(error, UsageError):
+                if isinstance(error, Damaged) and len(indices) > 1:
+                    for index in indices:  # alone, a member with a damaged folder does not stop the others
+                        self._run_stack([index])
+                    return
+                if isinstance(error, UsageError) and not isinstance(error, Damaged):
                     if self.not_ended(indices) == indices:
                         raise
                     continue  # another worker has just marked one DIVERGED
                 if not isinstance(error, GpiclError):
                     traceback.print_exc()
-                failed = self.not_ended(indices)
-                for index in failed:
-                    self._warn(f"{self._points[index].run_id}: failed: {first_line(error)}")
-                self.failed.update(failed)
+                for index in self.not_ended(indices):
+                    self._fail(index, error)
                 return
 
     def _to_be_had(self, indices: Sequence[int]) -> list[int]:
@@ -197,7 +224,12 @@ class _Sweep:
     def _execute(self, indices: Sequence[int]) -> None:
         progress = self._make_progress(self._resolved[indices[0]].run.training.steps, len(indices))
         specs = [
-            RunSpec(self._resolved[index], self._folders[index], [lambda row, member=member: progress(row, member)])
+            RunSpec(
+                self._resolved[index],
+                self._folders[index],
+                [lambda row, member=member: progress(row, member)],
+                self._accept_lost_log,
+            )
             for member, index in enumerate(indices)
         ]
         ends = execute(specs, self._stop, on_begin=lambda: self._say_begun(indices))

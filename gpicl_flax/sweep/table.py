@@ -51,10 +51,16 @@ def as_table(found: Sequence[Status]) -> str:
                 each.plateau_in_words,
                 (each.phase or "").lower(),
                 "" if each.seconds_left is None else durations.in_words(each.seconds_left),
-                each.who or (f"stopped early: {each.stopped_early}" if each.stopped_early else ""),
+                _remark(each),
             )
         )
     return f"{text_table.render(rows, right=(2, 3, 4, 7))}\n{counts(found)}"
+
+
+def _remark(each: Status) -> str:
+    """Returns who trains a run, or what else there is to say about it."""
+    stopped_early = [f"stopped early: {each.stopped_early}"] if each.stopped_early else []
+    return each.who or "; ".join([*stopped_early, *each.log_gaps])
 
 
 def watch(

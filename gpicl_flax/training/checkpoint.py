@@ -10,19 +10,29 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from gpicl_flax.errors import GpiclError, first_line
+from gpicl_flax.errors import Damaged, GpiclError, first_line
+from gpicl_flax.records import schemas
+from gpicl_flax.records.run_folder import read_json
 from gpicl_flax.runtime import distributed
 from gpicl_flax.terminal import library_logs
 from gpicl_flax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint: the state, the step to continue from, and the `meta` that was saved with it."""
+
+    state: TrainState
+    step: int
+    meta: dict[str, Any]
 
 
 class Checkpoints:
@@ -79,8 +89,8 @@ class Checkpoints:
         """Blocks until the last save is complete."""
         self._manager.wait_until_finished()
 
-    def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """Returns a checkpoint in the shapes and shardings of `state`, and the step to continue from.
+    def restore(self, state: TrainState) -> Restored:
+        """Returns a checkpoint in the shapes and shardings of `state`.
 
         `state` may be abstract. The checkpoint is the newest readable one. Newer ones are damaged: they are reported
         and, unless this object only reads, renamed to `damaged_<step>`.
@@ -110,7 +120,7 @@ class Checkpoints:
             self._manager.reload()
             with self._memory_needed(step):
                 restored = self._manager.restore(step, args=_state_and_meta(abstract))
-        return restored.state, restored.meta["loader"]["next_step"]
+        return Restored(restored.state, restored.meta["loader"]["next_step"], restored.meta)
 
     def meta(self) -> dict[str, Any]:
         """Returns the `meta` saved with the newest checkpoint whose metadata is readable.
@@ -119,8 +129,8 @@ class Checkpoints:
           GpiclError: there is none.
         """
         for step in reversed(self.steps):
-            with contextlib.suppress(OSError, ValueError):
-                return json.loads((self._folder / str(step) / "meta" / "metadata").read_text())
+            with contextlib.suppress(Damaged):
+                return read_json(self._folder / str(step) / "meta" / "metadata", schemas.CHECKPOINT_META)
         raise self._unreadable()
 
     def _newest(self, args: ocp.args.Composite) -> Any:
@@ -130,10 +140,11 @@ class Checkpoints:
             with _without_unraisable_errors():
                 try:
                     with self._memory_needed(step):
-                        restored = self._manager.restore(step, args=args)
-                except GpiclError:
-                    raise
+                        restored: Any = self._manager.restore(step, args=args)
+                        schemas.CHECKPOINT_META.check(restored.meta, f"checkpoint {step}")
                 except Exception as error:  # several libraries raise here
+                    if isinstance(error, GpiclError) and not isinstance(error, Damaged):
+                        raise
                     logger.warning(
                         "checkpoint %d in %s cannot be read (%s)", step, self._folder, first_line(error)[:200]
                     )

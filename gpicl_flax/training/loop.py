@@ -47,6 +47,7 @@ class Member:
       on_row: each is called with every new row of its metrics.jsonl.
       on_checkpoint: each is called with (step, params) after each periodic checkpoint except the final one. On resume
         it is called again for the restored checkpoint, in case the previous process died before calling it.
+      accept_lost_log: resume the run even if its log has lost rows, see `RunLog`.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class Member:
     config: str
     on_row: Sequence[Callable[[Row], None]] = ()
     on_checkpoint: Sequence[Callable[[int, Any], None]] = ()
+    accept_lost_log: bool = False
 
 
 class Trained(NamedTuple):
@@ -269,18 +271,21 @@ class _MemberRun:
         self.checkpoints = stack.enter_context(Checkpoints(member.folder.checkpoints, keep=training.keep_checkpoints))
         self._training = training
         self._meta = {"config": member.config, "data": fingerprint}
-        self._restored, self.step = None, 0
+        self._restored, self.step, log = None, 0, None
         if self.checkpoints.latest_step is not None:
-            self._restored, self.step = self.checkpoints.restore(like)
+            self._restored, self.step, meta = self.checkpoints.restore(like)
+            log = meta.get("log")
         self._saved_at = self.step if self._restored is not None else None
         self._log = RunLog(
             member.folder,
             member.tasks,
             self.step,
+            log,
             member.on_row,
             steps=training.steps,
             steps_per_dispatch=training.steps_per_dispatch,
             early_stop=training.early_stop,
+            accept_lost_log=member.accept_lost_log,
         )
 
     def resume(self) -> TrainState | None:
@@ -313,7 +318,7 @@ class _MemberRun:
         """Saves the member's state, in the background."""
         self._log.write()
         state = member_state(states, index, self.like)
-        self.checkpoints.save(self.step, state, self._meta)
+        self.checkpoints.save(self.step, state, self._meta | {"log": self._log.record()})
         self._saved_at = self.step
         self._keep_at_the_end(state)
         if action != Action.STOP:  # a process that is asked to stop may have only seconds

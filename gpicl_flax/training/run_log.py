@@ -1,22 +1,27 @@
 """The logs of a run while it trains: metrics.jsonl and timing.jsonl."""
 
 import dataclasses
+import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from gpicl_flax.errors import Diverged
-from gpicl_flax.records import plateau
+from gpicl_flax.errors import Damaged, Diverged
+from gpicl_flax.records import plateau, schemas
 from gpicl_flax.records.json_lines import JsonLines, Row
 from gpicl_flax.records.plateau_tracker import PlateauTracker
-from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.records.run_folder import DIVERGED, RunFolder, write_json
 from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop, StopState
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T", PlateauTracker, StopState)
 
 _WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
@@ -32,8 +37,24 @@ class RunLog:
     - `phase`: the phase as far as diagnostics determine it, or null.
     - `stopped_early`: why this row is the last, only in the last row of a run that stops before its last step.
 
+    Each checkpoint carries a record of the log: how many rows it has, their digest, and the decisions made by them. A
+    run whose log has lost rows since then, or has other ones, is not resumed without a word: its plateau, its phase and
+    its early stop would be decided by the remaining rows.
+
+    Args:
+      folder: the run folder.
+      tasks: its tasks.
+      start_step: the step that the run continues from.
+      saved: the record of the log in the checkpoint of that step; None: there is none.
+      on_row: each is called with every new row.
+      steps, steps_per_dispatch, early_stop: see `Training`.
+      accept_lost_log: go on without the lost rows, by the record in the checkpoint. The gap is named in run.json.
+
     Attributes:
       stop_state: when the run ends.
+
+    Raises:
+      Damaged: a log is damaged, or is not the one that the checkpoint records.
     """
 
     def __init__(
@@ -41,11 +62,13 @@ class RunLog:
         folder: RunFolder,
         tasks: TaskDistribution,
         start_step: int,
+        saved: dict[str, Any] | None,
         on_row: Sequence[Callable[[Row], None]],
         *,
         steps: int,
         steps_per_dispatch: int,
         early_stop: EarlyStop | None,
+        accept_lost_log: bool = False,
     ):
         self.stop_state = StopState(steps)
         self._tracker = PlateauTracker(tasks.num_classes, tasks.num_tasks)
@@ -53,16 +76,87 @@ class RunLog:
         self._threshold = plateau.threshold(tasks.num_classes)
         self._on_row = on_row
         self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
-        self._metrics, self._timing = JsonLines(folder.metrics), JsonLines(folder.timing)
+        self._metrics = JsonLines(folder.metrics, schemas.METRICS)
+        self._timing = JsonLines(folder.timing, schemas.TIMING)
+        self._num_rows, self._digest, self._gaps = 0, "", []
         self._written_at = time.time()
-        if self._writes:
-            for row in self._metrics.drop_after(start_step):
-                self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
-            self._timing.drop_after(start_step)
         # All processes have to end together, and only the first one may read what it rewrites.
-        known = json.dumps([dataclasses.asdict(self._tracker), dataclasses.asdict(self.stop_state)])
-        tracker, stop_state = json.loads(distributed.broadcast(known, "how the run stands"))
-        self._tracker, self.stop_state = PlateauTracker(**tracker), StopState(**stop_state)
+        error = self._resume(start_step, saved, accept_lost_log) if self._writes else ""
+        known = json.loads(distributed.broadcast(json.dumps([error, self.record()]), "how the run stands"))
+        if known[0]:
+            raise Damaged(known[0])
+        self._set(known[1])
+
+    def _resume(self, step: int, saved: dict[str, Any] | None, accept_lost_log: bool) -> str:
+        """Reads the logs up to a step and removes later rows. Returns why the run cannot continue, or nothing."""
+        try:
+            # With a record, what matters is whether the recorded rows are there, whatever else the file holds.
+            rows = self._metrics.rows_until(step, skip_damaged=accept_lost_log or saved is not None)
+            times = self._timing.rows_until(step, skip_damaged=accept_lost_log)
+        except Damaged as error:
+            return str(error)
+        for row in rows:
+            self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
+            self._count(row)
+        if saved is not None:
+            if (saved["rows"], saved["digest"]) != (self._num_rows, self._digest):
+                if not accept_lost_log:
+                    return self._why_lost(step, saved["rows"])
+                saved = saved | {"gaps": [*saved["gaps"], self._gap(step, saved)]}
+            self._set(saved | {"rows": self._num_rows, "digest": self._digest})
+        elif step > 0:
+            logger.warning(
+                "the checkpoint of step %d in %s is from an earlier version, which did not record the log: whether "
+                "rows are missing cannot be seen; the next checkpoint records it",
+                step,
+                self._folder,
+            )
+        self._metrics.replace(rows)
+        self._timing.replace(times)
+        if self._gaps:
+            write_json(self._folder.run_info, self._folder.read_run_info() | {"log_gaps": self._gaps})
+        return ""
+
+    def _why_lost(self, step: int, recorded: int) -> str:
+        try:
+            self._metrics.rows_until(step)
+        except Damaged as error:
+            return str(error)
+        others = " others" if recorded == self._num_rows else ""
+        return (
+            f"{self._folder.metrics} has {self._num_rows} row(s) up to step {step:,}, and the checkpoint of that step "
+            f"records {recorded}{others}: restore it from a copy, or go on without them with --accept_lost_log"
+        )
+
+    def _gap(self, step: int, saved: dict[str, Any]) -> dict[str, Any]:
+        tracker = _from_json(PlateauTracker, saved["tracker"])
+        return {
+            "up_to_step": step,
+            "rows_expected": saved["rows"],
+            "rows_found": self._num_rows,
+            "plateau_left_at": tracker.exit_step,
+            "unseen_plateau_left_at": tracker.unseen_exit_step,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the log, see `schemas.LogRecord`."""
+        return {
+            "rows": self._num_rows,
+            "digest": self._digest,
+            "tracker": dataclasses.asdict(self._tracker),
+            "stop_state": dataclasses.asdict(self.stop_state),
+            "gaps": self._gaps,
+        }
+
+    def _set(self, record: dict[str, Any]) -> None:
+        self._num_rows, self._digest, self._gaps = record["rows"], record["digest"], record["gaps"]
+        self._tracker = _from_json(PlateauTracker, record["tracker"])
+        self.stop_state = _from_json(StopState, record["stop_state"])
+
+    def _count(self, row: Row) -> None:
+        """Adds a row to the number and the digest of all rows, which do not depend on how a row is written."""
+        text = self._digest + json.dumps(row, sort_keys=True)
+        self._num_rows, self._digest = self._num_rows + 1, hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def _writes(self) -> bool:
@@ -97,6 +191,7 @@ class RunLog:
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
         row |= {"plateau_left_at": self._tracker.exit_step, "phase": self._tracker.phase} | measured
         self._metrics.append(row)
+        self._count(row)
         self._timing.append({"step": step, "time": time.time()})
         for callback in self._on_row:
             callback(row)
@@ -121,6 +216,11 @@ class RunLog:
         if self._writes:
             self._folder.mark(DIVERGED, message + "\n")
         return Diverged(message)
+
+
+def _from_json(form: type[T], values: dict[str, Any]) -> T:
+    """Returns a dataclass made of those of the values that it has."""
+    return form(**{field.name: values[field.name] for field in dataclasses.fields(form)})  # pyright: ignore[reportArgumentType]  # always a dataclass
 
 
 def _as_json(x: np.ndarray) -> Any:

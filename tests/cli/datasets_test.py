@@ -6,7 +6,7 @@ import pytest
 
 from gpicl_flax.cli.main import main
 from gpicl_flax.records import json_lines
-from gpicl_flax.records.run_folder import RunFolder, read_json
+from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.tasks.datasets import encoders, listing, tfds_store
 
 
@@ -63,7 +63,7 @@ def test_import_list_show_and_train(tmp_path, store, npz, small_bindings, capsys
     assert capsys.readouterr().err.count("base dataset 'my_digits': 1,437 examples (0.0 MB) in device memory\n") == 1
     assert json_lines.read(folder.metrics)[-1]["step"] == 10
     assert {curve["base_dataset"] for curve in folder.latest_evaluation()["curves"]} == {"my_digits", "random"}
-    assert len(read_json(folder.run_info)["base_dataset"]["fingerprint"]) == 16
+    assert len(folder.read_run_info()["base_dataset"]["fingerprint"]) == 16
 
 
 @pytest.mark.slow

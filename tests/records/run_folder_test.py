@@ -24,8 +24,8 @@ def test_the_latest_evaluation_is_that_of_the_highest_step(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.latest_evaluation() is None
     for step in (900, 10_000, 2_000):
-        write_json(folder.evaluation(step), {"step": step})
-    assert folder.latest_evaluation() == {"step": 10_000}
+        write_json(folder.evaluation(step), {"step": step, "curves": []})
+    assert folder.latest_evaluation() == {"step": 10_000, "curves": []}
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, read_json
+from gpicl_flax.records.schemas import EVALUATION
 from gpicl_flax.runs.evaluate import evaluate
 
 
@@ -22,7 +23,7 @@ def test_evaluate_repeats_the_meta_test_of_the_run(undisturbed):
 def test_evaluate_takes_other_settings(contents, undisturbed):
     before = contents(undisturbed)
     file = evaluate(undisturbed, ("MetaTest.num_sequences = 7", "MetaTest.batch_size = 3"))
-    curves = read_json(file)["curves"]
+    curves = read_json(file, EVALUATION)["curves"]
     file.unlink()
     assert contents(undisturbed) == before  # the run's own evaluation is still there
     assert {curve["num_sequences"] for curve in curves} == {7}
@@ -56,7 +57,7 @@ def test_a_run_of_no_steps_is_a_meta_test(start, small_bindings, tmp_path, model
     evaluation = folder.latest_evaluation()
     assert evaluation["step"] == 0
     assert evaluate(folder, ("MetaTest.num_sequences = 20",)).exists()
-    again = read_json(evaluate(folder, ("MetaTest.num_sequences = 20",)))
+    again = read_json(evaluate(folder, ("MetaTest.num_sequences = 20",)), EVALUATION)
     assert again == evaluation
     assert np.std(evaluation["curves"][0]["loss"]) > 0
 
@@ -78,7 +79,9 @@ def test_seen_tasks_are_the_same_for_images_of_another_size(start, grown, tmp_pa
         arrays |= {f"{name}_images": np.round(images).astype(np.uint8).reshape(-1, 10, 9, 3)}
         arrays |= {f"{name}_labels": split.labels}
     np.savez(tmp_path / "large.npz", **arrays)
-    found = read_json(evaluate(folder, (f"MetaTest.base_datasets = ['{tmp_path / 'large.npz'}']",)))["curves"]
+    found = read_json(evaluate(folder, (f"MetaTest.base_datasets = ['{tmp_path / 'large.npz'}']",)), EVALUATION)[
+        "curves"
+    ]
     expected = folder.latest_evaluation()["curves"]
     assert [curve["tasks"] for curve in found] == ["seen", "unseen"]
     for ours, theirs in zip(found, expected, strict=True):

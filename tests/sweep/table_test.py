@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpicl_flax.errors import Preempted
-from gpicl_flax.records import lease
+from gpicl_flax.records import lease, schemas
 from gpicl_flax.records.json_lines import JsonLines
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_json
 from gpicl_flax.runs import status
@@ -25,7 +25,7 @@ def folder_of(workdir, name, *, steps=1000, step=None, every=1.0, num_tasks=None
     folder = RunFolder(workdir / name)
     write_json(folder.run_info, {"steps": steps, "num_tasks": num_tasks, "base_dataset": {"name": "digits"}})
     if step is not None:
-        metrics, timing, now = JsonLines(folder.metrics), JsonLines(folder.timing), time.time()
+        metrics, timing, now = JsonLines(folder.metrics), JsonLines(folder.timing, schemas.TIMING), time.time()
         for at in range(10, step + 1, 10):
             row = {"step": at, "loss_ema": 2.0 - at / 1000, "accuracy_last": at / 1000, "plateau": False}
             row |= {"plateau_left_at": 10, "phase": None} | (last if at == step else {})
@@ -54,6 +54,7 @@ def test_every_state_is_told_apart(other_holds, workdir):
     killed = folder_of(workdir, "killed", step=30)
     other_holds(killed, time=0.0)
     (workdir / "empty").mkdir()
+    folder_of(workdir, "damaged", step=20).run_info.write_text("{}]")
     with lease.acquire(folder_of(workdir, "running", step=400, every=0.5)):
         states = {name: read(workdir, name) for name in (*status.STATES, "killed", "empty")}
     for name in status.STATES:
@@ -64,7 +65,8 @@ def test_every_state_is_told_apart(other_holds, workdir):
     assert running.seconds_left == pytest.approx(600 / 20, rel=1e-3)
     assert running.who.startswith("host ") and "process" in running.who
     assert states["failed"].who.endswith(": out of memory")
-    assert [each.seconds_left for name, each in states.items() if name != "running"] == [None] * 7
+    assert "run.json is damaged" in states["damaged"].who and "; restore it from a copy" in states["damaged"].who
+    assert [each.seconds_left for name, each in states.items() if name != "running"] == [None] * 8
 
 
 def test_the_table_ends_with_how_many_are_in_which_state(workdir):
@@ -79,7 +81,7 @@ def test_the_table_ends_with_how_many_are_in_which_state(workdir):
     assert json.loads(found[0].as_json()) == {
         **{"run_id": "a", "state": "done", "step": 1000, "steps": 1000, "loss": 1.0, "accuracy": 1.0},
         **{"seconds_left": None, "who": "", "plateau": False, "plateau_left_at": 10, "phase": None},
-        **{"stopped_early": None},
+        **{"stopped_early": None, "log_gaps": []},
     }
 
 
@@ -116,9 +118,13 @@ def test_where_the_log_does_not_tell_the_phase_the_newest_meta_test_does(
     workdir, num_tasks, last, at, row_says, ended, expected
 ):
     folder = folder_of(workdir, "a", step=500, num_tasks=num_tasks, phase=row_says)
-    curve = {"base_dataset": "digits", "tasks": "unseen", "accuracy": [0.1, last]}
-    others = [curve | {"tasks": "seen", "accuracy": [0.1, 0.9]}, curve | {"base_dataset": "x", "accuracy": [0.1, 0.9]}]
-    write_json(folder.evaluation(at), {"step": at, "curves": [*others, curve]})
+
+    def curve(tasks, base_dataset, last):
+        bounds = {"accuracy_low": [0.0, last - 0.1], "accuracy_high": [0.2, last + 0.1]}
+        return {"base_dataset": base_dataset, "tasks": tasks, "accuracy": [0.1, last]} | bounds
+
+    curves = [curve("seen", "digits", 0.9), curve("unseen", "x", 0.9), curve("unseen", "digits", last)]
+    write_json(folder.evaluation(at), {"step": at, "curves": curves})
     if ended:
         folder.mark(ended)
     assert read(workdir, "a").phase == expected

@@ -29,7 +29,7 @@ def saved(tmp_path_factory):
 
 def restore(folder, keep):
     with Checkpoints(folder, keep=keep) as checkpoints:
-        state, step = checkpoints.restore(state_at(0))
+        state, step, _ = checkpoints.restore(state_at(0))
     jax.tree.map(np.testing.assert_array_equal, state, state_at(step))
     return step
 

@@ -9,8 +9,9 @@ import pandas as pd
 from etils import epath
 
 from gpicl_flax import config
-from gpicl_flax.errors import UsageError
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json
+from gpicl_flax.errors import Damaged, UsageError
+from gpicl_flax.records import schemas
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json, read_text
 
 _WORDS = ("phase", "stopped_early")  # the values of a row that are not numbers
 
@@ -87,19 +88,20 @@ def read(folder: RunFolder) -> OneRun:
 
 def _read_run_info(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
     try:
-        run_info = read_json(folder.run_info)
-    except UsageError:
-        run_info = None
-    if not isinstance(run_info, dict):
+        run_info = read_json(folder.run_info, schemas.RUN_INFO)
+    except Damaged:
         gaps.append(f"{folder.run_info.name} is missing or damaged")
         return {}
+    for gap in run_info.get("log_gaps", []):
+        gaps.append(schemas.gap_in_words(gap))
     return run_info
 
 
 def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
     try:
-        return {name: str(value) for name, value in config.parse_bindings(path.read_text()).bindings.items()}
-    except (UsageError, SyntaxError):
+        text = read_text(path, "")
+        return {name: str(value) for name, value in config.parse_bindings(text).bindings.items()}
+    except (UsageError, SyntaxError, ValueError, RecursionError):
         gaps.append(f"{path.name} is damaged")
         return {}
 
@@ -116,7 +118,7 @@ def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
         try:
             row = json.loads(line)
             step = row.pop("step")
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             damaged += 1
             continue
         if not isinstance(step, int):
@@ -168,24 +170,7 @@ def _read_evaluations(path: epath.Path, gaps: list[str]) -> list[dict[str, Any]]
     evaluations = []
     for file in sorted(path.glob("step_????????.json")):
         try:
-            evaluation = read_json(file)
-        except UsageError:
-            evaluation = None
-        if _is_evaluation(evaluation):
-            evaluations.append(evaluation)
-        else:
+            evaluations.append(read_json(file, schemas.EVALUATION))
+        except Damaged:
             gaps.append(f"{file.name} is damaged")
     return evaluations
-
-
-def _is_evaluation(value: Any) -> bool:
-    try:
-        return isinstance(value["step"], int) and all(
-            len(curve["accuracy"]) == len(curve["accuracy_low"]) == len(curve["accuracy_high"]) > 0
-            and sum(curve["accuracy"]) + sum(curve["accuracy_low"]) + sum(curve["accuracy_high"]) >= 0
-            and isinstance(sum(curve.get("loss", ())), int | float)
-            and {"base_dataset", "tasks"} <= curve.keys()
-            for curve in value["curves"]
-        )
-    except (TypeError, KeyError, IndexError, AttributeError):
-        return False

@@ -25,6 +25,7 @@ from gpicl_flax.analysis.data.runs import Runs
 from gpicl_flax.analysis.data.table_file import REMEDY, Row
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import RunFolder, read_json
+from gpicl_flax.records.schemas import Schema
 
 # Columns of runs.csv that are None where a run has no value. Other numbers are NaN, and labels and bindings are absent.
 _NONE = (
@@ -85,7 +86,7 @@ def read(folder: epath.PathLike) -> StudyTables:
 
 def _read_study(path: epath.Path) -> dict[str, Any]:
     try:
-        study = read_json(path)
+        study = read_json(path, Schema(dict[str, Any], REMEDY))
         number, tables = study["format"], (study["rows"], study["float32"])
         whole = isinstance(study["single_run"], bool) and all(isinstance(table, dict) for table in tables)
     except (UsageError, TypeError, KeyError, RecursionError):

@@ -24,9 +24,9 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
 
     For a run of 0 steps the right part is absent.
     """
-    run_info = folder.read_run_info()
+    run_info = folder.read_run_info(*_DRAWN_FROM)
     rows = json_lines.read(folder.metrics) if run_info["steps"] else []
-    log = {name: [row[name] for row in rows] for name in ("step", "loss", "loss_ema")}
+    log = {name: [row.get(name, math.nan) for row in rows] for name in ("step", "loss", "loss_ema")}
     return _figure(run_info, evaluation, log["step"], log["loss"], log["loss_ema"])
 
 

@@ -12,7 +12,7 @@ def summary(folder: RunFolder, evaluation: dict[str, Any] | None) -> str:
     """Returns the plateau and a table of a meta-test: accuracy with its 95% interval at the first and last position."""
     lines = [plateau_sentence(folder)]
     if evaluation is not None:
-        lines.append(accuracies(folder.read_run_info(), evaluation))
+        lines.append(accuracies(folder.read_run_info("num_classes", "sequence_length"), evaluation))
     return "\n".join(lines)
 
 
@@ -20,7 +20,9 @@ def accuracies(run_info: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """Returns a meta-test of the run that a run.json describes, as a table."""
     header = ("meta-test accuracy", "example 1", f"example {run_info['sequence_length']}")
     rows = [header, *((_name(curve), _cell(curve, 0), _cell(curve, -1)) for curve in evaluation["curves"])]
-    sequences = evaluation["curves"][0]["num_sequences"]
+    sequences = " or ".join(
+        dict.fromkeys(str(curve["num_sequences"]) for curve in evaluation["curves"] if "num_sequences" in curve)
+    )
     return (
         f"{text_table.render(rows)}\n"
         f"(step {evaluation['step']:,}; {sequences} sequences of test examples a row; brackets: 95% intervals; "
@@ -30,7 +32,7 @@ def accuracies(run_info: dict[str, Any], evaluation: dict[str, Any]) -> str:
 
 def plateau_sentence(folder: RunFolder) -> str:
     """Says when the run left its plateau, by the rules of `records.plateau`, and why it stopped if it stopped early."""
-    run_info, rows = folder.read_run_info(), json_lines.read(folder.metrics)
+    run_info, rows = folder.read_run_info("steps", "num_classes"), json_lines.read(folder.metrics)
     if not run_info["steps"]:
         return "Not meta-trained: a run of 0 steps."
     num_classes = run_info["num_classes"]

@@ -31,7 +31,7 @@ def folder(tmp_path):
     )
     log = JsonLines(folder.metrics)
     for step, loss in ((10, 2.3), (20, 2.25), (30, 2.1), (40, 1.5)):
-        log.append({"step": step, "loss": loss - 0.1, "loss_ema": loss})
+        log.append({"step": step, "loss": loss - 0.1, "loss_ema": loss, "accuracy_last": 0.1, "plateau": loss >= 2.2})
     log.flush()
     write_json(folder.evaluation(40), {"step": 40, "curves": [curve("seen"), curve("unseen", last=0.6)]})
     return folder
@@ -73,7 +73,8 @@ def test_several_base_datasets_have_a_colour_each_and_a_line_style_for_their_tas
 
 def test_a_run_without_a_meta_test_and_still_on_its_plateau_is_drawn_too(folder):
     folder.evaluation(40).unlink()
-    JsonLines(folder.metrics).drop_after(20)
+    log = JsonLines(folder.metrics)
+    log.replace(log.rows_until(20))
     figure = learning_curve.draw(folder, folder.latest_evaluation())
     assert figure.axes[1].get_title() == "still on the plateau"
     assert "not left in 20 steps" in run_summary.summary(folder, folder.latest_evaluation())

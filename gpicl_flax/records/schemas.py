@@ -1,0 +1,225 @@
+"""The forms of the JSON files of a run folder. Each file has one schema, which every reader checks.
+
+A folder may be damaged, made by another version, or come from anybody. A value of the wrong type would otherwise raise
+somewhere else, or give a wrong number without a word. Keys that a schema does not name are kept as they are.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
+
+import msgspec
+
+from gpicl_flax.errors import Damaged, one_line
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class BaseDatasetInfo(TypedDict):
+    """The base dataset that a run trains on."""
+
+    name: str
+    train_examples: NotRequired[Count]
+    test_examples: NotRequired[Count]
+    mean: NotRequired[float]
+    std: NotRequired[float]
+    fingerprint: NotRequired[str]
+
+
+class LogGap(TypedDict):
+    """Rows that a run's log had lost when the run was resumed, see `training.run_log`.
+
+    Attributes:
+      up_to_step: the step of the resume.
+      rows_expected, rows_found: the number of rows up to that step.
+      plateau_left_at, unseen_plateau_left_at: the steps at which the run had left its plateau by the training loss, and
+        by the loss on unseen tasks, according to the checkpoint.
+    """
+
+    up_to_step: Count
+    rows_expected: Count
+    rows_found: Count
+    plateau_left_at: Count | None
+    unseen_plateau_left_at: Count | None
+
+
+class RunInfo(TypedDict, total=False):
+    """run.json. Older versions wrote fewer keys; readers say which ones they need."""
+
+    gpicl_flax: str
+    jax: str
+    labels: dict[str, Any]
+    model: str
+    parameters: Count
+    state_size_paper: Count
+    state_size_exact: Count
+    num_classes: Count
+    sequence_length: Count
+    task_batch_size: Count
+    num_tasks: Count | None
+    permute_labels_prob: float
+    steps: Count
+    seed: Count
+    base_dataset: BaseDatasetInfo
+    input_rms: float
+    projection: dict[str, Any]
+    mesh: dict[str, Count]
+    device: str
+    log_gaps: list[LogGap]
+
+
+class Diagnostics(TypedDict):
+    """The diagnostics of a row that decisions are made by; there are more."""
+
+    unseen_loss: float | None
+    unseen_accuracy_last: float
+
+
+class MetricsRow(TypedDict):
+    """A row of metrics.jsonl."""
+
+    step: Count
+    loss: NotRequired[float]
+    loss_ema: float
+    accuracy_last: float
+    plateau: bool
+    plateau_left_at: NotRequired[Count | None]
+    phase: NotRequired[str | None]
+    stopped_early: NotRequired[str]
+    diagnostics: NotRequired[Diagnostics]
+    telemetry: NotRequired[dict[str, Any]]
+
+
+class TimingRow(TypedDict):
+    """A row of timing.jsonl."""
+
+    step: Count
+    time: float
+
+
+class Curve(TypedDict):
+    """A learning curve of a meta-test: lists [T]."""
+
+    tasks: str
+    base_dataset: str
+    accuracy: Annotated[list[float], msgspec.Meta(min_length=1)]
+    accuracy_low: list[float]
+    accuracy_high: list[float]
+    loss: NotRequired[list[float]]
+    num_sequences: NotRequired[Count]
+
+
+class Evaluation(TypedDict):
+    """A file of eval/."""
+
+    step: Count
+    curves: list[Curve]
+
+
+class LeaseFile(TypedDict):
+    """A file of .claim/, see `records.lease.LeaseRecord`."""
+
+    host: str
+    pid: int
+    started: float
+    since: float
+    time: float
+    state: str
+    why: str
+    token: NotRequired[str]
+
+
+class LoaderPosition(TypedDict):
+    """The position of the loader in a checkpoint."""
+
+    next_step: Count
+
+
+class TrackerRecord(TypedDict):
+    """`records.plateau_tracker.PlateauTracker`."""
+
+    num_classes: Count
+    num_tasks: Count | None
+    exit_step: Count | None
+    unseen_exit_step: Count | None
+    unseen_losses: list[float]
+    gain: float | None
+
+
+class StopRecord(TypedDict):
+    """`training.early_stop.StopState`."""
+
+    last_step: Count
+    why: str | None
+    best: float | None
+    best_at: Count | None
+
+
+class LogRecord(TypedDict):
+    """The log of a run as its checkpoint knows it, see `training.run_log`."""
+
+    rows: Count
+    digest: str
+    tracker: TrackerRecord
+    stop_state: StopRecord
+    gaps: list[LogGap]
+
+
+class CheckpointMeta(TypedDict):
+    """checkpoints/STEP/meta/metadata."""
+
+    loader: LoaderPosition
+    config: NotRequired[str]
+    data: NotRequired[str]
+    log: NotRequired[LogRecord]  # earlier versions wrote none
+
+
+class Schema(NamedTuple):
+    """The form of a file, and what to do if the file does not have it."""
+
+    form: Any
+    remedy: str
+    fault: Callable[[Any], str] = lambda value: ""  # what else is wrong with a value of this form, in words
+
+    def check(self, value: Any, name: str) -> Any:
+        """Returns `value`, if it has this form.
+
+        Args:
+          value: plain JSON.
+          name: what messages call its place: a file, or a line of one.
+
+        Raises:
+          Damaged: it has another form.
+        """
+        try:
+            msgspec.convert(value, self.form)
+            fault = self.fault(value)
+        except msgspec.ValidationError as error:
+            fault = one_line(error)
+        if fault:
+            raise Damaged(f"{name} is damaged ({fault}); {self.remedy}")
+        return value
+
+
+def _uneven(evaluation: Evaluation) -> str:
+    """Returns a fault where the lists of a curve differ in length."""
+    for curve in evaluation["curves"]:
+        lengths = {len(curve[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")}
+        if len(lengths | {len(curve.get("loss", curve["accuracy"]))}) > 1:
+            return f"the curve of {curve['tasks']} tasks has lists of several lengths"
+    return ""
+
+
+RUN_INFO = Schema(
+    RunInfo, "restore it from a copy, or, if the run has not ended, delete it: `gpicl train` writes it again"
+)
+METRICS = Schema(MetricsRow, "restore it from a copy, or delete it and resume the run with --accept_lost_log")
+TIMING = Schema(TimingRow, "delete it: it only holds times")
+EVALUATION = Schema(Evaluation, "delete it: `gpicl evaluate` makes the newest again", _uneven)
+LEASE = Schema(LeaseFile, "delete it if no process trains the run")
+CHECKPOINT_META = Schema(CheckpointMeta, "delete this checkpoint: the run resumes from the one before")
+
+
+def gap_in_words(gap: LogGap) -> str:
+    """Returns a phrase about a gap in a run's log."""
+    found, expected = gap["rows_found"], gap["rows_expected"]
+    return f"metrics.jsonl lost rows up to step {gap['up_to_step']:,} ({found} of {expected} found)"
