@@ -2,6 +2,8 @@
 
 import argparse
 
+from gpicl_flax.runtime import backend
+
 # Imports inside the command keep `gpicl --help` instant.
 
 
@@ -23,5 +25,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.run_folder import RunFolder
     from gpicl_flax.runs.inspection import inspect
 
+    backend.check()
     found = inspect(RunFolder(arguments.folder))
     print(found.as_json() if arguments.json else found.as_text())

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = parser().parse_args(argv)
     caches.keep_compiled_programs()
+    _find_modules_here()
     try:
-        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)):
+        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)), _without_inherited_backend():
             exit_code, message = _run(arguments)
     except Exception as error:
         traceback.print_exc()
@@ -76,6 +78,24 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def _find_modules_here() -> None:
+    """Lets gin files import modules of the working folder, unless an installed module has the same name."""
+    with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
+        if os.getcwd() not in sys.path and not sys.flags.safe_path:
+            sys.path.append(os.getcwd())
+
+
+@contextlib.contextmanager
+def _without_inherited_backend() -> Iterator[None]:
+    """Hides the backend of matplotlib that a notebook exports to its commands, which only draw files."""
+    inherited = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if inherited is not None:
+            os.environ["MPLBACKEND"] = inherited
 
 
 @contextlib.contextmanager
