@@ -1,5 +1,10 @@
 """The ways in which a command ends, each with its exit code; 0 is success."""
 
+import re
+
+_LONGEST = 280  # characters of a message
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 
 class GpiclError(Exception):
     """An error whose message is one clear line for the user."""
@@ -23,14 +28,23 @@ class Preempted(GpiclError):
     exit_code = 42
 
 
+def brief(text: str, longest: int = _LONGEST) -> str:
+    """Returns a text in one line, without addresses of objects, and without its middle if it is too long."""
+    text = _ADDRESS.sub("", " ".join(text.split()))
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail - 5]} ... {text[-tail:]}"
+
+
 def one_line(error: Exception) -> str:
-    """Returns the message of an exception in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Returns the message of an exception in one line, see `brief`."""
+    return brief(str(error)) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an exception's message, if more lines would not help a user."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """Returns the first line of an exception's message, if more lines would not help a user; see `brief`."""
+    return brief(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
 def check_types(settings: object, **types: type | tuple[type, ...]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import gpicl_flax
 from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
-from gpicl_flax.errors import GpiclError, Preempted, first_line
+from gpicl_flax.errors import GpiclError, Preempted, brief, first_line
 from gpicl_flax.runtime import caches, distributed
 from gpicl_flax.terminal import progress
 
@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     except Preempted as error:
         return error.exit_code, str(error)
     except GpiclError as error:
-        return error.exit_code, f"error: {error}"
+        return error.exit_code, f"error: {brief(str(error))}"
     except KeyboardInterrupt:
         return 130, "interrupted"
     except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough; everything else was done before
