@@ -126,6 +126,9 @@ class Config:
                 value = root()
             except UsageError as error:
                 raise UsageError(first_line(error)) from error  # without the lines that gin adds about its location
+            except RecursionError as error:
+                own = [key for key, value in self.bindings.items() if _is_circular(key, value)]
+                raise UsageError(f"{', '.join(own) or 'a value'} refers to itself") from error
             except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
                 raise UsageError(_explain(error)) from error
             given, operative = gin.config_str(), gin.operative_config_str()  # both use names as short as possible
@@ -217,6 +220,11 @@ def _canonical_value(value: Any) -> str:
         case list() | tuple():
             return f"({', '.join(map(_canonical_value, value))})"
     return repr(value)
+
+
+def _is_circular(key: str, value: Any) -> bool:
+    """Returns whether a binding of a configurable calls that configurable."""
+    return f"@{canonical_key(key).rpartition('.')[0]}()" in _canonical_value(value)
 
 
 def _canonical_selector(complete: str) -> str:

@@ -45,23 +45,3 @@ def one_line(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """Returns the first line of an exception's message, if more lines would not help a user; see `brief`."""
     return brief(str(error).strip().split("\n")[0]) or type(error).__name__
-
-
-def check_types(settings: object, **types: type | tuple[type, ...]) -> None:
-    """Raises UsageError, in the words of gin, unless each named attribute of `settings` is of its type."""
-    for name, expected in types.items():
-        value = getattr(settings, name)
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            names = " or ".join(
-                t.__name__.removesuffix("Type") for t in (expected if isinstance(expected, tuple) else (expected,))
-            )
-            raise UsageError(f"{type(settings).__name__}.{name} must be of type {names}, not {value!r}")
-
-
-def check_positive_integers(settings: object, *names: str) -> None:
-    """Raises UsageError, in the words of gin, unless all these attributes of `settings` are integers from 1 on."""
-    for name in names:
-        check_types(settings, **{name: int})
-        value = getattr(settings, name)
-        if value < 1:
-            raise UsageError(f"{type(settings).__name__}.{name} must be a positive integer, not {value!r}")
