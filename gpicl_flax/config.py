@@ -236,7 +236,7 @@ def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
     """Returns the configurable and its parameter for a name, or None if gin does not know them."""
     try:
         return _parsed_key(key, len(_registry))
-    except (KeyError, SyntaxError, ValueError):
+    except (IndexError, KeyError, SyntaxError, ValueError):
         return None
 
 
