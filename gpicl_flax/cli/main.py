@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import gpicl_flax
 from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
 from gpicl_flax.errors import GpiclError, Preempted, brief, first_line
-from gpicl_flax.runtime import caches, distributed
+from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
@@ -47,6 +47,11 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
         return error.exit_code, str(error)
     except GpiclError as error:
         return error.exit_code, f"error: {brief(str(error))}"
+    except ValueError as error:
+        refused = backend.environment_error(error)
+        if refused is None:
+            raise
+        return refused.exit_code, f"error: {refused}"
     except KeyboardInterrupt:
         return 130, "interrupted"
     except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough; everything else was done before

@@ -2,12 +2,15 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
 
 from gpicl_flax.errors import UsageError, first_line
 
 _PLATFORMS, _FLAGS = "JAX_PLATFORMS", "XLA_FLAGS"
+_OF_FLAGS = re.compile(r"[EF]\d{4} .*flags.*\] ")  # a line of the log, by the file that it comes from
+_REFUSED = re.compile(r"for (?:JAX flag|environment) '?(\w+)")
 
 
 def check() -> None:
@@ -31,6 +34,18 @@ def check() -> None:
         ) from error
 
 
+def environment_error(error: ValueError) -> UsageError | None:
+    """Returns the error of a user who set an environment variable that JAX refuses when it is imported, if it is that.
+
+    JAX is imported wherever a command first needs it.
+    """
+    found = _REFUSED.search(str(error))
+    if found is None:
+        return None
+    name = found[1].upper()
+    return UsageError(f"{name}={os.environ.get(name, '')}: JAX knows no such value; correct {name}, or unset it")
+
+
 @functools.cache
 def _check_flags(flags: str) -> None:
     """Reads the flags as XLA does in a process of its own, because XLA ends a process for a flag that it does not know.
@@ -43,6 +58,6 @@ def _check_flags(flags: str) -> None:
     result = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, errors="replace", check=False
     )
-    complaints = [line.rpartition("] ")[2] for line in result.stderr.splitlines() if "parse_flags_from_env" in line]
+    complaints = [line.rpartition("] ")[2] for line in result.stderr.splitlines() if _OF_FLAGS.match(line)]
     if result.returncode and complaints:
-        raise UsageError(f"{complaints[-1]}; correct {_FLAGS}, or unset it")
+        raise UsageError(f"{_FLAGS}: {complaints[0].rstrip('.')}; correct {_FLAGS}, or unset it")

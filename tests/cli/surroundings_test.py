@@ -61,12 +61,26 @@ def test_devices_that_are_not_there_are_named_before_data_are_read(gpicl, platfo
     assert line.startswith(f"gpicl: error: JAX_PLATFORMS={platforms}: JAX has no such device here") and len(line) < 320
 
 
-def test_flags_that_xla_does_not_know_are_named():
-    with pytest.raises(UsageError, match="--xla_no_such_flag=1; correct XLA_FLAGS"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XLA_FLAGS", "--xla_no_such_flag=1")
-            backend.check()
+def test_values_of_the_environment_that_jax_refuses_are_named(gpicl):
+    result = gpicl(*MODULE, "models", JAX_ENABLE_X64="maybe")
+    assert result.returncode == 2
+    assert result.stderr.strip().startswith("gpicl: error: JAX_ENABLE_X64=maybe: JAX knows no such value; correct")
+    assert backend.environment_error(ValueError('Invalid value "x" for JAX flag jax_num_cpu_devices')) is not None
+    assert backend.environment_error(ValueError("another")) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--xla_no_such_flag=1", "Unknown flag in XLA_FLAGS: --xla_no_such_flag=1; correct XLA_FLAGS"),
+        ("--xla_force_host_platform_device_count=many", "value many for flag xla_force_host_platform_device_count"),
+    ],
+)
+def test_flags_that_xla_does_not_know_are_named(monkeypatch, flags, words):
     backend.check()
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with pytest.raises(UsageError, match=words):
+        backend.check()
 
 
 def test_figures_are_drawn_whatever_a_notebook_or_a_matplotlibrc_asks_for(gpicl, tmp_path):
