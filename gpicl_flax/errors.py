@@ -3,6 +3,7 @@
 import re
 
 _LONGEST = 280  # characters of a message
+_LONGEST_WORD = 60
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -29,12 +30,19 @@ class Preempted(GpiclError):
 
 
 def brief(text: str, longest: int = _LONGEST) -> str:
-    """Returns a text in one line, without addresses of objects, and without its middle if it is too long."""
+    """Returns a text in one line, without addresses of objects.
+
+    If it is too long, the middles of long words, such as paths, are left out, and then that of the whole.
+    """
     text = _ADDRESS.sub("", " ".join(text.split()))
-    if len(text) <= longest:
-        return text
+    if len(text) > longest:
+        text = " ".join(_cut(word, _LONGEST_WORD, "...") for word in text.split())
+    return _cut(text, longest, " ... ")
+
+
+def _cut(text: str, longest: int, mark: str) -> str:
     tail = longest // 3
-    return f"{text[: longest - tail - 5]} ... {text[-tail:]}"
+    return text if len(text) <= longest else f"{text[: longest - tail - len(mark)]}{mark}{text[-tail:]}"
 
 
 def one_line(error: Exception) -> str:
