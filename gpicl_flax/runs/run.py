@@ -154,6 +154,9 @@ class Run:
             parts = partitioning.batch_shards(mesh) * training.accumulation
             inputs = "the inputs of a step (TaskDistribution.task_batch_size x sequence_length x inputs)"
             on_device[inputs] = 4 * batch * tasks.num_features // parts
+            state = self.model.state_size(tasks.num_features, tasks.sequence_length).exact
+            states = f"the states of the {type(self.model).__name__} (one for each of TaskDistribution.task_batch_size)"
+            on_device[states] = 2 * state * tasks.task_batch_size // parts  # of 16 bits, at least
             examples = "the examples of a dispatch (Training.steps_per_dispatch x task_batch_size x sequence_length)"
             on_host[examples] = 4 * training.steps_per_dispatch * batch // jax.process_count()
         for sizes, memory in ((on_device, device_memory(mesh)), (on_host, host_memory())):
