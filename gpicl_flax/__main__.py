@@ -2,7 +2,11 @@
 
 import sys
 
-from gpicl_flax.cli.main import main
-
 if __name__ == "__main__":
+    # Python puts the working folder first, where a user's random.py or gin.py would take the place of the real one.
+    # `main` puts it last.
+    if not sys.flags.safe_path:
+        del sys.path[0]
+    from gpicl_flax.cli.main import main
+
     sys.exit(main())

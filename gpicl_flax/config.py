@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,8 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
+from gpicl_flax.bindings import reader
+from gpicl_flax.bindings.values import check_plain
 from gpicl_flax.errors import UsageError, first_line, one_line
 
 T = TypeVar("T")
@@ -23,8 +26,7 @@ T = TypeVar("T")
 # The folder that contains gin/: the package itself if it is installed, its parent in a checkout.
 _PACKAGE = pathlib.Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
-gin.add_config_file_search_path(str(_HOME))  # so that includes are found
-# Before that folder, gin tries the working folder, and packages of that name. It is no error that there are none.
+# A file may also be one of a package. Gin says so in its log if it is not, and that is no error.
 logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
 logger = logging.getLogger(__name__)
 
@@ -145,13 +147,18 @@ class Config:
         Raises:
           UsageError: a binding is unknown, was not used, or has a value that does not fit.
         """
-        with _gin(lambda: gin.parse_config(self.text)):
+        for key, value in self.bindings.items():
+            check_plain(key, value)
+        with _gin(lambda: reader.load_text(self.text)):
             try:
                 value = root()
             except UsageError as error:
                 raise UsageError(first_line(error)) from error  # without the lines that gin adds about its location
-            except (TypeError, ValueError) as error:
-                raise UsageError(one_line(error)) from error
+            except RecursionError as error:
+                own = [key for key, value in self.bindings.items() if _is_circular(key, value)]
+                raise UsageError(f"{', '.join(own) or 'a value'} refers to itself") from error
+            except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+                raise UsageError(_explain(error)) from error
             given, operative = gin.config_str(), gin.operative_config_str()  # both use names as short as possible
         unused = parse_bindings(given).bindings.keys() - parse_bindings(operative).bindings.keys()
         if unused:
@@ -169,9 +176,16 @@ def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
     Raises:
       UsageError: a file is missing or wrong, or something that it names is unknown or never used.
     """
-    files = [_find(path) for path in gin_files]
-    with _gin(lambda: gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=True)):
-        return parse_bindings(gin.config_str())
+
+    def load():
+        reader.load(gin_files, bindings, _HOME)
+        gin.finalize()
+
+    with _gin(load):
+        config = parse_bindings(gin.config_str())
+    for key, value in config.bindings.items():
+        _check_no_name_twice(key, value)
+    return config
 
 
 def parse_text(text: str, bindings: Iterable[str] = ()) -> Config:
@@ -249,6 +263,11 @@ def _canonical_value(value: Any) -> str:
     return repr(value)
 
 
+def _is_circular(key: str, value: Any) -> bool:
+    """Returns whether a binding of a configurable calls that configurable."""
+    return f"@{canonical_key(key).rpartition('.')[0]}()" in _canonical_value(value)
+
+
 def _canonical_selector(complete: str) -> str:
     package, _, rest = complete.partition(".")
     return f"{package}.{rest.rpartition('.')[2]}" if package == __package__ else complete
@@ -258,7 +277,7 @@ def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
     """Returns the configurable and its parameter for a name, or None if gin does not know them."""
     try:
         return _parsed_key(key, len(_registry))
-    except (KeyError, SyntaxError, ValueError):
+    except (IndexError, KeyError, SyntaxError, ValueError):
         return None
 
 
@@ -284,11 +303,24 @@ def _gin(parse_: Callable[[], Any]) -> Iterator[None]:
         gin.clear_config()
 
 
-def _find(path: str) -> str:
-    for candidate in (pathlib.Path(path), _HOME / path):
-        if candidate.is_file():
-            return str(candidate)
-    raise UsageError(f"no gin file {path!r}, neither here nor in {_HOME}")
+def _explain(error: Exception) -> str:
+    """Returns why a configurable refuses its values: the first line of its reason, after its name, which gin adds."""
+    called = re.search(r"In call to configurable '(.*?)' ", str(error))
+    return f"{called[1]}: {first_line(error)}" if called else one_line(error)
+
+
+def _check_no_name_twice(key: str, value: Any) -> None:
+    """Raises UsageError if a dict in the value of a binding has two names of one binding as keys."""
+    if isinstance(value, Mapping):
+        names = [short_key(name) if isinstance(name, str) else name for name in value]
+        twice = [name for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            raise UsageError(f"{key}: a dict has {twice[0]} twice, under two of its names")
+        for each in value.values():
+            _check_no_name_twice(key, each)
+    elif isinstance(value, list | tuple) and not isinstance(value, Reference):
+        for each in value:
+            _check_no_name_twice(key, each)
 
 
 class _Macro(NamedTuple):

@@ -1,5 +1,11 @@
 """The ways in which a command ends, each with its exit code; 0 is success."""
 
+import re
+
+_LONGEST = 280  # characters of a message
+_LONGEST_WORD = 60
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 
 class GpiclError(Exception):
     """An error whose message is one clear line for the user."""
@@ -27,31 +33,27 @@ class Preempted(GpiclError):
     exit_code = 42
 
 
+def brief(text: str, longest: int = _LONGEST) -> str:
+    """Returns a text in one line, without addresses of objects.
+
+    If it is too long, the middles of long words, such as paths, are left out, and then that of the whole.
+    """
+    text = _ADDRESS.sub("", " ".join(text.split()))
+    if len(text) > longest:
+        text = " ".join(_cut(word, _LONGEST_WORD, "...") for word in text.split())
+    return _cut(text, longest, " ... ")
+
+
+def _cut(text: str, longest: int, mark: str) -> str:
+    tail = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - tail - len(mark)]}{mark}{text[-tail:]}"
+
+
 def one_line(error: Exception) -> str:
-    """Returns the message of an exception in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Returns the message of an exception in one line, see `brief`."""
+    return brief(str(error)) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an exception's message, if more lines would not help a user."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def check_types(settings: object, **types: type | tuple[type, ...]) -> None:
-    """Raises UsageError, in the words of gin, unless each named attribute of `settings` is of its type."""
-    for name, expected in types.items():
-        value = getattr(settings, name)
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            names = " or ".join(
-                t.__name__.removesuffix("Type") for t in (expected if isinstance(expected, tuple) else (expected,))
-            )
-            raise UsageError(f"{type(settings).__name__}.{name} must be of type {names}, not {value!r}")
-
-
-def check_positive_integers(settings: object, *names: str) -> None:
-    """Raises UsageError, in the words of gin, unless all these attributes of `settings` are integers from 1 on."""
-    for name in names:
-        check_types(settings, **{name: int})
-        value = getattr(settings, name)
-        if value < 1:
-            raise UsageError(f"{type(settings).__name__}.{name} must be a positive integer, not {value!r}")
+    """Returns the first line of an exception's message, if more lines would not help a user; see `brief`."""
+    return brief(str(error).strip().split("\n")[0]) or type(error).__name__

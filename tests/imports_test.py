@@ -12,6 +12,7 @@ PACKAGE = ROOT / "gpicl_flax"
 # From what stands on its own to what stands on everything else. A room in a room comes with its path.
 ROOMS = (
     "errors",
+    "bindings",
     "config",
     "terminal",
     "runtime",

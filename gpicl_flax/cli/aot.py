@@ -5,6 +5,7 @@ import json
 import sys
 
 from gpicl_flax.cli import console
+from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -45,6 +46,7 @@ def add(commands) -> None:
 def _aot(arguments: argparse.Namespace) -> None:
     from gpicl_flax.sweep import aot, grid, listing, subset
 
+    backend.check()
     points = subset.only(grid.points_or_run(_parse(arguments)), arguments.point)
     on = aot.Slice.describe(arguments.topology)
     runs = listing.resolve_all(points)

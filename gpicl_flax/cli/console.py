@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Iterator
 
 from gpicl_flax.runtime import distributed
 from gpicl_flax.terminal.progress import ProgressLine, erase
@@ -81,3 +82,13 @@ def say(text: str) -> None:
         return
     with contextlib.suppress(BrokenPipeError):  # a sweep continues when nobody reads any more
         print(f"{erase(sys.stdout)}{text}", flush=True)
+
+
+@contextlib.contextmanager
+def figure_style() -> Iterator[None]:
+    """Draws figures in the style of matplotlib itself, whatever a matplotlibrc says, which can ask for LaTeX."""
+    import matplotlib  # takes a while, which other commands avoid
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield

@@ -7,6 +7,7 @@ import time
 
 from gpicl_flax.cli import console
 from gpicl_flax.errors import UsageError
+from gpicl_flax.runtime import backend
 from gpicl_flax.terminal import durations
 
 # Imports inside the subcommands keep `gpicl --help` instant.
@@ -129,6 +130,7 @@ def _needed(arguments: argparse.Namespace) -> None:
     from gpicl_flax.sweep import grid, listing, subset
     from gpicl_flax.tasks.datasets import sources
 
+    backend.check()
     points = grid.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
     runs = listing.resolve_all(subset.only(points, arguments.only))
     names = dict.fromkeys(name for run in runs if run.tasks.data_dir is None for name in run.base_datasets)
@@ -163,13 +165,15 @@ def _show(arguments: argparse.Namespace) -> None:
     from gpicl_flax.tasks import contact_sheet
     from gpicl_flax.tasks.datasets.base_dataset import load_base_dataset
 
+    backend.check()
     if not 0 <= arguments.seed < 2**32:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     if arguments.input_shape and min(arguments.input_shape) < 1:
         raise UsageError("--input_shape must be three positive numbers")
     dataset = load_base_dataset(arguments.name, input_shape=arguments.input_shape, data_dir=arguments.data_dir)
     path = epath.Path(arguments.out or f"{epath.Path(arguments.name).stem}.png")
-    contact_sheet.save(contact_sheet.draw(dataset, arguments.seed), path)
+    with console.figure_style():
+        contact_sheet.save(contact_sheet.draw(dataset, arguments.seed), path)
     print(path)
 
 
@@ -177,6 +181,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     from gpicl_flax.tasks.datasets import embedding, encoders, tfds_store
     from gpicl_flax.tasks.datasets.base_dataset import load_base_dataset
 
+    backend.check()
     if arguments.batch_size < 1 or arguments.image_size < 1:
         raise UsageError("--batch_size and --image_size must be positive")
     suffix = "_random_weights" if arguments.weights == "random" else ""

@@ -3,7 +3,7 @@
 import argparse
 
 from gpicl_flax.cli import console, results
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import backend, distributed
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -35,6 +35,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     folder = RunFolder(arguments.folder)
     if folder.is_exported:
+        backend.check()
         found = learner.load(folder.path, arguments.trust_imports)
         evaluation = evaluate_learner(found, arguments.base_datasets, arguments.num_sequences)
         print(run_summary.accuracies(found.run_info, evaluation))
@@ -45,4 +46,5 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.num_sequences is not None:
         bindings.append(f"MetaTest.num_sequences = {arguments.num_sequences}")
     distributed.connect()
+    backend.check()
     results.show(folder, evaluate(folder, tuple(bindings), arguments.trust_imports))

@@ -3,6 +3,7 @@
 import argparse
 
 from gpicl_flax.cli import console
+from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -26,5 +27,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.run_folder import RunFolder
     from gpicl_flax.runs.inspection import inspect
 
+    backend.check()
     found = inspect(RunFolder(arguments.folder), arguments.trust_imports)
     print(found.as_json() if arguments.json else found.as_text())

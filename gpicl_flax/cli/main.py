@@ -3,14 +3,15 @@
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 
 import gpicl_flax
 from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
-from gpicl_flax.errors import GpiclError, Preempted, first_line
-from gpicl_flax.runtime import caches, distributed
+from gpicl_flax.errors import GpiclError, Preempted, brief, first_line
+from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
@@ -21,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = parser().parse_args(argv)
     caches.keep_compiled_programs()
+    _find_modules_here()
     try:
-        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)):
+        with _log_to_stderr(quiet=getattr(arguments, "quiet", False)), _without_inherited_backend():
             exit_code, message = _run(arguments)
     except Exception as error:
         traceback.print_exc()
@@ -44,7 +46,12 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     except Preempted as error:
         return error.exit_code, str(error)
     except GpiclError as error:
-        return error.exit_code, f"error: {error}"
+        return error.exit_code, f"error: {brief(str(error))}"
+    except ValueError as error:
+        refused = backend.environment_error(error)
+        if refused is None:
+            raise
+        return refused.exit_code, f"error: {refused}"
     except KeyboardInterrupt:
         return 130, "interrupted"
     except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough; everything else was done before
@@ -76,6 +83,24 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def _find_modules_here() -> None:
+    """Lets gin files import modules of the working folder, unless an installed module has the same name."""
+    with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
+        if os.getcwd() not in sys.path and not sys.flags.safe_path:
+            sys.path.append(os.getcwd())
+
+
+@contextlib.contextmanager
+def _without_inherited_backend() -> Iterator[None]:
+    """Hides the backend of matplotlib that a notebook exports to its commands, which only draw files."""
+    inherited = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if inherited is not None:
+            os.environ["MPLBACKEND"] = inherited
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import argparse
 
 from gpicl_flax.cli import console
+from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -35,4 +36,5 @@ def add(commands) -> None:
 def _models(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs import model_zoo
 
+    backend.check()
     print(model_zoo.as_table(arguments.inputs, arguments.sequence_length))

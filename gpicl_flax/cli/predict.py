@@ -6,6 +6,7 @@ from typing import Any
 
 from gpicl_flax.cli import console
 from gpicl_flax.errors import GpiclError, UsageError, first_line
+from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -54,6 +55,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from gpicl_flax.learners import tabular_io
     from gpicl_flax.learners.classifier import InContextClassifier
 
+    backend.check()
     if not 0 <= arguments.seed < 2**32:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     context, labels = tabular_io.read_labelled(arguments.context, arguments.label)

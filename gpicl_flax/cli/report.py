@@ -44,4 +44,6 @@ def _report(arguments: argparse.Namespace) -> None:
             raise UsageError("--after_drop changes no table: give it to `gpicl report` when it draws from the tables")
         print(write_tables.write(arguments.workdir, arguments.tables))
         return
-    print(report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop))
+    with console.figure_style():
+        page = report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop)
+    print(page)

@@ -1,5 +1,6 @@
 """The final output of `gpicl train` and `gpicl evaluate`."""
 
+from gpicl_flax.cli import console
 from gpicl_flax.runtime import distributed
 
 
@@ -15,5 +16,6 @@ def show(folder, evaluation=None) -> None:
             values, picture = folder.latest_evaluation(), folder.learning_curve
         else:
             values, picture = read_json(evaluation, schemas.EVALUATION), evaluation.with_suffix(".png")
-        learning_curve.save(folder, values, picture)
+        with console.figure_style():
+            learning_curve.save(folder, values, picture)
         print(f"{run_summary.summary(folder, values)}\n{picture}")

@@ -8,7 +8,7 @@ import sys
 from gpicl_flax.cli import console
 from gpicl_flax.cli.aot import tell
 from gpicl_flax.errors import UsageError
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import backend, distributed
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -85,6 +85,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
     if not (arguments.list or arguments.json or arguments.status or arguments.dry_run):
         distributed.connect()
+    if not arguments.status or arguments.shard is not None:  # a status alone needs no device
+        backend.check()
     points = subset.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)

@@ -4,7 +4,7 @@ import argparse
 
 from gpicl_flax.cli import console, results
 from gpicl_flax.errors import UsageError
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import backend, distributed
 
 # Imports inside the command keep `gpicl --help` instant.
 
@@ -37,6 +37,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runtime.preemption import StopRequest
 
     distributed.connect()
+    backend.check()
     config = parse(arguments.gin_file, arguments.gin_bindings)
     if GRIDS in config.bindings:
         raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); use `gpicl sweep`")

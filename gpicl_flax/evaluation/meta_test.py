@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import scipy
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Count, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import keys, loader
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
@@ -35,25 +36,26 @@ class MetaTest:
       at_checkpoints: meta-test also at every checkpoint_period of the training, rather than only at its end.
 
     Raises:
-      UsageError: a number is not positive, or the tasks do not all have equally many sequences.
+      UsageError: a number is not positive, a base dataset is named twice, or the tasks do not all have equally many
+        sequences.
     """
 
     base_datasets: Sequence[str] = ()
-    num_sequences: int = 512
-    sequences_per_task: int = 1
-    batch_size: int = 128
+    num_sequences: Count = 512
+    sequences_per_task: Count = 1
+    batch_size: Count = 128
     at_checkpoints: bool = False
 
     def __post_init__(self):
-        check_positive_integers(self, "num_sequences", "sequences_per_task", "batch_size")
+        check_settings(self)
         if self.num_sequences % self.sequences_per_task:
             raise UsageError(
                 f"MetaTest.num_sequences = {self.num_sequences} is not a multiple of "
                 f"MetaTest.sequences_per_task = {self.sequences_per_task}"
             )
-        check_types(self, base_datasets=(list, tuple), at_checkpoints=bool)
-        if not all(isinstance(name, str) for name in self.base_datasets):
-            raise UsageError(f"MetaTest.base_datasets must be a list of names, not {self.base_datasets!r}")
+        twice = [name for index, name in enumerate(self.base_datasets) if name in self.base_datasets[:index]]
+        if twice:
+            raise UsageError(f"MetaTest.base_datasets names {twice[0]!r} twice")
 
 
 def meta_test(

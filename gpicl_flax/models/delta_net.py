@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Layers, Width
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import delta_rule, initializers, layers
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.passes import Pass, Prefill, Queries, Step
@@ -40,23 +41,21 @@ class DeltaNet(StatefulModel):
       matching_layers: the number of first blocks that start matched.
     """
 
-    num_layers: int = 4
-    num_heads: int = 8
-    key_size: int = 32
-    model_size: int = 256
-    mlp_ratio: int = 4
+    num_layers: Layers = 4
+    num_heads: Width = 8
+    key_size: Width = 32
+    model_size: Width = 256
+    mlp_ratio: Width = 4
     gated: bool = True
     form: str = "chunked"
-    chunk_size: int = 16
+    chunk_size: Width = 16
     matching_heads: int = 0
     matching_layers: int = 1
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "chunk_size")
-        check_types(self, gated=bool)
         if self.matching_heads != 0:
-            query_key.check(self, "matching_heads")
+            query_key.check_model(self, "matching_heads")
         if self.form not in FORMS:
             raise UsageError(f"DeltaNet.form must be one of {', '.join(FORMS)}, not {self.form!r}")
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.recurrence import lstm_cell, run_cell
@@ -21,12 +21,8 @@ class LSTM(StatefulModel):
       mlp_size: width of both layers of the MLP, which is not part of the state; None, as in the authors' code: h.
     """
 
-    hidden_size: int = 256
-    mlp_size: int | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive_integers(self, "hidden_size", *(() if self.mlp_size is None else ("mlp_size",)))
+    hidden_size: Width = 256
+    mlp_size: Width | None = None
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)

@@ -4,7 +4,7 @@ import gin
 import jax
 from flax import linen as nn
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import layers
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
 
@@ -17,11 +17,7 @@ class MLP(SequenceModel):
       hidden_size: width of both hidden layers, 2..1024 in Fig 2a.
     """
 
-    hidden_size: int = 1024
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive_integers(self, "hidden_size")
+    hidden_size: Width = 1024
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length=None) -> tuple[()]:
         return ()

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.bindings.kinds import Width, check
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import outer_product
 from gpicl_flax.models.passes import Pass
@@ -24,15 +25,14 @@ class OuterProductLSTM(StatefulModel):
         'aligned' token layout. 0 turns it off.
     """
 
-    size: int = 32
-    num_heads: int = 1
+    size: Width = 32
+    num_heads: Width = 1
     matching_heads: int = 0
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive_integers(self, "size", "num_heads")
         if self.matching_heads != 0:
-            check_positive_integers(self, "matching_heads")
+            check("OuterProductLSTM.matching_heads", self.matching_heads, Width)
             if self.token_layout != "aligned":
                 raise UsageError("OuterProductLSTM.matching_heads needs OuterProductLSTM.token_layout = 'aligned'")
             if self.matching_heads > self.num_heads:

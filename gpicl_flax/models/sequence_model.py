@@ -10,7 +10,8 @@ from clu import parameter_overview
 from flax import linen as nn
 from flax import traverse_util
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.bindings.kinds import Width, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import passes
 from gpicl_flax.models.passes import Pass
 
@@ -67,7 +68,7 @@ class SequenceModel(nn.Module):
       dtype: the type of activations; parameters, logits and losses stay float32.
     """
 
-    num_classes: int = 10
+    num_classes: Width = 10
     dtype: str = "float32"
 
     # Whether there is anything to meta-train. A learner without parameters is only meta-tested, and may draw random
@@ -75,9 +76,9 @@ class SequenceModel(nn.Module):
     is_meta_trained: ClassVar[bool] = True
 
     def __post_init__(self):
+        check_settings(self)
         if self.dtype not in DTYPES:
             raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        check_positive_integers(self, "num_classes")
         super().__post_init__()
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Any:
@@ -131,12 +132,12 @@ class InContextModel(SequenceModel):
     token_layout: str = "shifted"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.token_layout not in TOKEN_LAYOUTS:
             raise UsageError(
                 f"{type(self).__name__}.token_layout must be one of {', '.join(TOKEN_LAYOUTS)}, "
                 f"not {self.token_layout!r}"
             )
-        super().__post_init__()
 
     def token_parts(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
         """Returns the parts of tokens: inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as one-hot vector [B, T, C].

@@ -1,7 +1,6 @@
 """The paper's causal Transformer (Section 3.2; architecture and initialisers as in the authors' code)."""
 
 import functools
-from types import NoneType
 
 import gin
 import jax
@@ -9,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Layers, Number, Width
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.passes import Pass, Queries, Step
@@ -35,22 +35,20 @@ class Transformer(StatefulModel):
       matching_layers: the number of first blocks that start matched.
     """
 
-    num_layers: int = 4
-    num_heads: int = 8
-    key_size: int = 32
-    model_size: int = 256
-    mlp_ratio: int = 4
-    max_length: int = 100
-    matching_gain: float | None = None
+    num_layers: Layers = 4
+    num_heads: Width = 8
+    key_size: Width = 32
+    model_size: Width = 256
+    mlp_ratio: Width = 4
+    max_length: Width = 100
+    matching_gain: Number | None = None
     matching_heads: int = 1
     matching_layers: int = 1
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive_integers(self, "num_layers", "num_heads", "key_size", "model_size", "mlp_ratio", "max_length")
-        check_types(self, matching_gain=(float, int, NoneType))
         if self.matching_gain is not None:
-            query_key.check(self, "matching_gain")
+            query_key.check_model(self, "matching_gain")
 
     @property
     def max_sequence_length(self) -> int:

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.bindings.kinds import Layers, Width
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import recurrence, vsml_layer
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
@@ -31,15 +32,14 @@ class VSML(StatefulModel):
       micro_ticks: updates of the cells for each example.
     """
 
-    num_layers: int = 1
-    layer_size: int = 1
-    hidden_size: int = 16
-    message_size: int = 8
-    micro_ticks: int = 2
+    num_layers: Layers = 1
+    layer_size: Width = 1
+    hidden_size: Width = 16
+    message_size: Width = 8
+    micro_ticks: Layers = 2
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive_integers(self, "num_layers", "layer_size", "hidden_size", "message_size", "micro_ticks")
         row_inputs = 2 if self.token_layout == "aligned" else 1
         if self.num_layers > 1 and self.message_size < row_inputs:
             raise UsageError(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.bindings.kinds import Layers, Width
 from gpicl_flax.models import layers, recurrence, vsml_layer
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
@@ -27,14 +27,10 @@ class VSMLWithoutSymmetries(StatefulModel):
       micro_ticks: updates of the cells for each example.
     """
 
-    grid_size: int = 8
-    hidden_size: int = 64
-    message_size: int = 8
-    micro_ticks: int = 2
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive_integers(self, "grid_size", "hidden_size", "message_size", "micro_ticks")
+    grid_size: Width = 8
+    hidden_size: Width = 64
+    message_size: Width = 8
+    micro_ticks: Layers = 2
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         k = self.grid_size

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Annotated
 
 import gin
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from gpicl_flax.bindings.kinds import Range
 from gpicl_flax.errors import UsageError
 from gpicl_flax.references.online import OnlineLearner
 
@@ -25,7 +27,7 @@ class MAML(OnlineLearner):
       UsageError: the derivative of the inner optimiser's update is not finite at a gradient of zero.
     """
 
-    hidden_sizes: Sequence[int] = (128,)
+    hidden_sizes: Sequence[Annotated[int, Range(high=2**20)]] = (128,)
     inner_optimizer: optax.GradientTransformation = optax.adam(1e-3, eps_root=1e-8)
 
     def __post_init__(self):

@@ -1,14 +1,15 @@
 """Online learning of a classifier by gradient descent: the common part of the SGD baseline and MAML (Table 2)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from gpicl_flax.errors import UsageError, check_types
+from gpicl_flax.bindings.kinds import Range, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models import layers, recurrence
 from gpicl_flax.models.passes import Prefill, Whole
 from gpicl_flax.models.sequence_model import SequenceModel, StateSize
@@ -87,14 +88,14 @@ class OnlineLearner(SequenceModel):
       inner_optimizer: the optimiser of the steps, from optax; in gin, `@inner/adam()` with `inner/adam.learning_rate`.
     """
 
-    hidden_sizes: Sequence[int] = ()
+    hidden_sizes: Sequence[Annotated[int, Range(high=2**20)]] = ()
     inner_optimizer: optax.GradientTransformation = optax.adam(1e-3)
 
     def __post_init__(self):
         name = type(self).__name__
-        check_types(self, hidden_sizes=(tuple, list), inner_optimizer=optax.GradientTransformation)
+        check_settings(self)
         sizes = self.hidden_sizes
-        if len(sizes) > 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if len(sizes) > 2 or min(sizes, default=1) < 1:
             raise UsageError(f"{name}.hidden_sizes must be a list of up to two positive integers, not {sizes!r}")
         object.__setattr__(
             self, "hidden_sizes", tuple(sizes)

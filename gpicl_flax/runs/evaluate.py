@@ -51,7 +51,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = (), trusted_modules:
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
     projection = _projection_spec(run, folder)
-    mesh = run.check_devices()
+    mesh = run.check_devices(trains=False)
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from types import NoneType
 from typing import NamedTuple
 
 import gin
@@ -14,17 +13,19 @@ from jax.sharding import Mesh
 
 import gpicl_flax.references  # noqa: F401  gin knows its learners by this import
 from gpicl_flax import models
+from gpicl_flax.bindings.kinds import check_settings
 from gpicl_flax.config import Config
-from gpicl_flax.errors import UsageError, check_types, first_line
+from gpicl_flax.errors import UsageError, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest
 from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, tensorboard
+from gpicl_flax.training.device_data import device_memory, host_memory
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.settings import Training
-from gpicl_flax.training.state import abstract_state
+from gpicl_flax.training.state import abstract_state, bytes_on_a_device
 from gpicl_flax.training.task_batches import TaskBatches
 
 
@@ -62,20 +63,7 @@ class Run:
     def __post_init__(self):
         # The parts check themselves. Here are the conditions that involve several of them, so that a run that cannot
         # work fails before anything expensive starts.
-        check_types(
-            self,
-            model=models.SequenceModel,
-            optimizer=optax.GradientTransformation,
-            tasks=TaskDistribution,
-            loader=Loader,
-            training=Training,
-            meta_test=MetaTest,
-            mesh=MeshShape,
-            seed=int,
-            matmul_precision=(str, NoneType),
-            tensorboard=bool,
-            labels=dict,
-        )
+        check_settings(self)
         try:
             self.precision()
         except ValueError as error:
@@ -123,15 +111,19 @@ class Run:
         self,
         num_members: int = 1,
         devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+        *,
+        trains: bool = True,
     ) -> Mesh:
         """Returns the mesh for a stack of `num_members` runs.
 
         Args:
           num_members: the number of runs.
           devices: the devices of the mesh; None: those of this machine or slice.
+          trains: whether the runs go on to train, or are only meta-tested.
 
         Raises:
-          UsageError: the mesh does not fit the devices, or batch or parameters do not divide over it.
+          UsageError: the mesh does not fit the devices, batch or parameters do not divide over it, or what is needed
+            at once exceeds the memory.
         """
         mesh = self.mesh.build(num_members, devices)
         parts = partitioning.batch_shards(mesh) * self.training.accumulation
@@ -141,10 +133,39 @@ class Run:
                 f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x "
                 f"Training.accumulation = {self.training.accumulation}"
             )
-        abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
+        state = abstract_state(self.model, self.optimizer, self.tasks, mesh=mesh)
+        if devices is None:
+            self._check_memory(bytes_on_a_device(state), mesh, -(-num_members // mesh.shape["member"]), trains)
         if self.matmul_precision is not None and devices is None:
             self._check_precision()
         return mesh
+
+    def _check_memory(self, state_bytes: int, mesh: Mesh, members: int, trains: bool) -> None:
+        """Raises UsageError if what the members of a device have at once, at least, is more than its memory."""
+        tasks, training = self.tasks, self.training
+        on_device = {f"the parameters of the {type(self.model).__name__} and the optimiser's state": state_bytes}
+        on_host = {
+            "the examples of a meta-test (MetaTest.num_sequences x TaskDistribution.sequence_length)": 4
+            * self.meta_test.num_sequences
+            * tasks.sequence_length
+        }
+        if trains and training.steps:
+            batch = tasks.task_batch_size * tasks.sequence_length
+            parts = partitioning.batch_shards(mesh) * training.accumulation
+            inputs = "the inputs of a step (TaskDistribution.task_batch_size x sequence_length x inputs)"
+            on_device[inputs] = 4 * batch * tasks.num_features // parts
+            state = self.model.state_size(tasks.num_features, tasks.sequence_length).exact
+            states = f"the states of the {type(self.model).__name__} (one for each of TaskDistribution.task_batch_size)"
+            on_device[states] = 2 * state * tasks.task_batch_size // parts  # of 16 bits, at least
+            examples = "the examples of a dispatch (Training.steps_per_dispatch x task_batch_size x sequence_length)"
+            on_host[examples] = 4 * training.steps_per_dispatch * batch // jax.process_count()
+        for sizes, memory in ((on_device, device_memory(mesh)), (on_host, host_memory())):
+            for name, size in sizes.items():
+                if size * members > memory:
+                    raise UsageError(
+                        f"{name} take {size * members / 1e9:,.1f} GB, and there are {memory / 1e9:,.1f} GB; make them "
+                        "smaller"
+                    )
 
     def _check_precision(self) -> None:
         try:

@@ -7,6 +7,7 @@ can be called.
 
 import importlib
 import sys
+import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import gin
 
 from gpicl_flax import config
 from gpicl_flax.config import Config, Import, Reference
-from gpicl_flax.errors import UsageError, one_line
+from gpicl_flax.errors import Damaged, UsageError, one_line
 from gpicl_flax.records.run_folder import RunFolder
 
 # The packages whose configurables this package registers itself. Those of gin are macros, constants and singletons.
@@ -39,14 +40,14 @@ def parse(text: str, name: str) -> Config:
       name: what messages call the file.
 
     Raises:
-      UsageError: it is damaged.
+      Damaged: it is damaged.
     """
     try:
         found = config.parse_bindings(text)
-    except (UsageError, SyntaxError, ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is damaged ({one_line(error)[:100]}); restore it from a copy") from error
+    except (UsageError, SyntaxError, tokenize.TokenError, ValueError, RecursionError) as error:
+        raise Damaged(f"{name} is damaged ({one_line(error)[:100]}); restore it from a copy") from error
     if not found.bindings:
-        raise UsageError(f"{name} is damaged: it has no bindings; restore it from a copy")
+        raise Damaged(f"{name} is damaged: it has no bindings; restore it from a copy")
     return found
 
 

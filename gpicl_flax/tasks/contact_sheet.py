@@ -2,12 +2,8 @@
 
 import math
 
-import matplotlib
-
-matplotlib.use("Agg")
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
@@ -62,9 +58,9 @@ def draw(dataset: BaseDataset, seed: int = 0) -> Figure:
         # A projection has no fixed range: its mean is 0 and its standard deviation about that of the normalised inputs.
         pixels = np.clip(inputs[task] / (2 * _SPREAD) + 0.5, 0, 1)
         panels.append((f"task {task}", pixels, task_labels[task]))
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(0.62 * num_classes + 0.4, 1.65 * len(panels) + 0.5), layout="constrained"
-    )
+    size = 0.62 * num_classes + 0.4, 1.65 * len(panels) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels))
     for panel, (title, pixels, panel_labels) in zip(axes, panels, strict=True):
         _draw_panel(panel, title, as_images(pixels, dataset.input_shape), panel_labels, places, num_classes)
     figure.suptitle(f"{dataset.name}: training examples, and the same as tasks (label above)", fontsize="medium")
@@ -76,7 +72,6 @@ def save(figure: Figure, path: epath.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         figure.savefig(file, dpi=150)
-    plt.close(figure)
 
 
 def _draw_panel(axes, title, images, labels, places, num_classes: int) -> None:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import math
-from types import NoneType
+from typing import Annotated
 
 import gin
 import numpy as np
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Count, Range, Width, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, load_base_dataset
 from gpicl_flax.tasks.projections import spec
 
 # Training draws ids below this one. Ids from here on are never trained on, for any number of tasks.
 FIRST_UNSEEN_ID = 2**31
+
+_MOST_INPUTS = 2**20  # of an example; its projection has their square
 
 
 @gin.configurable
@@ -43,40 +46,30 @@ class TaskDistribution:
 
     base_dataset: str = "mnist"
     data_dir: str | None = None
-    input_shape: tuple[int, ...] = (14, 14, 1)
-    num_classes: int = 10
-    sequence_length: int = 100
-    task_batch_size: int = 128
+    input_shape: tuple[Width, ...] = (14, 14, 1)
+    num_classes: Width = 10
+    sequence_length: Width = 100
+    task_batch_size: Width = 128
     num_tasks: int | None = 2**25
-    permute_labels_prob: float = 0.1
-    sequences_per_task: int = 1
+    permute_labels_prob: Annotated[float, Range(0, 1)] = 0.1
+    sequences_per_task: Count = 1
     normalize: bool = True
     projection: str = "auto"
 
     def __post_init__(self):
-        check_positive_integers(self, "num_classes", "sequence_length", "task_batch_size", "sequences_per_task")
-        check_types(
-            self,
-            base_dataset=str,
-            data_dir=(str, NoneType),
-            input_shape=(tuple, list),
-            num_tasks=(int, NoneType),
-            permute_labels_prob=(float, int),
-            normalize=bool,
-            projection=str,
-        )
+        check_settings(self)
         if self.projection not in ("auto", *spec.KINDS):
             names = ", ".join(("auto", *spec.KINDS))
             raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
-        if len(self.input_shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
+        if len(self.input_shape) not in (1, 3):
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
             )
+        if math.prod(self.input_shape) > _MOST_INPUTS:
+            raise UsageError(f"TaskDistribution.input_shape = {self.input_shape} has more than {_MOST_INPUTS:,} inputs")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))  # gin passes lists as they are written
         if self.num_tasks is not None and not 1 <= self.num_tasks <= FIRST_UNSEEN_ID:
             raise UsageError(f"TaskDistribution.num_tasks must be None or in 1..2**31, not {self.num_tasks}")
-        if not 0 <= self.permute_labels_prob <= 1:
-            raise UsageError(f"TaskDistribution.permute_labels_prob must be in [0, 1], not {self.permute_labels_prob}")
         if self.task_batch_size % self.sequences_per_task:
             raise UsageError(
                 f"TaskDistribution.task_batch_size = {self.task_batch_size} is not a multiple of "

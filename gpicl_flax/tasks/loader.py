@@ -13,13 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gin
 import grain
 import numpy as np
 
-from gpicl_flax.errors import GpiclError, UsageError, check_types, first_line
+from gpicl_flax.bindings.kinds import Range, check_settings
+from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.tasks.datasets.base_dataset import Split
 from gpicl_flax.tasks.distribution import TaskDistribution
 
@@ -44,14 +45,12 @@ class Loader:
     """
 
     placement: str = "auto"
-    num_workers: int = 0
+    num_workers: Annotated[int, Range(0, 1024)] = 0
 
     def __post_init__(self):
-        check_types(self, placement=str, num_workers=int)
+        check_settings(self)
         if self.placement not in PLACEMENTS:
             raise UsageError(f"Loader.placement must be one of {', '.join(PLACEMENTS)}, not {self.placement!r}")
-        if self.num_workers < 0:
-            raise UsageError(f"Loader.num_workers must not be negative, but is {self.num_workers}")
 
 
 class Stream(NamedTuple):

@@ -4,15 +4,13 @@ They go beyond the paper, whose only intervention on the tasks is a constant bia
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import gin
 import jax
 import jax.numpy as jnp
 
-from gpicl_flax.errors import UsageError
-
-Schedule = Callable[[jax.Array], jax.Array]
+from gpicl_flax.training import schedules
+from gpicl_flax.training.schedules import Schedule
 
 
 @gin.configurable
@@ -42,10 +40,8 @@ class Curriculum:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not callable(value):
-                raise UsageError(
-                    f"Curriculum.{field.name} must be a schedule, such as @optax.linear_schedule(), not {value!r}"
-                )
+            if value is not None:
+                schedules.check(f"Curriculum.{field.name}", value)
 
     def bias(self, step: jax.Array, otherwise: jax.Array) -> jax.Array:
         """Returns p at a step."""

@@ -64,6 +64,19 @@ def free_device_memory() -> int:
     return psutil.virtual_memory().available // jax.local_device_count()
 
 
+def device_memory(mesh: jax.sharding.Mesh) -> int:
+    """Returns the bytes of each device, free or not. Those of a mesh that share the host's memory get equal parts."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return host_memory() * jax.process_count() // mesh.size
+
+
+def host_memory() -> int:
+    """Returns the bytes of this machine's memory, free or not."""
+    return psutil.virtual_memory().total
+
+
 def projection_bytes(mesh: jax.sharding.Mesh) -> int:
     """Returns how many bytes the projections that are made at once may take on each device.
 

@@ -5,11 +5,11 @@ The paper does not use it.
 
 import dataclasses
 import math
-from types import NoneType
 
 import gin
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Count, Decay, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.records.plateau_tracker import PlateauTracker
 
 PLATEAU, CONVERGED = "plateau", "converged"
@@ -56,19 +56,15 @@ class EarlyStop:
       UsageError: a value is out of its range, or there is no rule.
     """
 
-    plateau_steps: int | None = None
-    converged_steps: int | None = None
-    min_improvement: float = 0.01
+    plateau_steps: Count | None = None
+    converged_steps: Count | None = None
+    min_improvement: Decay = 0.01
     judged_by: str = BY_TRAINING_LOSS
 
     def __post_init__(self):
-        check_types(self, plateau_steps=(int, NoneType), converged_steps=(int, NoneType), min_improvement=(int, float))
-        rules = [name for name in ("plateau_steps", "converged_steps") if getattr(self, name) is not None]
-        check_positive_integers(self, *rules)
-        if not rules:
+        check_settings(self)
+        if self.plateau_steps is None and self.converged_steps is None:
             raise UsageError("EarlyStop needs EarlyStop.plateau_steps or EarlyStop.converged_steps")
-        if not 0 <= self.min_improvement < 1:
-            raise UsageError(f"EarlyStop.min_improvement must be in 0..1 and less than 1, not {self.min_improvement}")
         if self.judged_by not in (BY_TRAINING_LOSS, BY_UNSEEN_TASKS):
             raise UsageError(f"EarlyStop.judged_by must be 'training' or 'unseen', not {self.judged_by!r}")
 

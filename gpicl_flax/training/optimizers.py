@@ -6,24 +6,20 @@ A value out of its range raises UsageError. A scope defines a second optimiser o
 the bindings of `inner/adam` and, where it has none, those of `adam`.
 """
 
-import math
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import jax
 import jax.numpy as jnp
 import optax
 
-from gpicl_flax.errors import UsageError
+from gpicl_flax.bindings.kinds import Decay, NotNegative, Range, check
+from gpicl_flax.training import schedules
 
-for _schedule in (
-    optax.linear_schedule,
-    optax.cosine_decay_schedule,
-    optax.warmup_constant_schedule,
-    optax.warmup_cosine_decay_schedule,
-):
-    gin.external_configurable(_schedule, module="optax")
+LearningRate = Annotated[float, Range(0)] | Callable[[jax.Array], jax.Array]
 
 
 class Optimizer(optax.GradientTransformation):
@@ -74,14 +70,32 @@ def structure(optimizer: optax.GradientTransformation) -> str:
     return f"{optimizer.factory.__name__}{kinds}"
 
 
+def _checked[**P](make: Callable[P, optax.GradientTransformation]) -> Callable[P, optax.GradientTransformation]:
+    """Returns the same function, which refuses arguments that are not of the kinds of its annotations."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformation:
+        for key, value in signature.bind(*args, **kwargs).arguments.items():
+            name = f"{make.__name__}.{key}"
+            check(name, value, signature.parameters[key].annotation)
+            if key == "learning_rate" and callable(value):
+                schedules.check(name, value)
+        return make(*args, **kwargs)
+
+    checked.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]  gin reads it
+    return checked
+
+
 @gin.configurable
+@_checked
 def adam(
-    learning_rate: optax.ScalarOrSchedule = 1e-3,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 1e-8,
-    clip_norm: float | None = None,
+    learning_rate: LearningRate = 1e-3,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NotNegative = 1e-8,
+    eps_root: NotNegative = 1e-8,
+    clip_norm: NotNegative | None = None,
 ) -> optax.GradientTransformation:
     """Makes Adam as the authors ran it. Their eps_root makes the floor of the denominator about 1e-4.
 
@@ -92,20 +106,20 @@ def adam(
       eps_root: added to the second moment under the root; 0 gives the usual Adam.
       clip_norm: the largest global norm of gradients; None: any.
     """
-    _check("adam", learning_rate, decays={"b1": b1, "b2": b2}, eps=eps, eps_root=eps_root, clip_norm=clip_norm)
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return Optimizer.make(_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm)
 
 
 @gin.configurable
+@_checked
 def adamw(
-    learning_rate: optax.ScalarOrSchedule = 1e-3,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 1e-8,
-    weight_decay: float = 1e-4,
-    clip_norm: float | None = None,
+    learning_rate: LearningRate = 1e-3,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NotNegative = 1e-8,
+    eps_root: NotNegative = 1e-8,
+    weight_decay: NotNegative = 1e-4,
+    clip_norm: NotNegative | None = None,
 ) -> optax.GradientTransformation:
     """Makes Adam with decoupled weight decay (Fig 20, and the SGD baseline).
 
@@ -114,13 +128,13 @@ def adamw(
       weight_decay: the fraction of every parameter, including biases, that a step removes, times the learning rate.
     """
     numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
-    _check("adamw", learning_rate, decays={"b1": b1, "b2": b2}, **numbers)
     return Optimizer.make(_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers)
 
 
 @gin.configurable
+@_checked
 def sgd(
-    learning_rate: optax.ScalarOrSchedule = 1e-3, momentum: float = 0.0, clip_norm: float | None = None
+    learning_rate: LearningRate = 1e-3, momentum: Decay = 0.0, clip_norm: NotNegative | None = None
 ) -> optax.GradientTransformation:
     """Makes gradient descent.
 
@@ -128,13 +142,13 @@ def sgd(
       learning_rate, clip_norm: those of `adam`.
       momentum: decay of the sum of past gradients that a step follows; 0: the gradient alone.
     """
-    _check("sgd", learning_rate, decays={"momentum": momentum}, clip_norm=clip_norm)
     return Optimizer.make(_sgd, learning_rate=learning_rate, momentum=momentum or None, clip_norm=clip_norm)
 
 
 @gin.configurable
+@_checked
 def sign_ema(
-    learning_rate: optax.ScalarOrSchedule = 1e-3, decay: float = 0.9, clip_norm: float | None = None
+    learning_rate: LearningRate = 1e-3, decay: Decay = 0.9, clip_norm: NotNegative | None = None
 ) -> optax.GradientTransformation:
     """Makes updates of -learning rate x the sign of the gradient's exponential moving average (Fig 19).
 
@@ -142,7 +156,6 @@ def sign_ema(
       learning_rate, clip_norm: those of `adam`.
       decay: the decay of the average.
     """
-    _check("sign_ema", learning_rate, decays={"decay": decay}, clip_norm=clip_norm)
     return Optimizer.make(_sign_ema, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm)
 
 
@@ -166,13 +179,3 @@ def _sign_ema(learning_rate, decay, clip_norm):
 
 def _clipped(clip_norm: float | None, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     return optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-
-
-def _check(name: str, learning_rate, *, decays: dict[str, float], clip_norm: float | None, **numbers: float) -> None:
-    numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
-    numbers |= {} if callable(learning_rate) else {"learning_rate": learning_rate}
-    for argument, value in (numbers | decays).items():
-        if not isinstance(value, float | int) or not 0 <= value < math.inf:
-            raise UsageError(f"{name}.{argument} must be a number from 0 on, not {value!r}")
-        if argument in decays and value >= 1:
-            raise UsageError(f"{name}.{argument} must be less than 1, not {value!r}")

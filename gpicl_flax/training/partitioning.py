@@ -12,7 +12,8 @@ from flax.linen import spmd
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gpicl_flax.errors import UsageError, check_types
+from gpicl_flax.bindings.kinds import check_settings
+from gpicl_flax.errors import UsageError
 
 # Logical axis of a parameter -> mesh axis; axes that are not named here are replicated. `hidden` is not divided,
 # although `fsdp` could divide it. Where a recurrent kernel is laid out along (fsdp, model) and the batch along (data,
@@ -50,7 +51,7 @@ class MeshShape:
     model: int = 1
 
     def __post_init__(self):
-        check_types(self, data=int, fsdp=int, model=int)
+        check_settings(self)
 
     def build(
         self,

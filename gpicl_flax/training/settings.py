@@ -1,11 +1,11 @@
 """The settings of the training loop."""
 
 import dataclasses
-from types import NoneType
 
 import gin
 
-from gpicl_flax.errors import UsageError, check_positive_integers, check_types
+from gpicl_flax.bindings.kinds import Count, CountOrZero, check_settings
+from gpicl_flax.errors import UsageError
 from gpicl_flax.training.curriculum import Curriculum
 from gpicl_flax.training.early_stop import BY_UNSEEN_TASKS, EarlyStop
 from gpicl_flax.training.probes.diagnostics import Diagnostics
@@ -33,28 +33,23 @@ class Training:
       UsageError: a value is out of its range, or the steps do not divide.
     """
 
-    steps: int = 50_000
-    steps_per_dispatch: int = 10
-    accumulation: int = 1
-    checkpoint_period: int = 1000
+    steps: CountOrZero = 50_000
+    steps_per_dispatch: Count = 10
+    accumulation: Count = 1
+    checkpoint_period: Count = 1000
     checkpoint_seconds: float | None = 600.0
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     curriculum: Curriculum | None = None
     diagnostics: Diagnostics | None = None
     telemetry: Telemetry | None = None
     early_stop: EarlyStop | None = None
 
     def __post_init__(self):
-        check_positive_integers(self, "steps_per_dispatch", "accumulation", "checkpoint_period", "keep_checkpoints")
-        check_types(self, steps=int, checkpoint_seconds=(int, float, NoneType), curriculum=(Curriculum, NoneType))
-        check_types(self, diagnostics=(Diagnostics, NoneType), telemetry=(Telemetry, NoneType))
-        check_types(self, early_stop=(EarlyStop, NoneType))
+        check_settings(self)
         if self.early_stop and self.early_stop.judged_by == BY_UNSEEN_TASKS and self.diagnostics is None:
             raise UsageError("EarlyStop.judged_by = 'unseen' needs Training.diagnostics = @Diagnostics()")
         if self.checkpoint_seconds is not None and self.checkpoint_seconds <= 0:
             raise UsageError(f"Training.checkpoint_seconds must be positive or None, not {self.checkpoint_seconds}")
-        if self.steps < 0:
-            raise UsageError(f"Training.steps must not be negative, but is {self.steps}")
         for name in ("steps", "checkpoint_period"):
             if getattr(self, name) % self.steps_per_dispatch:
                 raise UsageError(

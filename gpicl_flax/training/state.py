@@ -5,6 +5,7 @@ batches have a leading axis S. A single run is a stack of one.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -41,6 +42,12 @@ def abstract_state(
     shapes = jax.eval_shape(functools.partial(_init, model, optimizer, tasks), np.uint32(0), {})
     shardings = partitioning.state_shardings(mesh, shapes)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings)
+
+
+def bytes_on_a_device(state: TrainState) -> int:
+    """Returns how many bytes of a state, such as `abstract_state` returns, each device holds."""
+    arrays = jax.tree.leaves(state)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
 
 
 def init_states(

@@ -124,7 +124,7 @@ def test_needed_of_a_single_run(store, npz, capsys):
     capsys.readouterr()
     needed = ["needed", "--gin_file", "gin/quickstart.gin", "--data_dir", store]
     assert run(*needed) == 0 and capsys.readouterr().out == ""  # digits come with scikit-learn
-    assert run(*needed, "--gin_bindings", "MetaTest.base_datasets = ['mine', 'digits', 'mine']") == 0
+    assert run(*needed, "--gin_bindings", "MetaTest.base_datasets = ['mine', 'digits']") == 0
     assert capsys.readouterr().out == f"mine\t{store}/mine\n"
     assert run(*needed, "--gin_bindings", f"TaskDistribution.base_dataset = {npz!r}") == 2
     error = capsys.readouterr().err.strip()

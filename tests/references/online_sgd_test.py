@@ -98,7 +98,7 @@ def test_it_has_no_parameters_and_its_state_is_the_classifier():
     [
         ({"hidden_sizes": (1, 2, 3)}, "up to two"),
         ({"hidden_sizes": (0,)}, "positive integers"),
-        ({"hidden_sizes": 32}, "type tuple or list"),
+        ({"hidden_sizes": 32}, "type list or tuple"),
         ({"inner_optimizer": "adam"}, "GradientTransformation"),
     ],
 )

@@ -32,7 +32,7 @@ ATTACKS = {
     "os.system.command = 'touch PWNED'\ngpicl_flax.runs.run.Run.seed = @os.system()\n",
     "by an alias": "from __gin__ import dynamic_registration\nimport os as gpicl\nfrom gpicl_flax.runs import run\n"
     "gpicl.mkdir.path = 'PWNED'\nrun.Run.seed = @gpicl.mkdir()\n",
-    "through a module of the package": "from __gin__ import dynamic_registration\nimport gpicl_flax.records.run_folder\n"
+    "through the package": "from __gin__ import dynamic_registration\nimport gpicl_flax.records.run_folder\n"
     "import gpicl_flax.runs.run\ngpicl_flax.records.run_folder.os.mkdir.path = 'PWNED'\n"
     "gpicl_flax.runs.run.Run.seed = @gpicl_flax.records.run_folder.os.mkdir()\n",
     "a function of the package": "from __gin__ import dynamic_registration\nimport gpicl_flax.records.run_folder\n"
@@ -144,9 +144,10 @@ def test_a_module_that_fails_says_so(evil, own_model):
         saved_config.read_trusted(evil, [name])
 
 
-@pytest.mark.parametrize(
-    "text", ["", "# nothing\n", "Run.seed = \n", "Run.seed = [[[", "\0", "Run.seed = " + "[" * 5000]
-)
+DAMAGED = ["", "# nothing\n", "Run.seed = \n", "Run.seed = [[[", "\0", "Run.seed = " + "[" * 5000]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_configuration_is_named(evil, text):
     evil.config.write_text(text)
     with pytest.raises(UsageError, match=r"config\.gin is damaged"):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import tokenize
 from typing import Any
 
 import pandas as pd
@@ -101,7 +102,7 @@ def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
     try:
         text = read_text(path, "")
         return {name: str(value) for name, value in config.parse_bindings(text).bindings.items()}
-    except (UsageError, SyntaxError, ValueError, RecursionError):
+    except (UsageError, SyntaxError, tokenize.TokenError, ValueError, RecursionError):
         gaps.append(f"{path.name} is damaged")
         return {}
 

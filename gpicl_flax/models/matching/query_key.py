@@ -16,17 +16,19 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
-from gpicl_flax.errors import UsageError, check_positive_integers
+from gpicl_flax.bindings.kinds import Width, check
+from gpicl_flax.errors import UsageError
 from gpicl_flax.models.sequence_model import InContextModel
 
 
-def check(model: InContextModel, switch: str) -> None:
+def check_model(model: InContextModel, switch: str) -> None:
     """Raises UsageError unless a model of blocks with heads can start matched.
 
     The attribute `switch` of the model requests it.
     """
     name = type(model).__name__
-    check_positive_integers(model, "matching_heads", "matching_layers")
+    for setting in ("matching_heads", "matching_layers"):
+        check(f"{name}.{setting}", getattr(model, setting), Width)
     if model.token_layout != "aligned":
         raise UsageError(f"{name}.{switch} needs {name}.token_layout = 'aligned'")
     if model.matching_heads > min(model.num_heads, model.model_size // 2):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
 from gpicl_flax.tasks import loader
@@ -43,11 +43,11 @@ class Diagnostics:
         divides, but never exceed the number that a training step has in memory at once.
     """
 
-    period: int = 100
-    num_sequences: int = 32
+    period: Count = 100
+    num_sequences: Count = 32
 
     def __post_init__(self):
-        check_positive_integers(self, "period", "num_sequences")
+        check_settings(self)
 
     def sequences_at_once(self, task_batch_size: int, accumulation: int) -> int:
         """Returns `num_sequences`, or fewer if a training step has fewer in memory at once."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gpicl_flax.errors import check_positive_integers
+from gpicl_flax.bindings.kinds import Count, check_settings
 
 
 @gin.configurable
@@ -30,10 +30,10 @@ class Telemetry:
       period: steps between two measurements, which come at the end of a dispatch.
     """
 
-    period: int = 100
+    period: Count = 100
 
     def __post_init__(self):
-        check_positive_integers(self, "period")
+        check_settings(self)
 
 
 class GradAndUpdate(NamedTuple):
