@@ -184,7 +184,8 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         outlier = first_outlier(standardised)
         if outlier is not None:
             row, column = outlier
-            name = f" (feature {self.feature_names_in_[column]!r})" if hasattr(self, "feature_names_in_") else ""
+            names = getattr(self, "feature_names_in_", None)
+            name = "" if names is None else f" (feature {names[column]!r})"
             raise ValueError(
                 f"X[{row}, {column}]{name} is {X[outlier]:g}, more than {MAX_STANDARDISED:g} standard deviations away "
                 "from the context, which no model can read"

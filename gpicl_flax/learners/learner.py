@@ -20,6 +20,7 @@ from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, co
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runs.run_info import read_projection
+from gpicl_flax.runtime import caches
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -82,18 +83,18 @@ class Learner:
         Returns:
           The logits [B, T, C], and the queries and keys of the layers.
         """
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             logits, shown = _forward(self.run.model, self.params, inputs, labels, np.uint32(seed))
         return np.asarray(logits), collect_query_key(shown)
 
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
         """Returns what `answer` needs of contexts of `length` examples, inputs [B, T, X] and labels [B, T]."""
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             return _encode(self.run.model, self.params, inputs, labels, np.int32(length), np.uint32(seed))
 
     def answer(self, context: Any, queries: np.ndarray) -> np.ndarray:
         """Returns logits [B, Q, C] of queries [B, Q, X], each as if it alone followed its context."""
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             return np.asarray(_answer(self.run.model, self.params, context, queries))
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
