@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.errors import UsageError
 from gpicl_flax.terminal import durations
 
@@ -167,8 +167,11 @@ def _show(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     if arguments.input_shape and min(arguments.input_shape) < 1:
         raise UsageError("--input_shape must be three positive numbers")
-    dataset = load_base_dataset(arguments.name, input_shape=arguments.input_shape, data_dir=arguments.data_dir)
     path = epath.Path(arguments.out or f"{epath.Path(arguments.name).stem}.png")
+    outputs.check_folder(str(path.parent))
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, not a file")
+    dataset = load_base_dataset(arguments.name, input_shape=arguments.input_shape, data_dir=arguments.data_dir)
     contact_sheet.save(contact_sheet.draw(dataset, arguments.seed), path)
     print(path)
 

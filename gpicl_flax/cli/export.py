@@ -2,6 +2,7 @@
 
 import argparse
 
+from gpicl_flax.cli import outputs
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -25,6 +26,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from gpicl_flax.learners import learner
     from gpicl_flax.records.run_folder import RunFolder
 
+    outputs.check_folder(arguments.out)
     out = RunFolder(arguments.out)
     if out.path.exists() and any(out.path.iterdir()) and not out.is_exported:
         raise UsageError(f"{out} is not empty and holds no earlier export; choose another folder")

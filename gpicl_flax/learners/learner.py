@@ -17,7 +17,7 @@ import gpicl_flax
 from gpicl_flax.config import parse_text
 from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, collect_query_key
-from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
+from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, as_json, write_together
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runs.run_info import read_projection
 from gpicl_flax.runtime import caches
@@ -98,15 +98,14 @@ class Learner:
             return np.asarray(_answer(self.run.model, self.params, context, queries))
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
-        """Writes the files that `load` reads, with parameters rounded to `dtype`."""
+        """Writes the files that `load` reads, with parameters rounded to `dtype`: all of them or none."""
         flat: dict[str, Any] = {
             name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()
         }
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with (folder.path / PARAMETERS).open("wb") as file:
-            np.savez_compressed(file, **flat)
-        write_json(folder.run_info, self.run_info)
-        write_atomically(folder.config, self.config)
+        parameters = io.BytesIO()
+        np.savez_compressed(parameters, **flat)
+        contents = {PARAMETERS: parameters.getvalue(), folder.run_info.name: as_json(self.run_info).encode()}
+        write_together(folder.path, contents | {folder.config.name: self.config.encode()})
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,7 @@
 """The run folder: the only interface between a run and everything that comes after it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -81,10 +82,22 @@ class RunFolder:
 
 def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a small file so that a reader, or the next process, sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_together(path.parent, {path.name: text.encode()})
+
+
+def write_together(folder: epath.Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files of these names: all of them, or none if there is no space for one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporaries = {name: folder / f".{name}.tmp" for name in contents}
+    try:
+        for name, temporary in temporaries.items():
+            temporary.write_bytes(contents[name])
+        for name, temporary in temporaries.items():
+            temporary.replace(folder / name)
+    except BaseException:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: epath.Path) -> Any:
@@ -97,4 +110,9 @@ def read_json(path: epath.Path) -> Any:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=1) + "\n")
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """Returns `value` as readable JSON, the text of a file."""
+    return json.dumps(value, indent=1) + "\n"
