@@ -59,9 +59,9 @@ def add(commands) -> None:
         "make a base dataset of files",
         "Makes a base dataset of image files: a TFDS dataset of its own, in the array_record format. Images are one "
         "path, a complete .npz file (train_images, train_labels, test_images, test_labels), a folder of MNIST's idx "
-        "files, or a folder with train/ and test/ folders of class folders of PNGs; or two paths, training and test, "
-        "of arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of these and "
-        "--test_fraction.",
+        "files, or a folder with train/ and test/ folders of class folders of PNGs or JPEGs; or two paths, training "
+        "and test, of arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of "
+        "these and --test_fraction.",
     )
     importing.add_argument("name", metavar="NAME", help="name of the new base dataset: a-z, 0-9 and _")
     importing.add_argument("--images", nargs="+", required=True, metavar="PATH", help="images: training, then test")
