@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runtime import backend
 from gpicl_flax.terminal import durations
@@ -60,9 +60,9 @@ def add(commands) -> None:
         "make a base dataset of files",
         "Makes a base dataset of image files: a TFDS dataset of its own, in the array_record format. Images are one "
         "path, a complete .npz file (train_images, train_labels, test_images, test_labels), a folder of MNIST's idx "
-        "files, or a folder with train/ and test/ folders of class folders of PNGs; or two paths, training and test, "
-        "of arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of these and "
-        "--test_fraction.",
+        "files, or a folder with train/ and test/ folders of class folders of PNGs or JPEGs; or two paths, training "
+        "and test, of arrays (.npy, .npz, idx, idx.gz; give the labels, too) or folders of class folders; or one of "
+        "these and --test_fraction.",
     )
     importing.add_argument("name", metavar="NAME", help="name of the new base dataset: a-z, 0-9 and _")
     importing.add_argument("--images", nargs="+", required=True, metavar="PATH", help="images: training, then test")
@@ -170,8 +170,11 @@ def _show(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
     if arguments.input_shape and min(arguments.input_shape) < 1:
         raise UsageError("--input_shape must be three positive numbers")
-    dataset = load_base_dataset(arguments.name, input_shape=arguments.input_shape, data_dir=arguments.data_dir)
     path = epath.Path(arguments.out or f"{epath.Path(arguments.name).stem}.png")
+    outputs.check_folder(str(path.parent))
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, not a file")
+    dataset = load_base_dataset(arguments.name, input_shape=arguments.input_shape, data_dir=arguments.data_dir)
     with console.figure_style():
         contact_sheet.save(contact_sheet.draw(dataset, arguments.seed), path)
     print(path)

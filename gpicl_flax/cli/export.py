@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runtime import backend
 
@@ -28,6 +28,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from gpicl_flax.learners import learner
     from gpicl_flax.records.run_folder import RunFolder
 
+    outputs.check_folder(arguments.out)
     backend.check()
     out = RunFolder(arguments.out)
     if out.path.exists() and any(out.path.iterdir()) and not out.is_exported:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.runtime import backend
 
@@ -17,8 +17,8 @@ def add(commands) -> None:
         "predict",
         help="classify the rows of a file by in-context learning from labelled examples",
         description="Gives labelled examples to a meta-trained learner as its context, and prints for each query the "
-        "class it predicts and the probability of every class, as CSV. Nothing is trained. Files are CSV with a "
-        "header, or .npz with the arrays inputs [n, ...] and, for the context, labels [n].",
+        "class it predicts and the probability of every class, as CSV. Nothing is trained. Files are CSV (UTF-8, a "
+        "header, commas), or .npz with the arrays inputs [n, ...] and, for the context, labels [n].",
     )
     parser.set_defaults(command=_predict)
     parser.add_argument("--context", required=True, metavar="FILE", help="labelled examples")
@@ -50,31 +50,34 @@ def add(commands) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from etils import epath
-
     from gpicl_flax.learners import tabular_io
-    from gpicl_flax.learners.classifier import InContextClassifier
 
     backend.check()
     if not 0 <= arguments.seed < 2**32:
         raise UsageError(f"--seed must be in 0..2**32-1, not {arguments.seed}")
-    context, labels = tabular_io.read_labelled(arguments.context, arguments.label)
-    queries = tabular_io.read_queries(arguments.queries, arguments.label, like=context)
+    if arguments.out is not None:
+        outputs.check_file(arguments.out)
+    tabular_io.check_both_can_be_read(arguments.context, arguments.queries)
+    context = tabular_io.read_context(arguments.context, arguments.label)
+    queries = tabular_io.read_queries(arguments.queries, arguments.label, context)
+    tabular_io.check_range(context, queries, shared_scale=arguments.shared_scale)
+    from gpicl_flax.learners.classifier import InContextClassifier  # takes a second, which no mistake has to wait for
+
     settings: dict[str, Any] = {"shared_scale": arguments.shared_scale, "random_state": arguments.seed}
     settings |= {"trusted_modules": arguments.trust_imports}
     settings |= {} if arguments.members is None else {"n_estimators": arguments.members}
     classifier = InContextClassifier(arguments.checkpoint, **settings)
     try:
-        classifier.fit(context, labels)
+        classifier.fit(context.features, context.labels)
     except (TypeError, ValueError) as error:
         if isinstance(error.__cause__, GpiclError):  # an error of the checkpoint rather than the file
             raise error.__cause__ from None
         raise UsageError(f"{arguments.context}: {first_line(error)}") from error
     try:
-        table = tabular_io.predictions(classifier, queries)
+        table = tabular_io.predictions(classifier, queries.features)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{arguments.queries}: {first_line(error)}") from error
     if arguments.out is None:
         sys.stdout.write(table)
     else:
-        epath.Path(arguments.out).write_text(table)
+        outputs.write_file(arguments.out, table)

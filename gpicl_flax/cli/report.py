@@ -1,8 +1,9 @@
 """The command `gpicl report`: draws figures of the runs in a folder."""
 
 import argparse
+import os
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.errors import UsageError
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -39,6 +40,9 @@ def _report(arguments: argparse.Namespace) -> None:
     from gpicl_flax.analysis.data import write_tables
     from gpicl_flax.analysis.report import report
 
+    out = arguments.tables or arguments.out
+    if out is not None or os.path.isdir(arguments.workdir):
+        outputs.check_folder(out or arguments.workdir)
     if arguments.tables is not None:
         if arguments.after_drop is not None:
             raise UsageError("--after_drop changes no table: give it to `gpicl report` when it draws from the tables")

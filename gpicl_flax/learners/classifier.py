@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpicl_flax.errors import GpiclError
 from gpicl_flax.learners import ensemble, learner
+from gpicl_flax.learners.standardizer import MAX_STANDARDISED, Standardizer, first_outlier
 
 _DEPRECATED = "deprecated"  # the value of a former parameter that is not given
 _FORMER_NAMES = {"model_path": "checkpoint", "n_estimators": "n_members"}
@@ -98,11 +99,19 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self._read(np.concatenate([self._X, X]), np.concatenate([self._y, y]), self._announced)
 
     def predict_proba(self, X):
-        """Returns the probabilities [n, classes] of X [n, features], in the order of `classes_`."""
+        """Returns the probabilities [n, classes] of X [n, features], in the order of `classes_`.
+
+        Raises:
+          ValueError: X cannot be used, or a number in it is so far from the context that the model gives no answer.
+        """
         check_is_fitted(self)
         X = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
         batches = (X[start : start + self.batch_size] for start in range(0, len(X), self.batch_size))
-        return np.concatenate([self._answer(batch) for batch in batches])
+        probabilities = np.concatenate([self._answer(batch) for batch in batches])
+        finite = np.isfinite(probabilities).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"X[{finite.argmin()}]: the {self.model_.name} in use gives no finite probabilities")
+        return probabilities
 
     def predict(self, X):
         """Returns the most probable class of each row of X [n, features], [n]."""
@@ -158,7 +167,7 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         if not model.reads_context or model.max_context < 1:
             raise ValueError(f"the {model.name} in use reads no context: it was trained on single examples")
         self.classes_, self._announced, self._X, self._y = names, classes, X, y
-        self._mean, self._scale = ensemble.standardize(X, shared=self.shared_scale)
+        self._standardizer = Standardizer.fit(X, shared=self.shared_scale)
         rng = np.random.default_rng(self._seed)
         self._projections = (
             ensemble.projections(rng, self._num_estimators, X.shape[1], tasks.num_features) * model.input_rms
@@ -174,7 +183,18 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _inputs(self, X):
-        return ((X - self._mean) / self._scale).astype(np.float32)
+        """Returns standardised X [n, features], float32."""
+        standardised = self._standardizer(X)
+        outlier = first_outlier(standardised)
+        if outlier is not None:
+            row, column = outlier
+            names = getattr(self, "feature_names_in_", None)
+            name = "" if names is None else f" (feature {names[column]!r})"
+            raise ValueError(
+                f"X[{row}, {column}]{name} is {X[outlier]:g}, more than {MAX_STANDARDISED:g} standard deviations away "
+                "from the context, which no model can read"
+            )
+        return standardised.astype(np.float32)
 
     def _answer(self, X):
         """Returns the probabilities [n, classes] of standardised X [n, features], at most one batch."""

@@ -6,20 +6,6 @@ They differ in their projections, their labels, and the examples that they read.
 import numpy as np
 
 
-def standardize(X: np.ndarray, *, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and scale of each feature of X [n, features] or, if shared, of all features together.
-
-    A constant feature has a scale of 1.
-    """
-    if shared:
-        mean, scale = standardize(X.reshape(-1, 1))
-        return np.repeat(mean, X.shape[1]), np.repeat(scale, X.shape[1])
-    scale = X.std(axis=0)
-    # Equal numbers can have a standard deviation as large as their rounding error.
-    constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(axis=0)
-    return X.mean(axis=0), np.where(constant, 1.0, scale)
-
-
 def projections(rng: np.random.Generator, num_estimators: int, num_features: int, num_inputs: int) -> np.ndarray:
     """Draws projections [estimators, features, X] with iid normal entries.
 

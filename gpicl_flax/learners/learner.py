@@ -17,10 +17,11 @@ from packaging.version import InvalidVersion, Version
 import gpicl_flax
 from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, collect_query_key
-from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, write_atomically, write_json
+from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, as_json, write_together
 from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runs.run_info import read_projection
+from gpicl_flax.runtime import caches
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
@@ -83,30 +84,29 @@ class Learner:
         Returns:
           The logits [B, T, C], and the queries and keys of the layers.
         """
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             logits, shown = _forward(self.run.model, self.params, inputs, labels, np.uint32(seed))
         return np.asarray(logits), collect_query_key(shown)
 
     def encode(self, inputs: np.ndarray, labels: np.ndarray, length: int, seed: int = 0) -> Any:
         """Returns what `answer` needs of contexts of `length` examples, inputs [B, T, X] and labels [B, T]."""
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             return _encode(self.run.model, self.params, inputs, labels, np.int32(length), np.uint32(seed))
 
     def answer(self, context: Any, queries: np.ndarray) -> np.ndarray:
         """Returns logits [B, Q, C] of queries [B, Q, X], each as if it alone followed its context."""
-        with self.run.precision():
+        with self.run.precision(), caches.kept_programs:
             return np.asarray(_answer(self.run.model, self.params, context, queries))
 
     def save(self, folder: RunFolder, dtype: str = "float32") -> None:
-        """Writes the files that `load` reads, with parameters rounded to `dtype`."""
+        """Writes the files that `load` reads, with parameters rounded to `dtype`: all of them or none."""
         flat: dict[str, Any] = {
             name: np.asarray(x, dtype) for name, x in traverse_util.flatten_dict(self.params, sep="/").items()
         }
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with (folder.path / PARAMETERS).open("wb") as file:
-            np.savez_compressed(file, **flat)
-        write_json(folder.run_info, self.run_info)
-        write_atomically(folder.config, self.config)
+        parameters = io.BytesIO()
+        np.savez_compressed(parameters, **flat)
+        contents = {PARAMETERS: parameters.getvalue(), folder.run_info.name: as_json(self.run_info).encode()}
+        write_together(folder.path, contents | {folder.config.name: self.config.encode()})
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -109,18 +110,27 @@ class RunFolder:
 
 def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a small file so that a reader, or the next process, sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_remote(path):  # objects are atomic
-        path.write_text(text)
+    write_together(path.parent, {path.name: text.encode()})
+
+
+def write_together(folder: epath.Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files of these names: all of them, or none if there is no space for one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if _is_remote(folder):  # objects are atomic
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
         return
-    # The name is new, and "x" never follows a symlink: a folder from elsewhere cannot lead the text to another file.
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    # The names are new, and "x" never follows a symlink: a folder from elsewhere cannot lead data to another file.
+    temporaries = {name: folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp" for name in contents}
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
+        for name, temporary in temporaries.items():
+            with open(temporary, "xb") as file:
+                file.write(contents[name])
+        for name, temporary in temporaries.items():
+            temporary.replace(folder / name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -173,7 +183,12 @@ def parse_json(text: str) -> Any:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=1) + "\n")
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """Returns `value` as readable JSON, the text of a file."""
+    return json.dumps(value, indent=1) + "\n"
 
 
 def _is_remote(path: epath.Path) -> bool:

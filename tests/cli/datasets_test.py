@@ -177,7 +177,7 @@ def test_debians_fashion_mnist_is_imported_pixel_for_pixel(store):
         (["import", "mnist", "--images", "a"], "known already"),
         (["import", "mine", "--images", "none.npz"], "no such file"),
         (["embed", "digits", "--as", "mnist"], "known already"),
-        (["show", "digits", "--out", "."], "directory"),
+        (["show", "digits", "--out", "."], "is a folder, not a file"),
         (["embed", "digits", "--encoder", "resnet9000"], "resnet50"),
         (["embed", "digits", "--batch_size", "0"], "must be positive"),
     ],

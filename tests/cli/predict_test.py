@@ -1,11 +1,14 @@
 """`gpicl predict` and `gpicl export`, as a user meets them."""
 
 import io
+import os
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
+from etils import epath
 
 from gpicl_flax import InContextClassifier
 from gpicl_flax.cli.main import main
@@ -82,6 +85,62 @@ def test_predictions_of_npz_files_with_an_exported_run(quick, tmp_path, capsys):
     assert len(printed[0].splitlines()) == 4
 
 
+def test_a_mistake_is_found_before_the_model_is_read(csv, refused, tmp_path, monkeypatch):
+    def load(path):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(learner, "load", load)
+    for out, words in (
+        (tmp_path, "is a folder, not a file"),
+        (tmp_path / "none" / "o.csv", f"there is no folder {tmp_path / 'none'}"),
+        (tmp_path / "context.csv" / "o.csv", "there is no folder"),
+    ):
+        refused(["predict", *csv, "--out", str(out)], words)
+    refused(["predict", *csv, "--context", "/dev/stdin", "--queries", "/dev/stdin"], "the same stream")
+    queries = tmp_path / "queries.csv"
+    lines = queries.read_text().splitlines()
+    for field, words in (
+        ("inf", "'inf' is no finite number"),
+        ("", "has no value"),
+        ("1e30", "1e+30 is more than"),
+        ("1,2", "has 5 fields, the header has 4"),
+    ):
+        queries.write_text("\n".join([*lines[:2], f"1,2,{field},4", *lines[3:]]))
+        refused(["predict", *csv], "queries.csv: row 2 (line 3)", words)
+
+
+def test_predictions_go_to_what_is_no_file_too(csv, tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    assert main(["predict", *csv, "--members", "1", "--out", str(pipe)]) == 0
+    reader.join()
+    assert read[0].startswith("prediction,probability_setosa")
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "file.csv")
+    assert main(["predict", *csv, "--members", "1", "--out", str(link)]) == 0
+    assert link.is_symlink() and (tmp_path / "file.csv").read_text() == read[0]
+
+
+def test_what_cannot_be_exported(refused, tmp_path, monkeypatch, capsys):
+    shipped, out = str(learner.SHIPPED), tmp_path / "out"
+    (tmp_path / "file.txt").write_text("")
+    refused(["export", shipped, str(tmp_path / "file.txt" / "out")], "file.txt is no folder")
+    path_type = type(epath.Path(out))
+    write_bytes = path_type.write_bytes
+
+    def full(path, data):
+        if path.name == ".run.json.tmp":
+            raise OSError(28, "No space left on device")
+        write_bytes(path, data)
+
+    monkeypatch.setattr(path_type, "write_bytes", full)
+    assert main(["export", shipped, str(out), "--half"]) == 1
+    assert capsys.readouterr().err == "\ngpicl: error: [Errno 28] No space left on device\n"
+    assert not list(out.iterdir())
+
+
 def test_mistakes_are_one_line_and_exit_2(csv, refused, tmp_path):
     context, queries = tmp_path / "context.csv", tmp_path / "queries.csv"
     arguments = ["predict", *csv]
@@ -96,9 +155,9 @@ def test_mistakes_are_one_line_and_exit_2(csv, refused, tmp_path):
     lines = good.splitlines()
     for changed, words in (
         ([lines[0], *(line.replace("setosa", "") for line in lines[1:])], "has no label"),
-        ([lines[0], *(f"x{line}" for line in lines[1:])], "column length holds other things than numbers"),
-        ([lines[0], f",{lines[1].split(',', 1)[1]}", *lines[2:]], "NaN"),
-        (lines[:1], "0 sample"),
+        ([lines[0], *(f"x{line}" for line in lines[1:])], "row 1 (line 2), column length: 'x"),
+        ([lines[0], f",{lines[1].split(',', 1)[1]}", *lines[2:]], "row 1 (line 2), column length: has no value"),
+        (lines[:1], "holds no examples"),
         ([], "not a readable CSV file"),
         ([f"{line},1" for line in lines], "in one of them only: 1"),
         ([lines[0], *(f"1,2,3,4,{n}" for n in range(11))], "11 classes"),
@@ -107,7 +166,7 @@ def test_mistakes_are_one_line_and_exit_2(csv, refused, tmp_path):
         refused(arguments, words)
     context.write_text(good)
     queries.write_text("\n".join(queries.read_text().splitlines()[:1]))
-    refused(arguments, "queries.csv", "0 sample")
+    refused(arguments, "queries.csv", "holds no examples")
     queries.write_bytes(b"\xff\xfe\x00")
     refused(arguments, "queries.csv", "not a readable CSV file")
 

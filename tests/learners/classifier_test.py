@@ -6,6 +6,8 @@ import pickle
 import re
 import shutil
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pandas as pd
@@ -52,6 +54,12 @@ def iris():
 def fitted(iris):
     X, y = iris
     return InContextClassifier(random_state=0).fit(X[:60], y[:60])
+
+
+@pytest.fixture(scope="module")
+def one_member(iris):
+    X, y = iris
+    return InContextClassifier(n_estimators=1, random_state=0).fit(X[:60], y[:60])
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,38 @@ def test_scale_and_order_of_the_features_do_not_matter_much(fitted, iris):
     other = InContextClassifier(random_state=0).fit(1000 + X[:60] * [1e-6, 1, 1e3, 1e6], y[:60])
     queries = 1000 + X[60:] * [1e-6, 1, 1e3, 1e6]
     np.testing.assert_allclose(other.predict_proba(queries), fitted.predict_proba(X[60:]), atol=1e-3)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=10)
+@hypothesis.given(st.lists(st.integers(-305, 305), min_size=4, max_size=4))
+def test_features_of_any_finite_size_predict_the_same(iris, one_member, exponents):
+    X = iris[0] * [10.0**exponent for exponent in exponents]
+    scaled = clone(one_member).fit(X[:60], iris[1][:60])
+    np.testing.assert_allclose(scaled.predict_proba(X), one_member.predict_proba(iris[0]), atol=1e-5)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=20)
+@hypothesis.given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 3))
+def test_an_outlier_gives_probabilities_or_is_named(iris, one_member, value, column):
+    X = iris[0][60:63].copy()
+    X[1, column] = value
+    if abs(value) <= 1e10:
+        np.testing.assert_allclose(one_member.predict_proba(X).sum(axis=1), 1)
+    elif abs(value) >= 1e20:
+        with pytest.raises(ValueError, match=rf"X\[1, {column}\] is .*, more than 1e\+15 standard deviations"):
+            one_member.predict(X)
+
+
+def test_what_is_not_finite_is_never_returned(fitted, iris):
+    X, y = iris
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    named = InContextClassifier(n_estimators=1, random_state=0).fit(frame[:9], y[:9])
+    with pytest.raises(ValueError, match=r"X\[0, 1\] \(feature 'b'\) is 1e\+30"):
+        named.predict(frame[:1].assign(b=1e30))
+    damaged = pickle.loads(pickle.dumps(fitted))
+    damaged._context = jax.tree.map(lambda x: x * np.nan if x.dtype == np.float32 else x, damaged._context)
+    with pytest.raises(ValueError, match=r"X\[0\]: the Transformer in use gives no finite probabilities"):
+        damaged.predict(X)
 
 
 @pytest.mark.slow

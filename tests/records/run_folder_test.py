@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, write_atomically, write_json, write_together
 
 
 def test_paths_are_absolute_unless_they_are_remote(tmp_path, monkeypatch):
@@ -35,3 +35,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(folder.run_info, "half of it")
     assert json.loads(folder.run_info.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path).path
+    write_together(folder, {"a": b"1", "b": b"2"})
+    write_bytes = type(folder).write_bytes
+
+    def write_first(path, data):
+        if "b" in path.name:
+            raise OSError("disk full")
+        write_bytes(path, data)
+
+    monkeypatch.setattr(type(folder), "write_bytes", write_first)
+    with pytest.raises(OSError, match="disk full"):
+        write_together(folder, {"a": b"3", "b": b"4", "c": b"5"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"1", "b": b"2"}

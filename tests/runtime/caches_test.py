@@ -3,6 +3,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from gpicl_flax.runtime import caches
@@ -42,7 +43,53 @@ def test_another_processor_has_another_folder(monkeypatch):
     here = caches._processor()
     assert caches._processor() == here
     monkeypatch.setattr(caches.platform, "machine", lambda: "another")
-    assert caches._processor() != here
+    assert caches._processor.__wrapped__() != here
+
+
+LIBRARY = """
+import jax
+import numpy as np
+from gpicl_flax import InContextClassifier
+X = np.random.default_rng(0).normal(size=(9, 2))
+InContextClassifier(n_estimators=1, random_state=0).fit(X, np.arange(9) % 2).predict(X)
+jax.jit(lambda x: x * 17.5 + 3).lower(1.0).compile()  # a program of the user
+"""
+
+
+def test_the_library_keeps_its_programs_and_no_others(tmp_path, environment):
+    environment = {name: value for name, value in environment.items() if not name.startswith("JAX_PERSISTENT")}
+    subprocess.run([sys.executable, "-W", "error", "-c", LIBRARY], env=environment, check=True)
+    kept = {path.name.split("-")[0] for path in (tmp_path / "gpicl_flax" / "xla").rglob("*-cache")}
+    assert {"jit__answer", "jit__encode"} <= kept and not any("lambda" in name for name in kept)
+
+
+def test_settings_of_jax_are_left_as_they_were(monkeypatch, tmp_path):
+    name = "jax_compilation_cache_dir"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, None)
+        with caches.kept_programs:
+            with caches.kept_programs:  # of another thread
+                pass
+            assert getattr(jax.config, name).startswith(str(tmp_path))
+        assert getattr(jax.config, name) is None
+        for value in ("", "/some/where"):  # what a user says, also by the environment of the process
+            monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", value)
+            with caches.kept_programs:
+                assert getattr(jax.config, name) is None
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        jax.config.update(name, "/some/where")
+        with caches.kept_programs:
+            assert getattr(jax.config, name) == "/some/where"
+        jax.config.update(name, None)
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with caches.kept_programs:
+            assert getattr(jax.config, name) is None
+    finally:
+        jax.config.update(name, before)
 
 
 @pytest.mark.launch

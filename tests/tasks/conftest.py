@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks.datasets import files
+from gpicl_flax.tasks.datasets import files, idx
 from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
 
 
@@ -30,7 +30,7 @@ def arrays(raw) -> dict[str, np.ndarray]:
     return dict(zip(files.NPZ_KEYS, values, strict=True))
 
 
-def idx(array: np.ndarray) -> bytes:
+def as_idx(array: np.ndarray) -> bytes:
     array = array.astype(np.uint8)
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
@@ -40,8 +40,8 @@ def write_idx(arrays):
     """(folder, zipped) -> writes `raw` as the four files of MNIST."""
 
     def write(folder, zipped=False):
-        for name, array in zip(files.IDX_FILES, arrays.values(), strict=True):
-            data = gzip.compress(idx(array)) if zipped else idx(array)
+        for name, array in zip(idx.FILES, arrays.values(), strict=True):
+            data = gzip.compress(as_idx(array)) if zipped else as_idx(array)
             (folder / f"{name}{'.gz' if zipped else ''}").write_bytes(data)
 
     return write

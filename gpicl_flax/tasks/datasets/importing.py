@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks.datasets import checks, files, tfds_store
+from gpicl_flax.tasks.datasets import checks, class_folder, files, tfds_store
 from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
 
 
@@ -80,7 +80,7 @@ def _read(images: Sequence[str], labels: Sequence[str], test_fraction: float | N
         missing = next((path for path in image_paths if not path.is_dir()), None)
         if missing is not None:
             raise UsageError(f"{missing} is no folder of class folders; give the labels of other images, too")
-        named = [files.read_class_folder(path) for path in image_paths]
+        named = [class_folder.read(path) for path in image_paths]
         splits = [split for split, _ in named]
         class_names = named[0][1] if len(named) == 1 else files.join(*named).class_names
     train, test = splits if test_fraction is None else _divide(splits[0], test_fraction)

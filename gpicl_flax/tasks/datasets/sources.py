@@ -56,7 +56,7 @@ def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] 
 def _as_path(name: str) -> pathlib.Path | None:
     """Returns the name of a base dataset as a path, if it is one."""
     path = pathlib.Path(os.path.expanduser(name))
-    if path.suffix == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
+    if path.suffix.lower() == ".npz" or name.startswith((".", "/", "~")) or ("/" in name and path.is_dir()):
         return path
     return None  # a name may also contain a slash: a TFDS dataset with a config, emnist/letters
 

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from gpicl_flax.tasks.datasets import files, tfds_store
+from gpicl_flax.tasks.datasets import idx, tfds_store
 from gpicl_flax.tasks.datasets.importing import import_dataset
 
 
@@ -22,7 +22,7 @@ def test_complete_files_are_imported(tmp_path, store, raw, arrays, write_idx, as
 
 def test_arrays_are_imported_with_their_labels(tmp_path, store, raw, arrays, write_idx, assert_same):
     write_idx(tmp_path)
-    images, labels, test_images, test_labels = (str(tmp_path / name) for name in files.IDX_FILES)
+    images, labels, test_images, test_labels = (str(tmp_path / name) for name in idx.FILES)
     import_dataset("both", [images, test_images], [labels, test_labels], data_dir=store)
     assert_same(tfds_store.load("both", store), raw)
     import_dataset("one", [images], [labels], test_fraction=0.2, data_dir=store)

@@ -1,0 +1,50 @@
+"""Where commands write their results. It is checked before the work, which would otherwise be lost."""
+
+import os
+import pathlib
+
+from gpicl_flax.errors import UsageError
+
+# Imports inside the functions keep `gpicl --help` instant.
+
+
+def check_file(path: str) -> None:
+    """Raises UsageError if no file can be written there: its folder is missing, say. Remote paths are not checked."""
+    if "://" in path:
+        return
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise UsageError(f"{path}: is a folder, not a file")
+    if not file.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {file.parent}; make it first")
+    _check_writable(path, file if file.exists() else file.parent)
+
+
+def check_folder(path: str) -> None:
+    """Raises UsageError if no folder can be made or filled there. Remote paths are not checked."""
+    if "://" in path:
+        return
+    folder = pathlib.Path(path).absolute()
+    existing = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        raise UsageError(f"{path}: {existing} is no folder")
+    _check_writable(path, existing)
+
+
+def write_file(path: str, text: str) -> None:
+    """Writes all of a file or nothing. What is a link, such as /dev/stdout, a pipe or a device is written directly."""
+    from etils import epath
+
+    from gpicl_flax.records.run_folder import write_atomically
+
+    file = pathlib.Path(path)
+    replaceable = not file.exists() or file.is_file() and os.access(file.parent, os.W_OK)
+    if "://" in path or replaceable and not file.is_symlink():
+        write_atomically(epath.Path(path), text)
+    else:
+        file.write_text(text, encoding="utf-8")
+
+
+def _check_writable(path: str, existing: pathlib.Path) -> None:
+    if not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0)):
+        raise UsageError(f"{path}: {existing} cannot be written; choose another place")
