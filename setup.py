@@ -46,6 +46,7 @@ setuptools.setup(
         "importlib_resources",  # tensorflow-datasets needs it on every Python, and says so only for old ones
         "jax>=0.11",
         "matplotlib",
+        "msgspec>=0.19",  # the forms of the files of run folders
         "numpy",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
@@ -64,6 +65,7 @@ setuptools.setup(
         "colabs": ["gcsfs", "ipykernel", "nbmake"],  # run folders on gs://, and what runs the notebooks
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         "test": [
+            "hypothesis",
             "pytest",
             "pytest-xdist",
             "pyyaml",  # manifests in launch/

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
-from etils import epath
 
 from gpicl_flax import InContextClassifier
 from gpicl_flax.cli.main import main
 from gpicl_flax.learners import learner
+from gpicl_flax.records import run_folder
 
 FEATURES = ["length", "width", "petal length", "petal width"]
 
@@ -127,15 +127,13 @@ def test_what_cannot_be_exported(refused, tmp_path, monkeypatch, capsys):
     shipped, out = str(learner.SHIPPED), tmp_path / "out"
     (tmp_path / "file.txt").write_text("")
     refused(["export", shipped, str(tmp_path / "file.txt" / "out")], "file.txt is no folder")
-    path_type = type(epath.Path(out))
-    write_bytes = path_type.write_bytes
 
-    def full(path, data):
-        if path.name == ".run.json.tmp":
+    def full(path, mode):
+        if path.name.startswith(".run.json"):
             raise OSError(28, "No space left on device")
-        write_bytes(path, data)
+        return open(path, mode)
 
-    monkeypatch.setattr(path_type, "write_bytes", full)
+    monkeypatch.setattr(run_folder, "open", full, raising=False)
     assert main(["export", shipped, str(out), "--half"]) == 1
     assert capsys.readouterr().err == "\ngpicl: error: [Errno 28] No space left on device\n"
     assert not list(out.iterdir())
