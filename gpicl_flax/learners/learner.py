@@ -150,7 +150,7 @@ def _load(folder: RunFolder, trusted_modules: Iterable[str] = ()) -> Learner:
     config = folder.read_config()
     run_info = folder.read_run_info()
     _check_version(folder, run_info)
-    run, _ = saved_config.read_trusted(folder, trusted_modules).resolve(Run)
+    run = saved_config.resolve(saved_config.read(folder), str(folder.config), trusted_modules)
     params = _read_parameters(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
     return Learner(config, run_info, jax.device_put(params), run)
 
@@ -159,7 +159,7 @@ def _unpickle(config: str, run_info: dict[str, Any], params: Any) -> Learner:
     # Unpickling runs whatever the pickle holds, so the caller trusts it already, with all the modules that it names.
     saved = saved_config.parse(config, "a pickled learner")
     modules = [each.module for each in saved.parsed_imports]
-    run, _ = saved_config.trusted(saved, "a pickled learner", modules).resolve(Run)
+    run = saved_config.resolve(saved, "a pickled learner", modules)
     return Learner(config, run_info, jax.device_put(params), run)
 
 

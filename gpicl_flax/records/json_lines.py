@@ -113,6 +113,8 @@ def _from_end(lines: list[bytes]) -> list[tuple[bytes, int]]:
 def _parse(line: bytes, name: str, schema: Schema) -> Row:
     try:
         row = parse_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{name} is damaged: byte {error.start} is no UTF-8; {schema.remedy}") from error
     except ValueError as error:
         raise Damaged(f"{name} is damaged ({first_line(error)}); {schema.remedy}") from error
     return schema.check(row, name)

@@ -177,8 +177,10 @@ def parse_json(text: str) -> Any:
     """Returns the value of a JSON text; raises ValueError if it is none."""
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON at character {error.pos + 1}") from error
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
 
 
 def write_json(path: epath.Path, value: Any) -> None:

@@ -47,7 +47,7 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = (), trusted_modules:
       UsageError: the folder is no run, holds no checkpoint, or the bindings do not fit.
     """
     saved = saved_config.read(folder).override(parse_bindings("\n".join(bindings)).bindings)
-    run, _ = saved_config.trusted(saved, str(folder.config), trusted_modules).resolve(Run)
+    run = saved_config.resolve(saved, str(folder.config), trusted_modules)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
     projection = _projection_spec(run, folder)

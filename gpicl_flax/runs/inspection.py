@@ -143,8 +143,9 @@ def inspect(folder: RunFolder, trusted_modules: Iterable[str] = ()) -> Inspectio
     Raises:
       UsageError: the folder is no run, or its configuration cannot be read here.
     """
-    config = saved_config.read_trusted(folder, trusted_modules)
-    run, _ = config.without("Run.tensorboard").resolve(Run)  # TensorBoard may not be installed here
+    config = saved_config.read(folder)
+    # TensorBoard may not be installed here.
+    run = saved_config.resolve(config.without("Run.tensorboard"), str(folder.config), trusted_modules)
     marker = folder.path / DIVERGED
     return Inspection(
         folder,

@@ -17,6 +17,7 @@ from gpicl_flax import config
 from gpicl_flax.config import Config, Import, Reference
 from gpicl_flax.errors import Damaged, UsageError, one_line
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.runs.run import Run
 
 # The packages whose configurables this package registers itself. Those of gin are macros, constants and singletons.
 _OWN = ("gpicl_flax", "optax", "gin")
@@ -24,7 +25,7 @@ _DYNAMIC = "__gin__.dynamic_registration"
 
 
 def read(folder: RunFolder) -> Config:
-    """Returns the configuration of a run folder, to compare it with others. It cannot be resolved, see `trusted`.
+    """Returns the configuration of a run folder, to compare it with others, or to `resolve` it.
 
     Raises:
       UsageError: the folder is no run, or its config.gin is damaged.
@@ -51,9 +52,22 @@ def parse(text: str, name: str) -> Config:
     return found
 
 
-def read_trusted(folder: RunFolder, modules: Iterable[str] = ()) -> Config:
-    """Returns the configuration of a run folder in a form that can be resolved, see `trusted`."""
-    return trusted(read(folder), str(folder.config), modules)
+def resolve(saved: Config, name: str, modules: Iterable[str] = ()) -> Run:
+    """Returns the settings that a saved configuration describes.
+
+    Args:
+      saved: the configuration.
+      name: what messages call its file.
+      modules: see `trusted`.
+
+    Raises:
+      UsageError: it needs a module that is not trusted, or does not fit this version.
+    """
+    found = trusted(saved, name, modules)
+    try:
+        return found.resolve(Run)[0]
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def trusted(saved: Config, name: str, modules: Iterable[str] = ()) -> Config:

@@ -56,7 +56,7 @@ def test_the_last_rows_are_read_from_the_end(tmp_path):
 def test_a_damaged_line_is_named_or_left_out_if_asked_for(tmp_path, line):
     path = epath.Path(tmp_path / "log.jsonl")
     path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
-    with pytest.raises(Damaged, match=r"log.jsonl, line 2 is damaged .*; restore it$"):
+    with pytest.raises(Damaged, match=r"log.jsonl, line 2 is damaged.*; restore it$"):
         json_lines.read(path, ROWS)
     with pytest.raises(Damaged, match=r"log.jsonl, line 2 from its end is damaged"):
         json_lines.read_last(path, 2, ROWS)

@@ -15,7 +15,6 @@ from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.evaluate import evaluate
 from gpicl_flax.runs.inspection import inspect
-from gpicl_flax.runs.run import Run
 
 calls = []
 
@@ -60,6 +59,10 @@ def evil(tmp_path, monkeypatch):
     return RunFolder(tmp_path / "evil")
 
 
+def resolve(folder, modules=()):
+    return saved_config.resolve(saved_config.read(folder), str(folder.config), modules)
+
+
 @pytest.mark.parametrize("read", [inspect, evaluate, lambda folder: learner.load(folder.path)])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_is_imported_or_called(evil, attack, read, finished):
@@ -81,10 +84,9 @@ def test_nothing_is_imported_where_a_folder_is_only_compared(evil, attack):
 
 
 def test_bindings_that_name_nothing_foreign_are_read(evil):
-    text = "Run.model = @LSTM()\nRun.seed = %s\nx/LSTM.hidden_size = 8\nLSTM.hidden_size = 8\ns = 3\n"
+    text = "Run.model = @LSTM()\nRun.seed = %s\nLSTM.hidden_size = 8\ns = 3\n"
     evil.config.write_text(text)
-    found = saved_config.read_trusted(evil)
-    assert found.bindings["Run.seed"] == 3 and found.imports == ()
+    assert resolve(evil).seed == 3
 
 
 MODEL = """
@@ -115,11 +117,11 @@ def test_a_module_is_imported_only_if_it_is_trusted(evil, own_model):
     name = own_model()
     evil.config.write_text(f"import {name}\nRun.model = @{name}.Mine()\n{name}.Mine.size = 5\n")
     with pytest.raises(UsageError, match=f"needs the module {name}.*--trust_imports {name}"):
-        saved_config.read_trusted(evil)
+        resolve(evil)
     assert name not in sys.modules
-    run, _ = saved_config.read_trusted(evil, [name]).resolve(Run)
+    run = resolve(evil, [name])
     assert type(run.model).__name__ == "Mine" and run.model.size == 5
-    assert saved_config.read_trusted(evil).resolve(Run)[0].model == run.model  # it is imported now
+    assert resolve(evil).model == run.model  # it is imported now
 
 
 def test_with_dynamic_registration_only_what_a_trusted_module_defines_can_be_called(evil, own_model):
@@ -127,13 +129,13 @@ def test_with_dynamic_registration_only_what_a_trusted_module_defines_can_be_cal
     head = f"from __gin__ import dynamic_registration\nimport {name} as own\nfrom gpicl_flax.runs import run\n"
     evil.config.write_text(f"{head}run.Run.model = @own.Mine()\nown.Mine.size = 5\n")
     with pytest.raises(UsageError, match=f"--trust_imports {name}"):
-        saved_config.read_trusted(evil)
-    run, _ = saved_config.read_trusted(evil, [name]).resolve(Run)
+        resolve(evil)
+    run = resolve(evil, [name])
     assert type(run.model).__name__ == "Mine" and run.model.size == 5
     for what in ("mkdir", "os.mkdir"):
         evil.config.write_text(f"{head}run.Run.seed = @own.{what}()\nown.{what}.path = 'PWNED'\n")
         with pytest.raises(UsageError):
-            saved_config.read_trusted(evil, [name]).resolve(Run)
+            resolve(evil, [name])
     assert not os.path.exists("PWNED")
 
 
@@ -141,7 +143,7 @@ def test_a_module_that_fails_says_so(evil, own_model):
     name = own_model(decorator="1 / 0")
     evil.config.write_text(f"import {name}\nRun.seed = 1\n")
     with pytest.raises(UsageError, match=f"the module {name} cannot be imported"):
-        saved_config.read_trusted(evil, [name])
+        resolve(evil, [name])
 
 
 DAMAGED = ["", "# nothing\n", "Run.seed = \n", "Run.seed = [[[", "\0", "Run.seed = " + "[" * 5000]
