@@ -8,6 +8,7 @@ import gc
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -54,6 +55,7 @@ class Checkpoints:
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix="alone"
             )
         self._folder, self._keep = folder, keep
+        _check_files(folder)
         with library_logs.only_errors():  # Orbax would warn about a folder that is only read
             options = ocp.CheckpointManagerOptions(
                 read_only=keep is None,
@@ -177,6 +179,19 @@ class Checkpoints:
             f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, "
             "move the run folder away"
         )
+
+
+def _check_files(folder: epath.Path) -> None:
+    """Raises Damaged if there is something else than files and folders, such as a pipe, whose read would not end."""
+    if "://" in str(folder) or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise Damaged(f"{folder} is damaged: it is no folder; restore it from a copy")
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise Damaged(f"{path} is damaged: it is no regular file; {schemas.CHECKPOINT_META.remedy}")
 
 
 def _state_and_meta(abstract: TrainState) -> ocp.args.Composite:

@@ -12,7 +12,7 @@ from etils import epath
 from gpicl_flax import config
 from gpicl_flax.errors import Damaged, UsageError
 from gpicl_flax.records import schemas
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_json, read_text
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_bytes, read_json, read_text
 
 _WORDS = ("phase", "stopped_early")  # the values of a row that are not numbers
 
@@ -115,7 +115,12 @@ def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
     """
     rows: dict[int, dict[str, Any]] = {}
     damaged = 0
-    for line in path.read_bytes().decode(errors="replace").split("\n")[:-1]:
+    try:
+        text = read_bytes(path, "").decode(errors="replace")
+    except Damaged:
+        gaps.append(f"{path.name} cannot be read")
+        return {}
+    for line in text.split("\n")[:-1]:
         try:
             row = json.loads(line)
             step = row.pop("step")
