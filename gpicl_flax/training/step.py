@@ -63,9 +63,9 @@ def make_train_steps(
     Returns:
       (states, run_inputs, data, batch) -> (states, metrics, measured). The batch holds the steps in the form of the
       loader: task_ids [steps, S, B] and the indices or examples of their sequences. metrics are arrays [steps, S].
-        measured is the telemetry of the last of several steps, arrays [S, ...], or None without telemetry. Everything
-        that members differ in is an argument, so that runs that differ in nothing else share one program, which JAX's
-        compilation cache compiles once.
+      measured is the telemetry of the last of several steps, arrays [S, ...], or None without telemetry. Everything
+      that members differ in is an argument, so that runs that differ in nothing else share one program, which JAX's
+      compilation cache compiles once.
     """
     optimizer, curriculum = optimizers.inject(optimizer), curriculum or Curriculum()
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
