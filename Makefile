@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart lint test test-slow test-launch test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -14,6 +14,7 @@ help:
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
+	@echo "make test-storm       kill runs, damage their files and try wrong inputs, by the hundred (about 15 minutes)"
 	@echo "make test-colabs      run the notebooks (a few minutes) and leave them with their output in build/colabs"
 	@echo "make aot ARGS='--gin_file gin/maml.gin --topology v5e:4x4x1'  what the programs of a gin file cost on a TPU slice"
 	@echo "make docs             build the documentation: build/docs/index.html"
@@ -55,6 +56,10 @@ test-slow: install
 
 test-launch: libtpu
 	$(BIN)/python -m pytest -m launch
+
+# -s shows how many kills and damages were tried, and how they ended.
+test-storm: install
+	$(BIN)/python -m pytest -s -m storm
 
 # On copies: the notebooks themselves stay without output.
 test-colabs: $(VENV)/.colabs
