@@ -149,6 +149,7 @@ def _singular_cholesky(gram: jax.Array, jitter: jax.Array, rows: jax.Array) -> j
     """
     product = functools.partial(jnp.matmul, precision="highest")
     first = _cholesky(gram, sum(rows.shape) * jitter)
-    inverse = jax.lax.linalg.triangular_solve(first, jnp.eye(len(gram)), left_side=True, lower=True)
-    near = jnp.concatenate([product(inverse, rows), jnp.sqrt(jitter) * inverse], axis=1)
+    end = jnp.sqrt(jitter) * jnp.eye(len(gram))  # rows @ rows^T + jitter I is a product of [rows, end]
+    near_end = jax.lax.linalg.triangular_solve(first, end, left_side=True, lower=True)
+    near = jnp.concatenate([product(near_end, rows / jnp.sqrt(jitter)), near_end], axis=1)
     return product(first, jnp.linalg.cholesky(product(near, near.T), symmetrize_input=False))
