@@ -1,5 +1,6 @@
 """Gated DeltaNet: linear attention whose state is a matrix that a delta rule updates. It is not in the paper."""
 
+import functools
 import math
 
 import gin
@@ -65,14 +66,13 @@ class DeltaNet(StatefulModel):
 
     @nn.compact
     def run(self, parts: list[jax.Array], over: Pass):
+        linear = functools.partial(layers.linear, dtype="float32", backward_dtype=self.dtype)
         embedding_init = None
         if self.matching_heads:
             # Labels start as large as E x. The read of a matched head is normalised, and with the usual small rows the
             # part of it that distinguishes labels would be too small.
             embedding_init = query_key.embedding(nn.initializers.normal(1.0), parts[0].shape[-1])
-        x = layers.linear(self.model_size, ("token", "embed"), "embedding", dtype=self.dtype, init=embedding_init)(
-            jnp.concatenate(parts, -1)
-        )
+        x = linear(self.model_size, ("token", "embed"), "embedding", init=embedding_init)(jnp.concatenate(parts, -1))
         memories = []
         for layer in range(self.num_layers):
             x, memory = Block(
@@ -87,7 +87,7 @@ class DeltaNet(StatefulModel):
                 name=f"block_{layer}",
             )(x, over, layer)
             memories.append(memory)
-        return layers.logits(layers.layer_norm("final_norm", dtype=self.dtype)(x), self.num_classes), memories
+        return layers.logits(layers.layer_norm("final_norm", dtype="float32")(x), self.num_classes), memories
 
 
 class Block(nn.Module):
@@ -111,17 +111,19 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, over: Pass, layer: int) -> tuple[jax.Array, jax.Array]:
         init = self.kernel_init
-        y = layers.layer_norm("delta_norm", dtype=self.dtype)(x)
+        linear = functools.partial(layers.linear, init=init, dtype="float32", backward_dtype=self.dtype)
+        y = layers.layer_norm("delta_norm", dtype="float32")(x)
 
         def heads(name, init=init):  # [B, T, heads, key size]
             features = (self.num_heads, self.key_size)
-            return layers.linear(features, ("embed", "heads", "kv"), name, dtype=self.dtype, init=init)(y)
+            return linear(features, ("embed", "heads", "kv"), name, init=init)(y)
 
-        # The state and its updates stay float32, because it is a sum over the whole sequence. Queries and keys are
-        # normalised, so neither a gain nor the scale of the other weights matters.
+        # Everything is float32, because the state is a sum over the whole sequence, and because a read that is almost
+        # zero, as at first positions, is normalised. Queries and keys are normalised as well, so neither a gain nor the
+        # scale of the other weights matters.
         start = query_key.MatchedHeads(1.0, self.matched_heads, self.key_size, other_scale=1.0)
         inits = ("query", start.query(init)), ("key", start.key(init)), ("value", init)
-        query, key, value = (heads(name, init).astype(jnp.float32) for name, init in inits)
+        query, key, value = (heads(name, init) for name, init in inits)
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(y))
         log_decay = self._log_decay(y) if self.gated else jnp.zeros_like(strength)
         query, key = _normalized(query), _normalized(key)
@@ -139,13 +141,14 @@ class Block(nn.Module):
             read, memory = delta_rule.recurrent(*arguments)
         else:
             read, memory = delta_rule.chunked(*arguments, chunk_size=min(self.chunk_size, x.shape[1]))
-        read = nn.RMSNorm(
-            dtype=self.dtype, scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm"
-        )(read)
-        x = x + layers.linear(
-            x.shape[-1], ("heads", "kv", "embed"), "delta_output", dtype=self.dtype, init=init, num_input_axes=2
-        )(read * nn.silu(heads("gate")))
-        return layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype=self.dtype), memory
+        read = nn.RMSNorm(scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm")(
+            read
+        )
+        x = x + linear(x.shape[-1], ("heads", "kv", "embed"), "delta_output", num_input_axes=2)(
+            read * nn.silu(heads("gate"))
+        )
+        x = layers.mlp_block(x, ratio=self.mlp_ratio, init=init, dtype="float32", backward_dtype=self.dtype)
+        return x, memory
 
     def _log_decay(self, y: jax.Array) -> jax.Array:
         """Returns ln of the decay, [B, T, heads]: -rate * softplus(linear(y) + bias).

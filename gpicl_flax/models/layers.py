@@ -1,5 +1,6 @@
 """Layers that several models share. Called inside a compact method, they belong to the calling module."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from flax import linen as nn
 from flax.typing import Initializer
 
 from gpicl_flax.models import initializers
+from gpicl_flax.models.products import product
 
 _LAYER_NORM_EPSILON = 1e-5
 
@@ -23,6 +25,7 @@ def linear(
     bias_init: Initializer = nn.initializers.zeros,
     num_input_axes: int = 1,
     use_bias: bool = True,
+    backward_dtype: str | None = None,
 ) -> Callable[[jax.Array], jax.Array]:
     """Returns a linear layer over the last axes with a bias, which starts at zero unless `bias_init` is given.
 
@@ -31,6 +34,8 @@ def linear(
       names: the logical axes of the kernel, inputs then outputs.
       init: the initialiser of the kernel as a matrix; by default a truncated normal with the fan-in's scale, as in
         Haiku.
+      dtype: the type that is computed in.
+      backward_dtype: the type that only the gradient of the kernel rounds to (see `models.products`); None: `dtype`.
     """
     return Linear(
         features=features if isinstance(features, tuple) else (features,),
@@ -39,6 +44,7 @@ def linear(
         kernel_init=init or initializers.fan_in_truncated_normal(),
         bias_init=bias_init,
         dtype=dtype,
+        backward_dtype=backward_dtype or dtype,
         use_bias=use_bias,
         name=name,
     )
@@ -58,6 +64,7 @@ class Linear(nn.Module):
     kernel_init: Initializer
     bias_init: Initializer
     dtype: str
+    backward_dtype: str
     use_bias: bool
 
     @nn.compact
@@ -69,7 +76,8 @@ class Linear(nn.Module):
             return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
 
         kernel = self.param("kernel", initializers.partitioned(init, self.names), (*inputs, *self.features))
-        y = x.reshape(-1, matrix[0]).astype(self.dtype) @ kernel.reshape(matrix).astype(self.dtype)
+        x, kernel = x.reshape(-1, matrix[0]).astype(self.dtype), kernel.reshape(matrix).astype(self.dtype)
+        y = product(x, kernel, self.backward_dtype)
         if self.use_bias:
             names = self.names[self.num_input_axes :]
             bias = self.param("bias", initializers.partitioned(self.bias_init, names), self.features)
@@ -93,12 +101,15 @@ def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
     )
 
 
-def mlp_block(x: jax.Array, *, ratio: int, init: Initializer, dtype: str) -> jax.Array:
+def mlp_block(
+    x: jax.Array, *, ratio: int, init: Initializer, dtype: str, backward_dtype: str | None = None
+) -> jax.Array:
     """Returns x + MLP(norm(x)) for x [B, T, d], with a hidden layer of `ratio` d and GELU (its tanh approximation)."""
     model_size = x.shape[-1]
+    layer = functools.partial(linear, init=init, dtype=dtype, backward_dtype=backward_dtype)
     y = layer_norm("mlp_norm", dtype=dtype)(x)
-    y = nn.gelu(linear(ratio * model_size, ("embed", "mlp"), "mlp_hidden", dtype=dtype, init=init)(y))
-    return x + linear(model_size, ("mlp", "embed"), "mlp_output", dtype=dtype, init=init)(y)
+    y = nn.gelu(layer(ratio * model_size, ("embed", "mlp"), "mlp_hidden")(y))
+    return x + layer(model_size, ("mlp", "embed"), "mlp_output")(y)
 
 
 def input_mlp(
@@ -111,8 +122,10 @@ def input_mlp(
 ) -> jax.Array:
     """Applies linear-relu-linear-relu, h wide: maps x [..., d] to [..., h]. The authors put it before recurrent cells.
 
-    `inits` are those of the two kernels, `bias_init` is the first layer's.
+    It computes in float32, and only gradients of kernels round to `dtype` (see `models.products`). `inits` are those of
+    the two kernels, `bias_init` is the first layer's.
     """
     first, second = inits
-    x = nn.relu(linear(hidden_size, ("token", "mlp"), "mlp_0", dtype=dtype, init=first, bias_init=bias_init)(x))
-    return nn.relu(linear(hidden_size, ("mlp", "hidden"), "mlp_1", dtype=dtype, init=second)(x))
+    layer = functools.partial(linear, dtype="float32", backward_dtype=dtype)
+    x = nn.relu(layer(hidden_size, ("token", "mlp"), "mlp_0", init=first, bias_init=bias_init)(x))
+    return nn.relu(layer(hidden_size, ("mlp", "hidden"), "mlp_1", init=second)(x))

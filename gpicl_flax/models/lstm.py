@@ -31,13 +31,19 @@ class LSTM(StatefulModel):
     def run(self, parts: list[jax.Array], over: Pass):
         x = layers.input_mlp(jnp.concatenate(parts, -1), self.mlp_size or self.hidden_size, dtype=self.dtype)
         init = initializers.fan_in_truncated_normal(x.shape[-1] + self.hidden_size)
-        gates = layers.linear(4 * self.hidden_size, ("hidden", "gates"), "gates_input", dtype=self.dtype, init=init)(x)
+        gates = layers.linear(
+            4 * self.hidden_size,
+            ("hidden", "gates"),
+            "gates_input",
+            dtype="float32",
+            backward_dtype=self.dtype,
+            init=init,
+        )(x)
         kernel = self.param(
             "gates_recurrent",
             initializers.partitioned(init, ("hidden", "gates")),
             (self.hidden_size, 4 * self.hidden_size),
         )
         cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)
-        kernel = kernel.astype(gates.dtype)
-        hidden, state = run_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, over)
+        hidden, state = run_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, over, self.dtype)
         return layers.logits(hidden, self.num_classes), state

@@ -2,6 +2,7 @@
 
 import gin
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.bindings.kinds import Width
@@ -31,5 +32,5 @@ class MLP(SequenceModel):
     @nn.compact
     def __call__(self, inputs: jax.Array, labels: jax.Array | None) -> jax.Array:
         """Maps inputs [B, T, X] to logits [B, T, C]. The labels are not read."""
-        x = layers.input_mlp(inputs.astype(self.dtype), self.hidden_size, dtype=self.dtype)
+        x = layers.input_mlp(inputs.astype(jnp.float32), self.hidden_size, dtype=self.dtype)
         return layers.logits(x, self.num_classes)

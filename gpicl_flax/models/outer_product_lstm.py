@@ -56,7 +56,8 @@ class OuterProductLSTM(StatefulModel):
             heads * 8 * size,
             ("hidden", "gates"),
             "gates_input",
-            dtype=self.dtype,
+            dtype="float32",
+            backward_dtype=self.dtype,
             init=inits.gates,
             bias_init=inits.gates_bias,
         )(x)
@@ -71,8 +72,8 @@ class OuterProductLSTM(StatefulModel):
         key_scale = nn.softplus(self.param("key_scale", inits.key_scale, ()))
         cell = jnp.zeros((len(gates), heads, size, size), gates.dtype)
         # One copy for each sequence, so that on a mesh its gradient is summed once, rather than at every position.
-        key_scale = jnp.broadcast_to(key_scale.astype(gates.dtype), (len(gates), 1, 1, 1))
-        hidden, state = run_cell(_cell, key_scale, kernel.astype(gates.dtype), gates, cell, over)
+        key_scale = jnp.broadcast_to(key_scale, (len(gates), 1, 1, 1))
+        hidden, state = run_cell(_cell, key_scale, kernel, gates, cell, over, self.dtype)
         return layers.logits(hidden, self.num_classes, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product.Inits:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gpicl_flax.models.passes import Pass, Prefill, Queries, Step, Whole
+from gpicl_flax.models.products import contract
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
@@ -64,8 +65,10 @@ _UNROLL = 4  # positions in one iteration of the loop; on CPU 5 to 10% faster th
 Cell = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 5))
+def recur(
+    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, backward_dtype: str | None = None
+) -> jax.Array:
     """Computes h_t, s_t = cell(weights, gates_t + h_{t-1} kernel, s_{t-1}) with h_0 = 0.
 
     The gradient of the kernel is one product over all positions, rather than a sum that grows within the backward scan.
@@ -77,6 +80,7 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
       kernel: the kernel of the recurrent connection, [H, G].
       gates: the contribution of the inputs, [T, B, G], with positions first, as a scan reads them.
       state: s_0, a pytree.
+      backward_dtype: the type that the gradient of the kernel rounds to (see `models.products`); None: to none.
 
     Returns:
       h [T, B, H].
@@ -85,12 +89,12 @@ def recur(cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: 
 
 
 def run_cell(
-    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, over: Pass
+    cell: Cell, weights: Any, kernel: jax.Array, gates: jax.Array, state: Any, over: Pass, backward_dtype: str
 ) -> tuple[jax.Array, Any]:
     """Maps gates [B, T, G] to h [B, T, H] and the state, hidden and other, by `recur` or, in other passes, by `run`."""
     gates = gates.swapaxes(0, 1)  # here, because the layer before merges the first two axes, and a mesh divides only B
     if isinstance(over, Whole):
-        return recur(cell, weights, kernel, gates, state).swapaxes(0, 1), None
+        return recur(cell, weights, kernel, gates, state, backward_dtype).swapaxes(0, 1), None
     hidden, state = run(_step(cell, weights, kernel), (_first_hidden(kernel, gates), state), gates, over)
     return hidden.swapaxes(0, 1), state
 
@@ -115,15 +119,15 @@ def _scan(cell, weights, kernel, gates, state):
     return jax.lax.scan(step, (_first_hidden(kernel, gates), state), gates, unroll=_UNROLL)[1]
 
 
-def _forward(cell, weights, kernel, gates, state):
+def _forward(cell, weights, kernel, gates, state, backward_dtype):
     hidden, backward = jax.vjp(lambda w, g, s: _scan(cell, w, kernel, g, s), weights, gates, state)
     return hidden, (backward, hidden)
 
 
-def _backward(cell, residuals, hidden_gradient):
+def _backward(cell, backward_dtype, residuals, hidden_gradient):
     backward, hidden = residuals
     weights_gradient, gates_gradient, state_gradient = backward(hidden_gradient)
-    kernel_gradient = jnp.einsum("tbh,tbg->hg", hidden[:-1], gates_gradient[1:])
+    kernel_gradient = contract("tbh,tbg->hg", hidden[:-1], gates_gradient[1:], backward_dtype)
     return weights_gradient, kernel_gradient, gates_gradient, state_gradient
 
 

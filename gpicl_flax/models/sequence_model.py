@@ -65,7 +65,8 @@ class SequenceModel(nn.Module):
 
     Attributes:
       num_classes: C.
-      dtype: the type of activations; parameters, logits and losses stay float32.
+      dtype: the type of activations, or, in a model that would amplify their rounding, of what the gradients of
+        parameters are made from (see `models.products`); parameters, logits and losses stay float32.
     """
 
     num_classes: Width = 10
@@ -144,7 +145,7 @@ class InContextModel(SequenceModel):
 
         They are in the order of `tokens`.
         """
-        return [inputs.astype(self.dtype), *(_later(x)[:, :-1] for x in self._shown_later(inputs, labels))]
+        return [inputs.astype(jnp.float32), *(_later(x)[:, :-1] for x in self._shown_later(inputs, labels))]
 
     def tokens(self, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Returns tokens [B, T, X + C], or [B, T, 2 X + C] if aligned, in the order x_t(, x_{t-1}), y_{t-1}."""
@@ -152,8 +153,8 @@ class InContextModel(SequenceModel):
 
     def _shown_later(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
         """Returns what the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C]."""
-        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype)
-        return [*([inputs.astype(self.dtype)] if self.token_layout == "aligned" else []), one_hot]
+        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+        return [*([inputs.astype(jnp.float32)] if self.token_layout == "aligned" else []), one_hot]
 
 
 class StatefulModel(InContextModel):
@@ -223,7 +224,7 @@ class StatefulModel(InContextModel):
 
     def answer(self, context: Context, queries: jax.Array) -> jax.Array:
         last = [jnp.broadcast_to(x[:, None], (*queries.shape[:2], x.shape[-1])) for x in context.last]
-        return self.answer_from(context.state, [queries.astype(self.dtype), *last], context.length)
+        return self.answer_from(context.state, [queries.astype(jnp.float32), *last], context.length)
 
 
 def sow_query_key(module: nn.Module, kind: str, query: jax.Array, key: jax.Array) -> None:

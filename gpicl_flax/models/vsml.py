@@ -71,7 +71,7 @@ class VSML(StatefulModel):
             row_inputs, column_inputs = self._padded(row_inputs), self._padded(column_inputs)
             sizes = self.message_size, self.message_size
         layers = [
-            vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.dtype, name=f"layer_{i}")(*sizes)
+            vsml_layer.VSMLWeights(self.hidden_size, self.message_size, name=f"layer_{i}")(*sizes)
             for i in range(self.num_layers)
         ]
         states = [
@@ -86,13 +86,15 @@ class VSML(StatefulModel):
             backwards = [*(state.backward for state in states[1:]), last_backward]
             new_states = []
             for weights, state, backward in zip(layers, states, backwards, strict=True):
-                state = vsml_layer.update(weights, state, forward, backward, micro_ticks=self.micro_ticks)
+                state = vsml_layer.update(
+                    weights, state, forward, backward, micro_ticks=self.micro_ticks, backward_dtype=self.dtype
+                )
                 new_states.append(state)
                 forward = state.forward
             return new_states, forward[..., 0]
 
         logits, state = recurrence.run(step, states, (row_inputs, column_inputs), over)
-        return logits.swapaxes(0, 1).astype(jnp.float32), state
+        return logits.swapaxes(0, 1), state
 
     def _padded(self, x: jax.Array) -> jax.Array:
         """Pads x [..., n] to [..., message_size] with zeros."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpicl_flax.models import initializers
+from gpicl_flax.models.products import product
 from gpicl_flax.models.recurrence import lstm_cell
 
 
@@ -56,12 +57,10 @@ class VSMLWeights(nn.Module):
     Attributes:
       hidden_size: H.
       message_size: M.
-      dtype: the type in which they are returned.
     """
 
     hidden_size: int
     message_size: int
-    dtype: str
 
     @nn.compact
     def __call__(self, row_inputs: int, column_inputs: int) -> LayerWeights:
@@ -70,11 +69,11 @@ class VSMLWeights(nn.Module):
 
         def kernel(name, rows, columns, fan_in):
             init = initializers.partitioned(initializers.fan_in_truncated_normal(fan_in), (None, None))
-            return self.param(name, init, (rows, columns)).astype(self.dtype)
+            return self.param(name, init, (rows, columns))
 
         def bias(name, size):
             init = initializers.partitioned(nn.initializers.zeros, (None,))
-            return self.param(name, init, (size,)).astype(self.dtype)
+            return self.param(name, init, (size,))
 
         return LayerWeights(
             row=kernel("gates_row", message + row_inputs, 4 * hidden, fan_in),
@@ -95,7 +94,13 @@ def initial_state(weights: LayerWeights, batch: int, rows: int, columns: int) ->
 
 
 def update(
-    weights: LayerWeights, state: LayerState, row_inputs: jax.Array, column_inputs: jax.Array, *, micro_ticks: int
+    weights: LayerWeights,
+    state: LayerState,
+    row_inputs: jax.Array,
+    column_inputs: jax.Array,
+    *,
+    micro_ticks: int,
+    backward_dtype: str,
 ) -> LayerState:
     """Processes one example: `micro_ticks` updates of all cells with the same u and v, then new messages.
 
@@ -104,11 +109,14 @@ def update(
       state: the state before the example.
       row_inputs: [B, N, P].
       column_inputs: [B, C, Q].
+      micro_ticks: the number of updates.
+      backward_dtype: the type that gradients of the kernels of rows round to (see `models.products`).
     """
     hidden, cell, forward, backward = state
     # The pre-activation is the sum of a part for each row and one for each column, so no [.., C, N] array of u and v is
     # made.
-    rows = jnp.concatenate([backward, row_inputs], axis=-1) @ weights.row
+    rows = product(jnp.concatenate([backward, row_inputs], axis=-1), weights.row, backward_dtype)
+    # In gradients of the other kernels, the terms of the columns almost cancel, because those of all logits do.
     columns = jnp.concatenate([forward, column_inputs], axis=-1) @ weights.column + weights.bias
     for _ in range(micro_ticks):
         gates = hidden @ weights.recurrent + rows[:, None, :, :] + columns[:, :, None, :]
@@ -116,8 +124,8 @@ def update(
     return LayerState(
         hidden,
         cell,
-        forward=_message(weights.forward, hidden.mean(axis=2)),
-        backward=_message(weights.backward, hidden.mean(axis=1)),
+        forward=_message(weights.forward, hidden.mean(axis=2), "float32"),
+        backward=_message(weights.backward, hidden.mean(axis=1), backward_dtype),
     )
 
 
@@ -126,7 +134,7 @@ def state_size(hidden_size: int, message_size: int, rows: int, columns: int) -> 
     return 2 * hidden_size * rows * columns + message_size * (rows + columns)
 
 
-def _message(weights: tuple[jax.Array, jax.Array], mean: jax.Array) -> jax.Array:
+def _message(weights: tuple[jax.Array, jax.Array], mean: jax.Array, backward_dtype: str) -> jax.Array:
     """Maps the mean [B, n, H] of what the cells hold to messages [B, n, M]."""
     kernel, bias = weights
-    return mean @ kernel + bias
+    return product(mean, kernel, backward_dtype) + bias

@@ -1,5 +1,7 @@
 """VSML without symmetries (Fig 6, Appendix A.3): VSML's grid between learned projections, so nothing is equivariant."""
 
+import functools
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -42,19 +44,18 @@ class VSMLWithoutSymmetries(StatefulModel):
     def run(self, parts: list[jax.Array], over: Pass):
         k = self.grid_size
         *examples, previous_labels = parts
+        linear = functools.partial(layers.linear, dtype="float32", backward_dtype=self.dtype)
 
         def projected(x, features, name):  # [B, T, ...] -> [T, B, k, features]
-            return layers.linear((k, features), ("token", None, None), name, dtype=self.dtype)(x).swapaxes(0, 1)
+            return linear((k, features), ("token", None, None), name)(x).swapaxes(0, 1)
 
         row_inputs = projected(jnp.concatenate(examples, axis=-1), _ROW_INPUTS, "inputs")
         column_inputs = projected(previous_labels, _COLUMN_INPUTS, "labels")
-        weights = vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.dtype, name="layer")(
-            _ROW_INPUTS, _COLUMN_INPUTS
-        )
+        weights = vsml_layer.VSMLWeights(self.hidden_size, self.message_size, name="layer")(_ROW_INPUTS, _COLUMN_INPUTS)
 
         @jax.checkpoint
         def step(state, example):
-            state = vsml_layer.update(weights, state, *example, micro_ticks=self.micro_ticks)
+            state = vsml_layer.update(weights, state, *example, micro_ticks=self.micro_ticks, backward_dtype=self.dtype)
             return state, state.forward
 
         start = vsml_layer.initial_state(weights, len(previous_labels), k, k)

@@ -1,5 +1,6 @@
 """Online learning of a classifier by gradient descent: the common part of the SGD baseline and MAML (Table 2)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ class Classifier(nn.Module):
     Attributes:
       num_classes: C.
       hidden_sizes: widths of the hidden layers; none: softmax regression.
-      dtype: the type of activations.
+      dtype: the type that the gradients of hidden layers round to (see `models.products`).
     """
 
     num_classes: int
@@ -33,9 +34,9 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x [..., X] to logits [..., C]."""
-        x = x.astype(self.dtype)
+        linear = functools.partial(layers.linear, dtype="float32", backward_dtype=self.dtype)
         for number, size in enumerate(self.hidden_sizes):
-            x = nn.relu(layers.linear(size, (None, None), f"hidden_{number}", dtype=self.dtype)(x))
+            x = nn.relu(linear(size, (None, None), f"hidden_{number}")(x))
         return layers.logits(x, self.num_classes)
 
 

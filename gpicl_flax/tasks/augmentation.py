@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_flax.tasks.projections import spec
+from gpicl_flax.tasks import projections
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
 
@@ -54,7 +54,7 @@ def make_task(
     permute_labels_prob, the label permutation is the identity. The id determines this as well.
     """
     keys = _keys(key, task_id)
-    projection = spec.draw(keys[0], num_coordinates, num_features)
+    projection = projections.draw(keys[0], num_coordinates, num_features)
     return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob))
 
 
@@ -92,7 +92,7 @@ class Augmentation:
                 task = make_task(key, task_id, **size, **settings)
                 return coordinates @ task.projection, task.label_permutation[labels]
             keys = _keys(key, task_id)
-            inputs = spec.gram_inputs(keys[0], coordinates, num_features)
+            inputs = projections.gram_inputs(keys[0], coordinates, num_features)
             return inputs, _label_permutation(keys, **settings)[labels]
 
         num_parts = 1

@@ -39,3 +39,18 @@ def test_a_gram_run_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, g
         start(config, parts, sigterm_at(2))
     start(config, parts)
     assert contents(parts) == contents(whole)
+
+
+def test_a_gram_run_on_flat_images_has_finite_losses(start, config, tmp_path):
+    path, folder, rng = tmp_path / "flat.npz", RunFolder(tmp_path / "run"), np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"x_{split}"] = np.tile(rng.integers(256, size=(100, 1, 1), dtype=np.uint8), (14, 14))
+        arrays[f"y_{split}"] = np.arange(100) % 10
+    np.savez(path, **arrays)
+    tasks = {"base_dataset": str(path), "input_shape": (14, 14, 1), "sequence_length": 50, "num_tasks": None}
+    changes = {f"TaskDistribution.{name}": value for name, value in (tasks | {"projection": "gram"}).items()}
+    start(config.override(changes | {"Training.steps": 2, "MetaTest.base_datasets": [str(path)]}), folder)
+    losses = [row["loss"] for row in json_lines.read(folder.metrics)]
+    assert losses and np.isfinite(losses).all()
+    assert np.isfinite(folder.latest_evaluation()["curves"][0]["loss"]).all()

@@ -1,1 +1,5 @@
 """Random projections of inputs, and the space in which they are drawn."""
+
+from gpicl_flax.tasks.projections.spec import draw, gram_inputs
+
+__all__ = ["draw", "gram_inputs"]

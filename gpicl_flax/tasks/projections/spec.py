@@ -13,6 +13,7 @@ drawn column by column in an orthonormal basis of the input space, which does no
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -120,5 +121,35 @@ def gram_inputs(key: jax.Array, coordinates: jax.Array, num_features: int) -> ja
     # Repeated examples make the matrix singular, so a term of the size of its rounding is added. It makes the
     # projections of equal examples differ by about 0.5% of their norm, for T = 100.
     jitter = jnp.finfo(gram.dtype).eps * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
-    factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(len(gram)), symmetrize_input=False)
+    factor = _cholesky(gram, jitter)
+
+    # Where many of the summed products are equal, as those of flat images, their rounding is larger than that, and the
+    # same factor takes more work. It is in a loop, because under vmap `cond` would always do it. This loop makes no
+    # iteration unless a sequence needs it, and one if any does.
+    def work(state):
+        # The barrier keeps the compiler from moving the work, which does not depend on the state, out of the loop.
+        _, hidden = jax.lax.optimization_barrier((state, (gram, jitter, coordinates)))
+        return _singular_cholesky(hidden[0], hidden[1], hidden[2] / jnp.sqrt(num_features)), jnp.array(False)
+
+    factor, _ = jax.lax.while_loop(lambda state: state[1], work, (factor, ~jnp.isfinite(factor).all()))
     return factor @ standard_normals(key, len(gram), num_features)
+
+
+def _cholesky(gram: jax.Array, jitter: jax.Array) -> jax.Array:
+    return jnp.linalg.cholesky(gram + jitter * jnp.eye(len(gram)), symmetrize_input=False)
+
+
+def _singular_cholesky(gram: jax.Array, jitter: jax.Array, rows: jax.Array) -> jax.Array:
+    """Returns the Cholesky factor of rows @ rows^T + jitter I, where `gram`, that product, is rounded too much.
+
+    The rounding of sums over R products, and of a factorisation of T rows, is at most (R + T) / 2 of the jitter. So
+    there is a first factor with the jitter times R + T. Its inverse makes the rows almost orthogonal: the eigenvalues
+    of their products are then at least about 1 / (R + T), which is far above rounding. So there is a second factor,
+    and the two together are exact to rounding.
+    """
+    product = functools.partial(jnp.matmul, precision="highest")
+    first = _cholesky(gram, sum(rows.shape) * jitter)
+    end = jnp.sqrt(jitter) * jnp.eye(len(gram))  # rows @ rows^T + jitter I is a product of [rows, end]
+    near_end = jax.lax.linalg.triangular_solve(first, end, left_side=True, lower=True)
+    near = jnp.concatenate([product(near_end, rows / jnp.sqrt(jitter)), near_end], axis=1)
+    return product(first, jnp.linalg.cholesky(product(near, near.T), symmetrize_input=False))
