@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -141,11 +142,17 @@ def _lost_lease_first(check_leases: Callable[[], None], folders: Sequence[RunFol
         try:
             check_leases()
         except LeaseLost:
-            for folder in folders:
-                if folder.ended:
-                    folder.remove_leftovers()
+            _remove_own_leftovers([folder for folder in folders if folder.ended])
             raise
         raise
+
+
+def _remove_own_leftovers(folders: Sequence[RunFolder]) -> None:
+    """Removes what a save of this process leaves in folders of runs that another process has ended meanwhile."""
+    for _ in range(20):  # TensorStore's threads make files, and their folders, for some time after a save has failed
+        for folder in folders:
+            folder.remove_leftovers()
+        time.sleep(0.1)
 
 
 def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging as python_logging
 import pathlib
+import sys
 from collections.abc import Iterator
 
 from absl import logging
@@ -19,13 +20,26 @@ def only_errors() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def hide_tracebacks(package: str) -> None:
-    """Drops the tracebacks that a package logs of errors that it also raises. The error itself says what happened."""
-    logging.get_absl_logger().addFilter(_OfErrors(package))
+def hide_messages_of(package: str) -> None:
+    """Drops what a package logs below errors, and its tracebacks of errors that it also raises.
+
+    Of one save that fails, Orbax logs a traceback, asyncio one for each array, and TensorStore calls back into a loop
+    that is closed.
+    """
+    logging.get_absl_logger().addFilter(_OfPackage(package))
+    python_logging.getLogger("asyncio").addFilter(lambda record: f"/{package}/" not in record.getMessage())
+    hook = sys.excepthook
+
+    def without_late_callbacks(kind, error, traceback):
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            hook(kind, error, traceback)
+
+    sys.excepthook = without_late_callbacks
 
 
-class _OfErrors(python_logging.Filter):
-    """Drops records with an exception that come from a package."""
+class _OfPackage(python_logging.Filter):
+    """Drops records of the package with its name, except errors without an exception."""
 
     def filter(self, record: python_logging.LogRecord) -> bool:
-        return not (record.exc_info and self.name in pathlib.PurePath(record.pathname).parts)
+        ours = self.name in pathlib.PurePath(record.pathname).parts
+        return not ours or record.levelno >= python_logging.ERROR and not record.exc_info

@@ -26,7 +26,7 @@ from gpicl_flax.terminal import library_logs
 from gpicl_flax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
-library_logs.hide_tracebacks("orbax")  # a save that fails in the background raises at the next save
+library_logs.hide_messages_of("orbax")  # a save that fails in the background raises at the next save
 
 
 class Restored(NamedTuple):

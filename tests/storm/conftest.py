@@ -29,8 +29,8 @@ def start(options):
     """Starts a command in a process of its own, with its output in a file."""
     processes = []
 
-    def start(log, *arguments, more=()):
-        command = [sys.executable, "-m", "gpicl_flax", *arguments, *options, *more]
+    def start(log, *arguments, more=(), program=("-m", "gpicl_flax")):
+        command = [sys.executable, *program, *arguments, *options, *more]
         with open(log, "a") as output:
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
         processes.append(process)

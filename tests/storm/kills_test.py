@@ -34,11 +34,6 @@ def first_change(folder):
     return lambda: newest() > before
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return {}
-
-
 def test_a_single_run(start, tmp_path, wait_for):
     undisturbed, folder, log = (str(tmp_path / name) for name in ("undisturbed", "run", "log"))
     assert start(log, "train", "--workdir", undisturbed, "--quiet").wait() == 0
@@ -81,22 +76,44 @@ def test_a_sweep(start, tmp_path, wait_for, workers, stack):
     assert not leftovers(folder)
 
 
-def test_a_process_that_was_stopped_until_another_took_its_run(start, tmp_path, wait_for, monkeypatch):
+# The command with leases that end sooner than those of users.
+SHORT_LEASES = """
+import sys
+from gpicl_flax.records import lease
+lease.HEARTBEAT_SECONDS, lease.LEASE_SECONDS = 0.5, 4.0
+from gpicl_flax.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_was_stopped_until_another_took_its_run(start, tmp_path, wait_for):
     """It comes back with one line, and leaves nothing."""
     undisturbed, folder, log = (str(tmp_path / name) for name in ("undisturbed", "run", "log"))
     assert start(log, "train", "--workdir", undisturbed, "--quiet").wait() == 0
-    stopped = start(str(tmp_path / "stopped"), "train", "--workdir", folder, "--quiet")
-    wait_for(lambda: os.path.exists(os.path.join(folder, "checkpoints", "50")), lambda: stopped.poll() is None)
-    stopped.send_signal(signal.SIGSTOP)
-    (lease,) = os.listdir(os.path.join(folder, ".claim"))
-    path = os.path.join(folder, ".claim", lease)
-    with open(path) as file:
-        text = file.read()
-    with open(path, "w") as file:  # as if it were from another host, and long ago
-        file.write(text.replace('"host": "', '"host": "not-').replace('"time": 1', '"time": 0'))
-    assert start(log, "train", "--workdir", folder, "--quiet").wait() == 0
-    stopped.send_signal(signal.SIGCONT)
-    assert stopped.wait() == 1
-    message = (tmp_path / "stopped").read_text().strip()
-    assert message.count("\n") == 0 and "was taken over by another process" in message
-    assert results(folder) == results(undisturbed) and not leftovers(folder)
+    for number in range(3):
+        folder = str(tmp_path / f"run{number}")
+        own_log = str(tmp_path / f"stopped{number}")
+        stopped = start(own_log, "train", "--workdir", folder, "--quiet", program=["-c", SHORT_LEASES])
+        checkpoint = os.path.join(folder, "checkpoints", str(50 + 60 * number))
+        wait_for(lambda path=checkpoint: os.path.exists(path), lambda process=stopped: process.poll() is None)
+        stopped.send_signal(signal.SIGSTOP)
+        (lease,) = (name for name in os.listdir(os.path.join(folder, ".claim")) if name.endswith(".json"))
+        path = os.path.join(folder, ".claim", lease)
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:  # as if it were on another host, where nobody sees that it lives
+            file.write(text.replace('"host": "', '"host": "not-'))
+        time.sleep(4.5)  # more than its lease
+        other = start(log, "train", "--workdir", folder, "--quiet", program=["-c", SHORT_LEASES])
+        if number == 2:  # it comes back while the other one still trains
+            wait_for(
+                lambda path=f"{path[:-6]}2.json": os.path.exists(path), lambda process=other: process.poll() is None
+            )
+            stopped.send_signal(signal.SIGCONT)
+        assert other.wait() == 0
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait() == 1
+        with open(own_log) as file:
+            message = file.read().strip()
+        assert message.count("\n") == 0 and "was taken over by another process" in message, message
+        assert results(folder) == results(undisturbed) and not leftovers(folder), number
