@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -64,8 +65,9 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
         ImportError,
     ) as error:  # including errors of the libraries for gs://
         return 2, f"error: {error}"
-    except OSError as error:  # such as a full disk
-        return 1, f"error: {error}"
+    except OSError as error:
+        full = "; free some, and start the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return 1, f"error: {error}{full}"
     return 0, ""
 
 

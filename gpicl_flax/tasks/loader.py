@@ -198,7 +198,7 @@ class _MappedArray:
         return self._path
 
     def __setstate__(self, path: str):
-        self._path, self._array = path, np.load(path, mmap_mode="r")
+        self._path, self._array = path, np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _begin_worker(index: int, count: int) -> None:

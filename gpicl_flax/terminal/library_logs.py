@@ -28,13 +28,14 @@ def hide_messages_of(package: str) -> None:
     """
     logging.get_absl_logger().addFilter(_OfPackage(package))
     python_logging.getLogger("asyncio").addFilter(lambda record: f"/{package}/" not in record.getMessage())
-    hook = sys.excepthook
+    # Either hook is called, by how TensorStore's threads come to the loop.
+    raised, unraisable = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, where: None if _is_late(error) else raised(kind, error, where)
+    sys.unraisablehook = lambda args: None if _is_late(args.exc_value) else unraisable(args)
 
-    def without_late_callbacks(kind, error, traceback):
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            hook(kind, error, traceback)
 
-    sys.excepthook = without_late_callbacks
+def _is_late(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 class _OfPackage(python_logging.Filter):

@@ -70,7 +70,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        with self._space_needed():
+            self._manager.close()
 
     @property
     def steps(self) -> list[int]:
@@ -86,11 +87,13 @@ class Checkpoints:
         """Saves in the background, once the previous save has ended. `meta` is plain JSON."""
         meta = {"loader": {"next_step": step}, **meta}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=args, force=True)
+        with self._space_needed():
+            self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
         """Blocks until the last save is complete."""
-        self._manager.wait_until_finished()
+        with self._space_needed():
+            self._manager.wait_until_finished()
 
     def restore(self, state: TrainState) -> Restored:
         """Returns a checkpoint in the shapes and shardings of `state`.
@@ -175,6 +178,19 @@ class Checkpoints:
                 "it is: free memory, or spread the state over more devices (MeshShape.fsdp)"
             ) from error
 
+    @contextlib.contextmanager
+    def _space_needed(self) -> Iterator[None]:
+        """Turns a full disk, which shows at the next save or at the end, into a GpiclError."""
+        try:
+            yield
+        except Exception as error:  # several libraries raise here
+            if not _says(error, "No space left", "Disk quota exceeded"):
+                raise
+            raise GpiclError(
+                f"no space left for a checkpoint in {self._folder}: free some, and start the same command again; it "
+                "goes on from the checkpoint before"
+            ) from error
+
     def _unreadable(self) -> GpiclError:
         return GpiclError(
             f"no checkpoint in {self._folder} can be read; were they made by another version? To train from the start, "
@@ -205,12 +221,21 @@ def _on_the_host(abstract: TrainState) -> TrainState:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
 
 
-def _is_want_of_memory(error: BaseException | None) -> bool:
+def _is_want_of_memory(error: BaseException) -> bool:
     """Returns whether an error, or one of its causes, says that the memory of a host or device is full."""
-    if error is None:
-        return False
-    full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-    return full or _is_want_of_memory(error.__cause__ or error.__context__)
+    return _says(error, "RESOURCE_EXHAUSTED") or any(isinstance(each, MemoryError) for each in _causes(error))
+
+
+def _says(error: BaseException, *words: str) -> bool:
+    """Returns whether an error, or one of its causes, has any of these words."""
+    return any(word in str(each) for each in _causes(error) for word in words)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager

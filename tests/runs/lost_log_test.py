@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from gpicl_flax.analysis.data import one_run
+from gpicl_flax.analysis.data import one_run, runs
+from gpicl_flax.analysis.report import run_summary
 from gpicl_flax.config import parse
 from gpicl_flax.errors import Damaged
 from gpicl_flax.records import json_lines
@@ -118,6 +119,10 @@ def test_asked_for_it_ends_where_it_would_have_ended_and_the_gap_is_named(resume
     assert one_run.read(half).gaps == [words]
     assert status.read_status("run", half).log_gaps == (words,)
     assert words in inspect(half).as_text()
+    table = runs.load(half.path)
+    assert table["gaps"].tolist() == [words] and table["plateau_steps"].tolist() == [left_at]
+    assert f"left by step {left_at} " in run_summary.plateau_sentence(half)
+    assert words in run_summary.plateau_sentence(half)
 
 
 def test_the_gap_stays_named_after_the_next_interruption(resume, half, _half):

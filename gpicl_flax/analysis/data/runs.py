@@ -176,6 +176,10 @@ def _row(run: OneRun) -> dict[str, Any]:
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
     rule = plateau.unseen_plateau_exit_step
     row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
+    for gap in run_info.get("log_gaps", []):  # the rows that would show it may be lost
+        for name in ("plateau", "unseen_plateau"):
+            if gap[f"{name}_left_at"] is not None:
+                row |= {f"{name}_steps": gap[f"{name}_left_at"], f"{name}_left": True}
     row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:

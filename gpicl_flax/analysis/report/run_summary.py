@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from gpicl_flax.records import json_lines, plateau
+from gpicl_flax.records import json_lines, plateau, schemas
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.terminal import text_table
 
@@ -37,6 +37,8 @@ def plateau_sentence(folder: RunFolder) -> str:
         return "Not meta-trained: a run of 0 steps."
     num_classes = run_info["num_classes"]
     step = plateau.plateau_exit_step([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
+    gaps = run_info.get("log_gaps", [])
+    step = next((gap["plateau_left_at"] for gap in gaps if gap["plateau_left_at"] is not None), step)
     if step is None:
         sentence = f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps"
     else:
@@ -51,7 +53,7 @@ def plateau_sentence(folder: RunFolder) -> str:
         sentence += (
             f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({rows[-1]['stopped_early']})"
         )
-    return sentence + "."
+    return ". ".join([sentence, *(f"Its log has a gap: {schemas.gap_in_words(gap)}" for gap in gaps)]) + "."
 
 
 def _name(curve) -> str:

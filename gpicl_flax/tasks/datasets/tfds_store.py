@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = "1.0.0"
 FEATURES = "features"
+_COMMUNITY = re.compile(r"[^:]*:[^0-9*]")  # namespace:name, and not name:version
+_CLASS = re.compile(r'"pythonClassName"\s*:\s*"([^"]*)"')
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -79,6 +81,7 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
     import tensorflow_datasets as tfds
 
     folder = data_dir_or_default(data_dir)
+    _check_runs_no_code(name, folder)
     try:
         builder: Any = tfds.builder(name, data_dir=str(folder))
     except Exception as error:  # the dataset's own code, and the search of TFDS for it, can raise anything
@@ -104,6 +107,23 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
             "another name: `gpicl datasets import my_name --images ... --labels ...`"
         )
     return builder, inputs
+
+
+def _check_runs_no_code(name: str, folder: epath.Path) -> None:
+    """Raises UsageError if TFDS would import code for a dataset: data and names may come with a run from elsewhere.
+
+    TFDS imports the modules of all classes that features.json names, and those of community datasets.
+    """
+    if _COMMUNITY.match(name):
+        raise UsageError(
+            f"base dataset {name!r} is one of a TFDS community, whose code would be run; prepare it yourself, then import "
+            "its files"
+        )
+    own = folder / name.partition(":")[0]
+    for path in own.glob("*/features.json") if own.exists() else ():
+        foreign = [each for each in _CLASS.findall(path.read_text()) if not each.startswith("tensorflow_datasets.")]
+        if foreign:
+            raise UsageError(f"{path} names the class {foreign[0][:80]}, which is not of TFDS: its module would be run")
 
 
 def _decode(source, inputs: str) -> RawSplit:

@@ -295,3 +295,17 @@ def test_the_folder_is_that_of_tfds(monkeypatch):
     monkeypatch.setitem(os.environ, "TFDS_DATA_DIR", "/some/where")
     assert tfds_store.data_dir_or_default(None) == pathlib.Path("/some/where")
     assert tfds_store.data_dir_or_default("~/here") == pathlib.Path("~/here").expanduser()
+
+
+def test_no_module_is_imported_that_a_dataset_names(tmp_path, raw, refused, monkeypatch):
+    tfds_store.write("mine", raw, str(tmp_path), description="")
+    (tmp_path / "makes_pwned.py").write_text("open('PWNED', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (features,) = tmp_path.glob("mine/*/features.json")
+    text = features.read_text()
+    assert "tensorflow_datasets.core.features.image_feature.Image" in text
+    features.write_text(text.replace("tensorflow_datasets.core.features.image_feature.Image", "makes_pwned.Image"))
+    refused(lambda: tfds_store.load("mine", str(tmp_path)), "names the class makes_pwned.Image, which is not of TFDS")
+    refused(lambda: tfds_store.load("someone:mine", str(tmp_path)), "whose code would be run")
+    assert not (tmp_path / "PWNED").exists()
