@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpicl_flax.cli import console, results
+from gpicl_flax.cli import console, outputs, results
 from gpicl_flax.runtime import backend, distributed
 
 # Imports inside the command keep `gpicl --help` instant.
@@ -40,6 +40,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         evaluation = evaluate_learner(found, arguments.base_datasets, arguments.num_sequences)
         print(run_summary.accuracies(found.run_info, evaluation))
         return
+    outputs.check_folder(arguments.folder)
     bindings = []
     if arguments.base_datasets:
         bindings.append(f"MetaTest.base_datasets = {arguments.base_datasets!r}")

@@ -1,7 +1,9 @@
 """Where commands write their results. It is checked before the work, which would otherwise be lost."""
 
+import errno
 import os
 import pathlib
+import tempfile
 
 from gpicl_flax.errors import UsageError
 
@@ -46,5 +48,12 @@ def write_file(path: str, text: str) -> None:
 
 
 def _check_writable(path: str, existing: pathlib.Path) -> None:
-    if not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0)):
-        raise UsageError(f"{path}: {existing} cannot be written; choose another place")
+    try:
+        if existing.is_dir():
+            tempfile.TemporaryFile(dir=existing).close()  # rights alone say nothing of file systems that take no files
+        elif not os.access(existing, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(f"{path}: {existing} cannot be written; choose another place") from error

@@ -5,7 +5,7 @@ import functools
 import re
 import sys
 
-from gpicl_flax.cli import console
+from gpicl_flax.cli import console, outputs
 from gpicl_flax.cli.aot import tell
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runtime import backend, distributed
@@ -141,6 +141,7 @@ def _run(points, resolved, arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             console.say(text)
 
+    outputs.check_folder(arguments.workdir)
     if not points:
         say(f"shard {arguments.shard[0]}/{arguments.shard[1]} has no points: there are fewer of them than shards")
     if arguments.stack in (None, "auto"):

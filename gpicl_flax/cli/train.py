@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpicl_flax.cli import console, results
+from gpicl_flax.cli import console, outputs, results
 from gpicl_flax.errors import UsageError
 from gpicl_flax.runtime import backend, distributed
 
@@ -36,6 +36,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs.scale import GRIDS, without_sweep
     from gpicl_flax.runtime.preemption import StopRequest
 
+    outputs.check_folder(arguments.workdir)
     distributed.connect()
     backend.check()
     config = parse(arguments.gin_file, arguments.gin_bindings)

@@ -25,9 +25,13 @@ class RunFolder:
 
     It contains config.gin (all bindings), operative_config.gin (with every default used), run.json (the info about the
     run), metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
+
+    Raises:
+      UsageError: the path is on another kind of storage.
     """
 
     def __init__(self, path: epath.PathLike):
+        _check_scheme(str(path))
         path = epath.Path(path)
         # Orbax needs absolute paths, and epath would treat gs:// as a relative one.
         self.path = path if "://" in str(path) else path.expanduser().absolute()
@@ -106,6 +110,13 @@ class RunFolder:
 
     def _evaluation_files(self) -> list[epath.Path]:
         return sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.is_dir() else []
+
+
+def _check_scheme(path: str) -> None:
+    """Raises UsageError if a path is neither local nor on gs://."""
+    scheme, colon, rest = path.partition(":/")
+    if colon and "/" not in scheme and (scheme != "gs" or not rest.startswith("/") or rest == "/"):
+        raise UsageError(f"{path}: a folder is a local path, or gs://BUCKET/FOLDER")
 
 
 def write_atomically(path: epath.Path, text: str) -> None:

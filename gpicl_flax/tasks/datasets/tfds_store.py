@@ -116,8 +116,8 @@ def _check_runs_no_code(name: str, folder: epath.Path) -> None:
     """
     if _COMMUNITY.match(name):
         raise UsageError(
-            f"base dataset {name!r} is one of a TFDS community, whose code would be run; prepare it yourself, then import "
-            "its files"
+            f"base dataset {name!r} is one of a TFDS community, whose code would be run; prepare it yourself, then "
+            "import its files"
         )
     own = folder / name.partition(":")[0]
     for path in own.glob("*/features.json") if own.exists() else ():
