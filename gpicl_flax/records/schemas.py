@@ -80,7 +80,7 @@ class MetricsRow(TypedDict):
     step: Count
     loss: NotRequired[float]
     loss_ema: float
-    accuracy_last: float
+    accuracy_last: NotRequired[float]
     plateau: bool
     plateau_left_at: NotRequired[Count | None]
     phase: NotRequired[str | None]

@@ -94,7 +94,7 @@ def _read_status(run_id: str, folder: RunFolder) -> Status:
         row["step"],
         steps,
         row["loss_ema"],
-        row["accuracy_last"],
+        row.get("accuracy_last"),
         left,
         who,
         row["plateau"],

@@ -95,7 +95,7 @@ class _Sweep:
         make_progress: MakeProgress,
         say,
         warn,
-        accept_lost_log,
+        accept_lost_log=False,
     ):
         self._accept_lost_log = accept_lost_log
         self._points, self._resolved, self._workdir = points, resolved, workdir

@@ -280,11 +280,11 @@ class _MemberRun:
             member.folder,
             member.tasks,
             self.step,
-            log,
             member.on_row,
             steps=training.steps,
             steps_per_dispatch=training.steps_per_dispatch,
             early_stop=training.early_stop,
+            saved=log,
             accept_lost_log=member.accept_lost_log,
         )
 

@@ -45,9 +45,9 @@ class RunLog:
       folder: the run folder.
       tasks: its tasks.
       start_step: the step that the run continues from.
-      saved: the record of the log in the checkpoint of that step; None: there is none.
       on_row: each is called with every new row.
       steps, steps_per_dispatch, early_stop: see `Training`.
+      saved: the record of the log in the checkpoint of that step; None: there is none.
       accept_lost_log: go on without the lost rows, by the record in the checkpoint. The gap is named in run.json.
 
     Attributes:
@@ -62,12 +62,12 @@ class RunLog:
         folder: RunFolder,
         tasks: TaskDistribution,
         start_step: int,
-        saved: dict[str, Any] | None,
         on_row: Sequence[Callable[[Row], None]],
         *,
         steps: int,
         steps_per_dispatch: int,
         early_stop: EarlyStop | None,
+        saved: dict[str, Any] | None = None,
         accept_lost_log: bool = False,
     ):
         self.stop_state = StopState(steps)

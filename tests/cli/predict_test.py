@@ -135,7 +135,9 @@ def test_what_cannot_be_exported(refused, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(run_folder, "open", full, raising=False)
     assert main(["export", shipped, str(out), "--half"]) == 1
-    assert capsys.readouterr().err == "\ngpicl: error: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == (
+        "\ngpicl: error: [Errno 28] No space left on device; free some, and start the same command again\n"
+    )
     assert not list(out.iterdir())
 
 

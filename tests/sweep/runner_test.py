@@ -287,7 +287,7 @@ def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sw
     monkeypatch.setattr(runner, "execute", fail)
     monkeypatch.setattr(runner, "decide", lambda compute: compute())
     monkeypatch.setattr(runner, "any_of", lambda flag: flag)
-    monkeypatch.setattr(runner._Sweep, "check", lambda *_: None)
+    monkeypatch.setattr(runner._Sweep, "check", lambda _, indices: indices)
     monkeypatch.setattr(runner.jax, "process_count", lambda: 2)
     with pytest.raises(RuntimeError):
         run_all(points, runs, tmp_path)
