@@ -1,12 +1,10 @@
 """The logs of a run while it trains: metrics.jsonl and timing.jsonl."""
 
-import dataclasses
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +17,9 @@ from gpicl_flax.records.run_folder import DIVERGED, RunFolder, write_json
 from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop, StopState
+from gpicl_flax.training.log_record import LogRecord
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T", PlateauTracker, StopState)
 
 _WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
@@ -50,9 +48,6 @@ class RunLog:
       saved: the record of the log in the checkpoint of that step; None: there is none.
       accept_lost_log: go on without the lost rows, by the record in the checkpoint. The gap is named in run.json.
 
-    Attributes:
-      stop_state: when the run ends.
-
     Raises:
       Damaged: a log is damaged, or is not the one that the checkpoint records.
     """
@@ -70,22 +65,20 @@ class RunLog:
         saved: dict[str, Any] | None = None,
         accept_lost_log: bool = False,
     ):
-        self.stop_state = StopState(steps)
-        self._tracker = PlateauTracker(tasks.num_classes, tasks.num_tasks)
+        self._record = LogRecord(PlateauTracker(tasks.num_classes, tasks.num_tasks), StopState(steps))
         self._folder = folder
         self._threshold = plateau.threshold(tasks.num_classes)
         self._on_row = on_row
         self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
         self._metrics = JsonLines(folder.metrics, schemas.METRICS)
         self._timing = JsonLines(folder.timing, schemas.TIMING)
-        self._num_rows, self._digest, self._gaps = 0, "", []
         self._written_at = time.time()
         # All processes have to end together, and only the first one may read what it rewrites.
         error = self._resume(start_step, saved, accept_lost_log) if self._writes else ""
         known = json.loads(distributed.broadcast(json.dumps([error, self.record()]), "how the run stands"))
         if known[0]:
             raise Damaged(known[0])
-        self._set(known[1])
+        self._record = LogRecord.from_json(known[1])
 
     def _resume(self, step: int, saved: dict[str, Any] | None, accept_lost_log: bool) -> str:
         """Reads the logs up to a step and removes later rows. Returns why the run cannot continue, or nothing."""
@@ -97,13 +90,14 @@ class RunLog:
             return str(error)
         for row in rows:
             self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
-            self._count(row)
+            self._record.count(row)
         if saved is not None:
-            if (saved["rows"], saved["digest"]) != (self._num_rows, self._digest):
+            found, recorded = self._record, LogRecord.from_json(saved)
+            if (found.rows, found.digest) != (recorded.rows, recorded.digest):
                 if not accept_lost_log:
-                    return self._why_lost(step, saved["rows"])
-                saved = saved | {"gaps": [*saved["gaps"], self._gap(step, saved)]}
-            self._set(saved | {"rows": self._num_rows, "digest": self._digest})
+                    return self._why_lost(step, recorded.rows)
+                recorded = recorded.with_rows_of(found, step)
+            self._record = recorded
         elif step > 0:
             logger.warning(
                 "the checkpoint of step %d in %s is from an earlier version, which did not record the log: whether "
@@ -113,8 +107,8 @@ class RunLog:
             )
         self._metrics.replace(rows)
         self._timing.replace(times)
-        if self._gaps:
-            write_json(self._folder.run_info, self._folder.read_run_info() | {"log_gaps": self._gaps})
+        if self._record.gaps:
+            write_json(self._folder.run_info, self._folder.read_run_info() | {"log_gaps": self._record.gaps})
         return ""
 
     def _why_lost(self, step: int, recorded: int) -> str:
@@ -122,41 +116,20 @@ class RunLog:
             self._metrics.rows_until(step)
         except Damaged as error:
             return str(error)
-        others = " others" if recorded == self._num_rows else ""
+        others = " others" if recorded == self._record.rows else ""
         return (
-            f"{self._folder.metrics} has {self._num_rows} row(s) up to step {step:,}, and the checkpoint of that step "
-            f"records {recorded}{others}: restore it from a copy, or go on without them with --accept_lost_log"
+            f"{self._folder.metrics} has {self._record.rows} row(s) up to step {step:,}, and the checkpoint of that "
+            f"step records {recorded}{others}: restore it from a copy, or go on without them with --accept_lost_log"
         )
 
-    def _gap(self, step: int, saved: dict[str, Any]) -> dict[str, Any]:
-        tracker = _from_json(PlateauTracker, saved["tracker"])
-        return {
-            "up_to_step": step,
-            "rows_expected": saved["rows"],
-            "rows_found": self._num_rows,
-            "plateau_left_at": tracker.exit_step,
-            "unseen_plateau_left_at": tracker.unseen_exit_step,
-        }
+    @property
+    def stop_state(self) -> StopState:
+        """When the run ends."""
+        return self._record.stop_state
 
     def record(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the log, see `schemas.LogRecord`."""
-        return {
-            "rows": self._num_rows,
-            "digest": self._digest,
-            "tracker": dataclasses.asdict(self._tracker),
-            "stop_state": dataclasses.asdict(self.stop_state),
-            "gaps": self._gaps,
-        }
-
-    def _set(self, record: dict[str, Any]) -> None:
-        self._num_rows, self._digest, self._gaps = record["rows"], record["digest"], record["gaps"]
-        self._tracker = _from_json(PlateauTracker, record["tracker"])
-        self.stop_state = _from_json(StopState, record["stop_state"])
-
-    def _count(self, row: Row) -> None:
-        """Adds a row to the number and the digest of all rows, which do not depend on how a row is written."""
-        text = self._digest + json.dumps(row, sort_keys=True)
-        self._num_rows, self._digest = self._num_rows + 1, hashlib.sha256(text.encode()).hexdigest()
+        """Returns what a checkpoint keeps of the log, plain JSON."""
+        return self._record.as_json()
 
     @property
     def _writes(self) -> bool:
@@ -189,9 +162,9 @@ class RunLog:
         if self.stop_state.why and step == self.stop_state.last_step:
             row["stopped_early"] = self.stop_state.why
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
-        row |= {"plateau_left_at": self._tracker.exit_step, "phase": self._tracker.phase} | measured
+        row |= {"plateau_left_at": self._record.tracker.exit_step, "phase": self._record.tracker.phase} | measured
         self._metrics.append(row)
-        self._count(row)
+        self._record.count(row)
         self._timing.append({"step": step, "time": time.time()})
         for callback in self._on_row:
             callback(row)
@@ -200,11 +173,11 @@ class RunLog:
         return None
 
     def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
-        """Updates `_tracker` and `stop_state` by a row."""
-        self._tracker.follow(step, loss_ema, diagnostics)
+        """Updates the record by a row."""
+        self._record.tracker.follow(step, loss_ema, diagnostics)
         if self._early_stop is None or self.stop_state.why:
             return
-        why = self._early_stop.reason(self.stop_state, step, self._tracker, loss_ema, diagnostics is not None)
+        why = self._early_stop.reason(self.stop_state, step, self._record.tracker, loss_ema, diagnostics is not None)
         last_step = step + self._steps_per_dispatch  # the device is already busy with these steps
         if why and last_step < self.stop_state.last_step:
             self.stop_state.why, self.stop_state.last_step = why, last_step
@@ -216,11 +189,6 @@ class RunLog:
         if self._writes:
             self._folder.mark(DIVERGED, message + "\n")
         return Diverged(message)
-
-
-def _from_json(form: type[T], values: dict[str, Any]) -> T:
-    """Returns a dataclass made of those of the values that it has."""
-    return form(**{field.name: values[field.name] for field in dataclasses.fields(form)})  # pyright: ignore[reportArgumentType]  # always a dataclass
 
 
 def _as_json(x: np.ndarray) -> Any:

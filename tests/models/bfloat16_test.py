@@ -29,7 +29,10 @@ MODELS = {
     "mlp": MLP(num_classes=C, hidden_size=16),
     "maml": MAML(num_classes=C, hidden_sizes=(16,)),
 }
-FURTHER = ("matched transformer", "deep vsml", "step-by-step delta net")
+FURTHER = (
+    "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
+    "step-by-step delta net", "matched delta net", "maml",
+)  # fmt: skip
 
 # The gradient of a parameter is a sum of products of two numbers, each of which bfloat16 rounds by up to 2^-9. Without
 # cancellation that is 2^-8 at most, and the bound has a factor of two for it. Transformers also round the activations

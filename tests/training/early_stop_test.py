@@ -173,8 +173,8 @@ def test_the_log_and_the_rule_of_whole_logs_agree(folder):
         unseen_losses = {r["step"]: r["diagnostics"]["unseen_loss"] for r in rows if "diagnostics" in r}
         log = log_of(folder_of_it, None, STEPS)
         exit_step = plateau.unseen_plateau_exit_step(list(unseen_losses), list(unseen_losses.values()), 10)
-        assert log._tracker.unseen_exit_step == exit_step
-        found.append((last["plateau_left_at"], log._tracker.unseen_exit_step))
+        assert log._record.tracker.unseen_exit_step == exit_step
+        found.append((last["plateau_left_at"], log._record.tracker.unseen_exit_step))
     assert len(set(found)) == 4
 
 
