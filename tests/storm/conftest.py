@@ -9,7 +9,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINDINGS = [
-    "Run.model = @LSTM()", "LSTM.hidden_size = 8", "Run.optimizer = @adam()", "Training.steps = 400",
+    "Run.model = @LSTM()", "LSTM.hidden_size = 8", "Run.optimizer = @adam()", "Training.steps = 1200",
     "Training.steps_per_dispatch = 2", "Training.checkpoint_period = 10", "Training.diagnostics = @Diagnostics()",
     "Diagnostics.period = 20", "Diagnostics.num_sequences = 8", "MetaTest.at_checkpoints = False",
 ]  # fmt: skip
