@@ -88,6 +88,7 @@ class RunLog:
             times = self._timing.rows_until(step, skip_damaged=accept_lost_log)
         except Damaged as error:
             return str(error)
+        last_step = self.stop_state.last_step
         for row in rows:
             self._follow(row["step"], row["loss_ema"], row.get("diagnostics"))
             self._record.count(row)
@@ -97,6 +98,8 @@ class RunLog:
                 if not accept_lost_log:
                     return self._why_lost(step, recorded.rows)
                 recorded = recorded.with_rows_of(found, step)
+            if recorded.stop_state.why is None:  # nothing was decided: the last step is that of the settings
+                recorded.stop_state.last_step = last_step
             self._record = recorded
         elif step > 0:
             logger.warning(
