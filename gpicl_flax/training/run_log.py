@@ -98,9 +98,10 @@ class RunLog:
                 if not accept_lost_log:
                     return self._why_lost(step, recorded.rows)
                 recorded = recorded.with_rows_of(found, step)
-            if recorded.stop_state.why is None:  # nothing was decided: the last step is that of the settings
-                recorded.stop_state.last_step = last_step
-            self._record = recorded
+            if recorded.gaps:  # the rows alone would decide otherwise
+                if recorded.stop_state.why is None:
+                    recorded.stop_state.last_step = last_step
+                self._record = recorded
         elif step > 0:
             logger.warning(
                 "the checkpoint of step %d in %s is from an earlier version, which did not record the log: whether "
