@@ -17,7 +17,7 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
-from gpicl_flax.bindings import reader
+from gpicl_flax.bindings import parser, reader
 from gpicl_flax.bindings.values import check_plain
 from gpicl_flax.errors import UsageError, first_line, one_line
 
@@ -339,21 +339,23 @@ def parse_bindings(text: str) -> Config:
     """Reads the configuration in a text that gin or `Config.text` wrote, without changing gin's globals or importing.
 
     Raises:
-      UsageError: a macro has no value of its own or is never used, or there is an include or a block.
-      SyntaxError: it is not a gin file.
+      UsageError: it is not a gin file, a macro has no value of its own or is never used, or there is an include or a
+        block.
     """
     macros, bindings, imports = {}, {}, []
-    for statement in config_parser.ConfigParser(text, _Delegate()):
-        if isinstance(statement, config_parser.ImportStatement):
-            imports.append(statement.format())
-            continue
-        if not isinstance(statement, config_parser.BindingStatement):  # gin resolves includes and writes no blocks
-            raise UsageError("it has an include or a block, which a written configuration never has")
-        if not statement.arg_name:
-            macros[statement.selector] = statement.value
-        else:
-            scope = f"{statement.scope}/" if statement.scope else ""
-            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
+    try:
+        for line, statement in parser.statements(text, _Delegate()):
+            if isinstance(statement, config_parser.ImportStatement):
+                imports.append(statement.format())
+            elif not isinstance(statement, config_parser.BindingStatement):  # gin resolves includes, writes no blocks
+                raise UsageError(f"line {line} is an include or a block, which a written configuration never has")
+            elif not statement.arg_name:
+                macros[statement.selector] = statement.value
+            else:
+                scope = f"{statement.scope}/" if statement.scope else ""
+                bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
+    except parser.ParseError as error:
+        raise UsageError(f"line {error.mistake.line}: {error.mistake.reason}") from error
     used = set()
 
     def expand(value, inside=()):

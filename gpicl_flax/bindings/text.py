@@ -15,7 +15,7 @@ _QUOTED = re.compile(
 
 
 class Mistake(NamedTuple):
-    """What is wrong with a text, and in which line, from 1."""
+    """A fault of a text: its reason, and its line, from 1."""
 
     line: int
     reason: str

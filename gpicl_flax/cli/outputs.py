@@ -1,4 +1,4 @@
-"""Where commands write their results. It is checked before the work, which would otherwise be lost."""
+"""Checks the places where commands write their results before the work, which would otherwise be lost."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def check_folder(path: str) -> None:
     """Raises UsageError if no folder can be made or filled there. Remote paths are not checked."""
     if "://" in path:
         return
-    folder = pathlib.Path(path).absolute()
+    folder = pathlib.Path(path).expanduser().absolute()
     existing = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not existing.is_dir():
         raise UsageError(f"{path}: {existing} is no folder")

@@ -4,7 +4,7 @@ A folder may be damaged, made by another version, or come from anybody. A value 
 somewhere else, or give a wrong number without a word. Keys that a schema does not name are kept as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
@@ -217,6 +217,17 @@ TIMING = Schema(TimingRow, "delete it: it only holds times")
 EVALUATION = Schema(Evaluation, "delete it: `gpicl evaluate` makes the newest again", _uneven)
 LEASE = Schema(LeaseFile, "delete it if no process trains the run")
 CHECKPOINT_META = Schema(CheckpointMeta, "delete this checkpoint: the run resumes from the one before")
+
+
+def left_before_gap(run_info: Mapping[str, Any], name: str) -> int | None:
+    """Returns the step at which a run left a plateau, if its log may have lost the row that shows it; otherwise None.
+
+    Args:
+      run_info: its run.json.
+      name: 'plateau' or 'unseen_plateau'.
+    """
+    recorded = (gap[f"{name}_left_at"] for gap in run_info.get("log_gaps", ()))
+    return next((step for step in recorded if step is not None), None)
 
 
 def gap_in_words(gap: LogGap) -> str:

@@ -7,7 +7,6 @@ can be called.
 
 import importlib
 import sys
-import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,7 +44,7 @@ def parse(text: str, name: str) -> Config:
     """
     try:
         found = config.parse_bindings(text)
-    except (UsageError, SyntaxError, tokenize.TokenError, ValueError, RecursionError) as error:
+    except UsageError as error:
         raise Damaged(f"{name} is damaged ({one_line(error)[:100]}); restore it from a copy") from error
     if not found.bindings:
         raise Damaged(f"{name} is damaged: it has no bindings; restore it from a copy")

@@ -146,7 +146,16 @@ def test_a_module_that_fails_says_so(evil, own_model):
         resolve(evil, [name])
 
 
-DAMAGED = ["", "# nothing\n", "Run.seed = \n", "Run.seed = [[[", "\0", "Run.seed = " + "[" * 5000]
+DAMAGED = [
+    "",
+    "# nothing\n",
+    "Run.seed = \n",
+    "Run.seed = [[[",
+    "\0",
+    "Run.seed = " + "[" * 5000,
+    "a = {[]: 1}",
+    "a = " + "9" * 5000,
+]
 
 
 @pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpicl_flax.config import parse, parse_text
+from gpicl_flax.config import parse, parse_bindings, parse_text
 from gpicl_flax.errors import UsageError
 from gpicl_flax.learners import tabular_io
 from gpicl_flax.runs.run import Run
@@ -68,10 +68,11 @@ def test_settings(name, value):
 @many
 @given(st.text(alphabet="Run.sed=1@%/()[]{},'\"#: \n\t\u00a0\ufeffé0-+ab", max_size=60))
 def test_gin_texts(text):
-    try:
-        parse_text(text)
-    except UsageError as error:
-        check(error)
+    for parse_ in (parse_text, parse_bindings):  # of a person, and of a run folder
+        try:
+            parse_(text)
+        except UsageError as error:
+            check(error)
 
 
 CHARACTERS = ',;"\n\r 1.eNA\t-x\0é'

@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import json
-import tokenize
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,7 @@ from etils import epath
 from gpicl_flax import config
 from gpicl_flax.errors import Damaged, UsageError
 from gpicl_flax.records import schemas
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, read_bytes, read_json, read_text
+from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, parse_json, read_bytes, read_json, read_text
 
 _WORDS = ("phase", "stopped_early")  # the values of a row that are not numbers
 
@@ -102,7 +100,7 @@ def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
     try:
         text = read_text(path, "")
         return {name: str(value) for name, value in config.parse_bindings(text).bindings.items()}
-    except (UsageError, SyntaxError, tokenize.TokenError, ValueError, RecursionError):
+    except UsageError:
         gaps.append(f"{path.name} is damaged")
         return {}
 
@@ -122,9 +120,9 @@ def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
         return {}
     for line in text.split("\n")[:-1]:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             step = row.pop("step")
-        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        except (ValueError, AttributeError, KeyError, TypeError):
             damaged += 1
             continue
         if not isinstance(step, int):

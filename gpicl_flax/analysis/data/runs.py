@@ -11,7 +11,7 @@ from etils import epath
 from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters, losses, one_run
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
-from gpicl_flax.records import plateau
+from gpicl_flax.records import plateau, schemas
 from gpicl_flax.records.run_folder import RunFolder
 
 FROM_RUN_INFO = (
@@ -176,10 +176,9 @@ def _row(run: OneRun) -> dict[str, Any]:
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
     rule = plateau.unseen_plateau_exit_step
     row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
-    for gap in run_info.get("log_gaps", []):  # the rows that would show it may be lost
-        for name in ("plateau", "unseen_plateau"):
-            if gap[f"{name}_left_at"] is not None:
-                row |= {f"{name}_steps": gap[f"{name}_left_at"], f"{name}_left": True}
+    for name in ("plateau", "unseen_plateau"):
+        if (step := schemas.left_before_gap(run_info, name)) is not None:
+            row |= {f"{name}_steps": step, f"{name}_left": True}
     row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:

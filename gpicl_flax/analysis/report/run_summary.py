@@ -37,8 +37,8 @@ def plateau_sentence(folder: RunFolder) -> str:
         return "Not meta-trained: a run of 0 steps."
     num_classes = run_info["num_classes"]
     step = plateau.plateau_exit_step([row["step"] for row in rows], [row["loss_ema"] for row in rows], num_classes)
-    gaps = run_info.get("log_gaps", [])
-    step = next((gap["plateau_left_at"] for gap in gaps if gap["plateau_left_at"] is not None), step)
+    recorded = schemas.left_before_gap(run_info, "plateau")
+    step = step if recorded is None else recorded
     if step is None:
         sentence = f"The plateau was not left in {rows[-1]['step'] if rows else 0:,} steps"
     else:
@@ -47,13 +47,16 @@ def plateau_sentence(folder: RunFolder) -> str:
     losses = {row["step"]: row["diagnostics"]["unseen_loss"] for row in rows if "diagnostics" in row}
     losses = {step: math.nan if loss is None else loss for step, loss in losses.items()}
     if losses:  # only they show what the run has learned if it trains on biased tasks, or on easier ones at first
-        step = plateau.unseen_plateau_exit_step(list(losses), list(losses.values()), num_classes)
+        recorded = schemas.left_before_gap(run_info, "unseen_plateau")
+        found = plateau.unseen_plateau_exit_step(list(losses), list(losses.values()), num_classes)
+        step = found if recorded is None else recorded
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
     if rows and "stopped_early" in rows[-1]:
         sentence += (
             f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({rows[-1]['stopped_early']})"
         )
-    return ". ".join([sentence, *(f"Its log has a gap: {schemas.gap_in_words(gap)}" for gap in gaps)]) + "."
+    gaps = [f"Its log has a gap: {schemas.gap_in_words(gap)}" for gap in run_info.get("log_gaps", ())]
+    return ". ".join([sentence, *gaps]) + "."
 
 
 def _name(curve) -> str:

@@ -92,7 +92,8 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path}: not a readable .npz file (not a zip archive, or cut off)")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because NumPy leaves the file open where it is damaged.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file}
     except Exception as error:  # numpy and zipfile raise many kinds
         raise _unreadable(path, ".npz", error) from error

@@ -1,4 +1,4 @@
-"""What a path leads to. Reading a named pipe or a device as if it were a file could block for ever."""
+"""Says what a path leads to. Reading a named pipe or a device as if it were a file could block for ever."""
 
 import os
 import pathlib
