@@ -17,7 +17,7 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
-from gpicl_flax.bindings import parser, reader
+from gpicl_flax.bindings import moved, parser, reader
 from gpicl_flax.bindings.values import check_plain
 from gpicl_flax.errors import UsageError, first_line, one_line
 
@@ -28,37 +28,8 @@ _PACKAGE = pathlib.Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
 # A file may also be one of a package. Gin says so in its log if it is not, and that is no error.
 logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
-logger = logging.getLogger(__name__)
 
-# Old module names of configurables. Gin files may contain a module's name, and old files contain its old name.
-_MOVED = {
-    "gpicl_flax.run.Run": "gpicl_flax.runs.run.Run",
-    "gpicl_flax.sweep.grid.sweep": "gpicl_flax.runs.scale.sweep",
-    "gpicl_flax.baselines.maml.MAML": "gpicl_flax.references.maml.MAML",
-    "gpicl_flax.baselines.online_sgd.OnlineSGD": "gpicl_flax.references.online_sgd.OnlineSGD",
-    "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",
-    "gpicl_flax.training.telemetry.Telemetry": "gpicl_flax.training.probes.telemetry.Telemetry",
-}
-_registry = gin_config._REGISTRY  # the only map from selectors to configurables; gin has no public access to it
-_find_selector = _registry.get_match
-
-
-def _find_moved_too(partial_selector: str, default: Any = None) -> Any:
-    """Finds a configurable as gin does, or otherwise by the name that it had before its module moved."""
-    found = _find_selector(partial_selector, default)
-    if found is default:
-        new = next((new for old, new in _MOVED.items() if f".{old}".endswith(f".{partial_selector}")), None)
-        if new is not None and (found := _find_selector(new, default)) is not default:
-            _warn_moved(partial_selector, new)
-    return found
-
-
-@functools.cache  # so that each old name gives one warning
-def _warn_moved(old: str, new: str) -> None:
-    logger.warning("%s is now %s; the old name works until 0.3", old, new)
-
-
-_registry.get_match = _find_moved_too
+_registry = moved.registry  # it knows former names as well
 
 
 class Reference(NamedTuple):

@@ -1,7 +1,7 @@
 import gin
 import pytest
 
-from gpicl_flax import config as config_module
+from gpicl_flax.bindings import moved
 from gpicl_flax.config import Config, Reference, differences, parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
@@ -193,7 +193,7 @@ def test_class_names_are_unique_in_the_package():
 
 
 def test_names_with_the_modules_of_before_work_and_give_one_warning(gin_file, caplog):
-    config_module._warn_moved.cache_clear()
+    moved.warn.cache_clear()
     path = gin_file(
         "gpicl_flax.run.Run.seed = 3\nRun.optimizer = @adam()\n"
         "Training.telemetry = @gpicl_flax.training.telemetry.Telemetry()\ntraining.telemetry.Telemetry.period = 20\n"
@@ -201,12 +201,12 @@ def test_names_with_the_modules_of_before_work_and_give_one_warning(gin_file, ca
     config = parse([path])
     run, _ = config.override({"gpicl_flax.run.Run.seed": 4, "adam.b1": 0.5}).resolve(Run)
     assert (run.seed, run.training.telemetry.period, run.optimizer.arguments["b1"]) == (4, 20, 0.5)
-    lines = [record.getMessage() for record in caplog.records if record.name == "gpicl_flax.config"]
+    lines = [record.getMessage() for record in caplog.records if record.name == moved.__name__]
     assert lines.count("gpicl_flax.run.Run is now gpicl_flax.runs.run.Run; the old name works until 0.3") == 1
     assert len(lines) == 3
     refused(lambda: parse([gin_file("gpicl_flax.train.Run.seed = 3")]), "gpicl_flax.train.Run")
 
 
-@pytest.mark.parametrize(("old", "new"), config_module._MOVED.items())
+@pytest.mark.parametrize(("old", "new"), moved.FORMER_NAMES.items())
 def test_every_module_that_moved_is_found(old, new):
     assert gin.config._REGISTRY.get_match(old).selector == new

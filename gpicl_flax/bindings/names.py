@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from gin import config as gin_config
 
+from gpicl_flax.bindings import moved
 from gpicl_flax.errors import UsageError, first_line
-
-_registry = gin_config._REGISTRY
 
 
 def configurable(selector: str) -> gin_config.Configurable:
@@ -22,7 +21,9 @@ def configurable(selector: str) -> gin_config.Configurable:
     except (KeyError, NameError, AttributeError) as error:  # several; or none, under dynamic registration
         raise UsageError(first_line(error).strip("\"'")) from error
     if found is None:
-        known = (_registry.minimal_selector(name) for name, _ in _registry.items() if not name.startswith("gin."))
+        known = (
+            moved.registry.minimal_selector(name) for name, _ in moved.registry.items() if not name.startswith("gin.")
+        )
         raise UsageError(f"there is no configurable {selector!r}{_suggestion(selector, known)}")
     return found
 

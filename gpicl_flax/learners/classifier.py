@@ -15,6 +15,7 @@ from gpicl_flax.errors import GpiclError
 from gpicl_flax.learners import ensemble, learner
 from gpicl_flax.learners.standardizer import MAX_STANDARDISED, Standardizer, first_outlier
 
+_PACKAGE = (os.path.dirname(os.path.dirname(__file__)),)  # a warning shows the line of the caller
 _DEPRECATED = "deprecated"  # the value of a former parameter that is not given
 _FORMER_NAMES = {"model_path": "checkpoint", "n_estimators": "n_members"}
 
@@ -205,4 +206,5 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _warn_of_former_name(former: str, name: str) -> None:
-    warnings.warn(f"{former} is now {name}; the former name goes in version 0.3", FutureWarning, stacklevel=3)
+    message = f"{former} is now {name}; the former name goes in version 0.3"
+    warnings.warn(message, FutureWarning, skip_file_prefixes=_PACKAGE)

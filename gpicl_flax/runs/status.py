@@ -75,8 +75,6 @@ def read_status(run_id: str, folder: RunFolder) -> Status:
 def _read_status(run_id: str, folder: RunFolder) -> Status:
     record, ended = lease.newest(folder), folder.ended  # in this order, because a run is released after its marker
     state, who = _state(record, ended)
-    if folder.config.exists():
-        folder.read_config()
     run_info: dict[str, Any] = folder.read_run_info() if folder.run_info.exists() else {}  # not there yet
     gaps = tuple(schemas.gap_in_words(gap) for gap in run_info.get("log_gaps", []))
     steps = run_info.get("steps")
