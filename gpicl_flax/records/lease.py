@@ -17,11 +17,12 @@ import uuid
 
 import fsspec
 import psutil
+from etils import epath
 from fsspec.implementations.local import LocalFileSystem
 
 from gpicl_flax.errors import Damaged, Diverged, GpiclError, Preempted, first_line
 from gpicl_flax.records import schemas
-from gpicl_flax.records.run_folder import RunFolder, parse_json
+from gpicl_flax.records.run_folder import RunFolder, parse_json, write_together
 
 HEARTBEAT_SECONDS = 20.0
 LEASE_SECONDS = 90.0  # a lease without a heartbeat ends after this, which includes a margin for clocks that differ
@@ -246,15 +247,7 @@ class _Files:
         if not self._is_local:
             self._fs.pipe_file(path, data)
             return
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with open(temporary, "xb") as file:  # never through a symlink
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        write_together(epath.Path(self._folder), {os.path.basename(path): data})
 
     def remove_older(self, number: int) -> None:
         """Removes the lease files of lower numbers, and what killed processes left half written."""
@@ -262,7 +255,7 @@ class _Files:
             self.remove(older)
         if self._is_local:
             for name in os.listdir(self._folder):
-                if name.endswith(".tmp") and not name.startswith(f"{number:08d}"):
+                if name.endswith(".tmp") and not name.startswith(f".{number:08d}"):
                     with contextlib.suppress(OSError):
                         os.unlink(os.path.join(self._folder, name))
 

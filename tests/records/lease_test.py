@@ -134,7 +134,7 @@ def test_something_else_in_the_place_of_leases(folder, elsewhere):
 
 def test_what_killed_processes_left_is_removed(folder, elsewhere):
     elsewhere(age=1e6)
-    (folder.path / ".claim" / "00000001.json.0123abcd.tmp").write_text("{")
+    (folder.path / ".claim" / ".00000001.json.0123abcd.tmp").write_text("{")
     with lease.acquire(folder):
         assert files(folder) == ["00000002.json"]
 
