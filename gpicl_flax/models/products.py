@@ -4,8 +4,8 @@ Recurrent states, gates that saturate, ReLUs that are near zero, and reads that 
 normalised amplify the rounding of all that they are computed from. With activations in bfloat16, gradients are then
 those of another function. The same goes backward for what such a part hands on. But nothing is computed from the
 gradient of a parameter, so its rounding stays what it is: at most 2^-8 of the sum of magnitudes. So models with any of
-these parts compute in float32, and keep bfloat16 for what the gradients of their parameters are made from, which is
-most of what is kept from the forward pass.
+these parts compute in float32, and keep bfloat16 for what the gradients of their parameters are made from. It saves
+less than bfloat16 activations would: only these operands, which are kept from the forward pass, take half the memory.
 """
 
 import functools
