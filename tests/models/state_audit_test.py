@@ -29,12 +29,13 @@ LENGTHS = (0, 1, 3, T)
 # Whatever of these settings a model has.
 SMALL = {
     "num_classes": C, "num_layers": 1, "num_heads": 2, "key_size": 3, "model_size": 8, "mlp_ratio": 1, "chunk_size": 2,
-    "hidden_size": 3, "size": 3, "grid_size": 2, "message_size": 2, "layer_size": 2, "hidden_sizes": (3,), "window": 2,
+    "hidden_size": 3, "size": 3, "grid_size": 2, "message_size": 2, "layer_size": 2, "hidden_sizes": (3,), "window": 3,
 }  # fmt: skip
 # Models without a state, and why.
 STATELESS = {"MLP": "it sees one example at a time, and no label"}
 # Settings that no rule below varies.
 FURTHER = {
+    "LinearAttention": [{"feature_map": "identity"}],
     "LSTM": [{"mlp_size": 2}],
     "VSML": [{"num_layers": 2, "token_layout": "aligned"}],
     "OnlineSGD": [{"hidden_sizes": ()}, {"hidden_sizes": (3, 2)}],
