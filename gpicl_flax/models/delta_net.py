@@ -11,7 +11,8 @@ from flax.typing import Initializer
 
 from gpicl_flax.bindings.kinds import Layers, Width
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import delta_rule, initializers, layers
+from gpicl_flax.models import initializers, layers
+from gpicl_flax.models.kernels import matrix_state
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.passes import Pass, Prefill, Queries, Step
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
@@ -36,7 +37,7 @@ class DeltaNet(StatefulModel):
       mlp_ratio: width of the MLP's hidden layer over the model size.
       gated: whether heads forget, at a rate that depends on the token; if not, it is DeltaNet (Yang et al., 2024).
       form: 'chunked': parallel within chunks; 'recurrent': step by step. Both compute the same function.
-      chunk_size: positions of a chunk.
+      chunk_size: positions of a chunk, rounded up to a power of two.
       matching_heads: heads of a matched block that start from the matching initialisation (see `matching.query_key`),
         with little forgetting; needs the 'aligned' token layout. 0 turns it off.
       matching_layers: the number of first blocks that start matched.
@@ -131,16 +132,18 @@ class Block(nn.Module):
         if isinstance(over, Prefill):
             counts = (jnp.arange(x.shape[1]) < over.length)[:, None]
             strength, log_decay = strength * counts, log_decay * counts  # other positions write and forget nothing
-        arguments = query, key, value, log_decay, strength
+        strength = strength[..., None]
+        recall = strength * jnp.exp(log_decay)[..., None] * key  # what the decayed memory has for the key
+        arguments = query, key, strength * value, log_decay, (None, recall)
         if isinstance(over, Queries):
             memory = over.state[layer]
-            read = delta_rule.each(*arguments, memory)
+            read = matrix_state.each(*arguments, memory)
         elif isinstance(over, Step):
-            read, memory = delta_rule.recurrent(*arguments, over.state[layer])
+            read, memory = matrix_state.recurrent(*arguments, over.state[layer])
         elif self.chunk_size is None:
-            read, memory = delta_rule.recurrent(*arguments)
+            read, memory = matrix_state.recurrent(*arguments)
         else:
-            read, memory = delta_rule.chunked(*arguments, chunk_size=min(self.chunk_size, x.shape[1]))
+            read, memory = matrix_state.chunked(*arguments, chunk_size=self.chunk_size)
         read = nn.RMSNorm(scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("kv",)), name="read_norm")(
             read
         )
