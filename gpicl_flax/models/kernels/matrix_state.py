@@ -33,6 +33,8 @@ import jax.numpy as jnp
 from gpicl_flax.models.kernels.decayed_products import later, lower_blocks, products
 from gpicl_flax.models.kernels.vector_state import decayed
 
+CHUNK_SIZE = 32
+
 Correction = tuple[jax.Array | None, jax.Array]
 
 
@@ -58,7 +60,7 @@ def chunked(
     log_decay: jax.Array,
     correction: Correction | None = None,
     *,
-    chunk_size: int,
+    chunk_size: int = CHUNK_SIZE,
     state: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes in parallel within chunks of `chunk_size` positions, rounded up to a power of two.

@@ -205,7 +205,7 @@ def test_memory_of_a_training_step_is_linear_in_the_length(decay_of, quick_jit):
         inputs = arguments(decay_of, "two directions", "mild", length)
 
         def loss(inputs):
-            output, last = matrix_state.chunked(*inputs[:5], state=inputs[5], chunk_size=8)
+            output, last = matrix_state.chunked(*inputs[:5], state=inputs[5], chunk_size=4)
             return (output**2).sum() + (last**2).sum()
 
         return quick_jit(jax.grad(loss)).lower(inputs).compile().memory_analysis().temp_size_in_bytes
