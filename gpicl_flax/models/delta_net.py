@@ -64,7 +64,7 @@ class DeltaRule(MatrixMemory):
         strength = strength[..., None]
         recall = strength * jnp.exp(log_decay)[..., None] * key  # what the decayed memory has for the key
         read, memory = self.remember(over, query, key, strength * value, log_decay, (None, recall))
-        read = self.normalized_read(read) * nn.silu(self.gate(x))
+        read = self.normalized_read(read, epsilon=1e-6) * nn.silu(self.gate(x))
         return self.output(read, x.shape[-1]), kept | memory
 
     def _log_decay(self, x: jax.Array) -> jax.Array:

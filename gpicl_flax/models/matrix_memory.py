@@ -119,10 +119,10 @@ class MatrixMemory(Mixer):
             return {"matrix": state}
         return {"matrix": state[..., :-1], "normaliser": state[..., -1]}
 
-    def normalized_read(self, read: jax.Array) -> jax.Array:
+    def normalized_read(self, read: jax.Array, epsilon: float = 1e-5) -> jax.Array:
         """Returns the RMS norm of each head's read [B, T, H, V]."""
         scale_init = nn.with_logical_partitioning(nn.initializers.ones, ("kv",))
-        return nn.RMSNorm(scale_init=scale_init, name="read_norm")(read)
+        return nn.RMSNorm(epsilon=epsilon, scale_init=scale_init, name="read_norm")(read)
 
     def gate(self, x: jax.Array) -> jax.Array:
         """Returns a linear layer of x, [B, T, H, V], for the activation of an output gate."""

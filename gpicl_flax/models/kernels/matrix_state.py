@@ -6,13 +6,13 @@ The state S [K, V] of a head and its output are
 
 D_t is diagonal: a decay for the head, or one for each key dimension. The output is read after the write.
 
-| model | decay | correction (a, b) | key |
-|---|---|---|---|
-| linear attention, RetNet, Mamba-2, mLSTM | head | none | k |
-| GLA (Yang et al., 2024) | key dimension | none | k |
-| the gated delta rule (Yang, Kautz, Hatamizadeh, 2025) | head | (None, decay k) | strength k |
-| KDA (Kimi Linear, 2025) | key dimension | (None, decay k) | strength k |
-| RWKV-7 (Peng et al., 2025) | key dimension | (-strength k', k') | k |
+| model | decay | correction (a, b) | key | value |
+|---|---|---|---|---|
+| linear attention, RetNet, Mamba-2, mLSTM | head | none | k | v |
+| GLA (Yang et al., 2024) | key dimension | none | k | v |
+| the gated delta rule (Yang, Kautz, Hatamizadeh, 2025) | head | (None, strength decay k) | k | strength v |
+| KDA (Kimi Linear, 2025) | key dimension | (None, strength decay k) | k | strength v |
+| RWKV-7 (Peng et al., 2025) | key dimension | (-strength k', k') | k | v |
 
 All functions take
 
@@ -23,13 +23,17 @@ All functions take
                  S_t = D_t S_{t-1} + k_t (v_t - S_{t-1}^T b_t)^T, which takes half the work
     state        S_0 [B, H, K, V], by default zero
 
-and compute in float32 or, if `value` is that, float64. A position with key = a = 0 and log_decay = 0 changes no state.
+and compute in float32 or, if `value` is that, float64. A position leaves the state as it is if its key or value, its
+a or b, and its log_decay are zero.
 """
 
 import jax
 import jax.numpy as jnp
 
 from gpicl_flax.models.kernels.decayed_products import later, lower_blocks, products
+from gpicl_flax.models.kernels.vector_state import decayed
+
+CHUNK_SIZE = 32
 
 Correction = tuple[jax.Array | None, jax.Array]
 
@@ -56,7 +60,7 @@ def chunked(
     log_decay: jax.Array,
     correction: Correction | None = None,
     *,
-    chunk_size: int,
+    chunk_size: int = CHUNK_SIZE,
     state: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes in parallel within chunks of `chunk_size` positions, rounded up to a power of two.
@@ -114,7 +118,7 @@ def each(
 
 def _step(state, position):
     q, k, v, log_decay, correction = position
-    new = state * jnp.exp(log_decay)[..., None]
+    new = decayed(state, log_decay[..., None])
     if correction is not None:
         a, b = correction
         recalled = jnp.einsum("bhkv,bhk->bhv", state, b)
@@ -135,18 +139,18 @@ def _chunk(state, chunk):
     """
     query, key, value, log_decay, correction = chunk
     a, b = (None, None) if correction is None else correction
-    decayed = products(query, b, [key] if a is None else [key, a], log_decay)
+    pairs = products(query, b, [key] if a is None else [key, a], log_decay)
     if correction is not None:
-        recalled = (b * later(decayed.from_start, 1)) @ state
+        recalled = (b * later(pairs.from_start, 1)) @ state
         if a is None:  # U of the equations is here V - U: what is written
-            value = _inverse(-decayed.recalls[0]) @ (value - recalled)
+            value = _inverse(-pairs.recalls[0]) @ (value - recalled)
         else:
-            recalled = _inverse(decayed.recalls[1]) @ (recalled + decayed.recalls[0] @ value)
-    output = (query * decayed.from_start) @ state + decayed.reads[0] @ value
-    after = decayed.from_start[..., -1, :, None] * state + (key * decayed.to_end).swapaxes(-1, -2) @ value
+            recalled = _inverse(pairs.recalls[1]) @ (recalled + pairs.recalls[0] @ value)
+    output = (query * pairs.from_start) @ state + pairs.reads[0] @ value
+    after = pairs.from_start[..., -1, :, None] * state + (key * pairs.to_end).swapaxes(-1, -2) @ value
     if a is not None:
-        output += decayed.reads[1] @ recalled
-        after += (a * decayed.to_end).swapaxes(-1, -2) @ recalled
+        output += pairs.reads[1] @ recalled
+        after += (a * pairs.to_end).swapaxes(-1, -2) @ recalled
     return after, output
 
 

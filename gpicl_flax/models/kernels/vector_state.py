@@ -14,7 +14,7 @@ def recurrent(x: jax.Array, log_decay: jax.Array, state: jax.Array | None = None
 
     def step(state, position):
         written, log_decay = position
-        state = jnp.exp(log_decay) * state + written
+        state = decayed(state, log_decay) + written
         return state, state
 
     state, states = jax.lax.scan(step, state, (written.swapaxes(0, 1), log_decay.swapaxes(0, 1)))
@@ -37,6 +37,17 @@ def each(x: jax.Array, log_decay: jax.Array, state: jax.Array) -> jax.Array:
     """Computes every position as the next one after `state`. Returns h [B, T, D], of the type of x."""
     written, log_decay, state = _prepare(x, log_decay, state)
     return (jnp.exp(log_decay) * state[:, None] + written).astype(x.dtype)
+
+
+def decayed(state: jax.Array, log_decay: jax.Array) -> jax.Array:
+    """Returns exp(log_decay) * state for one of many steps.
+
+    A slow decay is rounded to a multiple of 6e-8, always in the same direction if it is constant: after 2,048 steps up
+    to 3e-5 of the state. What it takes off the state has no such error.
+    """
+    slow = log_decay > -0.5
+    change = jnp.where(slow, jnp.expm1(log_decay), jnp.exp(log_decay))
+    return jnp.where(slow, state, 0) + change * state
 
 
 def _prepare(x, log_decay, state):

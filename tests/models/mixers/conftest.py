@@ -15,7 +15,7 @@ def norm(x, w):
 
 
 def rms_norm(x, w):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * w["scale"]
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * w["scale"]
 
 
 def gelu(x):
