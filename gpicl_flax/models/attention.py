@@ -1,4 +1,4 @@
-"""Softmax attention over the past, in a few forms that compute the same."""
+"""Softmax attention to the past or a window of it, in forms for sequences and for queries after a context."""
 
 import functools
 
@@ -49,3 +49,29 @@ def attention_to_context(query, key, value, context_key, context_value, length) 
     to_itself = jnp.einsum("bqnk,bqnk->bqn", query, key, preferred_element_type=jnp.float32)[..., None]
     weights = jax.nn.softmax(jnp.concatenate([to_itself, to_context], axis=-1)).astype(value.dtype)
     return weights[..., :1] * value + jnp.einsum("bqnt,btnk->bqnk", weights[..., 1:], context_value)
+
+
+def windowed_attention(query: jax.Array, key: jax.Array, value: jax.Array, *, window: int) -> jax.Array:
+    """Computes attention of [B, T, H, K] to itself and the `window` positions before, in time linear in T.
+
+    Positions form blocks of `window`: those of a block attend to it and to the one before it.
+    """
+    length = query.shape[1]
+    size = min(window, length)
+
+    def blocks(x):  # [B, blocks, size, H, K]
+        x = jnp.pad(x, ((0, 0), (0, -length % size), (0, 0), (0, 0)))
+        return x.reshape(x.shape[0], -1, size, *x.shape[2:])
+
+    def with_previous(x):  # [B, blocks, 2 size, H, K]
+        return jnp.concatenate([jnp.pad(x, ((0, 0), (1, 0), *[(0, 0)] * 3))[:, :-1], x], axis=2)
+
+    query, key, value = blocks(query), with_previous(blocks(key)), with_previous(blocks(value))
+    distance = size + jnp.arange(size)[:, None] - jnp.arange(2 * size)
+    exists = jnp.arange(query.shape[1])[:, None, None, None] * size + jnp.arange(2 * size) >= size
+    is_seen = (distance >= 0) & (distance <= window) & exists  # [blocks, 1, size, 2 size]
+    query = query * query.shape[-1] ** -0.5
+    logits = jnp.einsum("bnqhk,bnshk->bnhqs", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(is_seen, logits, -jnp.inf)).astype(value.dtype)
+    y = jnp.einsum("bnhqs,bnshk->bnqhk", weights, value)
+    return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length]

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models.attention import attention_to_context
+from gpicl_flax.models.attention import attention_to_context, windowed_attention
 from gpicl_flax.models.backbone import Backbone
 from gpicl_flax.models.mixer import Mixer
 from gpicl_flax.models.passes import Pass, Prefill, Queries, Step, positions
@@ -69,32 +69,6 @@ class WindowAttention(Mixer):
             length = over.length if isinstance(over, Prefill) else x.shape[1]
             keys, values = (_last_rows(array, length, min(self.window, x.shape[1])) for array in (key, value))
         return self.output(y, x.shape[-1]), kept | {"keys": keys, "values": values}
-
-
-def windowed_attention(query: jax.Array, key: jax.Array, value: jax.Array, *, window: int) -> jax.Array:
-    """Computes attention of [B, T, H, K] to itself and the `window` positions before, in time linear in T.
-
-    Positions form blocks of `window`: those of a block attend to it and to the one before it.
-    """
-    length = query.shape[1]
-    size = min(window, length)
-
-    def blocks(x):  # [B, blocks, size, H, K]
-        x = jnp.pad(x, ((0, 0), (0, -length % size), (0, 0), (0, 0)))
-        return x.reshape(x.shape[0], -1, size, *x.shape[2:])
-
-    def with_previous(x):  # [B, blocks, 2 size, H, K]
-        return jnp.concatenate([jnp.pad(x, ((0, 0), (1, 0), *[(0, 0)] * 3))[:, :-1], x], axis=2)
-
-    query, key, value = blocks(query), with_previous(blocks(key)), with_previous(blocks(value))
-    distance = size + jnp.arange(size)[:, None] - jnp.arange(2 * size)
-    exists = jnp.arange(query.shape[1])[:, None, None, None] * size + jnp.arange(2 * size) >= size
-    is_seen = (distance >= 0) & (distance <= window) & exists  # [blocks, 1, size, 2 size]
-    query = query * query.shape[-1] ** -0.5
-    logits = jnp.einsum("bnqhk,bnshk->bnhqs", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(is_seen, logits, -jnp.inf)).astype(value.dtype)
-    y = jnp.einsum("bnhqs,bnshk->bnqhk", weights, value)
-    return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length]
 
 
 def _last_rows(x: jax.Array, length: int | jax.Array, rows: int) -> jax.Array:
