@@ -154,6 +154,7 @@ def _chunk(state, chunk):
     return after, output
 
 
+@jax.custom_jvp
 def _inverse(lower):
     """Returns (I - lower)^-1 for a strictly lower triangular matrix [..., C, C], C a power of two.
 
@@ -165,6 +166,13 @@ def _inverse(lower):
         return jnp.ones_like(lower)
     first, second = _inverse(jnp.stack([lower[..., :half, :half], lower[..., half:, half:]]))
     return lower_blocks(first, second @ lower[..., half:, :half] @ first, second)
+
+
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    # Two products, where the derivative of the recursion has several for each level.
+    inverse = _inverse(*primals)
+    return inverse, inverse @ tangents[0] @ inverse
 
 
 def _prepare(query, key, value, log_decay, correction, state):
