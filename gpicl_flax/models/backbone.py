@@ -14,7 +14,7 @@ from flax.typing import Initializer
 from gpicl_flax.bindings.kinds import Layers, Width
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import query_key
-from gpicl_flax.models.mixer import Mixer
+from gpicl_flax.models.mixer import BlockPart, FeedForward, Mixer, Shared
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
@@ -44,18 +44,27 @@ class Backbone(StatefulModel):
         """Returns the mixer of a block, made of `mixer_settings`."""
         raise NotImplementedError
 
-    def mixer_settings(self, layer: int) -> dict[str, Any]:
-        """Returns the attributes that all mixers have, for the mixer of block `layer`."""
+    def feed_forward(self, layer: int) -> BlockPart:
+        """Returns the part of a block that follows its mixer: an MLP, unless a model has its own."""
+        return FeedForward(**self.part_settings(), ratio=self.mlp_ratio)
+
+    def part_settings(self) -> dict[str, Any]:
+        """Returns the attributes that all parts of blocks have."""
         return {
-            "num_heads": self.num_heads,
-            "key_size": self.key_size,
-            "value_size": self.key_size,
             "kernel_init": initializers.scaled_by_depth(self.num_layers),
-            "matched": query_key.MatchedHeads(1.0, 0, self.key_size, other_scale=1.0),
-            "short_convolution": self.short_convolution,
             "dtype": self.compute_dtype,
             "backward_dtype": self.dtype,
             "parent": None,  # the block adopts it
+        }
+
+    def mixer_settings(self, layer: int) -> dict[str, Any]:
+        """Returns the attributes that all mixers have, for the mixer of block `layer`."""
+        return self.part_settings() | {
+            "num_heads": self.num_heads,
+            "key_size": self.key_size,
+            "value_size": self.key_size,
+            "matched": query_key.MatchedHeads(1.0, 0, self.key_size, other_scale=1.0),
+            "short_convolution": self.short_convolution,
         }
 
     @property
@@ -82,16 +91,17 @@ class Backbone(StatefulModel):
         )(jnp.concatenate(parts, -1))
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        sizes = [self.mixer(layer).state_size(sequence_length) for layer in range(self.num_layers)]
+        parts = [part for layer in range(self.num_layers) for part in (self.mixer(layer), self.feed_forward(layer))]
+        sizes = [part.state_size(sequence_length) for part in parts]
         return StateSize(paper=sum(size.paper for size in sizes), exact=sum(size.exact for size in sizes))
 
     @nn.compact
     def run(self, parts: list[jax.Array], over: Pass):
         x = self.embed(parts, over)
-        states = []
+        states, shared = [], {}
         for layer in range(self.num_layers):
-            block = Block(self.mixer(layer), self.mlp_ratio, name=f"block_{layer}")
-            x, state = block(x, over.part(layer))
+            block = Block((self.mixer(layer), self.feed_forward(layer)), name=f"block_{layer}")
+            x, state, shared = block(x, over.part(layer), shared)
             states.append(state)
         x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
         return layers.logits(x, self.num_classes), states
@@ -114,6 +124,19 @@ class MatchableBackbone(Backbone):
         if self.matching_heads != 0:
             query_key.check_model(self, "matching_heads")
 
+    def feed_forward(self, layer: int) -> BlockPart:
+        """Returns the part of a block that follows its mixer: an MLP, unless a model has its own."""
+        return FeedForward(**self.part_settings(), ratio=self.mlp_ratio)
+
+    def part_settings(self) -> dict[str, Any]:
+        """Returns the attributes that all parts of blocks have."""
+        return {
+            "kernel_init": initializers.scaled_by_depth(self.num_layers),
+            "dtype": self.compute_dtype,
+            "backward_dtype": self.dtype,
+            "parent": None,  # the block adopts it
+        }
+
     def mixer_settings(self, layer: int) -> dict[str, Any]:
         # Queries and keys, or what is read with them, are normalised. So neither a gain nor the scale of the other
         # weights matters.
@@ -131,24 +154,18 @@ class MatchableBackbone(Backbone):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + MLP(norm(x)), for x [B, T, d]; also returns the state of its mixer.
+    """x + part(norm(x)) for each of its parts, for x [B, T, d]; also returns the state of all parts.
 
-    The parameters of the mixer are its own.
+    The parameters of the parts are its own.
     """
 
-    mixer: Mixer
-    mlp_ratio: int
+    parts: tuple[BlockPart, ...]
 
     @nn.compact
-    def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
-        mixer = self.mixer
-        nn.share_scope(self, mixer)
-        y, state = mixer(layers.layer_norm(mixer.norm_name, dtype=mixer.dtype)(x), over)
-        x = layers.mlp_block(
-            x + y,
-            ratio=self.mlp_ratio,
-            init=mixer.kernel_init,
-            dtype=mixer.dtype,
-            backward_dtype=mixer.backward_dtype,
-        )
-        return x, state
+    def __call__(self, x: jax.Array, over: Pass, shared: Shared) -> tuple[jax.Array, dict[str, Any], Shared]:
+        state = {}
+        for part in self.parts:
+            nn.share_scope(self, part)
+            y, kept, shared = part.with_shared(layers.layer_norm(part.norm_name, dtype=part.dtype)(x), over, shared)
+            x, state = x + y, state | kept
+        return x, state, shared

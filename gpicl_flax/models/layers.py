@@ -101,17 +101,6 @@ def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:
     )
 
 
-def mlp_block(
-    x: jax.Array, *, ratio: int, init: Initializer, dtype: str, backward_dtype: str | None = None
-) -> jax.Array:
-    """Returns x + MLP(norm(x)) for x [B, T, d], with a hidden layer of `ratio` d and GELU (its tanh approximation)."""
-    model_size = x.shape[-1]
-    layer = functools.partial(linear, init=init, dtype=dtype, backward_dtype=backward_dtype)
-    y = layer_norm("mlp_norm", dtype=dtype)(x)
-    y = nn.gelu(layer(ratio * model_size, ("embed", "mlp"), "mlp_hidden")(y))
-    return x + layer(model_size, ("mlp", "embed"), "mlp_output")(y)
-
-
 def input_mlp(
     x: jax.Array,
     hidden_size: int,

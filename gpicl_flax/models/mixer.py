@@ -1,4 +1,4 @@
-"""The part of a block that lets a position see earlier ones. In it alone, models of one backbone differ."""
+"""The parts of a block. Its mixer lets a position see earlier ones: in it alone, models of one backbone differ."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -13,41 +13,29 @@ from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StateSize
 from gpicl_flax.models.short_convolution import NUM_KEPT, ShortConvolution
 
+Shared = dict[str, jax.Array]  # what blocks share with later ones, arrays [B, T, ...] by name
 
-class Mixer(nn.Module):
-    """Maps x [B, T, d], the normalised residual stream, to what the block adds to it, and keeps a state.
 
-    A new mixer implements `state_size` and `__call__`, which is compact. Its parameters belong to its block.
+class BlockPart(nn.Module):
+    """Maps x [B, T, d], the normalised residual stream, to what the block adds to it, and may keep a state.
+
+    A new part implements `state_size` and `__call__`, which is compact. Its parameters belong to its block.
 
     Attributes:
-      num_heads: H.
-      key_size: K, the size of each head's queries and keys.
-      value_size: V, the size of each head's values.
       kernel_init: the initialiser of kernels.
-      matched: the initialisers of queries and keys of a block that may start matched.
-      short_convolution: whether queries, keys and values pass through `ShortConvolution`.
       dtype: the type that is computed in.
       backward_dtype: the type that only the gradients of kernels round to (see `models.products`).
     """
 
-    num_heads: int
-    key_size: int
-    value_size: int
     kernel_init: Initializer
-    matched: MatchedHeads
-    short_convolution: bool
     dtype: str
     backward_dtype: str
 
-    # The names of the norm before the mixer and of its output layer, in the tree of parameters.
-    norm_name: ClassVar[str] = "mixer_norm"
-    output_name: ClassVar[str] = "mixer_output"
+    # The name of the norm before the part, in the tree of parameters.
+    norm_name: ClassVar[str]
 
     def state_size(self, sequence_length: int) -> StateSize:
-        """Returns the size of the state after `sequence_length` tokens; its `exact` is the size of what a call returns.
-
-        The numbers that `queries_keys_values` keeps are `convolution_size`.
-        """
+        """Returns the size of the state after `sequence_length` tokens. Its `exact` counts what a call returns."""
         raise NotImplementedError
 
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
@@ -55,37 +43,99 @@ class Mixer(nn.Module):
 
         Args:
           x: [B, T, d].
-          over: the pass; its state is the one of this mixer.
+          over: the pass; its state is the one of the block.
 
         Returns:
           The outputs [B, T, d], and the state after the tokens that count: a pytree of arrays [B, ...] under names of
-          what they are. It is used only after `Prefill` and `Step`.
+          what they are, which no other part of the block has. It is used only after `Prefill` and `Step`.
         """
         raise NotImplementedError
+
+    def with_shared(self, x: jax.Array, over: Pass, shared: Shared) -> tuple[jax.Array, dict[str, Any], Shared]:
+        """Does the same, for a part that also reads what earlier blocks computed at the same positions.
+
+        Such a part implements this in the place of `__call__`.
+
+        Args:
+          x, over: those of `__call__`.
+          shared: what earlier blocks share.
+
+        Returns:
+          The outputs, the state, and what later blocks receive.
+        """
+        return *self(x, over), shared
 
     def linear(
         self, features: int | tuple[int, ...], names: tuple[str | None, ...], name: str, **settings: Any
     ) -> Callable[[jax.Array], jax.Array]:
-        """Returns a layer as `layers.linear` does, with this mixer's types and, by default, its initialiser."""
+        """Returns a layer as `layers.linear` does, with this part's types and, by default, its initialiser."""
         own = {"dtype": self.dtype, "backward_dtype": self.backward_dtype, "init": self.kernel_init}
         return layers.linear(features, names, name, **own | settings)
 
+
+class FeedForward(BlockPart):
+    """An MLP with a hidden layer of `ratio` d and GELU (its tanh approximation).
+
+    Attributes:
+      ratio: width of the hidden layer over d.
+    """
+
+    ratio: int
+
+    norm_name: ClassVar[str] = "mlp_norm"
+
+    def state_size(self, sequence_length: int) -> StateSize:
+        return StateSize(paper=0, exact=0)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
+        model_size = x.shape[-1]
+        y = nn.gelu(self.linear(self.ratio * model_size, ("embed", "mlp"), "mlp_hidden")(x))
+        return self.linear(model_size, ("mlp", "embed"), "mlp_output")(y), {}
+
+
+class Mixer(BlockPart):
+    """The part of a block that lets a position see earlier ones.
+
+    Attributes:
+      num_heads: H.
+      key_size: K, the size of each head's queries and keys.
+      value_size: V, the size of each head's values.
+      matched: the initialisers of queries and keys of a block that may start matched.
+      short_convolution: whether queries, keys and values pass through `ShortConvolution`, whose state is
+        `convolution_size` numbers.
+    """
+
+    num_heads: int
+    key_size: int
+    value_size: int
+    matched: MatchedHeads
+    short_convolution: bool
+
+    norm_name: ClassVar[str] = "mixer_norm"
+    # The name of the output layer.
+    output_name: ClassVar[str] = "mixer_output"
+
     def queries_keys_values(
-        self, x: jax.Array, over: Pass
+        self, x: jax.Array | tuple[jax.Array, jax.Array, jax.Array], over: Pass
     ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], dict[str, Any]]:
-        """Returns query, key [B, T, H, K] and value [B, T, H, V], and the part of the state that they need."""
+        """Returns query, key [B, T, H, K] and value [B, T, H, V], and the part of the state that they need.
+
+        They are linear in x [B, T, d], or each in one of three such.
+        """
         kept = {}
 
-        def projected(name, size, init):
+        def projected(x, name, size, init):
             y = self.linear((self.num_heads, size), ("embed", "heads", "kv"), name, init=init)(x)
             if self.short_convolution:
                 convolution = ShortConvolution(identity_heads=self.matched.num_heads, name=f"{name}_convolution")
                 y, kept[name] = convolution(y, over.part("convolution").part(name))
             return y
 
-        query = projected("query", self.key_size, self.matched.query(self.kernel_init))
-        key = projected("key", self.key_size, self.matched.key(self.kernel_init))
-        value = projected("value", self.value_size, self.kernel_init)
+        of_query, of_key, of_value = x if isinstance(x, tuple) else (x, x, x)
+        query = projected(of_query, "query", self.key_size, self.matched.query(self.kernel_init))
+        key = projected(of_key, "key", self.key_size, self.matched.key(self.kernel_init))
+        value = projected(of_value, "value", self.value_size, self.kernel_init)
         return (query, key, value), {"convolution": kept} if kept else {}
 
     @property
