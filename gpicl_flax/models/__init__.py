@@ -5,6 +5,7 @@ from gpicl_flax.models.lstm import LSTM
 from gpicl_flax.models.mixers.gla import GLA
 from gpicl_flax.models.mixers.linear_attention import LinearAttention
 from gpicl_flax.models.mixers.ret_net import RetNet
+from gpicl_flax.models.mixers.rwkv7 import RWKV7
 from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 from gpicl_flax.models.mlp import MLP
 from gpicl_flax.models.outer_product_lstm import OuterProductLSTM
@@ -31,6 +32,7 @@ __all__ = [
     "LinearAttention",
     "MLP",
     "OuterProductLSTM",
+    "RWKV7",
     "RetNet",
     "SequenceModel",
     "SlidingWindowTransformer",

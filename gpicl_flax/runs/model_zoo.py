@@ -16,6 +16,7 @@ MODELS: tuple[type[models.SequenceModel], ...] = (
     models.LinearAttention,
     models.RetNet,
     models.GLA,
+    models.RWKV7,
     models.SlidingWindowTransformer,
     models.MLP,
     references.OnlineSGD,

@@ -10,6 +10,7 @@ from gpicl_flax.models import (
     GLA,
     LSTM,
     MLP,
+    RWKV7,
     VSML,
     DeltaNet,
     LinearAttention,
@@ -41,14 +42,15 @@ MODELS = {
     "linear attention": LinearAttention(**HEADS, num_layers=2, chunk_size=4),
     "retnet": RetNet(**HEADS, num_layers=2, chunk_size=4),
     "gla": GLA(**HEADS, num_layers=2, chunk_size=4),
+    "rwkv-7": RWKV7(**HEADS, num_layers=2, chunk_size=4, channel_mix=True),
     "sliding-window transformer": SlidingWindowTransformer(**HEADS, num_layers=2, window=3),
     "mlp": MLP(num_classes=C, hidden_size=16),
     "maml": MAML(num_classes=C, hidden_sizes=(16,)),
 }
 FURTHER = (
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
-    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "sliding-window transformer",
-    "maml",
+    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "rwkv-7",
+    "sliding-window transformer", "maml",
 )  # fmt: skip
 
 # The gradient of a parameter is a sum of products of two numbers, each of which bfloat16 rounds by up to 2^-9. Without

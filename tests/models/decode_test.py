@@ -9,6 +9,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     GLA,
     LSTM,
+    RWKV7,
     VSML,
     DeltaNet,
     LinearAttention,
@@ -31,6 +32,7 @@ MODELS = {
     "linear_attention": LinearAttention(**_TRANSFORMER, chunk_size=3),
     "ret_net": RetNet(**_TRANSFORMER, chunk_size=3, short_convolution=True),
     "gla": GLA(**_TRANSFORMER, chunk_size=3, value_size=3),
+    "rwkv7": RWKV7(**_TRANSFORMER | {"num_layers": 2}, chunk_size=3, short_convolution=True, channel_mix=True),
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=2, short_convolution=True),
 }
 

@@ -14,6 +14,7 @@ from gpicl_flax.models import (
     GLA,
     LSTM,
     MLP,
+    RWKV7,
     VSML,
     DeltaNet,
     LinearAttention,
@@ -57,6 +58,8 @@ MODELS = {
     "ret_net": RetNet(**_DELTA_NET),
     "gla": GLA(**_DELTA_NET),
     "matched_gla": GLA(**_DELTA_NET, token_layout="aligned", matching_heads=1),
+    "rwkv7": RWKV7(**_DELTA_NET),
+    "rwkv7_channel_mix": RWKV7(**_DELTA_NET, channel_mix=True),
     # A window that is shorter than the sequence: two layers see twice as far.
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=4),
     "mlp": MLP(hidden_size=6, num_classes=C),
@@ -76,6 +79,7 @@ VARIANTS = {
     "recurrent_delta_net",
     "matched_linear_attention",
     "matched_gla",
+    "rwkv7_channel_mix",
 }
 
 

@@ -33,6 +33,8 @@ SMALL = {
 }  # fmt: skip
 # Models without a state, and why.
 STATELESS = {"MLP": "it sees one example at a time, and no label"}
+# Other settings by which models are small.
+OWN = {"RWKV7": {"num_layers": 2, "channel_mix": True}}
 # Settings that no rule below varies.
 FURTHER = {
     "LinearAttention": [{"feature_map": "identity"}],
@@ -63,10 +65,10 @@ DISCOVERED = discovered()
 def variants(cls) -> list[dict]:
     """The settings that a model is tried with: small sizes, then what changes its state or may do so."""
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    small = {name: value for name, value in SMALL.items() if name in defaults}
+    small = {name: value for name, value in SMALL.items() if name in defaults} | OWN.get(cls.__name__, {})
     switches = [name for name, value in defaults.items() if isinstance(value, bool)]
-    further = [{name: not defaults[name]} for name in switches] + FURTHER.get(cls.__name__, [])
-    if "num_layers" in defaults:
+    further = [{name: not (defaults | small)[name]} for name in switches] + FURTHER.get(cls.__name__, [])
+    if small.get("num_layers") == 1:
         further += [{"num_layers": 2}]
     if "token_layout" in defaults:
         further += [{"token_layout": "aligned"}]

@@ -14,6 +14,7 @@ _WIDTHS = {
     "LinearAttention": "model_size",
     "RetNet": "model_size",
     "GLA": "model_size",
+    "RWKV7": "model_size",
     "SlidingWindowTransformer": "model_size",
     "MLP": "hidden_size",
     "LSTM": "hidden_size",

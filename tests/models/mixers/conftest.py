@@ -69,7 +69,8 @@ def loops(query, key, value, decay):
 def reference():
     """From a mixer without its output layer, the function (params, inputs, labels) -> logits."""
 
-    def with_mixer(mix):  # mix(w, y [B, T, d]) -> [B, T, H, V]
+    # mix(w, y [B, T, d]) -> [B, T, H, V]; in the MLP, act(w, y) -> [B, T, hidden]
+    def with_mixer(mix, act=lambda w, y: gelu(y @ w["mlp_hidden"]["kernel"] + w["mlp_hidden"]["bias"])):
         def logits(params, inputs, labels):
             p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
             past = np.zeros((*labels.shape, C))
@@ -80,8 +81,7 @@ def reference():
                 w = p[f"block_{layer}"]
                 mixed = mix(w, norm(x, w["mixer_norm"]))
                 x = x + np.einsum("bthk,hkd->btd", mixed, w["mixer_output"]["kernel"]) + w["mixer_output"]["bias"]
-                y = gelu(norm(x, w["mlp_norm"]) @ w["mlp_hidden"]["kernel"] + w["mlp_hidden"]["bias"])
-                x = x + y @ w["mlp_output"]["kernel"] + w["mlp_output"]["bias"]
+                x = x + act(w, norm(x, w["mlp_norm"])) @ w["mlp_output"]["kernel"] + w["mlp_output"]["bias"]
             return norm(x, p["final_norm"]) @ p["logits"]["kernel"] + p["logits"]["bias"]
 
         return logits
