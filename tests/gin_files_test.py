@@ -49,7 +49,7 @@ def test_seeds_are_an_axis(path):
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
 # Many architectures or large programs; their models take steps in step_test.
-LONG = {"gin/learner.gin", "gin/maml.gin", "gin/plateau.gin", "gin/sgd.gin", "gin/state_size.gin"}
+LONG = {"gin/griffin.gin", "gin/learner.gin", "gin/maml.gin", "gin/plateau.gin", "gin/sgd.gin", "gin/state_size.gin"}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM
 from gpicl_flax.models.mixers.gla import GLA
+from gpicl_flax.models.mixers.hybrid import Hybrid
 from gpicl_flax.models.mixers.linear_attention import LinearAttention
 from gpicl_flax.models.mixers.ret_net import RetNet
+from gpicl_flax.models.mixers.rg_lru import RGLRU
 from gpicl_flax.models.mixers.rwkv7 import RWKV7
 from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 from gpicl_flax.models.mlp import MLP
@@ -27,11 +29,13 @@ __all__ = [
     "SIZE_NAMES",
     "DeltaNet",
     "GLA",
+    "Hybrid",
     "InContextModel",
     "LSTM",
     "LinearAttention",
     "MLP",
     "OuterProductLSTM",
+    "RGLRU",
     "RWKV7",
     "RetNet",
     "SequenceModel",

@@ -19,29 +19,23 @@ from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import StatefulModel, StateSize
 
 
-class Backbone(StatefulModel):
+class BlockStack(StatefulModel):
     """Pre-layer-norm blocks x + mixer(norm(x)), x + MLP(norm(x)), with the paper's initialisers; no positions.
 
     A new model implements `mixer`.
 
     Attributes:
       num_layers: the number of blocks.
-      num_heads, key_size: the number of heads and the size of each one's keys; their product need not be the model
-        size.
       model_size: width of the residual stream.
       mlp_ratio: width of the MLP's hidden layer over the model size.
-      short_convolution: whether queries, keys and values pass through a convolution over four positions.
     """
 
     num_layers: Layers = 4
-    num_heads: Width = 8
-    key_size: Width = 32
     model_size: Width = 256
     mlp_ratio: Width = 4
-    short_convolution: bool = False
 
     def mixer(self, layer: int) -> Mixer:
-        """Returns the mixer of a block, made of `mixer_settings`."""
+        """Returns the mixer of a block."""
         raise NotImplementedError
 
     def feed_forward(self, layer: int) -> BlockPart:
@@ -55,16 +49,6 @@ class Backbone(StatefulModel):
             "dtype": self.compute_dtype,
             "backward_dtype": self.dtype,
             "parent": None,  # the block adopts it
-        }
-
-    def mixer_settings(self, layer: int) -> dict[str, Any]:
-        """Returns the attributes that all mixers have, for the mixer of block `layer`."""
-        return self.part_settings() | {
-            "num_heads": self.num_heads,
-            "key_size": self.key_size,
-            "value_size": self.key_size,
-            "matched": query_key.MatchedHeads(1.0, 0, self.key_size, other_scale=1.0),
-            "short_convolution": self.short_convolution,
         }
 
     @property
@@ -105,6 +89,32 @@ class Backbone(StatefulModel):
             states.append(state)
         x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
         return layers.logits(x, self.num_classes), states
+
+
+class Backbone(BlockStack):
+    """A stack of blocks whose mixers have heads.
+
+    A new model implements `mixer`, and makes it of `mixer_settings`.
+
+    Attributes:
+      num_heads, key_size: the number of heads and the size of each one's keys; their product need not be the model
+        size.
+      short_convolution: whether queries, keys and values pass through a convolution over four positions.
+    """
+
+    num_heads: Width = 8
+    key_size: Width = 32
+    short_convolution: bool = False
+
+    def mixer_settings(self, layer: int) -> dict[str, Any]:
+        """Returns the attributes that all mixers have, for the mixer of block `layer`."""
+        return self.part_settings() | {
+            "num_heads": self.num_heads,
+            "key_size": self.key_size,
+            "value_size": self.key_size,
+            "matched": query_key.MatchedHeads(1.0, 0, self.key_size, other_scale=1.0),
+            "short_convolution": self.short_convolution,
+        }
 
 
 class MatchableBackbone(Backbone):

@@ -17,7 +17,9 @@ MODELS: tuple[type[models.SequenceModel], ...] = (
     models.RetNet,
     models.GLA,
     models.RWKV7,
+    models.RGLRU,
     models.SlidingWindowTransformer,
+    models.Hybrid,
     models.MLP,
     references.OnlineSGD,
     references.MAML,
@@ -39,5 +41,7 @@ def _settings(model: models.SequenceModel) -> str:
     """Returns the settings that are the model's own, as far as they are plain values."""
     common = {field.name for field in dataclasses.fields(models.InContextModel)}
     values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in common}
-    plain = (bool, int, float, str, tuple)
+    if isinstance(model, models.Hybrid):
+        values["pattern"] = [type(part).__name__ for part in model.pattern]
+    plain = (bool, int, float, str, list, tuple)
     return " ".join(f"{name}={value!r}".replace(" ", "") for name, value in values.items() if type(value) in plain)

@@ -10,9 +10,11 @@ from gpicl_flax.models import (
     GLA,
     LSTM,
     MLP,
+    RGLRU,
     RWKV7,
     VSML,
     DeltaNet,
+    Hybrid,
     LinearAttention,
     OuterProductLSTM,
     RetNet,
@@ -43,13 +45,24 @@ MODELS = {
     "retnet": RetNet(**HEADS, num_layers=2, chunk_size=4),
     "gla": GLA(**HEADS, num_layers=2, chunk_size=4),
     "rwkv-7": RWKV7(**HEADS, num_layers=2, chunk_size=4, channel_mix=True),
+    "rg-lru": RGLRU(**HEADS, num_layers=2),
     "sliding-window transformer": SlidingWindowTransformer(**HEADS, num_layers=2, window=3),
+    "hybrid": Hybrid(
+        num_classes=C,
+        num_layers=3,
+        model_size=16,
+        pattern=[
+            RGLRU(num_heads=2, key_size=8),
+            DeltaNet(num_heads=2, key_size=8),
+            SlidingWindowTransformer(num_heads=2),
+        ],
+    ),
     "mlp": MLP(num_classes=C, hidden_size=16),
     "maml": MAML(num_classes=C, hidden_sizes=(16,)),
 }
 FURTHER = (
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
-    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "rwkv-7",
+    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "rwkv-7", "rg-lru", "hybrid",
     "sliding-window transformer", "maml",
 )  # fmt: skip
 

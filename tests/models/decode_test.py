@@ -9,9 +9,11 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     GLA,
     LSTM,
+    RGLRU,
     RWKV7,
     VSML,
     DeltaNet,
+    Hybrid,
     LinearAttention,
     OuterProductLSTM,
     RetNet,
@@ -21,7 +23,8 @@ from gpicl_flax.models import (
 )
 
 B, T, X, C = 2, 5, 3, 4
-_TRANSFORMER = {"num_layers": 1, "num_heads": 2, "key_size": 4, "model_size": 12, "num_classes": C}
+HEADS = {"num_heads": 2, "key_size": 4}
+_TRANSFORMER = {**HEADS, "num_layers": 1, "model_size": 12, "num_classes": C}
 MODELS = {
     "transformer": Transformer(**_TRANSFORMER, token_layout="aligned"),
     "lstm": LSTM(hidden_size=6, num_classes=C),
@@ -33,7 +36,14 @@ MODELS = {
     "ret_net": RetNet(**_TRANSFORMER, chunk_size=3, short_convolution=True),
     "gla": GLA(**_TRANSFORMER, chunk_size=3, value_size=3),
     "rwkv7": RWKV7(**_TRANSFORMER | {"num_layers": 2}, chunk_size=3, short_convolution=True, channel_mix=True),
+    "rg_lru": RGLRU(**_TRANSFORMER),
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=2, short_convolution=True),
+    "hybrid": Hybrid(
+        num_layers=3,
+        model_size=12,
+        num_classes=C,
+        pattern=[RGLRU(**HEADS), SlidingWindowTransformer(**HEADS, window=2)],
+    ),
 }
 
 

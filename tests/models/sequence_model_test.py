@@ -14,9 +14,11 @@ from gpicl_flax.models import (
     GLA,
     LSTM,
     MLP,
+    RGLRU,
     RWKV7,
     VSML,
     DeltaNet,
+    Hybrid,
     LinearAttention,
     OuterProductLSTM,
     RetNet,
@@ -29,7 +31,8 @@ from gpicl_flax.references import MAML, OnlineSGD
 from gpicl_flax.runs import model_zoo
 
 B, T, X, C = 2, 8, 5, 4
-_TRANSFORMER = {"num_layers": 2, "num_heads": 2, "key_size": 4, "model_size": 12, "num_classes": C}
+_HEADS = {"num_heads": 2, "key_size": 4}
+_TRANSFORMER = {**_HEADS, "num_layers": 2, "model_size": 12, "num_classes": C}
 _DELTA_NET = {**_TRANSFORMER, "chunk_size": 3}
 MODELS = {
     "transformer": Transformer(**_TRANSFORMER),
@@ -60,8 +63,18 @@ MODELS = {
     "matched_gla": GLA(**_DELTA_NET, token_layout="aligned", matching_heads=1),
     "rwkv7": RWKV7(**_DELTA_NET),
     "rwkv7_channel_mix": RWKV7(**_DELTA_NET, channel_mix=True),
+    "rg_lru": RGLRU(**_TRANSFORMER),
+    "recurrent_rg_lru": RGLRU(**_TRANSFORMER, form="recurrent"),
     # A window that is shorter than the sequence: two layers see twice as far.
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=4),
+    "hybrid": Hybrid(num_classes=C, num_layers=3, model_size=12, pattern=[RGLRU(**_HEADS), RWKV7(**_HEADS)]),
+    "matched_hybrid": Hybrid(
+        num_classes=C,
+        num_layers=2,
+        model_size=12,
+        token_layout="aligned",
+        pattern=[DeltaNet(**_HEADS, token_layout="aligned", matching_heads=1), SlidingWindowTransformer(**_HEADS)],
+    ),
     "mlp": MLP(hidden_size=6, num_classes=C),
     "online_sgd": OnlineSGD(hidden_sizes=(6,), num_classes=C, inner_optimizer=optax.sgd(0.1)),
     "online_adam": OnlineSGD(num_classes=C, inner_optimizer=optax.adam(0.1, eps=0.1)),
@@ -80,6 +93,8 @@ VARIANTS = {
     "matched_linear_attention",
     "matched_gla",
     "rwkv7_channel_mix",
+    "recurrent_rg_lru",
+    "matched_hybrid",
 }
 
 

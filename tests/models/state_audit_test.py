@@ -30,15 +30,23 @@ LENGTHS = (0, 1, 3, T)
 SMALL = {
     "num_classes": C, "num_layers": 1, "num_heads": 2, "key_size": 3, "model_size": 8, "mlp_ratio": 1, "chunk_size": 2,
     "hidden_size": 3, "size": 3, "grid_size": 2, "message_size": 2, "layer_size": 2, "hidden_sizes": (3,), "window": 3,
+    "pattern": (
+        models.RGLRU(num_heads=2, key_size=3),
+        models.SlidingWindowTransformer(num_heads=2, key_size=3, window=3),
+    ),
 }  # fmt: skip
 # Models without a state, and why.
 STATELESS = {"MLP": "it sees one example at a time, and no label"}
 # Other settings by which models are small.
-OWN = {"RWKV7": {"num_layers": 2, "channel_mix": True}}
+OWN = {
+    "RWKV7": {"num_layers": 2, "channel_mix": True},
+    "Hybrid": {"num_layers": 2},
+}
 # Settings that no rule below varies.
 FURTHER = {
     "LinearAttention": [{"feature_map": "identity"}],
     "LSTM": [{"mlp_size": 2}],
+    "Hybrid": [{"num_layers": 3, "pattern": (models.RWKV7(num_heads=2, key_size=3, channel_mix=True), *SMALL["pattern"])}],
     "VSML": [{"num_layers": 2, "token_layout": "aligned"}],
     "OnlineSGD": [{"hidden_sizes": ()}, {"hidden_sizes": (3, 2)}],
 }  # fmt: skip
@@ -82,7 +90,9 @@ def cases() -> list:
         tried = variants(cls)
         first = next((settings for settings in tried if settings.get("short_convolution")), tried[0])
         for settings in tried:
-            changed = [f"{key}={value}" for key, value in settings.items() if SMALL.get(key) != value]
+            changed = [
+                f"{key}={value}" for key, value in settings.items() if key != "pattern" and SMALL.get(key) != value
+            ]
             marks = [] if settings is first else [pytest.mark.slow]
             found.append(pytest.param(cls, settings, id="-".join([name, *changed]), marks=marks))
     return found

@@ -12,9 +12,11 @@ from gpicl_flax.models import (
     GLA,
     LSTM,
     MLP,
+    RGLRU,
     RWKV7,
     VSML,
     DeltaNet,
+    Hybrid,
     LinearAttention,
     OuterProductLSTM,
     RetNet,
@@ -52,7 +54,11 @@ FURTHER_MODELS = {
     "ret_net": RetNet(**BACKBONE),
     "gla": GLA(**BACKBONE),
     "rwkv7": RWKV7(**BACKBONE, channel_mix=True),
+    "rg_lru": RGLRU(**BACKBONE),
     "sliding_window_transformer": SlidingWindowTransformer(**BACKBONE, window=3),
+    "hybrid": Hybrid(
+        num_layers=2, model_size=16, pattern=[RGLRU(num_heads=2, key_size=8), SlidingWindowTransformer(num_heads=2)]
+    ),
     "mlp": MLP(hidden_size=16),
     "maml": MAML(hidden_sizes=(16,)),
 }

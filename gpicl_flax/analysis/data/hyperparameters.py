@@ -15,6 +15,8 @@ _WIDTHS = {
     "RetNet": "model_size",
     "GLA": "model_size",
     "RWKV7": "model_size",
+    "RGLRU": "model_size",
+    "Hybrid": "model_size",
     "SlidingWindowTransformer": "model_size",
     "MLP": "hidden_size",
     "LSTM": "hidden_size",

@@ -20,7 +20,7 @@ SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough
 # equivariant nor gradients.
 BLACK_BOXES = (
     "Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet", "LinearAttention", "RetNet", "GLA",
-    "RWKV7", "SlidingWindowTransformer",
+    "RWKV7", "RGLRU", "Hybrid", "SlidingWindowTransformer",
 )  # fmt: skip
 ENOUGH_TASKS = 2**13  # the paper needed at least this many to learn-to-learn; with fewer, its absence says nothing
 

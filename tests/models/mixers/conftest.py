@@ -93,7 +93,14 @@ def reference():
 def maths():
     """The functions of the equations, by their names."""
     return types.SimpleNamespace(
-        heads=heads, loops=loops, queries_keys_values=queries_keys_values, rms_norm=rms_norm, rotated=rotated, silu=silu
+        convolved=convolved,
+        gelu=gelu,
+        heads=heads,
+        loops=loops,
+        queries_keys_values=queries_keys_values,
+        rms_norm=rms_norm,
+        rotated=rotated,
+        silu=silu,
     )
 
 
