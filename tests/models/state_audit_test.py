@@ -26,27 +26,25 @@ from gpicl_flax.models.sequence_model import Context, UnreadContext
 
 B, T, X, C, QUERIES = 2, 5, 3, 3, 4
 LENGTHS = (0, 1, 3, T)
+PARTS = (  # of a hybrid
+    models.RGLRU(num_heads=2, key_size=3),
+    models.SlidingWindowTransformer(num_heads=2, key_size=3, window=3),
+)
 # Whatever of these settings a model has.
 SMALL = {
     "num_classes": C, "num_layers": 1, "num_heads": 2, "key_size": 3, "model_size": 8, "mlp_ratio": 1, "chunk_size": 2,
     "hidden_size": 3, "size": 3, "grid_size": 2, "message_size": 2, "layer_size": 2, "hidden_sizes": (3,), "window": 3,
-    "pattern": (
-        models.RGLRU(num_heads=2, key_size=3),
-        models.SlidingWindowTransformer(num_heads=2, key_size=3, window=3),
-    ),
+    "pattern": PARTS,
 }  # fmt: skip
 # Models without a state, and why.
 STATELESS = {"MLP": "it sees one example at a time, and no label"}
 # Other settings by which models are small.
-OWN = {
-    "RWKV7": {"num_layers": 2, "channel_mix": True},
-    "Hybrid": {"num_layers": 2},
-}
+OWN = {"RWKV7": {"num_layers": 2, "channel_mix": True}, "Hybrid": {"num_layers": 2}}
 # Settings that no rule below varies.
 FURTHER = {
     "LinearAttention": [{"feature_map": "identity"}],
     "LSTM": [{"mlp_size": 2}],
-    "Hybrid": [{"num_layers": 3, "pattern": (models.RWKV7(num_heads=2, key_size=3, channel_mix=True), *SMALL["pattern"])}],
+    "Hybrid": [{"num_layers": 3, "pattern": (models.RWKV7(num_heads=2, key_size=3, channel_mix=True), *PARTS)}],
     "VSML": [{"num_layers": 2, "token_layout": "aligned"}],
     "OnlineSGD": [{"hidden_sizes": ()}, {"hidden_sizes": (3, 2)}],
 }  # fmt: skip
@@ -90,9 +88,8 @@ def cases() -> list:
         tried = variants(cls)
         first = next((settings for settings in tried if settings.get("short_convolution")), tried[0])
         for settings in tried:
-            changed = [
-                f"{key}={value}" for key, value in settings.items() if key != "pattern" and SMALL.get(key) != value
-            ]
+            changed = [key for key, value in settings.items() if SMALL.get(key) != value and key != "pattern"]
+            changed = [f"{key}={settings[key]}" for key in changed]
             marks = [] if settings is first else [pytest.mark.slow]
             found.append(pytest.param(cls, settings, id="-".join([name, *changed]), marks=marks))
     return found
