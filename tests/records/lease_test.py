@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from gpicl_flax.errors import GpiclError
-from gpicl_flax.records import lease
+from gpicl_flax.records import lease, lease_files
 from gpicl_flax.records.run_folder import RunFolder
 
 
@@ -34,7 +34,7 @@ def elsewhere(folder):
         record = dataclasses.replace(record, **fields)
         path = folder.path / ".claim" / f"{number:08d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(lease._data(record))
+        path.write_bytes(lease_files._data(record))
         return record
 
     return write
@@ -104,7 +104,7 @@ WRONG = [{"pid": "x"}, {"pid": -5}, {"pid": 2**70}, {"time": None}, {"started": 
 def test_a_lease_of_wrong_types_is_not_held_for_ever(folder, elsewhere, fields):
     record = elsewhere()
     path = folder.path / ".claim" / "00000001.json"
-    path.write_text(json.dumps(json.loads(lease._data(record)) | fields))
+    path.write_text(json.dumps(json.loads(lease_files._data(record)) | fields))
     os.utime(path, (0, 0))
     with lease.acquire(folder) as own:
         assert isinstance(own, lease.Lease)
@@ -144,6 +144,6 @@ def test_a_process_that_was_stopped_for_long_looks_at_the_files_at_once(folder, 
     with lease.acquire(folder) as own:
         elsewhere(number=2)
         own.check()
-        monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+        monkeypatch.setattr(lease_files, "LEASE_SECONDS", 0.0)
         with pytest.raises(lease.LeaseLost):
             own.check()
