@@ -47,7 +47,8 @@ class JsonLines:
 
     def rows_until(self, step: int, *, skip_damaged: bool = False) -> list[Row]:
         """Returns the rows that are not later than `step`, see `read`."""
-        return [row for row in read(self._path, self._schema, skip_damaged=skip_damaged) if row["step"] <= step]
+        rows = read(self._path, self._schema, skip_damaged=skip_damaged)
+        return [row for row in rows if row["step"] <= step]
 
     def replace(self, rows: list[Row]) -> None:
         """Makes these the rows of the file, before a run continues after them."""
@@ -115,8 +116,8 @@ def flush(logs: Sequence[JsonLines]) -> None:
 
 def merge(logs: Sequence[JsonLines]) -> None:
     """On gs://: makes each log one object again, so that it is read in one request."""
-    for log in logs:
-        log._merge()
+    for place in logs[:1]:
+        gcs.each(JsonLines._merge, logs, place._path)
 
 
 def read(

@@ -8,19 +8,22 @@ import base64
 import binascii
 import os
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import fsspec
 from etils import epath
 from fsspec import asyn
 
-from gpicl_flax.errors import StorageError
+from gpicl_flax.errors import StorageError, UsageError
 
 RETRY_SECONDS = 180.0  # how long a server that does not answer is asked again
 _SHOWN_BYTES = 4000  # of a small file, which listings show; all metadata of an object may have 8 KiB
 _CONTENTS = "contents"
 _AT_ONCE = 64  # requests; the server would serve more, this process would not
+_THREADS = 32
 
 for _protocol in ("gs", "gcs"):
     fsspec.register_implementation(
@@ -45,6 +48,46 @@ class Entry(NamedTuple):
     size: int
     modified: float
     contents: bytes | None
+
+
+class MissingRight(UsageError):
+    """A right to something on gs:// is missing.
+
+    Attributes:
+      right: its name, such as storage.objects.create.
+    """
+
+    def __init__(self, place: str, right: str):
+        self.right = right
+        super().__init__(f"{place}: the right {right} is missing: ask for {_role(right)} on the bucket")
+
+
+def check_rights(folder: epath.PathLike) -> None:
+    """Raises UsageError, in a second, if the bucket of a run folder is missing, or any right that a run needs there."""
+    fs = file_system()
+    bucket = fs.split_path(fs._strip_protocol(str(folder)))[0]
+    probe = f"{str(folder).rstrip('/')}/.rights-{uuid.uuid4().hex}"
+    needs: list[Callable[[], Any]] = [
+        lambda: listing(folder, ".rights"),
+        lambda: write({probe: b"This file shows that runs can be written here."}),
+        lambda: read([probe]),
+        lambda: remove([probe]),
+        lambda: _together([fs._call("GET", "b/{}", bucket)]),  # Orbax asks for it before it removes a checkpoint
+    ]
+    missing = []
+    for need in needs:
+        try:
+            need()
+        except MissingRight as error:
+            missing.append(error.right)
+        except FileNotFoundError:  # what could not be written
+            pass
+    if missing:
+        roles = " and ".join(dict.fromkeys(map(_role, missing)))
+        raise UsageError(
+            f"gs://{bucket}: runs need rights that are missing here: {', '.join(dict.fromkeys(missing))}; ask for "
+            f"{roles} on the bucket"
+        )
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -133,6 +176,19 @@ def generation_and_size(path: str) -> tuple[str, int]:
     return info["generation"], info["size"]
 
 
+def each[Item, Result](
+    function: Callable[[Item], Result], items: Iterable[Item], place: epath.PathLike
+) -> list[Result]:
+    """Returns what a function returns for each item: many at once if `place` is remote, otherwise one after another.
+
+    Raises the first exception, once all calls have ended.
+    """
+    if not is_remote(place):
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(function, items))
+
+
 def busy_seconds() -> float:
     """Returns the processor time of the thread that sends the requests; 0 if there were none."""
     loop = asyn.loop[0]
@@ -172,6 +228,11 @@ def _together(calls: Iterable[Coroutine], allowed: type[Exception] | tuple = ())
         if isinstance(result, BaseException) and not isinstance(result, allowed):
             raise result
     return results
+
+
+def _role(right: str) -> str:
+    """Returns the role that has a right."""
+    return "roles/storage.bucketViewer" if right.startswith("storage.buckets") else "roles/storage.objectUser"
 
 
 async def _read(fs: Any, path: str, start: int | None) -> bytes:

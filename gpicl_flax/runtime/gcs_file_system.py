@@ -16,15 +16,15 @@ import urllib.parse
 
 import aiohttp
 import google.auth.exceptions
+from fsspec import asyn
 from gcsfs.core import GCSFileSystem
 from gcsfs.retry import HttpError, is_retriable
 
 from gpicl_flax.errors import StorageError, UsageError, first_line
-from gpicl_flax.runtime.gcs import RETRY_SECONDS
+from gpicl_flax.runtime.gcs import RETRY_SECONDS, MissingRight
 
 _CONNECT_SECONDS, _SILENCE_SECONDS = 15.0, 60.0  # after which an attempt has failed
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0  # seconds between attempts
-_ROLES = "roles/storage.objectUser and roles/storage.bucketViewer"
 _PERMISSION = re.compile(r"storage\.\w+\.\w+")
 
 
@@ -87,6 +87,8 @@ class GcsFileSystem(GCSFileSystem):
     async def _mkdir(self, path, *args, **kwargs):
         pass  # objects need no folders, and buckets are made by their owners
 
+    mkdir = asyn.sync_wrapper(_mkdir)
+
     async def _rm(self, path, recursive=False, maxdepth=None, batchsize=100):
         if not isinstance(path, str):
             return await super()._rm(path, recursive, maxdepth, batchsize)
@@ -100,6 +102,8 @@ class GcsFileSystem(GCSFileSystem):
             if not isinstance(error, FileNotFoundError) and "No such object" not in str(error):
                 raise error
         return files
+
+    rm = asyn.sync_wrapper(_rm)
 
     def _open(self, path, mode="rb", **kwargs):
         if mode == "rb":
@@ -155,9 +159,9 @@ def _in_words(error: Exception, path: str, names: tuple[str, ...]) -> Exception:
         )
     code = getattr(error, "code", None)
     if str(error).startswith("Forbidden") or code in (401, 403):
-        found = _PERMISSION.search(str(error))
-        right = f"the right {found[0]}" if found else f"a right ({first_line(error)})"
-        return UsageError(f"{place}: {right} is missing: ask for {_ROLES} on the bucket, or log in with gcloud")
+        if found := _PERMISSION.search(str(error)):
+            return MissingRight(place, found[0])
+        return UsageError(f"{place}: access is refused ({reason}): log in with gcloud, or ask the bucket's owner")
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
         return UsageError(f"{place}: no Google credentials were found ({reason}): log in with gcloud")
     if isinstance(error, (HttpError, ValueError)):

@@ -17,7 +17,7 @@ from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -109,7 +109,7 @@ def train(
         # Before the loop, everything is put in place: members where they stopped, states on the mesh, programs, data.
         like = abstract_state(model, members[0].optimizer, members[0].tasks, mesh=mesh)
         writer = stack.enter_context(LogWriter())
-        runs = [_MemberRun(member, training, dataset.fingerprint, like, writer, stack) for member in members]
+        runs = _member_runs(members, training, dataset.fingerprint, like, writer, stack)
         # Telemetry keeps its own copy, because every dispatch reuses the memory of the states.
         initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
@@ -161,6 +161,24 @@ def train(
                 step = max(run.step for run in runs)
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")
     return Trained([run.step for run in runs], [run.params for run in runs], [run.diverged for run in runs])
+
+
+def _member_runs(
+    members: Sequence[Member],
+    training: Training,
+    fingerprint: str,
+    like: TrainState,
+    writer: LogWriter,
+    stack: contextlib.ExitStack,
+) -> list["_MemberRun"]:
+    """Returns the members where they stopped, or at step 0."""
+
+    def one(member: Member) -> _MemberRun:
+        return _MemberRun(member, training, fingerprint, like, writer, stack)
+
+    if jax.process_count() > 1:  # processes talk about each member, and have to do so in the same order
+        return [one(member) for member in members]
+    return gcs.each(one, members, members[0].folder.path)
 
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
