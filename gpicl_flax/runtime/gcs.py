@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 from etils import epath
+from etils.epath import backend
 from fsspec import asyn
 
 from gpicl_flax.errors import StorageError, UsageError
@@ -24,6 +25,7 @@ _SHOWN_BYTES = 4000  # of a small file, which listings show; all metadata of an 
 _CONTENTS = "contents"
 _AT_ONCE = 64  # requests; the server would serve more, this process would not
 _THREADS = 32
+_sync: Any = asyn.sync  # its annotation says that it returns nothing
 
 for _protocol in ("gs", "gcs"):
     fsspec.register_implementation(
@@ -97,7 +99,7 @@ def is_remote(path: epath.PathLike) -> bool:
 
 def file_system() -> Any:
     """Returns the file system of gs://, which epath has as well."""
-    return epath.backend.fsspec_backend.fs("gs://")
+    return backend.fsspec_backend.fs("gs://")
 
 
 def write(contents: Mapping[str, bytes], *, create: bool = False) -> dict[str, str]:
@@ -198,7 +200,7 @@ def busy_seconds() -> float:
     async def measure() -> float:
         return time.thread_time()
 
-    return asyn.sync(loop, measure)
+    return _sync(loop, measure)
 
 
 def remove(paths: Iterable[str]) -> None:
@@ -223,7 +225,7 @@ def _together(calls: Iterable[Coroutine], allowed: type[Exception] | tuple = ())
 
         return await asyncio.gather(*map(one, calls), return_exceptions=True)
 
-    results = asyn.sync(file_system().loop, run)
+    results = _sync(file_system().loop, run)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, allowed):
             raise result

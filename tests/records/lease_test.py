@@ -1,5 +1,6 @@
 """One process at a time trains a run."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -147,3 +148,33 @@ def test_a_process_that_was_stopped_for_long_looks_at_the_files_at_once(folder, 
         monkeypatch.setattr(lease_files, "LEASE_SECONDS", 0.0)
         with pytest.raises(lease.LeaseLost):
             own.check()
+
+
+def test_on_remote_storage_exactly_one_of_many_gets_it_and_a_listing_tells_who(gcs):
+    for number in range(12):
+        folder, start = RunFolder(f"gs://bucket/run{number}"), threading.Barrier(8)
+
+        def take(folder=folder, start=start):
+            start.wait()
+            return lease.acquire(folder)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            results = [future.result() for future in [threads.submit(take) for _ in range(8)]]
+        (own,) = (result for result in results if isinstance(result, lease.Lease))
+        assert all(result.number == own.number for result in results)
+        gcs.mark()
+        assert lease.newest(folder).holds
+        assert [record["kind"] for record in gcs.requests()] == ["list"]
+        own.release(lease.DONE)
+        assert not lease.newest(folder).holds and lease.newest(folder).why == lease.DONE
+
+
+def test_on_remote_storage_another_process_takes_over(gcs, monkeypatch):
+    folder = RunFolder("gs://bucket/run")
+    own = lease.acquire(folder)
+    assert lease.acquire(folder).number == own.number
+    monkeypatch.setattr(lease_files, "LEASE_SECONDS", -1.0)
+    other = lease.acquire(folder)
+    assert other.number == own.number + 1 and list(gcs.objects("bucket")) == ["run/.claim/00000002.json"]
+    with pytest.raises(lease.LeaseLost, match="gs://bucket/run was taken over by another process"):
+        own.check()
