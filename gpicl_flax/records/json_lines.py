@@ -57,7 +57,7 @@ class JsonLines:
             write_atomically(self._path, text)
             return
         before = segments.of(self._path)
-        self._object = gcs.write({str(self._path): text.encode()})[str(self._path)], len(text)
+        self._object = gcs.write({str(self._path): text.encode()}, show=False)[str(self._path)], len(text)
         gcs.remove(before)
         self._segments = {}
 
@@ -108,7 +108,7 @@ def flush(logs: Sequence[JsonLines]) -> None:
             remote[path], counts[path] = "".join(line for _, line in rows).encode(), (log, len(rows))
     if not remote:
         return
-    gcs.write(remote)
+    gcs.write(remote, show=False)
     for path, (log, count) in counts.items():
         log._segments[path] = len(remote[path])
         del log._pending[:count]

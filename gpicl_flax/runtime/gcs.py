@@ -102,12 +102,13 @@ def file_system() -> Any:
     return backend.fsspec_backend.fs("gs://")
 
 
-def write(contents: Mapping[str, bytes], *, create: bool = False) -> dict[str, str]:
-    """Writes objects, all at once, each in one request. Listings show the contents of small ones.
+def write(contents: Mapping[str, bytes], *, create: bool = False, show: bool = True) -> dict[str, str]:
+    """Writes objects, all at once, each in one request.
 
     Args:
       contents: the bytes of each by its path.
       create: only if there is none of this name yet.
+      show: let listings show the contents of small ones, which are sent a second time for it.
 
     Returns:
       The generation of each.
@@ -117,7 +118,7 @@ def write(contents: Mapping[str, bytes], *, create: bool = False) -> dict[str, s
     """
     fs, mode = file_system(), "create" if create else "overwrite"
     answers = _together(
-        fs._pipe_file(fs._strip_protocol(path), data, metadata=_shown(data), mode=mode)
+        fs._pipe_file(fs._strip_protocol(path), data, metadata=_shown(data) if show else None, mode=mode)
         for path, data in contents.items()
     )
     # A large object is uploaded in parts, without an answer that says its generation.
