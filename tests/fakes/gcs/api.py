@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.gcs import batches
 from tests.fakes.gcs.calls import Call
 from tests.fakes.gcs.faults import Faults
 from tests.fakes.gcs.store import ApiError, Store, StoredObject, check_preconditions
@@ -42,6 +43,7 @@ class Api:
             "rewrite": self._rewrite,
             "move": self._move,
             "compose": self._compose,
+            "batch": self._batch,
         }
 
     def answer(self, call: Call) -> web.Response:
@@ -181,6 +183,24 @@ class Api:
         metadata, data = wanted.get("metadata") or {}, b"".join(part.data for part in parts)
         made = self.store.put(call.bucket, call.name, data, content_type=content_type, metadata=metadata)
         return self._resource(call, made)
+
+    def _batch(self, call: Call) -> web.Response:
+        answers = []
+        for part in batches.parts(call):
+            try:
+                answers.append(self.answer(part))
+            except ApiError as error:
+                answers.append(failure(error))
+        return batches.joined(answers)
+
+
+def failure(error: ApiError) -> web.Response:
+    """Returns the response that says what went wrong."""
+    if error.status == 304:
+        return web.Response(status=304)
+    details = {"message": error.message, "domain": "global", "reason": error.reason}
+    content = {"error": {"code": error.status, "message": error.message, "errors": [details]}}
+    return web.json_response(content, status=error.status)
 
 
 def _bucket(name: str) -> dict[str, str]:

@@ -105,3 +105,14 @@ def test_an_outage_keeps_the_objects(gcs, fs):
     assert fs.cat_file("bucket/kept") == b"kept"
     gcs.start()  # which has no effect on a server that runs
     assert get(gcs, "kept") == (200, b"kept")
+
+
+def test_an_outage_breaks_requests_under_way(gcs):
+    gcs.put("bucket", "name", b"x")
+    gcs.set_faults(latency=60.0)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(get, gcs, "name")
+        while not gcs.requests():
+            time.sleep(0.01)
+        gcs.stop()
+        assert answer.result(timeout=30)[0] == 0

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.gcs import calls
-from tests.fakes.gcs.api import Api
+from tests.fakes.gcs.api import Api, failure
 from tests.fakes.gcs.faults import Faults
 from tests.fakes.gcs.store import ApiError, Store
 
@@ -79,7 +79,7 @@ class Storage:
                 raise ApiError(int(fault), "This failure was asked for by a test.", "backendError")
             response = self.api.answer(call)
         except ApiError as error:
-            response = _failure(error)
+            response = failure(error)
         record.status = response.status
         if fault == "reset_after":
             return _broken(request)
@@ -92,14 +92,6 @@ def _broken(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
-
-
-def _failure(error: ApiError) -> web.Response:
-    if error.status == 304:
-        return web.Response(status=304)
-    details = {"message": error.message, "domain": "global", "reason": error.reason}
-    content = {"error": {"code": error.status, "message": error.message, "errors": [details]}}
-    return web.json_response(content, status=error.status)
 
 
 class Listener:
@@ -118,7 +110,7 @@ class Listener:
         if self._runner is None:
             app = web.Application(client_max_size=MAX_BODY)
             app.router.add_route("*", "/{path:.*}", self._handler)
-            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)  # 0 would be for ever
             await self._runner.setup()
             await web.TCPSite(self._runner, HOST, self._port, reuse_address=True, backlog=1024).start()
             self._port = self._runner.addresses[0][1]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 
+import fsspec.asyn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -136,6 +137,23 @@ def test_preconditions(google, gcs):
         with pytest.raises(PreconditionFailed):
             attempt()
     assert gcs.objects("bucket") == {"value": b"2"}
+
+
+def test_batches_of_deletions(gcs, fs, google):
+    client, bucket = google
+    names = [f"run/{number} 100%" for number in range(4)]
+    for name in names:
+        gcs.put("bucket", name, b"x")
+    gcs.mark()
+    paths = [f"bucket/{name}" for name in (*names[:2], "missing")]
+    *removed, missing = fsspec.asyn.sync(fs.loop, fs._rm_files, paths)  # as on Google's own service
+    assert removed == paths[:2] and isinstance(missing, OSError)
+    with client.batch():
+        for name in names[2:]:
+            bucket.blob(name).delete()
+    assert {("gcsfs", "batch", 200), ("google", "batch", 200)} <= set(kinds(gcs))
+    assert "delete" not in [kind for _, kind, _ in kinds(gcs)]
+    assert gcs.objects("bucket") == {}
 
 
 def test_a_clone(gcs):
