@@ -235,7 +235,7 @@ def _together(calls: Iterable[Coroutine], allowed: type[Exception] | tuple = ())
 
 def _role(right: str) -> str:
     """Returns the role that has a right."""
-    return "roles/storage.bucketViewer" if right.startswith("storage.buckets") else "roles/storage.objectUser"
+    return "roles/storage.legacyBucketReader" if right.startswith("storage.buckets") else "roles/storage.objectUser"
 
 
 async def _read(fs: Any, path: str, start: int | None) -> bytes:

@@ -187,7 +187,7 @@ def test_a_bucket_that_is_missing_is_named(call):
 
 
 RIGHTS = {
-    "deny_bucket_get": "storage.buckets.get; ask for roles/storage.bucketViewer on",
+    "deny_bucket_get": "storage.buckets.get; ask for roles/storage.legacyBucketReader on",
     "deny_read": "storage.objects.get; ask for roles/storage.objectUser on",
     "deny_write": "storage.objects.create; ask for roles/storage.objectUser on",
     "deny_list": "storage.objects.list; ask for roles/storage.objectUser on",
@@ -204,7 +204,7 @@ def test_a_missing_right_is_named_with_its_role(gcs, fault):
 
 def test_all_missing_rights_are_named_and_nothing_is_left(gcs):
     gcs.set_faults(deny_bucket_get=True, deny_list=True)
-    with pytest.raises(UsageError, match=r"storage.objects.list, storage.buckets.get; ask for .*User and .*Viewer on"):
+    with pytest.raises(UsageError, match=r"storage.objects.list, storage.buckets.get; ask for .*User and .*Reader on"):
         storage.check_rights(FOLDER)
     gcs.clear_faults()
     gcs.mark()
