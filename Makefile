@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -21,6 +21,7 @@ help:
 	@echo "make benchmark        what training steps cost on this machine, part by part, against plain loops (about ten minutes)"
 	@echo "make benchmark-tpu    what they cost on a TPU slice, by its compiler's account; needs no TPU (about ten minutes)"
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"
+	@echo "make benchmark-kernels  what recurrences cost step by step and in parallel, by the length of the sequence"
 	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make benchmark-diagnostics  what diagnostics along training cost, against a training step"
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
@@ -99,6 +100,9 @@ benchmark-tpu: libtpu
 
 benchmark-models: install
 	$(BIN)/python benchmarks/models.py
+
+benchmark-kernels: install
+	$(BIN)/python benchmarks/kernels.py
 
 benchmark-data: install
 	$(BIN)/python benchmarks/data.py

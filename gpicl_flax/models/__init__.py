@@ -2,6 +2,10 @@
 
 from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM
+from gpicl_flax.models.mixers.gla import GLA
+from gpicl_flax.models.mixers.linear_attention import LinearAttention
+from gpicl_flax.models.mixers.ret_net import RetNet
+from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 from gpicl_flax.models.mlp import MLP
 from gpicl_flax.models.outer_product_lstm import OuterProductLSTM
 from gpicl_flax.models.sequence_model import (
@@ -21,11 +25,15 @@ from gpicl_flax.models.vsml_without_symmetries import VSMLWithoutSymmetries
 __all__ = [
     "SIZE_NAMES",
     "DeltaNet",
+    "GLA",
     "InContextModel",
     "LSTM",
+    "LinearAttention",
     "MLP",
     "OuterProductLSTM",
+    "RetNet",
     "SequenceModel",
+    "SlidingWindowTransformer",
     "StateSize",
     "StatefulModel",
     "Transformer",

@@ -26,7 +26,7 @@ class StateSize(NamedTuple):
 
     Attributes:
       paper: the paper's count (Fig 6 and 13).
-      exact: counts every value that the next prediction can depend on.
+      exact: counts every value that the next prediction can depend on. `tests/models/state_audit_test.py` holds it.
     """
 
     paper: int

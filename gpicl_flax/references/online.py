@@ -140,14 +140,10 @@ class OnlineLearner(SequenceModel):
         return jax.vmap(learn)(self.starts(len(inputs), inputs.shape[-1]), inputs, labels)
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        """Returns how many numbers the classifier keeps.
+        """Returns the number of parameters of the classifier (Section 4.2), which are all that `answer` reads.
 
-        paper: its parameters (Section 4.2); exact: these and the moments that the optimiser keeps of them.
+        The moments that the optimiser keeps of them change later parameters, but no prediction from these.
         """
         params = jax.eval_shape(lambda key: self.initial_classifier(key, num_features), jax.random.key(0))
-        moments = jax.eval_shape(self.inner_optimizer.init, params)
-        paper, extra = (
-            sum(x.size for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating))
-            for tree in (params, moments)
-        )
-        return StateSize(paper=paper, exact=paper + extra)
+        size = sum(x.size for x in jax.tree.leaves(params))
+        return StateSize(paper=size, exact=size)

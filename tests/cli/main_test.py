@@ -100,7 +100,7 @@ def test_models_are_listed_with_their_sizes(capsys):
     rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert rows["VSML"][:3] == ["2,512", "491,520", "1,007,696"]
     assert rows["LSTM"] == ["1,382,922", "256", "512", "hidden_size=256"]
-    assert rows["OnlineSGD"][:3] == ["0", "30,730", "92,190"]
+    assert rows["OnlineSGD"][:3] == ["0", "30,730", "30,730"]
     assert "max_length=100" in rows["Transformer"]
 
     assert main(["models"]) == 0

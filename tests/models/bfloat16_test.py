@@ -6,7 +6,19 @@ import numpy as np
 import optax
 import pytest
 
-from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
+from gpicl_flax.models import (
+    GLA,
+    LSTM,
+    MLP,
+    VSML,
+    DeltaNet,
+    LinearAttention,
+    OuterProductLSTM,
+    RetNet,
+    SlidingWindowTransformer,
+    Transformer,
+    VSMLWithoutSymmetries,
+)
 from gpicl_flax.models.products import product
 from gpicl_flax.references import MAML
 
@@ -26,18 +38,25 @@ MODELS = {
     "delta net": DeltaNet(**HEADS, num_layers=2, chunk_size=4),
     "step-by-step delta net": DeltaNet(**HEADS, num_layers=2, form="recurrent"),
     "matched delta net": DeltaNet(**HEADS, num_layers=2, chunk_size=4, **ALIGNED),
+    "linear attention": LinearAttention(**HEADS, num_layers=2, chunk_size=4),
+    "retnet": RetNet(**HEADS, num_layers=2, chunk_size=4),
+    "gla": GLA(**HEADS, num_layers=2, chunk_size=4),
+    "sliding-window transformer": SlidingWindowTransformer(**HEADS, num_layers=2, window=3),
     "mlp": MLP(num_classes=C, hidden_size=16),
     "maml": MAML(num_classes=C, hidden_sizes=(16,)),
 }
 FURTHER = (
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
-    "step-by-step delta net", "matched delta net", "maml",
+    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "sliding-window transformer",
+    "maml",
 )  # fmt: skip
 
 # The gradient of a parameter is a sum of products of two numbers, each of which bfloat16 rounds by up to 2^-9. Without
 # cancellation that is 2^-8 at most, and the bound has a factor of two for it. Transformers also round the activations
 # between some ten operations, which layer norm keeps from being amplified.
-BOUND = dict.fromkeys(MODELS, 2**-7) | dict.fromkeys(("transformer", "matched transformer"), 2**-5)
+BOUND = dict.fromkeys(MODELS, 2**-7) | dict.fromkeys(
+    ("transformer", "matched transformer", "sliding-window transformer"), 2**-5
+)
 
 
 def distance(found, expected):

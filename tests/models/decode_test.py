@@ -6,7 +6,18 @@ import pytest
 from flax import linen as nn
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import LSTM, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
+from gpicl_flax.models import (
+    GLA,
+    LSTM,
+    VSML,
+    DeltaNet,
+    LinearAttention,
+    OuterProductLSTM,
+    RetNet,
+    SlidingWindowTransformer,
+    Transformer,
+    VSMLWithoutSymmetries,
+)
 
 B, T, X, C = 2, 5, 3, 4
 _TRANSFORMER = {"num_layers": 1, "num_heads": 2, "key_size": 4, "model_size": 12, "num_classes": C}
@@ -17,6 +28,10 @@ MODELS = {
     "vsml": VSML(num_layers=2, layer_size=3, hidden_size=4, num_classes=C),
     "vsml_without_symmetries": VSMLWithoutSymmetries(grid_size=2, hidden_size=4, num_classes=C),
     "delta_net": DeltaNet(**_TRANSFORMER, chunk_size=3),
+    "linear_attention": LinearAttention(**_TRANSFORMER, chunk_size=3),
+    "ret_net": RetNet(**_TRANSFORMER, chunk_size=3, short_convolution=True),
+    "gla": GLA(**_TRANSFORMER, chunk_size=3, value_size=3),
+    "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=2, short_convolution=True),
 }
 
 

@@ -1,11 +1,13 @@
 """DeltaNet against a forward pass in numpy float64 that is written from the equations; its two forms are one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import DeltaNet, StateSize, delta_rule
+from gpicl_flax.models import DeltaNet, StateSize
+from gpicl_flax.models.kernels import matrix_state
 
 C = 4
 SIZES = {"num_layers": 2, "num_heads": 3, "key_size": 4, "model_size": 10, "num_classes": C, "chunk_size": 3}
@@ -128,8 +130,14 @@ def arguments(request):
     return tuple(x.astype(np.float32) for x in (query, key, value, log_decay, strength))
 
 
-FORMS = {"recurrent": lambda *x: delta_rule.recurrent(*x)[0]} | {
-    f"chunks of {n}": lambda *x, n=n: delta_rule.chunked(*x, chunk_size=n)[0] for n in (1, 4, 5, 16)
+def delta_rule(query, key, value, log_decay, strength):
+    """The arguments of `matrix_state` for the delta rule."""
+    recall = (strength * jnp.exp(log_decay))[..., None] * key
+    return query, key, strength[..., None] * value, log_decay, (None, recall)
+
+
+FORMS = {"recurrent": lambda *x: matrix_state.recurrent(*delta_rule(*x))[0]} | {
+    f"chunks of {n}": lambda *x, n=n: matrix_state.chunked(*delta_rule(*x), chunk_size=n)[0] for n in (1, 4, 5, 16)
 }
 
 

@@ -11,12 +11,16 @@ from flax import linen as nn
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
+    GLA,
     LSTM,
     MLP,
     VSML,
     DeltaNet,
+    LinearAttention,
     OuterProductLSTM,
+    RetNet,
     SequenceModel,
+    SlidingWindowTransformer,
     Transformer,
     VSMLWithoutSymmetries,
 )
@@ -46,6 +50,15 @@ MODELS = {
     "recurrent_delta_net": DeltaNet(**_DELTA_NET, form="recurrent"),
     "aligned_delta_net": DeltaNet(**_DELTA_NET, token_layout="aligned"),
     "matched_delta_net": DeltaNet(**_DELTA_NET, token_layout="aligned", matching_heads=1, matching_layers=2),
+    "linear_attention": LinearAttention(**_DELTA_NET),
+    "matched_linear_attention": LinearAttention(
+        **_DELTA_NET, feature_map="identity", token_layout="aligned", matching_heads=1
+    ),
+    "ret_net": RetNet(**_DELTA_NET),
+    "gla": GLA(**_DELTA_NET),
+    "matched_gla": GLA(**_DELTA_NET, token_layout="aligned", matching_heads=1),
+    # A window that is shorter than the sequence: two layers see twice as far.
+    "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=4),
     "mlp": MLP(hidden_size=6, num_classes=C),
     "online_sgd": OnlineSGD(hidden_sizes=(6,), num_classes=C, inner_optimizer=optax.sgd(0.1)),
     "online_adam": OnlineSGD(num_classes=C, inner_optimizer=optax.adam(0.1, eps=0.1)),
@@ -61,6 +74,8 @@ VARIANTS = {
     "aligned_delta_net",
     "matched_delta_net",
     "recurrent_delta_net",
+    "matched_linear_attention",
+    "matched_gla",
 }
 
 

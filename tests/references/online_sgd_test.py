@@ -88,7 +88,7 @@ def test_every_sequence_begins_with_a_classifier_of_its_own():
 
 def test_it_has_no_parameters_and_its_state_is_the_classifier():
     assert not OnlineSGD.is_meta_trained
-    assert OnlineSGD().state_size(196, 100) == StateSize(paper=197 * 10, exact=3 * 197 * 10)
+    assert OnlineSGD().state_size(196, 100) == StateSize(paper=197 * 10, exact=197 * 10)
     plain = OnlineSGD(hidden_sizes=(32, 64), inner_optimizer=optax.sgd(0.1))
     assert plain.state_size(196, 100) == StateSize(*[197 * 32 + 33 * 64 + 65 * 10] * 2)
 

@@ -8,7 +8,19 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import LSTM, MLP, VSML, DeltaNet, OuterProductLSTM, Transformer, VSMLWithoutSymmetries
+from gpicl_flax.models import (
+    GLA,
+    LSTM,
+    MLP,
+    VSML,
+    DeltaNet,
+    LinearAttention,
+    OuterProductLSTM,
+    RetNet,
+    SlidingWindowTransformer,
+    Transformer,
+    VSMLWithoutSymmetries,
+)
 from gpicl_flax.records import plateau
 from gpicl_flax.references import MAML
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
@@ -23,6 +35,7 @@ from gpicl_flax.training.task_batches import TaskBatches
 TASKS = TaskDistribution(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
+BACKBONE = {"num_layers": 1, "num_heads": 2, "key_size": 8, "model_size": 16}
 MODELS = {
     "transformer": Transformer(num_layers=1, num_heads=2, key_size=8, model_size=16),
     "lstm": LSTM(hidden_size=16),
@@ -34,6 +47,10 @@ FURTHER_MODELS = {
     "vsml": VSML(num_layers=2, layer_size=2, hidden_size=4),
     "vsml_without_symmetries": VSMLWithoutSymmetries(grid_size=2, hidden_size=8),
     "delta_net": DeltaNet(num_layers=1, num_heads=2, key_size=8, model_size=16, chunk_size=4),
+    "linear_attention": LinearAttention(**BACKBONE, short_convolution=True),
+    "ret_net": RetNet(**BACKBONE),
+    "gla": GLA(**BACKBONE),
+    "sliding_window_transformer": SlidingWindowTransformer(**BACKBONE, window=3),
     "mlp": MLP(hidden_size=16),
     "maml": MAML(hidden_sizes=(16,)),
 }

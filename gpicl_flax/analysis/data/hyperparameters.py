@@ -11,6 +11,10 @@ PIXELS, FEATURES = "raw pixels", "frozen features"
 _WIDTHS = {
     "Transformer": "model_size",
     "DeltaNet": "model_size",
+    "LinearAttention": "model_size",
+    "RetNet": "model_size",
+    "GLA": "model_size",
+    "SlidingWindowTransformer": "model_size",
     "MLP": "hidden_size",
     "LSTM": "hidden_size",
     "OuterProductLSTM": "size",

@@ -18,7 +18,10 @@ SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough
 
 # Models without the inductive biases of a learning algorithm. They have neither shared parameters that make them
 # equivariant nor gradients.
-BLACK_BOXES = ("Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet")
+BLACK_BOXES = (
+    "Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet", "LinearAttention", "RetNet", "GLA",
+    "SlidingWindowTransformer",
+)  # fmt: skip
 ENOUGH_TASKS = 2**13  # the paper needed at least this many to learn-to-learn; with fewer, its absence says nothing
 
 _CONDITION = ["model", "base_dataset", "condition"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpicl_flax.learners.inspect.sequences import Sequences
 from gpicl_flax.learners.learner import Learner
-from gpicl_flax.models.transformer import attention_weights
+from gpicl_flax.models.attention import attention_weights
 
 
 def weights(learner: Learner, sequences: Sequences) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The matching initialisation of a Transformer or DeltaNet.
+"""The matching initialisation of models of blocks with heads, such as Transformer and DeltaNet.
 
 Its first block compares x_t with every past input from step 0.
 
@@ -6,8 +6,8 @@ It is not in the paper. With aligned tokens, token i holds x_{i-1} and its label
 first half of the model dimensions and E x_{t-1}, with the same random E, into the second half. A matched head of the
 first block takes its queries from the first half and its keys from the second. So in a Transformer its attention logits
 are, after the layer norm, gain^2 (E x_t) . (E x_{i-1}) / sqrt(key size): it attends to the labels of examples that are
-similar to the present one. In a DeltaNet it writes the label under the key of its own example, and reads with the
-present one.
+similar to the present one. In a model whose state is a matrix, such as DeltaNet, it writes the label under the key of
+its own example, and reads with the present one.
 """
 
 import dataclasses

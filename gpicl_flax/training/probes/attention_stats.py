@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gpicl_flax.models.transformer import attention_weights
+from gpicl_flax.models.attention import attention_weights
 
 
 class AttentionMass(NamedTuple):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from gpicl_flax.models import DeltaNet, Transformer
+from gpicl_flax.models import GLA, DeltaNet, LinearAttention, Transformer
 
 B, T, X, C = 2, 6, 9, 4
 BLOCKS = {"num_layers": 3, "num_heads": 2, "key_size": 4, "model_size": 16, "token_layout": "aligned"}
@@ -204,8 +204,13 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched(q
 
 @pytest.mark.parametrize(
     "model",
-    [Transformer(matching_gain=1.0, **BLOCKS), DeltaNet(matching_heads=1, **BLOCKS)],
-    ids=["transformer", "delta_net"],
+    [
+        Transformer(matching_gain=1.0, **BLOCKS),
+        DeltaNet(matching_heads=1, **BLOCKS),
+        LinearAttention(matching_heads=1, feature_map="identity", **BLOCKS),
+        GLA(matching_heads=1, **BLOCKS),
+    ],
+    ids=["transformer", "delta_net", "linear_attention", "gla"],
 )
 @pytest.mark.parametrize("matched", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_first_so_many_blocks_start_matched(data, model, matched, quick_jit):

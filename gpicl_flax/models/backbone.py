@@ -1,0 +1,154 @@
+"""The backbone that all mixers share: embedding, blocks of norm, mixer, norm and MLP, read-out.
+
+Models of one backbone have the same width, MLP, norms, token layout and initial scale, so that a comparison of them is
+one of their mixers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Initializer
+
+from gpicl_flax.bindings.kinds import Layers, Width
+from gpicl_flax.models import initializers, layers
+from gpicl_flax.models.matching import query_key
+from gpicl_flax.models.mixer import Mixer
+from gpicl_flax.models.passes import Pass
+from gpicl_flax.models.sequence_model import StatefulModel, StateSize
+
+
+class Backbone(StatefulModel):
+    """Pre-layer-norm blocks x + mixer(norm(x)), x + MLP(norm(x)), with the paper's initialisers; no positions.
+
+    A new model implements `mixer`.
+
+    Attributes:
+      num_layers: the number of blocks.
+      num_heads, key_size: the number of heads and the size of each one's keys; their product need not be the model
+        size.
+      model_size: width of the residual stream.
+      mlp_ratio: width of the MLP's hidden layer over the model size.
+      short_convolution: whether queries, keys and values pass through a convolution over four positions.
+    """
+
+    num_layers: Layers = 4
+    num_heads: Width = 8
+    key_size: Width = 32
+    model_size: Width = 256
+    mlp_ratio: Width = 4
+    short_convolution: bool = False
+
+    def mixer(self, layer: int) -> Mixer:
+        """Returns the mixer of a block, made of `mixer_settings`."""
+        raise NotImplementedError
+
+    def mixer_settings(self, layer: int) -> dict[str, Any]:
+        """Returns the attributes that all mixers have, for the mixer of block `layer`."""
+        return {
+            "num_heads": self.num_heads,
+            "key_size": self.key_size,
+            "value_size": self.key_size,
+            "kernel_init": initializers.scaled_by_depth(self.num_layers),
+            "matched": query_key.MatchedHeads(1.0, 0, self.key_size, other_scale=1.0),
+            "short_convolution": self.short_convolution,
+            "dtype": self.compute_dtype,
+            "backward_dtype": self.dtype,
+            "parent": None,  # the block adopts it
+        }
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of activations. It is float32, whatever `dtype`, because a state is a sum over the whole sequence.
+
+        A read that is almost zero, as at first positions, would also amplify rounding where it is normalised.
+        """
+        return "float32"
+
+    def embedding_init(self, num_features: int) -> Initializer:
+        """Returns the initialiser of the input layer for X = num_features."""
+        return initializers.fan_in_truncated_normal()
+
+    def embed(self, parts: list[jax.Array], over: Pass) -> jax.Array:
+        """Maps the parts of tokens to the residual stream [B, T, d]."""
+        return layers.linear(
+            self.model_size,
+            ("token", "embed"),
+            "embedding",
+            dtype=self.compute_dtype,
+            backward_dtype=self.dtype,
+            init=self.embedding_init(parts[0].shape[-1]),
+        )(jnp.concatenate(parts, -1))
+
+    def state_size(self, num_features: int, sequence_length: int) -> StateSize:
+        sizes = [self.mixer(layer).state_size(sequence_length) for layer in range(self.num_layers)]
+        return StateSize(paper=sum(size.paper for size in sizes), exact=sum(size.exact for size in sizes))
+
+    @nn.compact
+    def run(self, parts: list[jax.Array], over: Pass):
+        x = self.embed(parts, over)
+        states = []
+        for layer in range(self.num_layers):
+            block = Block(self.mixer(layer), self.mlp_ratio, name=f"block_{layer}")
+            x, state = block(x, over.part(layer))
+            states.append(state)
+        x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
+        return layers.logits(x, self.num_classes), states
+
+
+class MatchableBackbone(Backbone):
+    """A backbone whose mixers compare queries with keys, so that it can start matched (see `matching.query_key`).
+
+    Attributes:
+      matching_heads: heads of a matched block that start from the matching initialisation; needs the 'aligned' token
+        layout. 0 turns it off.
+      matching_layers: the number of first blocks that start matched.
+    """
+
+    matching_heads: int = 0
+    matching_layers: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.matching_heads != 0:
+            query_key.check_model(self, "matching_heads")
+
+    def mixer_settings(self, layer: int) -> dict[str, Any]:
+        # Queries and keys, or what is read with them, are normalised. So neither a gain nor the scale of the other
+        # weights matters.
+        heads = self.matching_heads if layer < self.matching_layers else 0
+        return super().mixer_settings(layer) | {
+            "matched": query_key.MatchedHeads(1.0, heads, self.key_size, other_scale=1.0)
+        }
+
+    def embedding_init(self, num_features: int) -> Initializer:
+        if not self.matching_heads:
+            return super().embedding_init(num_features)
+        # Labels start as large as E x. The read of a matched head is normalised, and with the usual small rows the part
+        # of it that distinguishes labels would be too small.
+        return query_key.embedding(nn.initializers.normal(1.0), num_features)
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + MLP(norm(x)), for x [B, T, d]; also returns the state of its mixer.
+
+    The parameters of the mixer are its own.
+    """
+
+    mixer: Mixer
+    mlp_ratio: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
+        mixer = self.mixer
+        nn.share_scope(self, mixer)
+        y, state = mixer(layers.layer_norm(mixer.norm_name, dtype=mixer.dtype)(x), over)
+        x = layers.mlp_block(
+            x + y,
+            ratio=self.mlp_ratio,
+            init=mixer.kernel_init,
+            dtype=mixer.dtype,
+            backward_dtype=mixer.backward_dtype,
+        )
+        return x, state
