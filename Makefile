@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -25,6 +25,7 @@ help:
 	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
 	@echo "make benchmark-diagnostics  what diagnostics along training cost, against a training step"
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
+	@echo "make benchmark-storage  what run folders on gs:// cost: requests, and seconds at 50 ms a request"
 	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
 	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
 	@echo "make benchmark-image-classifiers  how accurate the learner and classifiers of scikit-learn are on MNIST and Fashion-MNIST"
@@ -111,6 +112,9 @@ benchmark-diagnostics: install
 
 benchmark-telemetry: install
 	$(BIN)/python benchmarks/telemetry.py
+
+benchmark-storage: install
+	$(BIN)/python -m benchmarks.storage
 
 benchmark-estimator: install
 	$(BIN)/python benchmarks/estimator.py

@@ -65,6 +65,7 @@ setuptools.setup(
         "colabs": ["gcsfs", "ipykernel", "nbmake"],  # run folders on gs://, and what runs the notebooks
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         "test": [
+            "gcsfs",  # run folders on gs://; the storage server of the tests is made of its aiohttp and google-crc32c
             "hypothesis",
             "pytest",
             "pytest-xdist",

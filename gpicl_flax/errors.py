@@ -23,6 +23,10 @@ class Damaged(UsageError):
     """A file of a run folder is damaged or missing, so that nothing can be done with this folder as it is."""
 
 
+class StorageError(GpiclError):
+    """Remote storage did not answer for a long time, or refused a request."""
+
+
 class Diverged(GpiclError):
     """The loss or the gradient became NaN or infinite; the run folder is marked DIVERGED."""
 

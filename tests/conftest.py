@@ -14,13 +14,14 @@ os.environ |= {
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # read when gcsfs is imported; it would ask Google about buckets
 }
 
 import dataclasses
 import gc
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from gpicl_flax.records.run_folder import write_json
 from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import grid
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+from tests.fakes.gcs.handle import FakeGcs
 
 # JAX makes many small objects while it traces. With Python's own thresholds, the collector takes up to a sixth of the
 # time of a run whose programs are compiled already.
@@ -64,6 +66,29 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[FakeGcs]:
+    """A storage server with an empty bucket named 'bucket', for all tests of this process."""
+    with FakeGcs() as gcs:
+        yield gcs
+
+
+@pytest.fixture
+def gcs(gcs_server, monkeypatch) -> Iterator[FakeGcs]:
+    """The storage server without objects and faults, used by gs:// here and in processes that the test starts."""
+    import gcsfs
+
+    gcs_server.start()
+    gcs_server.clear_faults()
+    gcs_server.clear()
+    gcs_server.mark()
+    for name, value in gcs_server.environment.items():
+        monkeypatch.setenv(name, value)
+    gcsfs.GCSFileSystem.clear_instance_cache()  # file systems that have another address
+    yield gcs_server
+    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 @pytest.fixture

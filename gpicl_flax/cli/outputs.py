@@ -23,8 +23,12 @@ def check_file(path: str) -> None:
 
 
 def check_folder(path: str) -> None:
-    """Raises UsageError if no folder can be made or filled there. Remote paths are not checked."""
+    """Raises UsageError if no folder can be made or filled there."""
     if "://" in path:
+        from gpicl_flax.records.run_folder import RunFolder
+        from gpicl_flax.runtime import gcs
+
+        gcs.check_rights(RunFolder(path).path)
         return
     folder = pathlib.Path(path).expanduser().absolute()
     existing = next(place for place in (folder, *folder.parents) if os.path.lexists(place))

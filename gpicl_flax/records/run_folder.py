@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
@@ -14,6 +14,7 @@ from etils import epath
 from gpicl_flax.errors import Damaged, UsageError, first_line
 from gpicl_flax.records import schemas
 from gpicl_flax.records.schemas import Schema
+from gpicl_flax.runtime import gcs
 
 DONE = "DONE"
 DIVERGED = "DIVERGED"
@@ -50,7 +51,16 @@ class RunFolder:
     @property
     def ended(self) -> str | None:
         """The marker with which the run ended, or None."""
-        return next((marker for marker in (DONE, DIVERGED) if (self.path / marker).exists()), None)
+        return ended_by(self.names())
+
+    def names(self) -> list[str]:
+        """Returns the names in the folder, ascending, in one request on gs://; none if there is no folder."""
+        if gcs.is_remote(self.path):
+            return gcs.names(self.path)
+        try:
+            return sorted(os.listdir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     @property
     def is_exported(self) -> bool:
@@ -83,7 +93,7 @@ class RunFolder:
 
         Only the process that trains the run calls this, or any if the run has ended.
         """
-        if _is_remote(self.path):
+        if gcs.is_remote(self.path):
             return
         leftovers = [*self.path.glob(".*.tmp"), *self.evaluations.glob(".*.tmp")]
         if self.ended:  # Orbax removes them itself where a run is resumed
@@ -112,6 +122,16 @@ class RunFolder:
         return sorted(self.evaluations.glob("step_????????.json")) if self.evaluations.is_dir() else []
 
 
+def ended_by(names: Collection[str]) -> str | None:
+    """Returns the marker with which a run ended, given the names in its folder, or None."""
+    return next((marker for marker in (DONE, DIVERGED) if marker in names), None)
+
+
+def is_run(names: Collection[str]) -> bool:
+    """Returns whether a folder belongs to a run, even if much of it is missing, given the names in it."""
+    return not {"config.gin", "run.json", "metrics.jsonl"}.isdisjoint(names)
+
+
 def _check_scheme(path: str) -> None:
     """Raises UsageError if a path is neither local nor on gs://."""
     scheme, colon, rest = path.partition(":/")
@@ -126,11 +146,10 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 def write_together(folder: epath.Path, contents: Mapping[str, bytes]) -> None:
     """Writes files of these names: all of them, or none if there is no space for one of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if _is_remote(folder):  # objects are atomic
-        for name, data in contents.items():
-            (folder / name).write_bytes(data)
+    if gcs.is_remote(folder):  # objects are atomic
+        gcs.write({str(folder / name): data for name, data in contents.items()})
         return
+    folder.mkdir(parents=True, exist_ok=True)
     # The names are new, and "x" never follows a symlink: a folder from elsewhere cannot lead data to another file.
     temporaries = {name: folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp" for name in contents}
     try:
@@ -145,10 +164,13 @@ def write_together(folder: epath.Path, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def read_text(path: epath.Path, remedy: str) -> str:
-    """Returns the text of a file in a run folder; raises Damaged as `read_bytes`, and if it is no UTF-8."""
+def read_text(path: epath.Path, remedy: str, data: bytes | None = None) -> str:
+    """Returns the text of a file in a run folder; raises Damaged as `read_bytes`, and if it is no UTF-8.
+
+    `data` are its contents if they are known.
+    """
     try:
-        return read_bytes(path, remedy).decode()
+        return (read_bytes(path, remedy) if data is None else data).decode()
     except UnicodeDecodeError as error:
         raise Damaged(f"{path} is damaged: byte {error.start} is no UTF-8; {remedy}") from error
 
@@ -165,7 +187,7 @@ def read_bytes(path: epath.Path, remedy: str) -> bytes:
     """
     try:
         # Others may not end: a pipe without a writer, a device.
-        if not _is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        if not gcs.is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
             raise Damaged(f"{path} is damaged: it is no regular file; {remedy}")
         return path.read_bytes()
     except FileNotFoundError:
@@ -174,9 +196,12 @@ def read_bytes(path: epath.Path, remedy: str) -> bytes:
         raise Damaged(f"{path} cannot be read ({first_line(error)})") from error
 
 
-def read_json(path: epath.Path, schema: Schema) -> Any:
-    """Reads a file that `write_json` wrote; raises Damaged if it is missing, damaged or has another form."""
-    text = read_text(path, schema.remedy)
+def read_json(path: epath.Path, schema: Schema, data: bytes | None = None) -> Any:
+    """Reads a file that `write_json` wrote; raises Damaged if it is missing, damaged or has another form.
+
+    `data` are its contents if they are known.
+    """
+    text = read_text(path, schema.remedy, data)
     try:
         value = parse_json(text)
     except ValueError as error:
@@ -202,7 +227,3 @@ def write_json(path: epath.Path, value: Any) -> None:
 def as_json(value: Any) -> str:
     """Returns `value` as readable JSON, the text of a file."""
     return json.dumps(value, indent=1) + "\n"
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in str(path)

@@ -89,6 +89,12 @@ class MetricsRow(TypedDict):
     telemetry: NotRequired[dict[str, Any]]
 
 
+class AnyRow(TypedDict):
+    """A row of metrics.jsonl for those who show whatever there is."""
+
+    step: int
+
+
 class TimingRow(TypedDict):
     """A row of timing.jsonl."""
 
@@ -213,6 +219,7 @@ RUN_INFO = Schema(
     RunInfo, "restore it from a copy, or, if the run has not ended, delete it: `gpicl train` writes it again"
 )
 METRICS = Schema(MetricsRow, "restore it from a copy, or delete it and resume the run with --accept_lost_log")
+ANY_ROW = Schema(AnyRow, METRICS.remedy)
 TIMING = Schema(TimingRow, "delete it: it only holds times")
 EVALUATION = Schema(Evaluation, "delete it: `gpicl evaluate` makes the newest again", _uneven)
 LEASE = Schema(LeaseFile, "delete it if no process trains the run")

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gpicl_flax.errors import GpiclError, Preempted
+from gpicl_flax.errors import GpiclError, Preempted, StorageError
 from gpicl_flax.records import lease
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
 
 _POLL_SECONDS = 1.0
@@ -45,33 +45,41 @@ def hold(folders: Sequence[RunFolder], wait: StopRequest | None = None) -> Itera
     """
     held: list[lease.Lease] = []
 
+    def acquire_one(folder: RunFolder) -> lease.LeaseRecord | str | None:
+        result = lease.acquire(folder)
+        if isinstance(result, lease.LeaseRecord):
+            return result
+        held.append(result)
+        return folder.ended  # it may have ended since the last check
+
     def acquire() -> dict[str, Any]:
-        by = {}
-        for index, folder in enumerate(folders):
-            result = lease.acquire(folder)
-            if isinstance(result, lease.LeaseRecord):
-                by[str(index)] = dataclasses.asdict(result)
-                continue
-            held.append(stack.enter_context(result))
-            if folder.ended:  # it may have ended since the last check
-                by[str(index)] = None
-        return by
+        results = enumerate(gcs.each(acquire_one, folders, folders[0].path))
+        return {
+            str(index): dataclasses.asdict(result) if isinstance(result, lease.LeaseRecord) else None
+            for index, result in results
+            if result is not None
+        }
 
     def check() -> None:
         for each in held:
             each.check()
+
+    def release(kind, error, traceback) -> None:
+        # After an error, storage may be what failed. Then the leases end by themselves.
+        with contextlib.suppress(StorageError) if error else contextlib.nullcontext():
+            gcs.each(lambda each: each.__exit__(kind, error, traceback), held, folders[0].path)
 
     while True:
         if wait is not None:
             for folder in folders:
                 wait_until_available(folder, wait)
         with contextlib.ExitStack() as stack:
+            stack.push(release)
             unavailable = decide(acquire)
             if not unavailable:
                 yield check
                 return
-            for each in held:
-                each.withdraw()
+            gcs.each(lease.Lease.withdraw, held, folders[0].path)
             held.clear()
         records = {int(index): by and lease.LeaseRecord(**by) for index, by in unavailable.items()}
         if wait is None or None in records.values():  # a run that has ended will not become available

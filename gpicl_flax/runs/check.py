@@ -2,7 +2,7 @@
 
 from gpicl_flax.config import Config, differences
 from gpicl_flax.errors import UsageError
-from gpicl_flax.records.run_folder import DIVERGED, RunFolder
+from gpicl_flax.records.run_folder import DIVERGED, RunFolder, ended_by
 from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.identity import identifying
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
@@ -11,18 +11,19 @@ from gpicl_flax.training.checkpoint import Checkpoints
 
 def check_folder(config: Config, folder: RunFolder) -> None:
     """Raises UsageError if the folder holds another run, something else, or a run that diverged."""
-    if folder.config.exists():
+    names = folder.names()
+    if folder.config.name in names:
         changed = differences(*map(identifying, (saved_config.read(folder), config)))
         if changed:
             raise UsageError(
                 f"{folder} holds a run with another configuration ({'; '.join(changed)}); choose another folder"
             )
-    elif folder.path.exists() and any(not path.name.startswith(".") for path in folder.path.iterdir()):
+    elif any(not name.startswith(".") for name in names):
         raise UsageError(
             f"{folder} is not empty and is not a run folder: it has no {folder.config.name}; restore that file, or "
             "choose another folder"
         )
-    if folder.ended == DIVERGED:
+    if ended_by(names) == DIVERGED:
         raise UsageError(f"{folder} holds a run that {folder.read_marker(DIVERGED)}")
 
 

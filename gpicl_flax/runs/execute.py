@@ -13,12 +13,12 @@ from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import stack_lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.lease import LeaseLost
-from gpicl_flax.records.run_folder import DONE, RunFolder, write_atomically, write_json
+from gpicl_flax.records.run_folder import DONE, RunFolder, as_json, write_atomically, write_together
 from gpicl_flax.runs.check import check_data, check_folder
 from gpicl_flax.runs.evaluate import write_evaluation
 from gpicl_flax.runs.run import ResolvedRun, Run, resolve
 from gpicl_flax.runs.run_info import run_info
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
@@ -74,8 +74,8 @@ def execute(
     """
     resolved, folders = [spec.resolved for spec in specs], [spec.folder for spec in specs]
     run = resolved[0].run  # for everything that the members have in common
-    for spec in specs:
-        check_folder(spec.resolved.config, spec.folder)
+    place = folders[0].path
+    gcs.each(lambda spec: check_folder(spec.resolved.config, spec.folder), specs, place)
     mesh = run.check_devices(len(specs))
     datasets = {name: run.tasks.load(name) for name in run.base_datasets}
     dataset, test_datasets = datasets[run.tasks.base_dataset], [datasets[name] for name in run.test_names]
@@ -87,15 +87,9 @@ def execute(
         # A process that was stopped for long may come back when another one has its runs. Any other error is then a
         # consequence: the other process cleans up its files.
         stack.enter_context(_lost_lease_first(check_leases, folders))
-        for folder in folders:
-            if distributed.is_primary():
-                folder.remove_leftovers()
-            if folder.checkpoints.exists():
-                with Checkpoints(folder.checkpoints) as checkpoints:
-                    check_data(folder, checkpoints, dataset)
+        gcs.each(functools.partial(_check_checkpoints, dataset=dataset), folders, place)
         distributed.check_same("\n".join(each.config.text for each in resolved), "configuration")
-        for spec in specs:
-            _write_settings(spec, dataset, projection, mesh)
+        gcs.each(lambda spec: _write_settings(spec, dataset, projection, mesh), specs, place)
 
         # Training. A meta-test at a checkpoint is a callback of its member.
         stack.enter_context(jax.set_mesh(mesh))
@@ -133,6 +127,15 @@ def execute(
     return trained.diverged
 
 
+def _check_checkpoints(folder: RunFolder, dataset: BaseDataset) -> None:
+    """Raises UsageError if the checkpoints of a run, where there are any, belong to other data."""
+    if distributed.is_primary():
+        folder.remove_leftovers()
+    if folder.checkpoints.exists():
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            check_data(folder, checkpoints, dataset)
+
+
 @contextlib.contextmanager
 def _lost_lease_first(check_leases: Callable[[], None], folders: Sequence[RunFolder]) -> Iterator[None]:
     """Raises LeaseLost in place of any other error if the lease is lost."""
@@ -159,9 +162,10 @@ def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionS
     """Writes config.gin, operative_config.gin and run.json."""
     if distributed.is_primary():
         # The configuration comes first: with it the folder is a run folder, which can be resumed.
-        write_atomically(spec.folder.config, spec.resolved.config.text)
-        write_atomically(spec.folder.operative_config, spec.resolved.operative_config)
-        write_json(spec.folder.run_info, run_info(spec.resolved.run, dataset, projection, mesh))
+        folder, info = spec.folder, run_info(spec.resolved.run, dataset, projection, mesh)
+        write_atomically(folder.config, spec.resolved.config.text)
+        texts = {folder.operative_config.name: spec.resolved.operative_config, folder.run_info.name: as_json(info)}
+        write_together(folder.path, {name: text.encode() for name, text in texts.items()})
 
 
 def _sinks(run: Run, folder: RunFolder, stack: contextlib.ExitStack) -> list[Callable[[Row], None]]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpicl_flax.errors import Damaged, first_line
-from gpicl_flax.records import json_lines, lease, phase, schemas
+from gpicl_flax.records import lease, phase, schemas
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.snapshot import Snapshot
 
 DAMAGED = "damaged"
 STATES = ("done", "running", "waiting", "preempted", "diverged", "failed", DAMAGED)
@@ -73,18 +74,22 @@ def read_status(run_id: str, folder: RunFolder) -> Status:
 
 
 def _read_status(run_id: str, folder: RunFolder) -> Status:
-    record, ended = lease.newest(folder), folder.ended  # in this order, because a run is released after its marker
+    snapshot = Snapshot(folder)
+    record, ended = snapshot.newest_lease(), snapshot.ended
+    if record is not None and record.why in ENDED and not ended:  # a run is released after its marker
+        snapshot = Snapshot(folder)
+        ended = snapshot.ended
     state, who = _state(record, ended)
-    run_info: dict[str, Any] = folder.read_run_info() if folder.run_info.exists() else {}  # not there yet
+    run_info: dict[str, Any] = snapshot.read_run_info() if snapshot.has(folder.run_info) else {}  # not there yet
     gaps = tuple(schemas.gap_in_words(gap) for gap in run_info.get("log_gaps", []))
     steps = run_info.get("steps")
-    rows = json_lines.read_last(folder.metrics, 1)
+    rows = snapshot.read_last_rows(folder.metrics, 1)
     if not rows:
         return Status(run_id, state, steps=steps, who=who, log_gaps=gaps)
     row = rows[-1]
     left, stopped_early = None, row.get("stopped_early")
     if state == "running" and record is not None and steps is not None and not stopped_early:
-        speed = _steps_a_second(folder, record.since)
+        speed = _steps_a_second(snapshot, record.since)
         left = (steps - row["step"]) / speed if speed else None
     return Status(
         run_id,
@@ -97,17 +102,18 @@ def _read_status(run_id: str, folder: RunFolder) -> Status:
         who,
         row["plateau"],
         row.get("plateau_left_at"),
-        _phase(row, run_info, folder, ended),
+        _phase(row, run_info, snapshot),
         stopped_early,
         gaps,
     )
 
 
-def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], folder: RunFolder, ended: str | None) -> str | None:
+def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], snapshot: Snapshot) -> str | None:
     """Returns the phase in the last row, or that of the newest meta-test where it says more."""
     exit_step, evaluation = row.get("plateau_left_at"), None
-    if exit_step is not None and (ended or row.get("phase") is None):
-        evaluation = folder.latest_evaluation()
+    files = snapshot.evaluation_files()
+    if exit_step is not None and files and (snapshot.ended or row.get("phase") is None):
+        evaluation = snapshot.read_evaluation(files[-1])
     if evaluation is None or evaluation["step"] < exit_step or not {"num_tasks", "base_dataset"} <= run_info.keys():
         return row.get("phase")
     own = ("unseen", run_info["base_dataset"]["name"])
@@ -129,8 +135,9 @@ def _state(record: lease.LeaseRecord | None, ended: str | None) -> tuple[str, st
     return "preempted", ""
 
 
-def _steps_a_second(folder: RunFolder, since: float) -> float | None:
-    rows = [row for row in json_lines.read_last(folder.timing, _RECENT_ROWS, schemas.TIMING) if row["time"] >= since]
+def _steps_a_second(snapshot: Snapshot, since: float) -> float | None:
+    last = snapshot.read_last_rows(snapshot.folder.timing, _RECENT_ROWS, schemas.TIMING, enough=2)
+    rows = [row for row in last if row["time"] >= since]
     if len(rows) < 2 or rows[-1]["time"] <= rows[0]["time"]:
         return None
     return (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["time"] - rows[0]["time"])

@@ -20,7 +20,8 @@ def folder() -> pathlib.Path:
 def keep_compiled_programs() -> None:
     """Lets JAX keep compiled programs, so that a restarted run begins at once. Called before JAX is used.
 
-    $JAX_COMPILATION_CACHE_DIR overrides the folder, which may be on gs://. If it is set to nothing, there is no cache.
+    $JAX_COMPILATION_CACHE_DIR overrides the folder. If it is set to nothing, there is no cache. It should be on a local
+    disk: a program waits while JAX reads or writes it, so that on gs:// an outage blocks every new program.
     """
     programs = _programs()
     if programs is not None:

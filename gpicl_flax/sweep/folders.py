@@ -13,8 +13,7 @@ from gpicl_flax.sweep.grid import Point
 
 def listed(workdir: epath.PathLike) -> list[str]:
     """Returns the names in WORKDIR, listed once for all points, because each listing on gs:// takes long."""
-    root = RunFolder(workdir).path
-    return sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) if root.exists() else []
+    return [name for name in RunFolder(workdir).names() if not name.startswith(".")]
 
 
 def find(points: Sequence[Point], workdir: epath.PathLike, names: Sequence[str] | None = None) -> list[RunFolder]:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 import jax
 from etils import epath
 
-from gpicl_flax.errors import Damaged, GpiclError, Preempted, UsageError, first_line
+from gpicl_flax.errors import Damaged, GpiclError, Preempted, StorageError, UsageError, first_line
 from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
-from gpicl_flax.records.run_folder import DIVERGED
+from gpicl_flax.records.run_folder import DIVERGED, DONE
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runs.run import ResolvedRun
+from gpicl_flax.runtime import gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import folders, stacking
 from gpicl_flax.sweep.grid import Point
@@ -107,18 +108,28 @@ class _Sweep:
         self.failed: set[int] = set()
 
     def not_ended(self, indices) -> list[int]:
-        return decide(lambda: [index for index in indices if not self._folders[index].ended])
+        def look() -> list[int]:
+            ended = gcs.each(lambda index: self._folders[index].ended, indices, self._workdir)
+            return [index for index, marker in zip(indices, ended, strict=True) if not marker]
+
+        return decide(look)
 
     def check(self, indices: Sequence[int]) -> list[int]:
         """Returns the indices without those of damaged folders; raises UsageError if any other point cannot run."""
-        loaded, fit = set(), []
-        for index in indices:
-            run = self._resolved[index].run
+
+        def damage(index: int) -> Damaged | None:
             try:
                 check_folder(self._points[index].config, self._folders[index])
             except Damaged as error:
+                return error
+            return None
+
+        loaded, fit = set(), []
+        for index, error in zip(indices, gcs.each(damage, indices, self._workdir), strict=True):
+            if error is not None:
                 self._fail(index, error)
                 continue
+            run = self._resolved[index].run
             fit.append(index)
             run.check_devices()
             for name in (run.tasks.base_dataset, *run.test_names):
@@ -143,7 +154,9 @@ class _Sweep:
 
     def free(self) -> list[int]:
         """Returns the points left to others that have ended or are available now."""
-        return [i for i in self.left if self._folders[i].ended or not self._holder(i)]
+        left = list(self.left)
+        holders = gcs.each(lambda index: self._folders[index].ended or self._holder(index), left, self._workdir)
+        return [index for index, holder in zip(left, holders, strict=True) if holder in ("", DONE, DIVERGED)]
 
     def run(self, indices: Sequence[int]) -> None:
         """Runs these points in stacks, except for those that others train."""
@@ -157,7 +170,7 @@ class _Sweep:
 
     def raise_failures(self) -> None:
         """Raises GpiclError if any points failed or diverged."""
-        diverged = decide(lambda: sum(folder.ended == DIVERGED for folder in self._folders))
+        diverged = decide(lambda: gcs.each(lambda folder: folder.ended, self._folders, self._workdir).count(DIVERGED))
         problems = []
         if self.failed:
             problems.append(
@@ -183,6 +196,8 @@ class _Sweep:
             except Exception as error:
                 if jax.process_count() > 1:  # the other processes may be in any state
                     raise
+                if isinstance(error, StorageError):  # the other points are there as well
+                    raise
                 if isinstance(error, lease.LeaseLost):
                     self._warn(str(error))
                     continue
@@ -204,7 +219,7 @@ class _Sweep:
         """Returns those of these points that are neither held by others nor ended."""
 
         def look() -> list[str]:
-            return ["ended" if self._folders[i].ended else self._holder(i) for i in indices]
+            return gcs.each(lambda i: "ended" if self._folders[i].ended else self._holder(i), indices, self._workdir)
 
         had = []
         for index, record in zip(indices, decide(look), strict=True):

@@ -17,15 +17,23 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from gpicl_flax.errors import Damaged, GpiclError, first_line
+from gpicl_flax.errors import Damaged, GpiclError, StorageError, first_line
 from gpicl_flax.records import schemas
 from gpicl_flax.records.run_folder import read_json
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.terminal import library_logs
 from gpicl_flax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
+
+# TensorStore, which Orbax writes arrays with, would ask a server that does not answer for 15 minutes: 32 times. Orbax
+# has no setting for it. Attempts are 1, 2, 4, ... and at most 32 seconds apart.
+_ATTEMPTS = {"gcs_request_retries": {"max_retries": 9, "initial_delay": "1s", "max_delay": "32s"}}
+for _context in (tensorstore_utils._BASE_TS_CONTEXT, tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT):
+    _context.update(_ATTEMPTS)
+_AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")  # how TensorStore says so
 library_logs.hide_messages_of("orbax")  # a save that fails in the background raises at the next save
 
 
@@ -70,7 +78,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        with self._space_needed():
+        with self._saving():
             self._manager.close()
 
     @property
@@ -87,12 +95,12 @@ class Checkpoints:
         """Saves in the background, once the previous save has ended. `meta` is plain JSON."""
         meta = {"loader": {"next_step": step}, **meta}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        with self._space_needed():
+        with self._saving():
             self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
         """Blocks until the last save is complete."""
-        with self._space_needed():
+        with self._saving():
             self._manager.wait_until_finished()
 
     def restore(self, state: TrainState) -> Restored:
@@ -151,6 +159,8 @@ class Checkpoints:
                 except Exception as error:  # several libraries raise here
                     if isinstance(error, GpiclError) and not isinstance(error, Damaged):
                         raise
+                    if gcs.is_remote(self._folder) and _says(error, *_AWAY):  # it is not damaged
+                        raise _storage_error(self._folder, error) from error
                     logger.warning(
                         "checkpoint %d in %s cannot be read (%s)", step, self._folder, first_line(error)[:200]
                     )
@@ -179,11 +189,13 @@ class Checkpoints:
             ) from error
 
     @contextlib.contextmanager
-    def _space_needed(self) -> Iterator[None]:
-        """Turns a full disk, which shows at the next save or at the end, into a GpiclError."""
+    def _saving(self) -> Iterator[None]:
+        """Turns a full disk, or storage that is away, which show at the next save or at the end, into a GpiclError."""
         try:
             yield
         except Exception as error:  # several libraries raise here
+            if gcs.is_remote(self._folder):
+                raise _storage_error(self._folder, error) from error
             if not _says(error, "No space left", "Disk quota exceeded"):
                 raise
             raise GpiclError(
@@ -198,9 +210,18 @@ class Checkpoints:
         )
 
 
+def _storage_error(folder: epath.Path, error: Exception) -> GpiclError:
+    """Returns the error to raise where several libraries failed on gs://."""
+    ours = next((each for each in _causes(error) if isinstance(each, GpiclError)), None)
+    return ours or StorageError(
+        f"a checkpoint in {folder} cannot be saved or read ({first_line(error)}): once the storage answers again, "
+        "start the same command again, which goes on from the last checkpoint"
+    )
+
+
 def _check_files(folder: epath.Path) -> None:
     """Raises Damaged if there is something else than files and folders, such as a pipe, whose read would not end."""
-    if "://" in str(folder) or not folder.exists():
+    if gcs.is_remote(folder) or not folder.exists():
         return
     if not folder.is_dir():
         raise Damaged(f"{folder} is damaged: it is no folder; restore it from a copy")

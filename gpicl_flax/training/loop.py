@@ -17,7 +17,7 @@ from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.runtime import distributed
+from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.distribution import TaskDistribution
@@ -25,6 +25,7 @@ from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.log_writer import LogWriter
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.probes.diagnostics import make_diagnose
 from gpicl_flax.training.run_log import RunLog
@@ -107,7 +108,8 @@ def train(
     with contextlib.ExitStack() as stack:
         # Before the loop, everything is put in place: members where they stopped, states on the mesh, programs, data.
         like = abstract_state(model, members[0].optimizer, members[0].tasks, mesh=mesh)
-        runs = [_MemberRun(member, training, dataset.fingerprint, like, stack) for member in members]
+        writer = stack.enter_context(LogWriter())
+        runs = _member_runs(members, training, dataset.fingerprint, like, writer, stack)
         # Telemetry keeps its own copy, because every dispatch reuses the memory of the states.
         initial_params = _fresh_states(model, runs, mesh).params if training.telemetry and training.steps else None
         states = _starting_states(model, runs, mesh)
@@ -125,7 +127,7 @@ def train(
         batches = _training_batches(runs, task_batches, training, examples, num_workers)
         stack.callback(batches.close)
         if training.steps == 0:
-            _save(runs, states, Action.CONTINUE)
+            _save(runs, states, Action.CONTINUE, writer)
 
         # The loop. A call of `train_steps` returns at once, so the host logs one dispatch while the device is busy with
         # the next one.
@@ -150,7 +152,7 @@ def train(
             if any(run.is_due(action) for run in runs):
                 _log(runs, running, training)
                 running = None
-                _save(runs, states, action)
+                _save(runs, states, action, writer)
                 saved_at = time.monotonic()
 
             if action == Action.STOP and any(run.is_training for run in runs):
@@ -159,6 +161,24 @@ def train(
                 step = max(run.step for run in runs)
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")
     return Trained([run.step for run in runs], [run.params for run in runs], [run.diverged for run in runs])
+
+
+def _member_runs(
+    members: Sequence[Member],
+    training: Training,
+    fingerprint: str,
+    like: TrainState,
+    writer: LogWriter,
+    stack: contextlib.ExitStack,
+) -> list["_MemberRun"]:
+    """Returns the members where they stopped, or at step 0."""
+
+    def one(member: Member) -> _MemberRun:
+        return _MemberRun(member, training, fingerprint, like, writer, stack)
+
+    if jax.process_count() > 1:  # processes talk about each member, and have to do so in the same order
+        return [one(member) for member in members]
+    return gcs.each(one, members, members[0].folder.path)
 
 
 def _starting_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.sharding.Mesh) -> TrainState:
@@ -247,8 +267,9 @@ def _log(runs: Sequence["_MemberRun"], running: _Dispatch | None, training: Trai
             run.add_to_log(step, {name: values[:, index] for name, values in metrics.items()}, own)
 
 
-def _save(runs: Sequence["_MemberRun"], states: TrainState, action: Action) -> None:
-    """Saves the members whose checkpoint is due."""
+def _save(runs: Sequence["_MemberRun"], states: TrainState, action: Action, writer: LogWriter) -> None:
+    """Saves the members whose checkpoint is due. Their logs are written first."""
+    writer.flush()
     for index, run in enumerate(runs):
         if run.is_due(action):
             run.save(states, index, action)
@@ -256,13 +277,20 @@ def _save(runs: Sequence["_MemberRun"], states: TrainState, action: Action) -> N
                 # Orbax counts the saves of a process in one sequence. Two concurrent saves would be matched wrongly
                 # across hosts.
                 run.checkpoints.wait()
+    writer.merge()
 
 
 class _MemberRun:
     """A member in progress: its step, its checkpoints and its logs."""
 
     def __init__(
-        self, member: Member, training: Training, fingerprint: str, like: TrainState, stack: contextlib.ExitStack
+        self,
+        member: Member,
+        training: Training,
+        fingerprint: str,
+        like: TrainState,
+        writer: LogWriter,
+        stack: contextlib.ExitStack,
     ):
         self.member = member
         self.like = like
@@ -281,6 +309,7 @@ class _MemberRun:
             member.tasks,
             self.step,
             member.on_row,
+            writer,
             steps=training.steps,
             steps_per_dispatch=training.steps_per_dispatch,
             early_stop=training.early_stop,
@@ -316,7 +345,6 @@ class _MemberRun:
 
     def save(self, states: TrainState, index: int, action: Action) -> None:
         """Saves the member's state, in the background."""
-        self._log.write()
         state = member_state(states, index, self.like)
         self.checkpoints.save(self.step, state, self._meta | {"log": self._log.record()})
         self._saved_at = self.step

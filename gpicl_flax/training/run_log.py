@@ -18,10 +18,10 @@ from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop, StopState
 from gpicl_flax.training.log_record import LogRecord
+from gpicl_flax.training.log_writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
-_WRITE_SECONDS = 5.0
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 
 
@@ -44,6 +44,7 @@ class RunLog:
       tasks: its tasks.
       start_step: the step that the run continues from.
       on_row: each is called with every new row.
+      writer: writes the rows.
       steps, steps_per_dispatch, early_stop: see `Training`.
       saved: the record of the log in the checkpoint of that step; None: there is none.
       accept_lost_log: go on without the lost rows, by the record in the checkpoint. The gap is named in run.json.
@@ -58,6 +59,7 @@ class RunLog:
         tasks: TaskDistribution,
         start_step: int,
         on_row: Sequence[Callable[[Row], None]],
+        writer: LogWriter,
         *,
         steps: int,
         steps_per_dispatch: int,
@@ -72,13 +74,15 @@ class RunLog:
         self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
         self._metrics = JsonLines(folder.metrics, schemas.METRICS)
         self._timing = JsonLines(folder.timing, schemas.TIMING)
-        self._written_at = time.time()
+        self._writer = writer
         # All processes have to end together, and only the first one may read what it rewrites.
         error = self._resume(start_step, saved, accept_lost_log) if self._writes else ""
         known = json.loads(distributed.broadcast(json.dumps([error, self.record()]), "how the run stands"))
         if known[0]:
             raise Damaged(known[0])
         self._record = LogRecord.from_json(known[1])
+        if self._writes:
+            writer.add(self._metrics, self._timing)
 
     def _resume(self, step: int, saved: dict[str, Any] | None, accept_lost_log: bool) -> str:
         """Reads the logs up to a step and removes later rows. Returns why the run cannot continue, or nothing."""
@@ -139,13 +143,6 @@ class RunLog:
     def _writes(self) -> bool:
         return distributed.is_primary()
 
-    def write(self) -> None:
-        """Writes the pending rows."""
-        self._written_at = time.time()
-        if self._writes:
-            self._metrics.flush()
-            self._timing.flush()
-
     def add(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> Diverged | None:
         """Takes the metrics [steps] of the steps up to `step`, and the measurements at it by their names.
 
@@ -167,13 +164,12 @@ class RunLog:
             row["stopped_early"] = self.stop_state.why
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
         row |= {"plateau_left_at": self._record.tracker.exit_step, "phase": self._record.tracker.phase} | measured
-        self._metrics.append(row)
         self._record.count(row)
-        self._timing.append({"step": step, "time": time.time()})
+        if self._writes:
+            self._metrics.append(row)
+            self._timing.append({"step": step, "time": time.time()})
         for callback in self._on_row:
             callback(row)
-        if time.time() - self._written_at > _WRITE_SECONDS:
-            self.write()
         return None
 
     def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
@@ -187,7 +183,7 @@ class RunLog:
             self.stop_state.why, self.stop_state.last_step = why, last_step
 
     def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
-        self.write()
+        self._writer.flush()
         values = ", ".join(f"{name} {metrics[name]}" for name in _MUST_BE_FINITE)
         message = f"diverged at step {step:,}: {values}; try a lower learning rate or clipping"
         if self._writes:

@@ -72,6 +72,27 @@ fetch_datasets() {
   export TFDS_DATA_DIR=$FOLDER/data
 }
 
+# Compiled programs are kept on this host's own disk: on gs://, every compilation would wait for the bucket. They are copied
+# from the working folder before gpicl starts, and to it every five minutes and when gpicl has ended. No run fails for want of them.
+# Where the environment already names a folder, that one is used and nothing is copied.
+choose_program_folder() {
+  PROGRAMS=''
+  [[ -z ${JAX_COMPILATION_CACHE_DIR:-} ]] || return 0
+  PROGRAMS=$FOLDER/compilation_cache
+  export JAX_COMPILATION_CACHE_DIR=$PROGRAMS
+}
+
+fetch_programs() {
+  [[ -n $PROGRAMS ]] || return 0
+  copy_folder "$WORKDIR/.launch/compilation_cache" "$PROGRAMS" > /dev/null 2>&1 || true
+}
+
+# JAX writes programs on host 0 alone.
+store_programs() {
+  [[ -n $PROGRAMS && $HOST == 0 && -d $PROGRAMS ]] || return 0
+  copy_folder "$PROGRAMS" "$WORKDIR/.launch/compilation_cache" > /dev/null 2>&1 || true
+}
+
 # The user's own gin files, below the folder that gpicl runs in.
 write_files() {
   local i path
@@ -146,13 +167,16 @@ run_until_ended() {
   local failures=0 started pause
   while true; do
     free_chips
+    fetch_programs
     started=$SECONDS CODE=none
     if [[ -z $STOPPED ]]; then run_once; fi
     if [[ -n $STOPPED ]]; then
       say "told to stop (gpicl's exit code: $CODE)"
       copy_log
+      store_programs
       exit 143
     fi
+    store_programs
     pause=$RESTART_SECONDS
     case $CODE in
       0) finish 0 "done" ;;
@@ -183,9 +207,9 @@ main() {
     exit 0
   fi
   trap stop TERM INT
-  export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$WORKDIR/.launch/compilation_cache}
+  choose_program_folder
   if [[ -n $COORDINATOR_PORT ]]; then export JAX_COORDINATOR_PORT=$COORDINATOR_PORT; fi
-  (while sleep 300; do copy_log; done) 9>&- &
+  (while sleep 300; do copy_log && store_programs; done) 9>&- &
   local copier=$!
   # shellcheck disable=SC2064
   trap "kill $copier 2> /dev/null || true" EXIT

@@ -5,6 +5,9 @@
 # the Job by a rule of its podFailurePolicy, and that fails the JobSet. Any other code fails the Job by its backoffLimit of
 # 0, and then the JobSet makes all pods of the slice anew, at most maxRestarts times.
 
+readonly CLOUD_CLI_IMAGE=gcr.io/google.com/cloudsdktool/google-cloud-cli:slim # copies compiled programs
+readonly PROGRAM_FOLDER=/gpicl-programs                                       # in a container
+
 # jobset_manifest SHARD
 jobset_manifest() {
   local id arguments=("${ARGUMENTS[@]}")
@@ -75,6 +78,7 @@ $(_spot_selector)
                 - key: google.com/tpu
                   operator: Exists
                   effect: NoSchedule
+$(_program_copiers)
               containers:
                 - name: gpicl
                   image: $(json_string "$IMAGE")
@@ -82,7 +86,7 @@ $(_spot_selector)
                   args: $(container_arguments "${arguments[@]}")
                   env:
                     - name: JAX_COMPILATION_CACHE_DIR
-                      value: $(container_value "$WORKDIR/.launch/compilation_cache")
+                      value: $(container_value "$(_program_folder)")
 $(_data_dir)
 $(_coordinator_port)
                   ports:
@@ -92,7 +96,8 @@ $(_coordinator_port)
                       google.com/tpu: $CHIPS_PER_HOST
                     limits:
                       google.com/tpu: $CHIPS_PER_HOST
-$(_mounts "$id")
+$(_mounts)
+$(_volumes "$id")
 END
 }
 
@@ -173,16 +178,77 @@ END
   printf -- '---\n'
 }
 
+# Where gpicl keeps compiled programs: in the pod where the working folder is on gs://, since every compilation would wait
+# for the bucket.
+_program_folder() {
+  if is_remote "$WORKDIR"; then printf '%s' "$PROGRAM_FOLDER"; else printf '%s' "$WORKDIR/.launch/compilation_cache"; fi
+}
+
+# One container copies programs into the pod before gpicl starts. Another one, which runs beside gpicl and ends after it,
+# copies them back every five minutes and at the end, on host 0 alone: only there does JAX write programs.
+_program_copiers() {
+  is_remote "$WORKDIR" || return 0
+  cat << END
+              initContainers:
+                - name: fetch-programs
+                  image: $CLOUD_CLI_IMAGE
+                  command: ["bash", "-c"]
+                  args:
+                    - |
+                      gcloud storage rsync --quiet --recursive "\$STORED" $PROGRAM_FOLDER || true
+$(_copier_settings)
+                - name: store-programs
+                  image: $CLOUD_CLI_IMAGE
+                  restartPolicy: Always
+                  command: ["bash", "-c"]
+                  args:
+                    - |
+                      store() {
+                        [[ \$JOB_COMPLETION_INDEX != 0 ]] \\
+                          || gcloud storage rsync --quiet --recursive $PROGRAM_FOLDER "\$STORED" || true
+                      }
+                      trap 'store; exit 0' TERM
+                      while true; do
+                        sleep 300 & wait "\$!"
+                        store
+                      done
+$(_copier_settings)
+END
+}
+
+_copier_settings() {
+  cat << END
+                  env:
+                    - name: STORED
+                      value: $(container_value "$WORKDIR/.launch/compilation_cache")
+                  volumeMounts:
+                    - name: programs
+                      mountPath: $PROGRAM_FOLDER
+END
+}
+
 _mounts() {
-  local i
+  if ((${#FILES[@]})); then printf '                  workingDir: /gpicl\n'; fi
+  _any_volume || return 0
+  printf '                  volumeMounts:\n'
+  if is_remote "$WORKDIR"; then
+    printf '                    - name: programs\n                      mountPath: %s\n' "$PROGRAM_FOLDER"
+  fi
   ((${#FILES[@]})) || return 0
   cat << END
-                  workingDir: /gpicl
-                  volumeMounts:
                     - name: files
                       mountPath: /gpicl
                       readOnly: true
-              volumes:
+END
+}
+
+_volumes() {
+  local i
+  _any_volume || return 0
+  printf '              volumes:\n'
+  if is_remote "$WORKDIR"; then printf '                - name: programs\n                  emptyDir: {}\n'; fi
+  ((${#FILES[@]})) || return 0
+  cat << END
                 - name: files
                   configMap:
                     name: $1-files
@@ -192,3 +258,5 @@ END
     printf '                      - key: file-%d\n                        path: %s\n' "$((i / 2))" "$(json_string "${FILES[i]}")"
   done
 }
+
+_any_volume() { ((${#FILES[@]})) || is_remote "$WORKDIR"; }

@@ -144,6 +144,35 @@ def test_one_run_on_the_two_hosts_of_a_slice(real):
     assert steps == sorted(set(steps)) and steps[-1] == 400  # one process writes
 
 
+def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
+    """Hosts and gcloud use the storage server; each host keeps compiled programs on its own disk."""
+    real.environment |= gcs.environment
+    real.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    del real.environment["JAX_COMPILATION_CACHE_DIR"]
+    real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
+    process = real.start("tpu_sweep.sh", "small.gin", *options("gs://bucket/study"), "--num_slices", "2")
+    wait_for(lambda: any(name.endswith("/metrics.jsonl") for name in gcs.objects("bucket", "study/")), process)
+    (real.folder / "gcloud/preempt-sweep-1").touch()
+    out, err = process.communicate(timeout=4000)
+    assert process.returncode == 0, out + err
+    assert "sweep-1: is SUSPENDED" in out and "2 of 2 shards done" in out and not real.slices
+    first = (real.folder / "gcloud/hosts/sweep-1.0/0/sweep-1.log").read_text()
+    assert "told to stop (gpicl's exit code: 42)" in first  # it has saved
+    copied = real.folder / "copied"
+    for name, data in gcs.objects("bucket", "study/").items():
+        path = copied / name.removeprefix("study/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert len(runs(copied)) == 4 and runs(copied) == undisturbed(real)
+    hosts = real.folder / "gcloud/hosts"
+    folders = [hosts / "sweep-1.0/0/compilation_cache", copied / ".launch/compilation_cache"]
+    folders.append(hosts / "sweep-1.1/0/compilation_cache")
+    first, stored, second = ({path.name for path in folder.iterdir()} for folder in folders)
+    assert first and first <= stored and first <= second
+    by_gpicl = [record for record in gcs.requests() if record["client"] != "gcloud"]
+    assert by_gpicl and not [record for record in by_gpicl if "compilation_cache" in record["name"]]
+
+
 @pytest.mark.skipif(not (ROOT / ".venv/bin/gpicl").exists(), reason="base datasets are brought where .venv is")
 def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package, uv_calls):
     rng = np.random.default_rng(0)

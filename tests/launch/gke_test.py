@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import time
 
 import pytest
 import yaml
@@ -25,7 +27,24 @@ POD = {
     "serviceAccountName": NAME,
     "nodeSelector": LABELS,
     "tolerations": [{"key": str, "operator": {"Exists", "Equal"}, "value": str, "effect": {"NoSchedule", "NoExecute"}}],
-    "volumes": [{"name!": NAME, "configMap": {"name!": NAME, "items": [{"key!": str, "path!": str}]}}],
+    "volumes": [
+        {
+            "name!": NAME,
+            "configMap": {"name!": NAME, "items": [{"key!": str, "path!": str}]},
+            "emptyDir": {"medium": str, "sizeLimit": str},
+        }
+    ],
+    "initContainers": [
+        {
+            "name!": NAME,
+            "image!": str,
+            "command": [str],
+            "args": [str],
+            "restartPolicy": {"Always"},
+            "env": [{"name!": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "value": str}],
+            "volumeMounts": [{"name!": NAME, "mountPath!": str, "readOnly": bool}],
+        }
+    ],
     "containers!": [
         {
             "name!": NAME,
@@ -255,6 +274,55 @@ def test_base_datasets_are_where_the_image_or_the_option_says(cloud):
     assert "'--command=env TFDS_DATA_DIR=/data gpicl sweep " in result.stdout  # the same with xpk
     # Other data are another payload.
     assert jobset["metadata"]["labels"]["gpicl-digest"] != plain["metadata"]["labels"]["gpicl-digest"]
+
+
+def test_programs_are_kept_in_the_pod_and_copied_by_containers_beside_gpicl(cloud):
+    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
+    jobset = applied(cloud, "jobset", "sweep-1")
+    check_jobset(jobset)
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    [gpicl] = pod["containers"]
+    folder = gpicl["volumeMounts"][0]["mountPath"]
+    assert {"name": "JAX_COMPILATION_CACHE_DIR", "value": folder} in gpicl["env"]
+    assert pod["volumes"] == [{"name": "programs", "emptyDir": {}}]
+    fetch, store = pod["initContainers"]
+    # A container with restartPolicy runs beside the others and does not keep the pod from ending.
+    assert "restartPolicy" not in fetch and store["restartPolicy"] == "Always"
+    stored = cloud.bucket / "study/.launch/compilation_cache"
+    stored.mkdir(parents=True)
+    (stored / "before").write_text("compiled")
+    programs = cloud.folder / "programs"
+    programs.mkdir()
+
+    def start(container, index="0") -> subprocess.Popen:
+        assert container["volumeMounts"] == gpicl["volumeMounts"] and container["command"] == ["bash", "-c"]
+        [script] = container["args"]
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        environment |= {**cloud.environment, "JOB_COMPLETION_INDEX": index}
+        return subprocess.Popen(["bash", "-c", script.replace(folder, str(programs))], env=environment)
+
+    assert start(fetch).wait(60) == 0
+    assert [path.name for path in programs.iterdir()] == ["before"]
+    cloud.put_on_path("sleep", f"touch {cloud.folder}/sleeps; exec /bin/sleep 20")
+    for index, names in (("1", ["before"]), ("0", ["before", "new"])):
+        (programs / "new").write_text("compiled")
+        process = start(store, index)
+        until = time.monotonic() + 60
+        while not (cloud.folder / "sleeps").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        (cloud.folder / "sleeps").unlink()
+        process.terminate()
+        assert process.wait(60) == 0 and sorted(path.name for path in stored.iterdir()) == names
+
+
+def test_a_mounted_working_folder_keeps_the_programs_itself(cloud):
+    at = OPTIONS.index("gs://bucket/study")
+    assert cloud.run("tpu_sweep.sh", *OPTIONS[:at], "/mnt/study", *OPTIONS[at + 1 :]).returncode == 0
+    jobset = applied(cloud, "jobset", "sweep-1")
+    check_jobset(jobset)
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    variable = {"name": "JAX_COMPILATION_CACHE_DIR", "value": "/mnt/study/.launch/compilation_cache"}
+    assert variable in pod["containers"][0]["env"] and not pod.keys() & {"initContainers", "volumes"}
 
 
 def test_a_second_call_submits_only_what_is_missing(cloud):

@@ -22,7 +22,7 @@ def test_every_shard_gets_a_slice_that_is_deleted_when_it_has_ended(cloud, on_sl
     assert "--node-id=sweep-1" in create and "--spot" in create and "--runtime-version=v2-alpha-tpuv5-lite" in create
     call = cloud.calls("gpicl")[0]
     assert call["argv"][:5] == ["sweep", "--gin_file", GIN, "--workdir", "gs://bucket/study"]
-    assert call["environment"]["JAX_COMPILATION_CACHE_DIR"] == "gs://bucket/study/.launch/compilation_cache"
+    assert call["environment"]["JAX_COMPILATION_CACHE_DIR"] == f"{call['cwd'].removesuffix('/files')}/compilation_cache"
     marker = (cloud.bucket / "study/.launch/sweep-1.result").read_text()
     assert "exit_code=0\n" in marker and "digest=" in marker
     assert "start 0 of shard 1/2" in (cloud.bucket / "study/.launch/sweep-1.host0.log").read_text()
@@ -82,8 +82,20 @@ def test_a_preempted_run_goes_on_on_a_new_slice(cloud, on_slices):
     assert cloud.verbs("create") == ["sweep-1", "sweep-1"] and len(cloud.calls("gpicl")) == 2
     first = next((cloud.folder / "gcloud/hosts/sweep-1.0/0").glob("*.log")).read_text()
     assert "told to stop (gpicl's exit code: 42)" in first
+    # What the first slice compiled is on the second one's disk before gpicl starts.
+    assert [call["programs"] for call in cloud.calls("gpicl")] == [[], ["program-1-1.0"]]
+    programs = cloud.bucket / "study/.launch/compilation_cache"
+    assert sorted(path.name for path in programs.iterdir()) == ["program-1-1.0", "program-1-1.1"]
     # Nothing was left at the first slice's end that could be taken for a result.
     assert "exit_code=0" in (cloud.bucket / "study/.launch/sweep-1.result").read_text()
+
+
+def test_programs_that_cannot_be_copied_fail_nothing(cloud, on_slices):
+    (cloud.bucket / "study/.launch").mkdir(parents=True)
+    (cloud.bucket / "study/.launch/compilation_cache").write_text("no folder")
+    result = sweep(cloud, on_slices)
+    assert result.returncode == 0, result.stderr
+    assert (cloud.bucket / "study/.launch/compilation_cache").read_text() == "no folder"
 
 
 @pytest.mark.launch

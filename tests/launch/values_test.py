@@ -88,7 +88,10 @@ def test_on_gke(cloud, gin_files, nothing_is_run):
     ]
     environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     assert environment["TFDS_DATA_DIR"] == data.replace("$", "$$")
-    paths = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
+    for container in pod["initContainers"]:
+        assert [entry["value"] for entry in container["env"]] == ["gs://bucket/a 'b' $$(x)/.launch/compilation_cache"]
+    [files] = [volume["configMap"] for volume in pod["volumes"] if volume["name"] == "files"]
+    paths = {item["key"]: item["path"] for item in files["items"]}
     assert sorted(paths.values()) == sorted(gin_files)
     data = json.loads((cloud.folder / "kubectl/configmap-sweep-1-files.json").read_text())["binaryData"]
     for key, path in paths.items():

@@ -1,5 +1,6 @@
 """One process at a time trains a run."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from gpicl_flax.errors import GpiclError
-from gpicl_flax.records import lease
+from gpicl_flax.records import lease, lease_files
 from gpicl_flax.records.run_folder import RunFolder
 
 
@@ -34,7 +35,7 @@ def elsewhere(folder):
         record = dataclasses.replace(record, **fields)
         path = folder.path / ".claim" / f"{number:08d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(lease._data(record))
+        path.write_bytes(lease_files._data(record))
         return record
 
     return write
@@ -104,7 +105,7 @@ WRONG = [{"pid": "x"}, {"pid": -5}, {"pid": 2**70}, {"time": None}, {"started": 
 def test_a_lease_of_wrong_types_is_not_held_for_ever(folder, elsewhere, fields):
     record = elsewhere()
     path = folder.path / ".claim" / "00000001.json"
-    path.write_text(json.dumps(json.loads(lease._data(record)) | fields))
+    path.write_text(json.dumps(json.loads(lease_files._data(record)) | fields))
     os.utime(path, (0, 0))
     with lease.acquire(folder) as own:
         assert isinstance(own, lease.Lease)
@@ -144,6 +145,36 @@ def test_a_process_that_was_stopped_for_long_looks_at_the_files_at_once(folder, 
     with lease.acquire(folder) as own:
         elsewhere(number=2)
         own.check()
-        monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+        monkeypatch.setattr(lease_files, "LEASE_SECONDS", 0.0)
         with pytest.raises(lease.LeaseLost):
             own.check()
+
+
+def test_on_remote_storage_exactly_one_of_many_gets_it_and_a_listing_tells_who(gcs):
+    for number in range(12):
+        folder, start = RunFolder(f"gs://bucket/run{number}"), threading.Barrier(8)
+
+        def take(folder=folder, start=start):
+            start.wait()
+            return lease.acquire(folder)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            results = [future.result() for future in [threads.submit(take) for _ in range(8)]]
+        (own,) = (result for result in results if isinstance(result, lease.Lease))
+        assert all(result.number == own.number for result in results)
+        gcs.mark()
+        assert lease.newest(folder).holds
+        assert [record["kind"] for record in gcs.requests()] == ["list"]
+        own.release(lease.DONE)
+        assert not lease.newest(folder).holds and lease.newest(folder).why == lease.DONE
+
+
+def test_on_remote_storage_another_process_takes_over(gcs, monkeypatch):
+    folder = RunFolder("gs://bucket/run")
+    own = lease.acquire(folder)
+    assert lease.acquire(folder).number == own.number
+    monkeypatch.setattr(lease_files, "LEASE_SECONDS", -1.0)
+    other = lease.acquire(folder)
+    assert other.number == own.number + 1 and list(gcs.objects("bucket")) == ["run/.claim/00000002.json"]
+    with pytest.raises(lease.LeaseLost, match="gs://bucket/run was taken over by another process"):
+        own.check()

@@ -79,8 +79,8 @@ def test_a_sweep(start, tmp_path, wait_for, workers, stack):
 # The command with leases that end sooner than those of users.
 SHORT_LEASES = """
 import sys
-from gpicl_flax.records import lease
-lease.HEARTBEAT_SECONDS, lease.LEASE_SECONDS = 0.5, 4.0
+from gpicl_flax.records import lease, lease_files
+lease.HEARTBEAT_SECONDS, lease_files.LEASE_SECONDS = 0.5, 4.0
 from gpicl_flax.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -11,6 +11,7 @@ from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.tasks.distribution import TaskDistribution
 from gpicl_flax.training.early_stop import EarlyStop
+from gpicl_flax.training.log_writer import LogWriter
 from gpicl_flax.training.run_log import RunLog
 from gpicl_flax.training.settings import Training
 
@@ -22,10 +23,10 @@ def folder(tmp_path):
     return RunFolder(tmp_path / "run")
 
 
-def log_of(folder, early_stop, start=0, classes=10):
+def log_of(folder, early_stop, start=0, classes=10, writer=None):
     tasks = TaskDistribution(num_classes=classes)
     settings = {"steps": STEPS, "steps_per_dispatch": DISPATCH, "early_stop": early_stop}
-    return RunLog(folder, tasks, start, (), **settings)
+    return RunLog(folder, tasks, start, (), writer or LogWriter(), **settings)
 
 
 def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, classes=10):
@@ -33,7 +34,8 @@ def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, clas
 
     As in the loop, a row is logged when the next dispatch has begun.
     """
-    log, step = log_of(folder, early_stop, start, classes), start
+    writer = LogWriter()
+    log, step = log_of(folder, early_stop, start, classes, writer), start
     while step < min(log.stop_state.last_step, until):
         step += DISPATCH
         metrics = {name: np.ones(DISPATCH) for name in ("loss", "grad_norm", "param_norm")}
@@ -41,7 +43,7 @@ def train(folder, early_stop, losses, unseen=None, *, start=0, until=STEPS, clas
         diagnosed = step % 20 == 0 and unseen is not None
         measured = {"diagnostics": {"unseen_loss": unseen(step), "unseen_accuracy_last": 0.1}} if diagnosed else {}
         assert log.add(step, metrics, measured) is None
-    log.write()
+    writer.flush()
     return json_lines.read(folder.metrics)[-1]
 
 

@@ -10,7 +10,8 @@ from etils import epath
 from gpicl_flax import config
 from gpicl_flax.errors import Damaged, UsageError
 from gpicl_flax.records import schemas
-from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder, parse_json, read_bytes, read_json, read_text
+from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.snapshot import Snapshot
 
 _WORDS = ("phase", "stopped_early")  # the values of a row that are not numbers
 
@@ -52,12 +53,11 @@ class OneRun:
 def read(folder: RunFolder) -> OneRun:
     """Reads a run folder. Everything that cannot be read becomes a gap."""
     gaps: list[str] = []
-    names = {path.name for path in folder.path.iterdir()}
-    run_info = _read_run_info(folder, gaps)
-    bindings = _read_bindings(folder.config, gaps) if folder.config.name in names else {}
-    operative = folder.operative_config
-    settings = bindings | (_read_bindings(operative, gaps) if operative.name in names else {})
-    rows = _read_rows(folder.metrics, gaps) if folder.metrics.name in names else {}
+    snapshot = Snapshot(folder)
+    run_info = _read_run_info(snapshot, gaps)
+    bindings = _read_bindings(snapshot, folder.config, gaps)
+    settings = bindings | _read_bindings(snapshot, folder.operative_config, gaps)
+    rows = _read_rows(snapshot, gaps)
     if not rows and run_info.get("steps") != 0:
         gaps.append("no metrics")
     diagnostics = {step: row.pop("diagnostics") for step, row in rows.items() if "diagnostics" in row}
@@ -66,13 +66,13 @@ def read(folder: RunFolder) -> OneRun:
     for row, name in itertools.product(rows.values(), _WORDS):
         row.pop(name, None)
     metrics = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=_columns(rows))
-    evaluations = _read_evaluations(folder.evaluations, gaps) if folder.evaluations.name in names else []
+    evaluations = _read_evaluations(snapshot, gaps)
     if not evaluations:
         gaps.append("no evaluation")
     return OneRun(
         folder.path.name,
         folder,
-        next((marker for marker in (DONE, DIVERGED) if marker in names), None),
+        snapshot.ended,
         stopped_early,
         run_info,
         bindings,
@@ -85,54 +85,53 @@ def read(folder: RunFolder) -> OneRun:
     )
 
 
-def _read_run_info(folder: RunFolder, gaps: list[str]) -> dict[str, Any]:
+def _read_run_info(snapshot: Snapshot, gaps: list[str]) -> dict[str, Any]:
     try:
-        run_info = read_json(folder.run_info, schemas.RUN_INFO)
+        run_info = snapshot.read_run_info()
     except Damaged:
-        gaps.append(f"{folder.run_info.name} is missing or damaged")
+        gaps.append(f"{snapshot.folder.run_info.name} is missing or damaged")
         return {}
     for gap in run_info.get("log_gaps", []):
         gaps.append(schemas.gap_in_words(gap))
     return run_info
 
 
-def _read_bindings(path: epath.Path, gaps: list[str]) -> dict[str, str]:
+def _read_bindings(snapshot: Snapshot, path: epath.Path, gaps: list[str]) -> dict[str, str]:
+    if not snapshot.has(path):
+        return {}
     try:
-        text = read_text(path, "")
+        text = snapshot.read_text(path, "")
         return {name: str(value) for name, value in config.parse_bindings(text).bindings.items()}
     except UsageError:
         gaps.append(f"{path.name} is damaged")
         return {}
 
 
-def _read_rows(path: epath.Path, gaps: list[str]) -> dict[int, dict[str, Any]]:
+def _read_rows(snapshot: Snapshot, gaps: list[str]) -> dict[int, dict[str, Any]]:
     """Returns the rows of a log by step.
 
     A row whose step is not later than that of the previous row comes from a run that was resumed there. The rows that
     an earlier process of the run logged from that step on do not count. The last line may be half written.
     """
-    rows: dict[int, dict[str, Any]] = {}
-    damaged = 0
+    log, damaged = snapshot.folder.metrics, 0
+
+    def count_damaged() -> None:
+        nonlocal damaged
+        damaged += 1
+
     try:
-        text = read_bytes(path, "").decode(errors="replace")
+        found = snapshot.read_rows(log, schemas.ANY_ROW, skip_damaged=True, on_damaged=count_damaged)
     except Damaged:
-        gaps.append(f"{path.name} cannot be read")
+        gaps.append(f"{log.name} cannot be read")
         return {}
-    for line in text.split("\n")[:-1]:
-        try:
-            row = parse_json(line)
-            step = row.pop("step")
-        except (ValueError, AttributeError, KeyError, TypeError):
-            damaged += 1
-            continue
-        if not isinstance(step, int):
-            damaged += 1
-            continue
+    rows: dict[int, dict[str, Any]] = {}
+    for row in found:
+        step = row.pop("step")
         while rows and next(reversed(rows)) >= step:
             rows.popitem()
         rows[step] = row
     if damaged:
-        gaps.append(f"{damaged} damaged line{'s' if damaged > 1 else ''} in {path.name}")
+        gaps.append(f"{damaged} damaged line{'s' if damaged > 1 else ''} in {log.name}")
     return rows
 
 
@@ -170,11 +169,11 @@ def telemetry_table(flat: dict[int, dict[tuple[str, str], Any]]) -> pd.DataFrame
     return table.apply(pd.to_numeric, errors="coerce")
 
 
-def _read_evaluations(path: epath.Path, gaps: list[str]) -> list[dict[str, Any]]:
+def _read_evaluations(snapshot: Snapshot, gaps: list[str]) -> list[dict[str, Any]]:
     evaluations = []
-    for file in sorted(path.glob("step_????????.json")):
+    for file in snapshot.evaluation_files():
         try:
-            evaluations.append(read_json(file, schemas.EVALUATION))
+            evaluations.append(snapshot.read_evaluation(file))
         except Damaged:
             gaps.append(f"{file.name} is damaged")
     return evaluations

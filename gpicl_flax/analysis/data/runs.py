@@ -12,13 +12,13 @@ from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau, schemas
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.run_folder import RunFolder, is_run
 
 FROM_RUN_INFO = (
     "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
     "permute_labels_prob", "steps", "seed",
 )  # fmt: skip
-READERS = 8
+READERS = 32  # folders read at once, because gs:// answers slowly but serves many requests at a time
 
 
 class Runs(NamedTuple):
@@ -53,19 +53,18 @@ def find(workdir: epath.PathLike) -> list[RunFolder]:
       UsageError: there is none.
     """
     folder = RunFolder(workdir)
-    if not folder.path.is_dir():
+    names = folder.names()
+    if not names and not folder.path.is_dir():
         raise UsageError(f"there is no folder {folder}")
-    if _is_run(folder):
+    if is_run(names):
         return [folder]
-    children = [path for path in folder.path.iterdir() if not path.name.startswith(".") and path.is_dir()]
-    found = [child for child in map(RunFolder, sorted(children, key=lambda path: path.name)) if _is_run(child)]
+    children = [RunFolder(folder.path / name) for name in names if not name.startswith(".")]
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+        inside = readers.map(RunFolder.names, children)
+    found = [child for child, names in zip(children, inside, strict=True) if is_run(names)]
     if not found:
         raise UsageError(f"there is no run in {folder}: no folder with run.json or metrics.jsonl")
     return found
-
-
-def _is_run(folder: RunFolder) -> bool:
-    return any(path.exists() for path in (folder.config, folder.run_info, folder.metrics))
 
 
 def read_all(folders: Sequence[RunFolder]) -> Runs:
@@ -93,7 +92,7 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       evaluated_at: the step of the last evaluation. For each of its curves there are `evaluations.NUMBERS`, in columns
         such as unseen_last_low[digits].
     """
-    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:  # for many small files, each slow on gs://
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
         rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
     _fill_defaults(rows, used)
     return joined(rows, evaluated, drawn, logged, compared)

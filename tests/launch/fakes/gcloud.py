@@ -1,11 +1,11 @@
-"""A gcloud for tests: scripted queued resources that really run their start-up script here, and gs:// in a folder.
+"""A gcloud for tests: scripted queued resources that really run their start-up script here, and gs:// beside them.
 
 $FAKE_GCLOUD is its folder. script.json there says what happens:
 states: id -> a list for each time the resource is created, of the states that it shows, one a look; the last one stays.
 'STATE?' waits in the state before until the file preempt-ID appears, then takes it away. REBOOT starts the hosts anew.
 errors: verb (create, describe, delete, list, ssh) -> a list of texts for stderr, one a call; null lets the call
 through. hosts: how many hosts a slice has. seconds_of_create: how long a request takes. calls.jsonl is the log of all
-calls, buckets/ is gs://, hosts/ID.N/ holds what the hosts of the N-th creation keep on disk.
+calls, hosts/ID.N/ holds what the hosts of the N-th creation keep on disk. `gcloud storage` is in gcloud_storage.py.
 """
 
 import fcntl
@@ -30,7 +30,10 @@ def main(argv):
         log.write(json.dumps(argv) + "\n")
     script = json.loads((FOLDER / "script.json").read_text())
     if argv[:1] == ["storage"]:
-        return storage(argv[1:])
+        sys.path.append(str(pathlib.Path(__file__).parent))
+        import gcloud_storage
+
+        return gcloud_storage.main(FOLDER / "buckets", argv[1:])
     if argv[:3] == ["compute", "tpus", "queued-resources"]:
         verb, rest = argv[3], argv[4:]
     elif argv[:4] == ["compute", "tpus", "tpu-vm", "ssh"]:
@@ -245,49 +248,6 @@ def list(options, script):  # noqa: A001
 
 def ssh(options, script):
     print(f"the log of {options.id}")
-
-
-def local(url):
-    return FOLDER / "buckets" / url.removeprefix("gs://") if url.startswith("gs://") else pathlib.Path(url)
-
-
-def storage(argv):
-    verb, paths = argv[0], [a for a in argv[1:] if not a.startswith("-")]
-    if verb == "cp":
-        source, target = map(local, paths)
-        if not source.exists():
-            raise SystemExit(f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n{paths[0]}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copy(source, partial)
-        partial.rename(target)  # objects appear whole
-    elif verb == "rsync":
-        assert sorted(a for a in argv[1:] if a.startswith("-")) == ["--quiet", "--recursive"]
-        source, target = map(local, paths)
-        if not source.is_dir() or not (paths[1].startswith("gs://") or target.is_dir()):
-            raise SystemExit(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {paths}")
-        for path in (p for p in source.rglob("*") if p.is_file()):
-            copy = target / path.relative_to(source)
-            if not copy.exists() or copy.read_bytes() != path.read_bytes():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, copy)
-    elif verb in ("cat", "rm"):
-        if not local(paths[0]).exists():
-            raise SystemExit(
-                f"ERROR: (gcloud.storage.{verb}) The following URLs matched no objects or files:\n{paths[0]}"
-            )
-        if verb == "cat":
-            sys.stdout.write(local(paths[0]).read_text())
-        else:
-            local(paths[0]).unlink()
-    elif verb == "ls":
-        found = sorted(local(paths[0]).parent.glob(local(paths[0]).name))
-        if not found:
-            raise SystemExit("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.")
-        for path in found:
-            print(f"gs://{path.relative_to(FOLDER / 'buckets')}")
-    else:
-        raise SystemExit(f"ERROR: (gcloud.storage) Invalid choice: {verb!r}")
 
 
 sys.exit(main(sys.argv[1:]))

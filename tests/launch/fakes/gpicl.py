@@ -1,5 +1,7 @@
 """A gpicl for tests: notes how it was called, and ends as script.json in $FAKE_GPICL says.
 
+What it "compiles" is one file a start in $JAX_COMPILATION_CACHE_DIR.
+
 script.json: shard ('1/2', or 'train') -> what each start does; after the last one, 0. A start is an exit code, or
   hang: run until SIGTERM, then exit with 42;  preempt: have the slice taken away, then hang;  kill: die of SIGKILL.
 """
@@ -28,6 +30,10 @@ with open(FOLDER / "calls.jsonl", "a+") as log:
     call = {"shard": shard, "argv": argv, "pid": os.getpid(), "cwd": os.getcwd(), "environment": environment}
     call["cores"] = sorted(os.sched_getaffinity(0))
     call["files"] = {str(p): p.read_text() for p in map(pathlib.Path, argv) if p.suffix == ".gin" and p.is_file()}
+    if programs := environment.get("JAX_COMPILATION_CACHE_DIR"):
+        os.makedirs(programs, exist_ok=True)
+        call["programs"] = sorted(os.listdir(programs))
+        (pathlib.Path(programs) / f"program-{shard.replace('/', '-')}.{started}").write_text("compiled")
     log.write(json.dumps(call) + "\n")
 steps = json.loads((FOLDER / "script.json").read_text()).get(shard, [])
 step = steps[started] if started < len(steps) else 0
