@@ -39,7 +39,7 @@ MODELS = {
     "rg_lru": RGLRU(**_TRANSFORMER),
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=2, short_convolution=True),
     "hybrid": Hybrid(
-        num_layers=3,
+        num_layers=2,
         model_size=12,
         num_classes=C,
         pattern=[RGLRU(**HEADS), SlidingWindowTransformer(**HEADS, window=2)],

@@ -94,6 +94,7 @@ VARIANTS = {
     "matched_gla",
     "rwkv7_channel_mix",
     "recurrent_rg_lru",
+    "hybrid",
     "matched_hybrid",
 }
 

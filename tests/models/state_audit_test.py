@@ -39,7 +39,7 @@ SMALL = {
 # Models without a state, and why.
 STATELESS = {"MLP": "it sees one example at a time, and no label"}
 # Other settings by which models are small.
-OWN = {"RWKV7": {"num_layers": 2, "channel_mix": True}, "Hybrid": {"num_layers": 2}}
+OWN = {"RWKV7": {"channel_mix": True}, "Hybrid": {"num_layers": 2}}
 # Settings that no rule below varies.
 FURTHER = {
     "LinearAttention": [{"feature_map": "identity"}],

@@ -26,21 +26,20 @@ SIZES = {"num_layers": 3, "model_size": 10, "num_classes": 4}
 
 
 def test_a_pattern_of_one_model_is_that_model(data, random_params, quick_jit):
-    for part in (RWKV7(**HEADS, channel_mix=True), DeltaNet(**HEADS, matching_heads=1, token_layout="aligned")):
-        alone = part.clone(**SIZES)
-        hybrid = Hybrid(**SIZES, pattern=[part], token_layout=part.token_layout)
-        shapes = jax.eval_shape(alone.init, jax.random.key(0), *data)
-        assert jax.eval_shape(hybrid.init, jax.random.key(0), *data) == shapes
-        params = {"params": random_params(alone, data)}
-        np.testing.assert_array_equal(quick_jit(alone.apply)(params, *data), quick_jit(hybrid.apply)(params, *data))
-        assert hybrid.state_size(5, 7) == alone.state_size(5, 7)
+    part = RWKV7(**HEADS, channel_mix=True)
+    alone, hybrid = part.clone(**SIZES | {"num_layers": 2}), Hybrid(**SIZES | {"num_layers": 2}, pattern=[part])
+    shapes = jax.eval_shape(alone.init, jax.random.key(0), *data)
+    assert jax.eval_shape(hybrid.init, jax.random.key(0), *data) == shapes
+    params = {"params": random_params(alone, data)}
+    np.testing.assert_array_equal(quick_jit(alone.apply)(params, *data), quick_jit(hybrid.apply)(params, *data))
+    assert hybrid.state_size(5, 7) == alone.state_size(5, 7)
 
 
 def test_the_first_block_starts_matched_if_its_model_does(data, quick_jit):
     settings = {"model_size": 10, "num_classes": 4, "token_layout": "aligned", "num_layers": 1}
     part = DeltaNet(**HEADS, token_layout="aligned", matching_heads=1)
     expected, found = (
-        quick_jit(model.init)(jax.random.key(0), *data)
+        quick_jit(lambda *data, model=model: model.init(jax.random.key(0), *data)["params"]["embedding"])(*data)
         for model in (part.clone(**settings), Hybrid(**settings, pattern=[part, RGLRU()]))
     )
     jax.tree.map(np.testing.assert_array_equal, found, expected)
