@@ -59,6 +59,11 @@ class Backbone(StatefulModel):
         }
 
     @property
+    def block_mlp_ratio(self) -> int | None:
+        """The `mlp_ratio` of its blocks; None: they have no MLP."""
+        return self.mlp_ratio
+
+    @property
     def compute_dtype(self) -> str:
         """The type of activations. It is float32, whatever `dtype`, because a state is a sum over the whole sequence.
 
@@ -90,7 +95,7 @@ class Backbone(StatefulModel):
         x = self.embed(parts, over)
         states = []
         for layer in range(self.num_layers):
-            block = Block(self.mixer(layer), self.mlp_ratio, name=f"block_{layer}")
+            block = Block(self.mixer(layer), self.block_mlp_ratio, name=f"block_{layer}")
             x, state = block(x, over.part(layer))
             states.append(state)
         x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
@@ -133,19 +138,22 @@ class MatchableBackbone(Backbone):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + MLP(norm(x)), for x [B, T, d]; also returns the state of its mixer.
 
-    The parameters of the mixer are its own.
+    The parameters of the mixer are its own. Without an `mlp_ratio` it ends after the mixer.
     """
 
     mixer: Mixer
-    mlp_ratio: int
+    mlp_ratio: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
         mixer = self.mixer
         nn.share_scope(self, mixer)
         y, state = mixer(layers.layer_norm(mixer.norm_name, dtype=mixer.dtype)(x), over)
+        x = x + y
+        if self.mlp_ratio is None:
+            return x, state
         x = layers.mlp_block(
-            x + y,
+            x,
             ratio=self.mlp_ratio,
             init=mixer.kernel_init,
             dtype=mixer.dtype,
