@@ -3,7 +3,10 @@
 from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM
 from gpicl_flax.models.mixers.gla import GLA
+from gpicl_flax.models.mixers.kda import KDA
 from gpicl_flax.models.mixers.linear_attention import LinearAttention
+from gpicl_flax.models.mixers.mamba2 import Mamba2
+from gpicl_flax.models.mixers.mlstm import MLSTM
 from gpicl_flax.models.mixers.ret_net import RetNet
 from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 from gpicl_flax.models.mlp import MLP
@@ -27,9 +30,12 @@ __all__ = [
     "DeltaNet",
     "GLA",
     "InContextModel",
+    "KDA",
     "LSTM",
     "LinearAttention",
     "MLP",
+    "MLSTM",
+    "Mamba2",
     "OuterProductLSTM",
     "RetNet",
     "SequenceModel",

@@ -8,11 +8,14 @@ import pytest
 
 from gpicl_flax.models import (
     GLA,
+    KDA,
     LSTM,
     MLP,
+    MLSTM,
     VSML,
     DeltaNet,
     LinearAttention,
+    Mamba2,
     OuterProductLSTM,
     RetNet,
     SlidingWindowTransformer,
@@ -40,6 +43,9 @@ MODELS = {
     "matched delta net": DeltaNet(**HEADS, num_layers=2, chunk_size=4, **ALIGNED),
     "linear attention": LinearAttention(**HEADS, num_layers=2, chunk_size=4),
     "retnet": RetNet(**HEADS, num_layers=2, chunk_size=4),
+    "mamba-2": Mamba2(**HEADS, num_layers=2, chunk_size=4),
+    "mlstm": MLSTM(**HEADS, num_layers=2, chunk_size=4),
+    "kda": KDA(**HEADS, num_layers=2, chunk_size=4),
     "gla": GLA(**HEADS, num_layers=2, chunk_size=4),
     "sliding-window transformer": SlidingWindowTransformer(**HEADS, num_layers=2, window=3),
     "mlp": MLP(num_classes=C, hidden_size=16),
@@ -47,8 +53,8 @@ MODELS = {
 }
 FURTHER = (
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
-    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "sliding-window transformer",
-    "maml",
+    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "mamba-2", "mlstm", "kda", "gla",
+    "sliding-window transformer", "maml",
 )  # fmt: skip
 
 # The gradient of a parameter is a sum of products of two numbers, each of which bfloat16 rounds by up to 2^-9. Without

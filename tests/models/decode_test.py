@@ -8,10 +8,13 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     GLA,
+    KDA,
     LSTM,
+    MLSTM,
     VSML,
     DeltaNet,
     LinearAttention,
+    Mamba2,
     OuterProductLSTM,
     RetNet,
     SlidingWindowTransformer,
@@ -30,6 +33,9 @@ MODELS = {
     "delta_net": DeltaNet(**_TRANSFORMER, chunk_size=3),
     "linear_attention": LinearAttention(**_TRANSFORMER, chunk_size=3),
     "ret_net": RetNet(**_TRANSFORMER, chunk_size=3, short_convolution=True),
+    "mamba2": Mamba2(**_TRANSFORMER, chunk_size=3),
+    "mlstm": MLSTM(**_TRANSFORMER, chunk_size=3),
+    "kda": KDA(**_TRANSFORMER, chunk_size=3, value_size=3, short_convolution=True),
     "gla": GLA(**_TRANSFORMER, chunk_size=3, value_size=3),
     "sliding_window_transformer": SlidingWindowTransformer(**_TRANSFORMER, window=2, short_convolution=True),
 }

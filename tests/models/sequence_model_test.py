@@ -12,11 +12,14 @@ from flax import linen as nn
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import (
     GLA,
+    KDA,
     LSTM,
     MLP,
+    MLSTM,
     VSML,
     DeltaNet,
     LinearAttention,
+    Mamba2,
     OuterProductLSTM,
     RetNet,
     SequenceModel,
@@ -55,6 +58,12 @@ MODELS = {
         **_DELTA_NET, feature_map="identity", token_layout="aligned", matching_heads=1
     ),
     "ret_net": RetNet(**_DELTA_NET),
+    "mamba2": Mamba2(**_DELTA_NET),
+    "mamba2_in_its_own_block": Mamba2(**_DELTA_NET, own_block=True, short_convolution=False),
+    "mlstm": MLSTM(**_DELTA_NET),
+    "matched_mlstm": MLSTM(**_DELTA_NET, token_layout="aligned", matching_heads=1),
+    "kda": KDA(**_DELTA_NET),
+    "matched_kda": KDA(**_DELTA_NET, token_layout="aligned", matching_heads=1, short_convolution=True),
     "gla": GLA(**_DELTA_NET),
     "matched_gla": GLA(**_DELTA_NET, token_layout="aligned", matching_heads=1),
     # A window that is shorter than the sequence: two layers see twice as far.
@@ -76,6 +85,9 @@ VARIANTS = {
     "recurrent_delta_net",
     "matched_linear_attention",
     "matched_gla",
+    "mamba2_in_its_own_block",
+    "matched_mlstm",
+    "matched_kda",
 }
 
 
