@@ -58,15 +58,35 @@ class MatrixLSTM(MatrixMemory):
         log_input = self._gate("input_gate", nn.initializers.normal(0.1))(x)
         slowest = query_key.first_heads(_from_3_to_6, self.matched.num_heads, _SLOWEST_BIAS)
         log_forget = nn.log_sigmoid(self._gate("forget_gate", slowest)(x))
-        before, after, last = _stabilizers(over, log_forget, log_input)
-        key = key * (self.key_size**-0.5 * jnp.exp(log_input - after)[..., None])
+        read, memory = self.gated(over, query, key * self.key_size**-0.5, value, log_input, log_forget)
+        read = self.normalized_read(read) * nn.sigmoid(self.gate(x))
+        return self.output(read, x.shape[-1]), kept | memory
+
+    def gated(
+        self,
+        over: Pass,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        log_input: jax.Array,
+        log_forget: jax.Array,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Writes and reads as the class says, stable for gates of any size.
+
+        Args:
+          over: the pass.
+          query, key, value: [B, T, H, ...].
+          log_input, log_forget: i and ln f, [B, T, H].
+
+        Returns:
+          o [B, T, H, V], and the state.
+        """
+        before, after, last = _stabilizers(over, log_input, log_forget)
         # In this order rounding of m cancels: it rescales the state and what reads it alike.
         log_decay = log_forget + (before - after)
-        read, memory = self.remember(over, query, key, value, log_decay)
+        read, memory = self.remember(over, query, key * jnp.exp(log_input - after)[..., None], value, log_decay)
         one = jnp.exp(-jnp.clip(after, -_LARGEST_LOG, _LARGEST_LOG))[..., None]
-        read = read[..., :-1] / jnp.maximum(jnp.abs(read[..., -1:]), one)
-        read = self.normalized_read(read) * nn.sigmoid(self.gate(x))
-        return self.output(read, x.shape[-1]), kept | memory | {"stabilizer": last}
+        return read[..., :-1] / jnp.maximum(jnp.abs(read[..., -1:]), one), memory | {"stabilizer": last}
 
     def _gate(self, name: str, bias_init: nn.initializers.Initializer):
         """Returns the layer of a gate that does not depend on the token at first, to [B, T, H]."""
@@ -74,7 +94,7 @@ class MatrixLSTM(MatrixMemory):
         return layers.linear(self.num_heads, ("embed", "heads"), name, dtype="float32", init=zeros, bias_init=bias_init)
 
 
-def _stabilizers(over: Pass, log_forget: jax.Array, log_input: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _stabilizers(over: Pass, log_input: jax.Array, log_forget: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Computes m_t = max(log_forget_t + m_{t-1}, log_input_t) for gates [B, T, H].
 
     Predictions do not depend on m, so no gradient passes.
@@ -82,7 +102,7 @@ def _stabilizers(over: Pass, log_forget: jax.Array, log_input: jax.Array) -> tup
     Returns:
       m_{t-1} and m_t [B, T, H], and the m [B, H] of the state.
     """
-    log_forget, log_input = jax.lax.stop_gradient((log_forget, log_input))
+    log_input, log_forget = jax.lax.stop_gradient((log_input, log_forget))
     start = over.state["stabilizer"] if isinstance(over, Queries | Step) else jnp.zeros_like(log_input[:, 0])
     if isinstance(over, Queries):
         before = jnp.broadcast_to(start[:, None], log_input.shape)
