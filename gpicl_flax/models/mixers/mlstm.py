@@ -16,8 +16,8 @@ from gpicl_flax.models.passes import Pass, Prefill, Queries, Step
 from gpicl_flax.models.sequence_model import StateSize, sow_query_key
 
 _SLOWEST_BIAS = -math.log(math.expm1(1e-3))  # with which a matched head forgets 0.1% at each position
-# The largest size of the logarithm of what a read is divided by, beside its normaliser. Beyond it, float32 sees either no
-# difference to the normaliser or a read of zero; and the square, which gradients need, is still finite.
+# The largest size of the logarithm of what a read is divided by, beside its normaliser. Beyond it, float32 sees no
+# difference to the normaliser, or a read of zero. The square, which gradients need, is still finite.
 _LARGEST_LOG = 40.0
 
 
