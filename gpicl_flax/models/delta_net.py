@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.backbone import MatchableBackbone
 from gpicl_flax.models.matching import query_key
@@ -34,6 +35,7 @@ class DeltaNet(MatchableBackbone, MatrixBackbone):
     """
 
     gated: bool = True
+    chunk_size: Width = 16
 
     def mixer(self, layer: int) -> Mixer:
         return DeltaRule(**self.mixer_settings(layer), gated=self.gated)

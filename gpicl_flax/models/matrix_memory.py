@@ -29,7 +29,7 @@ class MatrixBackbone(Backbone):
 
     value_size: Width | None = None
     form: str = "chunked"
-    chunk_size: Width = 16
+    chunk_size: Width = matrix_state.CHUNK_SIZE
 
     def __post_init__(self):
         super().__post_init__()

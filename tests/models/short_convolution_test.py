@@ -63,8 +63,12 @@ def test_without_the_switch_it_is_not_there(name, random_params, data):
 
 def test_matched_heads_start_as_without_it(data, quick_jit):
     model = DeltaNet(**SIZES | {"model_size": 16}, token_layout="aligned", matching_heads=1, short_convolution=True)
-    block = nn.unbox(quick_jit(model.init)(jax.random.key(0), *data))["params"]["block_0"]
-    for name in ("query", "key", "value"):
-        kernel = block[f"{name}_convolution"]["kernel"]
+    names = "query_convolution", "key_convolution", "value_convolution"
+
+    def init(*data):
+        block = nn.unbox(model.init(jax.random.key(0), *data))["params"]["block_0"]
+        return [block[name]["kernel"] for name in names]
+
+    for kernel in quick_jit(init)(*data):
         np.testing.assert_array_equal(kernel[:, 0], np.eye(4)[3][:, None] * np.ones(4))
         assert 0.1 < np.abs(kernel[:, 1]).mean() < 0.4 and np.abs(kernel[:, 1]).max() <= 0.5

@@ -28,7 +28,7 @@ def expected(reference, maths):
 @pytest.mark.parametrize(
     ("feature_map", "settings"),
     [
-        ("elu", {}),
+        pytest.param("elu", {}, marks=pytest.mark.slow),
         ("identity", {"form": "recurrent", "value_size": 3}),
         ("elu", {"short_convolution": True, "value_size": 5}),
     ],

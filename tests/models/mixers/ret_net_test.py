@@ -20,7 +20,14 @@ def expected(reference, maths):
     return reference(mix)
 
 
-@pytest.mark.parametrize("settings", [{}, {"form": "recurrent", "value_size": 3}, {"short_convolution": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"form": "recurrent", "value_size": 3},
+        {"short_convolution": True},
+    ],
+)
 def test_forward_pass_is_that_of_the_equations(check_forward, expected, settings):
     check_forward(RetNet(**SIZES, **settings), expected)
 

@@ -47,12 +47,12 @@ def test_a_full_window_reads_on_without_end(data, random_params, quick_jit):
         np.testing.assert_allclose(logits[:, 0], expected[:, position], rtol=1e-4, atol=1e-5)
 
 
-def test_a_state_without_room_for_a_token_is_refused(data, random_params):
+def test_a_state_without_room_for_a_token_is_refused(data, random_params, quick_jit):
     model = SlidingWindowTransformer(**SIZES | {"num_layers": 1}, window=3)
     params, parts = jax.device_put({"params": random_params(model, data)}), model.token_parts(*data)
-    _, state = model.apply(params, [x[:, :2] for x in parts], 2, method="prefill")
+    _, state = quick_jit(lambda parts: model.apply(params, parts, 2, method="prefill"))([x[:, :2] for x in parts])
     with pytest.raises(UsageError, match="room for 2 tokens and holds 2"):
-        model.apply(params, [x[:, 2:3] for x in parts], 2, state, method="decode")
+        jax.eval_shape(lambda state: model.apply(params, [x[:, 2:3] for x in parts], 2, state, method="decode"), state)
 
 
 def test_state_size():
