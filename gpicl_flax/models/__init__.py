@@ -4,7 +4,10 @@ from gpicl_flax.models.delta_net import DeltaNet
 from gpicl_flax.models.lstm import LSTM
 from gpicl_flax.models.mixers.gla import GLA
 from gpicl_flax.models.mixers.hybrid import Hybrid
+from gpicl_flax.models.mixers.kda import KDA
 from gpicl_flax.models.mixers.linear_attention import LinearAttention
+from gpicl_flax.models.mixers.mamba2 import Mamba2
+from gpicl_flax.models.mixers.mlstm import MLSTM
 from gpicl_flax.models.mixers.ret_net import RetNet
 from gpicl_flax.models.mixers.rg_lru import RGLRU
 from gpicl_flax.models.mixers.rwkv7 import RWKV7
@@ -31,9 +34,12 @@ __all__ = [
     "GLA",
     "Hybrid",
     "InContextModel",
+    "KDA",
     "LSTM",
     "LinearAttention",
     "MLP",
+    "MLSTM",
+    "Mamba2",
     "OuterProductLSTM",
     "RGLRU",
     "RWKV7",

@@ -42,6 +42,10 @@ class BlockStack(StatefulModel):
         """Returns the part of a block that follows its mixer: an MLP, unless a model has its own."""
         return FeedForward(**self.part_settings(), ratio=self.mlp_ratio)
 
+    def block_parts(self, layer: int) -> tuple[BlockPart, ...]:
+        """Returns the parts of a block in their order."""
+        return self.mixer(layer), self.feed_forward(layer)
+
     def part_settings(self) -> dict[str, Any]:
         """Returns the attributes that all parts of blocks have."""
         return {
@@ -75,8 +79,8 @@ class BlockStack(StatefulModel):
         )(jnp.concatenate(parts, -1))
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
-        parts = [part for layer in range(self.num_layers) for part in (self.mixer(layer), self.feed_forward(layer))]
-        sizes = [part.state_size(sequence_length) for part in parts]
+        blocks = [self.block_parts(layer) for layer in range(self.num_layers)]
+        sizes = [part.state_size(sequence_length) for parts in blocks for part in parts]
         return StateSize(paper=sum(size.paper for size in sizes), exact=sum(size.exact for size in sizes))
 
     @nn.compact
@@ -84,7 +88,7 @@ class BlockStack(StatefulModel):
         x = self.embed(parts, over)
         states, shared = [], {}
         for layer in range(self.num_layers):
-            block = Block((self.mixer(layer), self.feed_forward(layer)), name=f"block_{layer}")
+            block = Block(self.block_parts(layer), name=f"block_{layer}")
             x, state, shared = block(x, over.part(layer), shared)
             states.append(state)
         x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
@@ -133,19 +137,6 @@ class MatchableBackbone(Backbone):
         super().__post_init__()
         if self.matching_heads != 0:
             query_key.check_model(self, "matching_heads")
-
-    def feed_forward(self, layer: int) -> BlockPart:
-        """Returns the part of a block that follows its mixer: an MLP, unless a model has its own."""
-        return FeedForward(**self.part_settings(), ratio=self.mlp_ratio)
-
-    def part_settings(self) -> dict[str, Any]:
-        """Returns the attributes that all parts of blocks have."""
-        return {
-            "kernel_init": initializers.scaled_by_depth(self.num_layers),
-            "dtype": self.compute_dtype,
-            "backward_dtype": self.dtype,
-            "parent": None,  # the block adopts it
-        }
 
     def mixer_settings(self, layer: int) -> dict[str, Any]:
         # Queries and keys, or what is read with them, are normalised. So neither a gain nor the scale of the other

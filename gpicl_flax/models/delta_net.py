@@ -17,7 +17,7 @@ from gpicl_flax.models.mixer import Mixer
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import sow_query_key
 
-_SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # the ends of the distributions below
+_SLOWEST_LOG_RATE, _SLOWEST_BIAS = 0.0, math.log(math.expm1(1e-3))  # the ends of the distributions
 
 
 @gin.configurable
@@ -61,7 +61,7 @@ class DeltaRule(MatrixMemory):
         (query, key, value), kept = self.queries_keys_values(x, over)
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(x))
         log_decay = self._log_decay(x) if self.gated else jnp.zeros_like(strength)
-        query, key = _normalized(query), _normalized(key)
+        query, key = layers.unit_length(query), layers.unit_length(key)
         sow_query_key(self, "memory", query, key)
         strength = strength[..., None]
         recall = strength * jnp.exp(log_decay)[..., None] * key  # what the decayed memory has for the key
@@ -77,24 +77,9 @@ class DeltaRule(MatrixMemory):
         """
         partitioned = initializers.partitioned
         matched = self.matched.num_heads
-        rate_init = query_key.first_heads(_log_uniform_rate, matched, _SLOWEST_LOG_RATE)
-        bias_init = query_key.first_heads(_softplus_inverse_of_log_uniform, matched, _SLOWEST_BIAS)
+        rate_init = query_key.first_heads(initializers.log_of_uniform_rate, matched, _SLOWEST_LOG_RATE)
+        bias_init = query_key.first_heads(initializers.bias_of_log_uniform_step, matched, _SLOWEST_BIAS)
         log_rate = self.param("log_decay_rate", partitioned(rate_init, ("heads",)), (self.num_heads,))
         bias = self.param("decay_bias", partitioned(bias_init, ("heads",)), (self.num_heads,))
         step = layers.linear(self.num_heads, ("embed", "heads"), "decay", dtype="float32", use_bias=False)(x)
         return -jnp.exp(log_rate) * nn.softplus(step + bias)
-
-
-def _normalized(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6)
-
-
-def _log_uniform_rate(key, shape, dtype=jnp.float32):
-    """Draws ln of a rate that is uniform in [1, 16]."""
-    return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
-
-
-def _softplus_inverse_of_log_uniform(key, shape, dtype=jnp.float32):
-    """Draws b with softplus(b) log-uniform in [0.001, 0.1]."""
-    step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
-    return jnp.log(jnp.expm1(step))

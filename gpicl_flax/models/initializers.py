@@ -1,9 +1,10 @@
-"""Initialisers of the authors' code (google/learned_optimization, research/data_driven)."""
+"""Initialisers of the authors' code (google/learned_optimization, research/data_driven), and those of decays."""
 
 import math
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
 
@@ -32,3 +33,14 @@ def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:
 def scaled_by_depth(num_layers: int) -> Initializer:
     """Returns variance scaling 2 / num_layers over the fan-in, for attention and MLP weights of a Transformer."""
     return jax.nn.initializers.variance_scaling(2.0 / num_layers, "fan_in", "truncated_normal")
+
+
+def log_of_uniform_rate(key, shape, dtype=jnp.float32):
+    """Draws ln of a rate that is uniform in [1, 16], as Mamba-2 does."""
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
+
+
+def bias_of_log_uniform_step(key, shape, dtype=jnp.float32):
+    """Draws b with softplus(b) log-uniform in [0.001, 0.1], as Mamba-2 does."""
+    step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
+    return jnp.log(jnp.expm1(step))

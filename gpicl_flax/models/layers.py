@@ -118,3 +118,8 @@ def input_mlp(
     layer = functools.partial(linear, dtype="float32", backward_dtype=dtype)
     x = nn.relu(layer(hidden_size, ("token", "mlp"), "mlp_0", init=first, bias_init=bias_init)(x))
     return nn.relu(layer(hidden_size, ("mlp", "hidden"), "mlp_1", init=second)(x))
+
+
+def unit_length(x: jax.Array) -> jax.Array:
+    """Returns x [..., K] divided by its length."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6)

@@ -115,33 +115,41 @@ class Mixer(BlockPart):
     norm_name: ClassVar[str] = "mixer_norm"
     # The name of the output layer.
     output_name: ClassVar[str] = "mixer_output"
+    # Whether all heads share one query and one key.
+    shares_keys: ClassVar[bool] = False
 
     def queries_keys_values(
         self, x: jax.Array | tuple[jax.Array, jax.Array, jax.Array], over: Pass
     ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], dict[str, Any]]:
         """Returns query, key [B, T, H, K] and value [B, T, H, V], and the part of the state that they need.
 
-        They are linear in x [B, T, d], or each in one of three such.
+        They are linear in x [B, T, d], or each in one of three such. If heads share queries and keys, these are
+        [B, T, 1, K].
         """
         kept = {}
 
-        def projected(x, name, size, init):
-            y = self.linear((self.num_heads, size), ("embed", "heads", "kv"), name, init=init)(x)
+        def projected(x, name, size, init, shared=False):
+            heads, axis = (1, None) if shared else (self.num_heads, "heads")
+            y = self.linear((heads, size), ("embed", axis, "kv"), name, init=init)(x)
             if self.short_convolution:
-                convolution = ShortConvolution(identity_heads=self.matched.num_heads, name=f"{name}_convolution")
+                convolution = ShortConvolution(
+                    identity_heads=self.matched.num_heads, heads_axis=axis, name=f"{name}_convolution"
+                )
                 y, kept[name] = convolution(y, over.part("convolution").part(name))
             return y
 
         of_query, of_key, of_value = x if isinstance(x, tuple) else (x, x, x)
-        query = projected(of_query, "query", self.key_size, self.matched.query(self.kernel_init))
-        key = projected(of_key, "key", self.key_size, self.matched.key(self.kernel_init))
+        query = projected(of_query, "query", self.key_size, self.matched.query(self.kernel_init), self.shares_keys)
+        key = projected(of_key, "key", self.key_size, self.matched.key(self.kernel_init), self.shares_keys)
         value = projected(of_value, "value", self.value_size, self.kernel_init)
         return (query, key, value), {"convolution": kept} if kept else {}
 
     @property
     def convolution_size(self) -> int:
         """The numbers of the state that `queries_keys_values` keeps."""
-        return self.short_convolution * NUM_KEPT * self.num_heads * (2 * self.key_size + self.value_size)
+        key_heads = 1 if self.shares_keys else self.num_heads
+        channels = 2 * key_heads * self.key_size + self.num_heads * self.value_size
+        return self.short_convolution * NUM_KEPT * channels
 
     def output(self, y: jax.Array, model_size: int) -> jax.Array:
         """Returns the output layer's map of y [B, T, H, V] to [B, T, d]."""

@@ -22,14 +22,16 @@ class ShortConvolution(nn.Module):
     Attributes:
       identity_heads: the number of first heads that start as the identity. A matched head needs it: it compares x_t
         with one example, and not with four.
+      heads_axis: the logical name of the axis of heads; None if all devices need all of it.
     """
 
     identity_heads: int = 0
+    heads_axis: str | None = "heads"
 
     @nn.compact
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, jax.Array]:
         """Returns the outputs [B, T, H, K] and the last three inputs [B, 3, H, K], which are zeros before the first."""
-        init = initializers.partitioned(self._init, (None, "heads", "kv"))
+        init = initializers.partitioned(self._init, (None, self.heads_axis, "kv"))
         kernel = self.param("kernel", init, (WIDTH, *x.shape[2:])).astype(x.dtype)
         if isinstance(over, Queries):
             past = jnp.einsum("bjhk,jhk->bhk", over.state, kernel[:-1])

@@ -8,14 +8,17 @@ import pytest
 
 from gpicl_flax.models import (
     GLA,
+    KDA,
     LSTM,
     MLP,
+    MLSTM,
     RGLRU,
     RWKV7,
     VSML,
     DeltaNet,
     Hybrid,
     LinearAttention,
+    Mamba2,
     OuterProductLSTM,
     RetNet,
     SlidingWindowTransformer,
@@ -43,6 +46,9 @@ MODELS = {
     "matched delta net": DeltaNet(**HEADS, num_layers=2, chunk_size=4, **ALIGNED),
     "linear attention": LinearAttention(**HEADS, num_layers=2, chunk_size=4),
     "retnet": RetNet(**HEADS, num_layers=2, chunk_size=4),
+    "mamba-2": Mamba2(**HEADS, num_layers=2, chunk_size=4),
+    "mlstm": MLSTM(**HEADS, num_layers=2, chunk_size=4),
+    "kda": KDA(**HEADS, num_layers=2, chunk_size=4),
     "gla": GLA(**HEADS, num_layers=2, chunk_size=4),
     "rwkv-7": RWKV7(**HEADS, num_layers=2, chunk_size=4, channel_mix=True),
     "rg-lru": RGLRU(**HEADS, num_layers=2),
@@ -62,7 +68,8 @@ MODELS = {
 }
 FURTHER = (
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
-    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "gla", "rwkv-7", "rg-lru", "hybrid",
+    "step-by-step delta net", "matched delta net", "linear attention", "retnet", "mamba-2", "mlstm", "kda", "gla",
+    "rwkv-7", "rg-lru", "hybrid",
     "sliding-window transformer", "maml",
 )  # fmt: skip
 

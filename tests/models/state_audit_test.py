@@ -26,6 +26,7 @@ from gpicl_flax.models.sequence_model import Context, UnreadContext
 
 B, T, X, C, QUERIES = 2, 5, 3, 3, 4
 LENGTHS = (0, 1, 3, T)
+JUNK = 1e3  # what is added to numbers that do not matter
 PARTS = (  # of a hybrid
     models.RGLRU(num_heads=2, key_size=3),
     models.SlidingWindowTransformer(num_heads=2, key_size=3, window=3),
@@ -168,10 +169,14 @@ def test_the_exact_size_counts_what_predictions_depend_on(cls, settings, float64
         def disturbed(change):
             return answer(with_state(context, rebuild(numbers + change)))
 
-        # All by one program, so that what does not depend on a number is the same to the last bit.
-        answers = jax.lax.map(lambda i: disturbed(1.0 * (index == i)), jnp.arange(-1, size))
-        before, matters = answers[0], (answers[1:] != answers[0]).any(axis=(1, 2, 3))
-        junk = jnp.where(matters[index], 0, 1e3) if size else numbers
+        # All by one program, so that what does not depend on a number is the same to the last bit. Two amounts, because
+        # a number may matter only beyond a threshold, such as the other operand of a maximum.
+        changed, amounts = jnp.tile(jnp.arange(size), 2), jnp.repeat(jnp.array([1.0, JUNK]), size)
+        changes = jnp.append(changed, -1), jnp.append(amounts, 0.0)
+        answers = jax.lax.map(lambda change: disturbed(change[1] * (index == change[0])), changes)
+        before, differs = answers[-1], (answers[:-1] != answers[-1]).any(axis=(1, 2, 3))
+        matters = differs.reshape(2, size).any(axis=0)
+        junk = jnp.where(matters[index], 0, JUNK) if size else numbers
         return matters, before, disturbed(junk), whole(length)
 
     run = quick_jit(audit)

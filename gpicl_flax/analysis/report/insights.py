@@ -19,8 +19,8 @@ SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough
 # Models without the inductive biases of a learning algorithm. They have neither shared parameters that make them
 # equivariant nor gradients.
 BLACK_BOXES = (
-    "Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet", "LinearAttention", "RetNet", "GLA",
-    "RWKV7", "RGLRU", "Hybrid", "SlidingWindowTransformer",
+    "Transformer", "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "DeltaNet", "LinearAttention", "RetNet",
+    "Mamba2", "GLA", "MLSTM", "KDA", "RWKV7", "RGLRU", "Hybrid", "SlidingWindowTransformer",
 )  # fmt: skip
 ENOUGH_TASKS = 2**13  # the paper needed at least this many to learn-to-learn; with fewer, its absence says nothing
 

@@ -9,7 +9,7 @@ from flax.typing import Initializer
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models.backbone import Backbone, BlockStack
 from gpicl_flax.models.delta_net import DeltaNet
-from gpicl_flax.models.mixer import BlockPart, Mixer
+from gpicl_flax.models.mixer import BlockPart
 from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 
 # What a hybrid determines for all blocks. Only its own values count.
@@ -62,11 +62,9 @@ class Hybrid(BlockStack):
         settings: dict[str, Any] = {name: getattr(self, name) for name in _OWN}
         return self.pattern[layer % len(self.pattern)].clone(parent=None, name=None, **settings)
 
-    def mixer(self, layer: int) -> Mixer:
-        return self.part(layer).mixer(layer).clone(parent=None, dtype=self.compute_dtype)
-
-    def feed_forward(self, layer: int) -> BlockPart:
-        return self.part(layer).feed_forward(layer).clone(parent=None, dtype=self.compute_dtype)
+    def block_parts(self, layer: int) -> tuple[BlockPart, ...]:
+        parts = self.part(layer).block_parts(layer)
+        return tuple(part.clone(parent=None, dtype=self.compute_dtype) for part in parts)
 
     def embedding_init(self, num_features: int) -> Initializer:
         return self.part(0).embedding_init(num_features)  # the first block may start matched

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from gpicl_flax.models import GLA, DeltaNet, LinearAttention, Transformer
+from gpicl_flax.models import GLA, KDA, MLSTM, DeltaNet, LinearAttention, Transformer
 
 B, T, X, C = 2, 6, 9, 4
 BLOCKS = {"num_layers": 3, "num_heads": 2, "key_size": 4, "model_size": 16, "token_layout": "aligned"}
@@ -209,8 +209,10 @@ def test_all_other_query_and_key_weights_are_a_tenth_and_the_rest_is_untouched(q
         DeltaNet(matching_heads=1, **BLOCKS),
         LinearAttention(matching_heads=1, feature_map="identity", **BLOCKS),
         GLA(matching_heads=1, **BLOCKS),
+        MLSTM(matching_heads=1, **BLOCKS),
+        KDA(matching_heads=1, **BLOCKS),
     ],
-    ids=["transformer", "delta_net", "linear_attention", "gla"],
+    ids=["transformer", "delta_net", "linear_attention", "gla", "mlstm", "kda"],
 )
 @pytest.mark.parametrize("matched", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_first_so_many_blocks_start_matched(data, model, matched, quick_jit):

@@ -18,12 +18,24 @@ def rms_norm(x, w):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * w["scale"]
 
 
+def unit_length(x):
+    return x / np.sqrt((x**2).sum(-1, keepdims=True) + 1e-6)
+
+
 def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 def silu(x):
-    return x / (1 + np.exp(-x))
+    return x * sigmoid(x)
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
 
 
 def heads(y, w):
@@ -81,6 +93,8 @@ def reference():
                 w = p[f"block_{layer}"]
                 mixed = mix(w, norm(x, w["mixer_norm"]))
                 x = x + np.einsum("bthk,hkd->btd", mixed, w["mixer_output"]["kernel"]) + w["mixer_output"]["bias"]
+                if "mlp_norm" not in w:
+                    continue
                 x = x + act(w, norm(x, w["mlp_norm"])) @ w["mlp_output"]["kernel"] + w["mlp_output"]["bias"]
             return norm(x, p["final_norm"]) @ p["logits"]["kernel"] + p["logits"]["bias"]
 
@@ -100,7 +114,10 @@ def maths():
         queries_keys_values=queries_keys_values,
         rms_norm=rms_norm,
         rotated=rotated,
+        sigmoid=sigmoid,
         silu=silu,
+        softplus=softplus,
+        unit_length=unit_length,
     )
 
 

@@ -14,6 +14,7 @@ from gpicl_flax.models import (
     RWKV7,
     DeltaNet,
     Hybrid,
+    Mamba2,
     SlidingWindowTransformer,
     StateSize,
     Transformer,
@@ -65,7 +66,7 @@ def test_a_later_part_takes_the_first_values_of_its_kind(data):
 def test_all_parts_compute_in_the_type_of_recurrences():
     model = Hybrid(dtype="bfloat16", pattern=[SlidingWindowTransformer(), RGLRU()])
     for layer in (0, 1):
-        for part in (model.mixer(layer), model.feed_forward(layer)):
+        for part in model.block_parts(layer):
             assert (part.dtype, part.backward_dtype) == ("float32", "bfloat16")
 
 
@@ -112,3 +113,8 @@ def test_settings_that_do_not_fit_are_refused(settings, words):
 
 def test_a_part_may_repeat_what_the_hybrid_determines():
     assert Hybrid(model_size=12, pattern=[RGLRU(model_size=12)]).part(0).model_size == 12
+
+
+def test_a_part_in_its_own_block_has_no_mlp():
+    model = Hybrid(num_layers=2, pattern=[Mamba2(own_block=True), SlidingWindowTransformer()])
+    assert [len(model.block_parts(layer)) for layer in (0, 1)] == [1, 2]
