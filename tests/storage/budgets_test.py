@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpicl_flax.analysis.data import study
-from tests.storage.conftest import gin_options, local_files, remote_files, results
+from tests.storage.conftest import below, gin_options, local_files, remote_files, results
 
 pytestmark = pytest.mark.slow
 LATENCY = 0.05  # seconds
@@ -41,11 +41,7 @@ def test_a_stack_of_12(gcs, start, small_bindings, tmp_path):
     for files in (local, remote):
         speeds.append(np.mean([steps_a_second(files[f"{run_id}/timing.jsonl"]) for run_id in run_ids]))
     for run_id in run_ids:
-        own = [
-            results({name: data for name, data in files.items() if name.startswith(f"{run_id}/")})
-            for files in (local, remote)
-        ]
-        assert own[0] == own[1]
+        assert results(below(remote, run_id)) == results(below(local, run_id))
 
     requests = gcs.requests()
     saves = MEMBERS * STEPS // PERIOD
@@ -99,7 +95,7 @@ def test_200_runs(gcs, start, small_bindings):
     requests = gcs.requests()
     print(f"reading them for a report: {len(requests)} requests in {time.monotonic() - begun:.1f} s")
     assert (found.table["ended"] == "DONE").sum() == RUNS and len(found.evaluations)
-    assert len(requests) <= 5 * RUNS + 10
+    assert len(requests) <= 4 * RUNS + 10
 
 
 def span(requests):

@@ -110,6 +110,11 @@ def remote_files(gcs, folder):
     return {name.removeprefix(f"{folder}/"): data for name, data in gcs.objects("bucket", f"{folder}/").items()}
 
 
+def below(files, folder):
+    """Those of some files that are below a folder, by their paths in it."""
+    return {name.removeprefix(f"{folder}/"): data for name, data in files.items() if name.startswith(f"{folder}/")}
+
+
 def results(files):
     """What must depend neither on the place of a run nor on what happens to it: everything but the times.
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gpicl_flax.cli.main import main
-from tests.storage.conftest import ROOT, gin_options, local_files, remote_files, results
+from tests.storage.conftest import ROOT, below, gin_options, local_files, remote_files, results
 
 pytestmark = pytest.mark.slow
 POINTS = 4
@@ -75,10 +75,6 @@ def test_two_workers_and_their_readers(gcs, study, start, options, tmp_path, cap
         assert data == other, name
     local, remote = local_files(tmp_path / "study"), remote_files(gcs, "study")
     assert results(below(remote, run_id)) == results(below(local, run_id))  # with the second meta-test
-
-
-def below(files, folder):
-    return {name.removeprefix(f"{folder}/"): data for name, data in files.items() if name.startswith(f"{folder}/")}
 
 
 def run(capsys, *arguments):
