@@ -55,8 +55,9 @@ def test_a_stack_of_12(gcs, start, small_bindings, tmp_path):
         f"bytes sent for logs: {sent / log_bytes:.2f} times their size ({log_bytes / 1e6:.1f} MB)"
     )
     assert sent <= 3 * log_bytes
-    assert of_saves <= 150 * saves
-    assert len(requests) - of_saves <= 100 * MEMBERS
+    assert of_saves <= 100 * saves
+    # Every 5 s each of two logs is written, in an object that is removed later.
+    assert len(requests) - of_saves <= MEMBERS * (60 + 4 * whole[1] / 5)
 
 
 def steps_a_second(timing):
