@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
         ),
         (
             r"upload run/\.claim/",
-            r"upload run/checkpoints/1600.*/state/",
+            r"upload run/checkpoints/1600/commit_success",
             r"delete run/metrics\.\d",
             r"upload run/DONE",
         ),
