@@ -12,7 +12,7 @@ help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
 	@echo "make lint             check style, formatting and types"
 	@echo "make test             run the tests"
-	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported"
+	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported, runs on a fake gs://"
 	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
 	@echo "make test-storm       kill runs, damage their files and try wrong inputs, by the hundred (about 13 minutes)"
 	@echo "make test-colabs      run the notebooks (a few minutes) and leave them with their output in build/colabs"

@@ -36,7 +36,7 @@ setuptools.setup(
         "gpicl_flax": ["py.typed", "learners/mnist/*"],
         **{f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
     },
-    entry_points={"console_scripts": ["gpicl = gpicl_flax.cli.main:main"]},
+    entry_points={"console_scripts": ["gpicl = gpicl_flax.cli.main:run_process"]},
     install_requires=[
         "clu>=0.0.12",
         "etils[epath]",

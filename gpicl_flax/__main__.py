@@ -7,6 +7,6 @@ if __name__ == "__main__":
     # `main` puts it last.
     if not sys.flags.safe_path:
         del sys.path[0]
-    from gpicl_flax.cli.main import main
+    from gpicl_flax.cli.main import run_process
 
-    sys.exit(main())
+    run_process()

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 import gpicl_flax
 from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
@@ -17,6 +18,20 @@ from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
 COMMANDS = (train, evaluate, inspect, sweep, report, models, predict, export, aot, datasets)
+
+
+def run_process() -> NoReturn:
+    """Runs `gpicl` as a process, and ends it.
+
+    If the command has failed, no thread delays the end: after a failed save to gs://, those of Orbax wait for minutes.
+    """
+    exit_code = main()
+    if exit_code == GpiclError.exit_code:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -69,11 +69,13 @@ def check_rights(folder: epath.PathLike) -> None:
     fs = file_system()
     bucket = fs.split_path(fs._strip_protocol(str(folder)))[0]
     probe = f"{str(folder).rstrip('/')}/.rights-{uuid.uuid4().hex}"
+    probes = [probe]
     needs: list[Callable[[], Any]] = [
-        lambda: listing(folder, ".rights"),
+        # A process that was killed here has left its own.
+        lambda: probes.extend(f"{probe.rpartition('/')[0]}/{name}" for name in listing(folder, ".rights-")),
         lambda: write({probe: b"This file shows that runs can be written here."}),
         lambda: read([probe]),
-        lambda: remove([probe]),
+        lambda: remove(probes),
         lambda: _together([fs._call("GET", "b/{}", bucket)]),  # Orbax asks for it before it removes a checkpoint
     ]
     missing = []
@@ -82,7 +84,7 @@ def check_rights(folder: epath.PathLike) -> None:
             need()
         except MissingRight as error:
             missing.append(error.right)
-        except FileNotFoundError:  # what could not be written
+        except FileNotFoundError:  # what could not be written, or another process has removed
             pass
     if missing:
         roles = " and ".join(dict.fromkeys(map(_role, missing)))

@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(quick, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-m", "gpicl_flax"], ["-c", "import sys; from gpicl_flax.cli.main import main; sys.exit(main())"]]
+    "arguments", [["-m", "gpicl_flax"], ["-c", "from gpicl_flax.cli.main import run_process; run_process()"]]
 )
 def test_help_names_every_command(arguments):
     result = subprocess.run([sys.executable, *arguments, "--help"], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from gpicl_flax.runtime import backend
 
 MODULE = ("-m", "gpicl_flax")
 # As the console command does, which has its own folder on the path, and not the working folder.
-CONSOLE = ("-c", "import sys; del sys.path[0]; from gpicl_flax.cli.main import main; sys.exit(main())")
+CONSOLE = ("-c", "import sys; del sys.path[0]; from gpicl_flax.cli.main import run_process; run_process()")
 MODEL = """
 import gin
 from gpicl_flax.models import LSTM

@@ -87,10 +87,14 @@ def test_faults_are_drawn_by_rate_and_seed(gcs):
 
 def test_gcsfs_gets_through_faults(gcs, fs):
     gcs.set_faults(rate=1.0, kinds=["503", "429", "reset", "reset_after"])
-    threading.Timer(0.3, gcs.clear_faults).start()
     names = [str(number) for number in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: fs.pipe_file(f"bucket/{name}", name.encode()), names))
+        writes = [pool.submit(fs.pipe_file, f"bucket/{name}", name.encode()) for name in names]
+        while len(gcs.requests()) < len(names):
+            time.sleep(0.01)
+        gcs.clear_faults()
+        for write in writes:
+            write.result()
     assert gcs.objects("bucket") == {name: name.encode() for name in names}
     assert len({record["fault"] for record in gcs.requests()}) > 2
 

@@ -95,12 +95,13 @@ def _broken(request: web.Request) -> web.Response:
 
 
 class Listener:
-    """A port that can be closed, together with its connections, and opened again."""
+    """A port that can be closed, together with its connections and the requests on them, and opened again."""
 
     def __init__(self, handler: Handler):
         self._handler = handler
         self._runner: web.AppRunner | None = None
         self._port = 0
+        self._answering: set[asyncio.Task] = set()
 
     @property
     def address(self) -> str:
@@ -109,7 +110,7 @@ class Listener:
     async def open(self) -> None:
         if self._runner is None:
             app = web.Application(client_max_size=MAX_BODY)
-            app.router.add_route("*", "/{path:.*}", self._handler)
+            app.router.add_route("*", "/{path:.*}", self._handle)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)  # 0 would be for ever
             await self._runner.setup()
             await web.TCPSite(self._runner, HOST, self._port, reuse_address=True, backlog=1024).start()
@@ -118,7 +119,18 @@ class Listener:
     async def close(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            for task in self._answering:
+                task.cancel()
             await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            return await self._handler(request)
+        finally:
+            self._answering.discard(task)
 
 
 class Admin:
