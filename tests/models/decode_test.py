@@ -53,7 +53,11 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
+# Their passes are those of linear attention and DeltaNet.
+FURTHER = ("ret_net", "gla", "kda")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in MODELS])
 def model(request):
     return MODELS[request.param]
 

@@ -90,8 +90,12 @@ MODELS = {
     "maml": MAML(hidden_sizes=(6,), num_classes=C, inner_optimizer=optax.adam(0.1, eps=0.1, eps_root=1e-2)),
 }
 NO_CONTEXT = {"mlp"}
-# Other settings of models that are here already; left to the long checks.
+# Left to the long checks: other settings of models that are here already, and models whose passes are those of others.
 VARIANTS = {
+    "ret_net",
+    "gla",
+    "kda",
+    "mlstm",
     "aligned_lstm",
     "aligned_outer_product_lstm",
     "aligned_deep_vsml",

@@ -135,7 +135,7 @@ def on_one_device():
     ("name", "data", "fsdp", "model_axis"),
     [
         ("transformer", 2, 2, 2),
-        ("lstm", 2, 2, 2),
+        pytest.param("lstm", 2, 2, 2, marks=pytest.mark.slow),
         *(pytest.param("transformer", *mesh, marks=pytest.mark.slow) for mesh in ((8, 1, 1), (4, 1, 2), (1, 8, 1))),
         *(pytest.param("lstm", *mesh, marks=pytest.mark.slow) for mesh in ((8, 1, 1), (4, 1, 2), (1, 8, 1))),
     ],

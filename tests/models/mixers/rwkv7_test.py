@@ -89,6 +89,7 @@ def test_forward_pass_with_the_channel_mix_is_that_of_the_equations(check_forwar
     check_forward(RWKV7(**SIZES, channel_mix=True), expected(act=channel_mix))
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients, expected):
     model = RWKV7(**SIZES, channel_mix=True)
     check_gradients(model, random_params(model, data), data, expected(act=channel_mix))
