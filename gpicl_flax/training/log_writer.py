@@ -65,7 +65,8 @@ class LogWriter:
                 self._round()
             except (OSError, StorageError) as failure:
                 if not self._warned:
-                    logger.warning("logs cannot be written now (%s); trying again", first_line(failure))
+                    reason = failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
+                    logger.warning("logs cannot be written now (%s); trying again", first_line(reason))
                 self._warned = True
             else:
                 self._warned = False

@@ -210,6 +210,9 @@ def test_all_missing_rights_are_named_and_nothing_is_left(gcs):
     gcs.mark()
     storage.check_rights(FOLDER)
     assert len(gcs.requests()) == 5 and gcs.objects("bucket") == {}
+    gcs.put("bucket", "folder/.rights-of-a-killed-process", b"")
+    storage.check_rights(FOLDER)
+    assert gcs.objects("bucket") == {}
 
 
 def test_calls_for_many_folders_run_side_by_side_only_on_remote_storage():
