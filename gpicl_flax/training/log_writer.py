@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from gpicl_flax.errors import StorageError, first_line
+from gpicl_flax.errors import Preempted, StorageError, first_line
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.json_lines import JsonLines
 from gpicl_flax.runtime import gcs
@@ -51,7 +51,7 @@ class LogWriter:
 
     def __exit__(self, kind, error, traceback) -> None:
         self._ending.set()
-        if kind is None:  # otherwise storage may be what failed
+        if error is None or isinstance(error, Preempted):  # otherwise storage may be what failed
             self._thread.join()
             with self._writing:
                 json_lines.flush(self._logs)
