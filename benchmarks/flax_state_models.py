@@ -23,7 +23,9 @@ class Cell(nn.RNNCellBase):
     key_size: int
     value_size: int
 
-    num_feature_axes: ClassVar[int] = 1
+    @property
+    def num_feature_axes(self):
+        return 1
 
     def keys(self, x, bias=True):
         return nn.DenseGeneral((self.num_heads, self.key_size), use_bias=bias)(x)
@@ -34,7 +36,7 @@ class Cell(nn.RNNCellBase):
     def of_heads(self, name, init=nn.initializers.zeros):
         return self.param(name, init, (self.num_heads,))
 
-    def initialize_carry(self, rng, input_shape):
+    def initialize_carry(self, rng, input_shape) -> Any:
         return jnp.zeros((*input_shape[:-1], self.num_heads, self.key_size, self.value_size))
 
 
