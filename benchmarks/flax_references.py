@@ -4,7 +4,6 @@ What `benchmarks/models.py` and `benchmarks/plain_loop.py` compare with. Each cl
 it stands for.
 """
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ def _input_mlp(x, hidden_size):
     return x
 
 
-def _mlp_block(x, ratio):
+def mlp_block(x, ratio):
     y = nn.gelu(nn.Dense(ratio * x.shape[-1])(nn.LayerNorm()(x)))
     return x + nn.Dense(x.shape[-1])(y)
 
@@ -162,7 +161,7 @@ class Transformer(InContextModel):
         for _ in range(self.num_layers):
             attention = nn.MultiHeadDotProductAttention(self.num_heads, qkv_features=self.num_heads * self.key_size)
             x += attention(nn.LayerNorm()(x), mask=mask)
-            x = _mlp_block(x, self.mlp_ratio)
+            x = mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))
 
 
@@ -207,12 +206,5 @@ class DeltaNet(InContextModel):
         for _ in range(self.num_layers):
             layer: Any = nn.RNN(DeltaCell(self.num_heads, self.key_size))  # gives no carry
             x += layer(nn.LayerNorm()(x))
-            x = _mlp_block(x, self.mlp_ratio)
+            x = mlp_block(x, self.mlp_ratio)
         return nn.Dense(self.num_classes)(nn.LayerNorm()(x))
-
-
-def reference(model: SequenceModel) -> SequenceModel:
-    """The flax reference with the settings of `model`."""
-    cls = globals()[type(model).__name__]
-    names = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-    return cls(**{name: getattr(model, name) for name in names})

@@ -5,12 +5,12 @@ It has flax's own layers, a step a dispatch, tasks from `jax.random.normal`, and
 It draws the same distribution of tasks and makes the same updates as `gpicl train`, and is what that is compared with.
 """
 
-import flax_references
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.training import train_state
+from reference_models import reference
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
@@ -29,10 +29,10 @@ class PlainLoop:
         self._images = self._rng.normal(size=(1000, features)).astype(np.float32)
         self._labels = dataset.train.labels[:1000]
         self._size, self._key = (batch, length), jax.random.key(0)
-        reference = flax_references.reference(model)
-        params = reference.init(self._key, jnp.zeros((1, length, features)), jnp.zeros((1, length), int))["params"]
+        plain = reference(model)
+        params = plain.init(self._key, jnp.zeros((1, length, features)), jnp.zeros((1, length), int))["params"]
         tx = optax.adam(1e-3, eps_root=1e-8)
-        self._state = train_state.TrainState.create(apply_fn=reference.apply, params=params, tx=tx)
+        self._state = train_state.TrainState.create(apply_fn=plain.apply, params=params, tx=tx)
 
         def one_task(key, inputs, labels):
             projection = jax.random.normal(key, (features, features)) / jnp.sqrt(features)

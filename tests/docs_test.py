@@ -14,6 +14,7 @@ import sklearn.datasets
 
 from gpicl_flax import config
 from gpicl_flax.cli.main import main, parser
+from gpicl_flax.runs import model_zoo
 from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -58,6 +59,15 @@ def test_all_pages_are_looked_at():
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= set(PAGES)
     for find in (spans, gin_names, named_files, lambda page: [c for _, text in blocks(page) for c in commands(text)]):
         assert len(pages_with(find)) > len(PAGES) / 4
+
+
+def test_every_model_has_a_section_with_its_state_and_its_source():
+    text = (ROOT / "docs/models.md").read_text()
+    sections = {part.split("\n")[0]: part for part in text.split("\n## ")}
+    table = {name for line in sections["# Models"].split("\n") for name in re.findall(r"`@(\w+)\(\)`", line[:40])}
+    for cls in model_zoo.MODELS:
+        assert cls.__name__ in table
+        assert "- **State**: " in sections[cls.__name__] and "- **Source**: " in sections[cls.__name__]
 
 
 @pytest.mark.parametrize("lines", pages_with(lambda page: [c for _, text in blocks(page) for c in commands(text)]))

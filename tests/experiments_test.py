@@ -227,7 +227,7 @@ def test_large_batches_are_computed_in_parts_of_512():
 
 def test_state_size_holds_the_figure_and_more():
     figure, all_of_it = ({p.run_id for p in points(name, seeds="[0]")} for name in ("fig6", "state_size"))
-    assert figure < all_of_it and len(all_of_it - figure) == 4 + 5 + 1
+    assert figure < all_of_it and len(all_of_it - figure) == 4 + 5 + 1 + 7 * 5 + 4 + 4 + 5
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,10 @@ def test_parameter_count_varies_one_size_and_keeps_the_other(files, more_paramet
     series = collections.defaultdict(list)
     for run in runs("parameter_count", *files):
         series[type(run.model).__name__, run.labels["varies"]].append(run.sizes())
-    names = {"LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "Transformer", "DeltaNet", "VSML"}
+    names = {
+        "LSTM", "OuterProductLSTM", "VSMLWithoutSymmetries", "Transformer", "DeltaNet", "VSML", "LinearAttention",
+        "RetNet", "Mamba2", "GLA", "MLSTM", "KDA", "RWKV7", "RGLRU", "SlidingWindowTransformer", "Hybrid",
+    }  # fmt: skip
     assert series.keys() == set(itertools.product(names, ("parameters", "state")))
     for (model, varies), sizes in series.items():
         spread = {key: max(s[key] for s in sizes) / min(s[key] for s in sizes) for key in sizes[0]}

@@ -1,5 +1,6 @@
 """Every gin file of the project: it parses, expands, and each kind of model in it takes two steps."""
 
+import collections
 import pathlib
 
 import pytest
@@ -18,12 +19,13 @@ ALL_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("
 FILES = [path for path in ALL_FILES if not path.startswith(("gin/fig", "gin/table", "gin/parameter_count"))]
 # Of one seed, which is all that the tests look at where seeds are an axis.
 NUM_POINTS = {
-    "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1,
+    "gin/state_models.gin": 8 * 5 + 3 + 4 + 5 + 4,
+    "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1 + 7 * 5 + 4 + 4 + 5,
     "gin/sgd.gin": 3 * 9 * 4,
     "gin/plateau.gin": 13 * 3 * 2 * 4 + 8 * 3,
     "gin/small_sweep.gin": 1 + 2 + 3 + 1,
 }
-NUM_SEEDS = {"gin/state_size.gin": 8, "gin/plateau.gin": 5}
+NUM_SEEDS = {"gin/state_models.gin": 8, "gin/state_size.gin": 8, "gin/plateau.gin": 5}
 
 
 def configs(path, bindings=()):
@@ -49,7 +51,7 @@ def test_seeds_are_an_axis(path):
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
 # Many architectures or large programs; their models take steps in step_test.
-LONG = {"gin/griffin.gin", "gin/learner.gin", "gin/maml.gin", "gin/plateau.gin", "gin/sgd.gin", "gin/state_size.gin"}
+LONG = {f"gin/{name}.gin" for name in ("griffin", "learner", "maml", "plateau", "sgd", "state_models", "state_size")}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_the_cpu_scale_fits_every_file(path):
     points = grid.points(config) if grid.GRIDS in config.bindings else []
     runs = listing.resolve_all(points) or [grid.without_sweep(config).resolve(Run)[0]]
     assert {run.tasks.base_dataset for run in runs} <= {"digits", "random"}
-    assert sum(run.training.steps > 0 for run in runs) <= 40
+    assert sum(run.training.steps > 0 for run in runs) <= (64 if path == "gin/parameter_count.gin" else 40)
     # Half an hour of a small Transformer on two cores.
     examples = [run.training.steps * run.tasks.task_batch_size * run.tasks.sequence_length for run in runs]
     assert sum(examples) < 6e7
@@ -87,7 +89,9 @@ def test_the_laptop_scale_runs_the_papers_setting_for_long():
     assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("path", ["gin/base.gin", "gin/state_size.gin", "gin/sgd.gin", "gin/maml.gin"])
+@pytest.mark.parametrize(
+    "path", ["gin/base.gin", "gin/state_models.gin", "gin/state_size.gin", "gin/sgd.gin", "gin/maml.gin"]
+)
 def test_what_the_paper_does_not_have_is_off_in_its_presets(path):
     for config in configs(path):
         run, _ = config.resolve(Run)
@@ -103,7 +107,8 @@ def test_input_presets_set_the_shape_that_they_are_named_after(name, features):
 
 def test_state_size_gin_lists_the_sizes_of_every_model():
     points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
-    sizes = [(type(run.model).__name__, *run.sizes().values()) for run in listing.resolve_all(points)]
+    runs = [run for run in listing.resolve_all(points) if type(run.model).__name__ not in MATRICES]
+    sizes = [(type(run.model).__name__, *run.sizes().values()) for run in runs]
     assert ("LSTM", 646_666, 256, 512) in sizes
     assert ("Transformer", 3_240_714, 12_800, 204_800) in sizes
     assert ("OuterProductLSTM", 24_651, 1024, 1056) in sizes
@@ -111,7 +116,58 @@ def test_state_size_gin_lists_the_sizes_of_every_model():
     assert ("VSMLWithoutSymmetries", 53_114, 4096, 8320) in sizes
     assert ("DeltaNet", 3_494_890, 32_768, 32_768) in sizes
     assert ("MLP", 1_261_578, 0, 0) in sizes
-    assert len(sizes) == 36
+    assert ("RGLRU", 5_870_346, 4096, 16_384) in sizes
+    assert len(sizes) == 84 - 7 * 5
+
+
+MATRICES = {"LinearAttention", "RetNet", "Mamba2", "GLA", "MLSTM", "KDA", "RWKV7"}
+
+
+def test_matrices_of_a_block_have_64_to_16384_numbers():
+    points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
+    found = collections.defaultdict(list)
+    for run in listing.resolve_all(points):
+        if type(run.model).__name__ in MATRICES:
+            found[type(run.model).__name__].append(run.sizes()["state_size_paper"] / run.model.num_layers)
+    assert found == dict.fromkeys(MATRICES, [2**6, 2**8, 2**10, 2**12, 2**14])
+
+
+@pytest.mark.parametrize("scale", ["cpu", *(pytest.param(scale, marks=pytest.mark.slow) for scale in (None, "laptop"))])
+def test_state_models_vary_the_state_at_equal_parameters(scale):
+    bindings = [f"{name} = [0]" for name in ("SEEDS", "LAPTOP_SEEDS")]
+    points = grid.points(parse(["gin/state_models.gin", *([f"gin/scale/{scale}.gin"] if scale else [])], bindings))
+    states, parameters = collections.defaultdict(list), []
+    for run in listing.resolve_all(points):
+        sizes = run.sizes()
+        states[type(run.model).__name__].append(sizes["state_size_paper"])
+        parameters.append(sizes["parameters"])
+    assert max(parameters) < 1.05 * min(parameters)
+    length = {None: 100, "cpu": 40, "laptop": 100}[scale]
+    if scale:  # two blocks
+        heads = 2 * 64**2
+        matrices = [2 * heads]
+        others = {
+            "RGLRU": [2 * 256], "SlidingWindowTransformer": [2 * 64 * 32], "Hybrid": [heads + 64 * 32],
+            "Transformer": [2 * 128 * length],
+        }  # fmt: skip
+    else:  # four blocks
+        matrices = [2**8, 2**10, 2**12, 2**14, 2**16]
+        others = {
+            "RGLRU": [2**8, 2**10, 3 * 2**10], "SlidingWindowTransformer": [2**8, 2**10, 2**12, 4 * 32 * length],
+            "Hybrid": [2**8, 2**10, 2**12, 12 * 32**2 + 32 * length, 12 * 64**2 + 32 * length],
+            "Transformer": [4 * length * size for size in (1, 3, 10, 41)],
+        }  # fmt: skip
+    assert states == dict.fromkeys(MATRICES | {"DeltaNet"}, matrices) | others
+
+
+def test_small_state_models_start_matched_where_they_can():
+    runs = listing.resolve_all(grid.points(parse(["gin/state_models.gin", "gin/scale/cpu.gin"])))
+    models = {type(run.model).__name__: getattr(run.model, "pattern", [run.model])[0] for run in runs}
+    matched = {name for name, model in models.items() if getattr(model, "matching_heads", 0)}
+    assert matched == {"LinearAttention", "GLA", "MLSTM", "DeltaNet", "KDA", "Hybrid", "Transformer"}
+    assert models["Transformer"].matching_gain is not None
+    assert all(run.model.token_layout == "aligned" for run in runs)
+    assert {(run.tasks.sequence_length, run.training.steps) for run in runs} == {(40, 800)}
 
 
 @pytest.mark.slow

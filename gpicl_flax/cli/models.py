@@ -14,7 +14,8 @@ def add(commands) -> None:
         "models",
         help="list every model and baseline with its sizes",
         description="Prints every sequence model and baseline at its default settings: parameters, and state size as "
-        "the paper counts it and as every number that the next prediction can depend on.",
+        "the paper counts it and as every number that the next prediction can depend on, with what these are: a "
+        "matrix, its normaliser, the inputs of a convolution, the token before, keys and values.",
     )
     parser.set_defaults(command=_models)
     parser.add_argument(

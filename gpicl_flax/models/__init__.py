@@ -24,6 +24,7 @@ from gpicl_flax.models.sequence_model import (
     count_parameters,
     sizes,
 )
+from gpicl_flax.models.state_parts import state_parts
 from gpicl_flax.models.transformer import Transformer
 from gpicl_flax.models.vsml import VSML
 from gpicl_flax.models.vsml_without_symmetries import VSMLWithoutSymmetries
@@ -54,4 +55,5 @@ __all__ = [
     "abstract_parameters",
     "count_parameters",
     "sizes",
+    "state_parts",
 ]

@@ -27,12 +27,15 @@ class BlockStack(StatefulModel):
     Attributes:
       num_layers: the number of blocks.
       model_size: width of the residual stream.
-      mlp_ratio: width of the MLP's hidden layer over the model size.
+      mlp_ratio: width of the MLP's hidden layer over the model size, unless `mlp_size` is set.
+      mlp_size: width of the MLP's hidden layer. It sets the number of parameters whatever the state; None: from
+        `mlp_ratio`.
     """
 
     num_layers: Layers = 4
     model_size: Width = 256
     mlp_ratio: Width = 4
+    mlp_size: Width | None = None
 
     def mixer(self, layer: int) -> Mixer:
         """Returns the mixer of a block."""
@@ -40,7 +43,12 @@ class BlockStack(StatefulModel):
 
     def feed_forward(self, layer: int) -> BlockPart:
         """Returns the part of a block that follows its mixer: an MLP, unless a model has its own."""
-        return FeedForward(**self.part_settings(), ratio=self.mlp_ratio)
+        return FeedForward(**self.part_settings(), hidden_size=self.hidden_size)
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the MLP's hidden layer."""
+        return self.mlp_size or self.mlp_ratio * self.model_size
 
     def block_parts(self, layer: int) -> tuple[BlockPart, ...]:
         """Returns the parts of a block in their order."""

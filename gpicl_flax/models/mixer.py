@@ -74,13 +74,13 @@ class BlockPart(nn.Module):
 
 
 class FeedForward(BlockPart):
-    """An MLP with a hidden layer of `ratio` d and GELU (its tanh approximation).
+    """An MLP with one hidden layer and GELU (its tanh approximation).
 
     Attributes:
-      ratio: width of the hidden layer over d.
+      hidden_size: width of the hidden layer.
     """
 
-    ratio: int
+    hidden_size: int
 
     norm_name: ClassVar[str] = "mlp_norm"
 
@@ -90,7 +90,7 @@ class FeedForward(BlockPart):
     @nn.compact
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
         model_size = x.shape[-1]
-        y = nn.gelu(self.linear(self.ratio * model_size, ("embed", "mlp"), "mlp_hidden")(x))
+        y = nn.gelu(self.linear(self.hidden_size, ("embed", "mlp"), "mlp_hidden")(x))
         return self.linear(model_size, ("mlp", "embed"), "mlp_output")(y), {}
 
 

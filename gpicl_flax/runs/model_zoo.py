@@ -1,4 +1,4 @@
-"""Lists every sequence model and baseline, with its sizes."""
+"""Lists every sequence model and baseline, with its sizes and what its state consists of."""
 
 import dataclasses
 from typing import Any
@@ -30,14 +30,21 @@ MODELS: tuple[type[models.SequenceModel], ...] = (
 
 
 def as_table(num_features: int, sequence_length: int) -> str:
-    """Returns every model with its default settings and its sizes, for X = num_features and T = sequence_length."""
-    rows = [("model", *models.SIZE_NAMES.values(), "settings")]
+    """Returns every model with its default settings, its sizes and the parts of its exact state.
+
+    Args:
+      num_features: X.
+      sequence_length: T, the examples that the state has seen.
+    """
+    rows = [("model", *models.SIZE_NAMES.values(), "parts of the state", "settings")]
     for cls in MODELS:
         longest: dict[str, Any] = {"max_length": sequence_length} if hasattr(cls, "max_length") else {}
         model = cls(**longest)
         sizes = models.sizes(model, num_features, sequence_length)
-        rows.append((cls.__name__, *(f"{sizes[key]:,}" for key in models.SIZE_NAMES), _settings(model)))
-    return text_table.render(rows, right=range(1, len(rows[0]) - 1))
+        parts = models.state_parts(model, num_features, sequence_length)
+        state = ", ".join(f"{name} {size:,}" for name, size in parts.items()) or "none"
+        rows.append((cls.__name__, *(f"{sizes[key]:,}" for key in models.SIZE_NAMES), state, _settings(model)))
+    return text_table.render(rows, right=range(1, 1 + len(models.SIZE_NAMES)))
 
 
 def _settings(model: models.SequenceModel) -> str:

@@ -10,14 +10,14 @@ from gpicl_flax.records.run_folder import DONE, RunFolder
 
 
 def test_sweep_lists_a_table_and_json(capsys):
-    arguments = ["sweep", "--gin_file", "gin/state_size.gin", "--gin_bindings", "SEEDS = [0]"]
+    arguments = ["sweep", "--gin_file", "gin/fig6.gin", "--gin_bindings", "SEEDS = [0]"]
     assert main([*arguments, "--list"]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 38 and table[-1] == "36 points"
+    assert len(table) == 28 and table[-1] == "26 points"
     assert "parameters" in table[0] and "state (paper)" in table[0] and "state (exact)" in table[0]
     assert main([*arguments, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 36 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
+    assert len(rows) == 26 and {row["run_id"] for row in rows} == {line.split()[0] for line in table[1:-1]}
     assert {"run_id", "bindings", "parameters", "state_size_paper", "state_size_exact"} == rows[0].keys()
     assert rows[0]["bindings"]["Run.model"] == "@LSTM()"
 

@@ -33,7 +33,7 @@ class RWKV7(MatrixBackbone):
     The state of a block is a matrix (`paper`), and d numbers of the token shift; with `channel_mix`, 2 d.
 
     Attributes:
-      channel_mix: whether RWKV's channel mix takes the place of the MLP. Its width is `mlp_ratio` too.
+      channel_mix: whether RWKV's channel mix takes the place of the MLP. Its width is the MLP's.
     """
 
     channel_mix: bool = False
@@ -48,7 +48,7 @@ class RWKV7(MatrixBackbone):
             return super().feed_forward(layer)
         return ChannelMix(
             **self.part_settings(),
-            ratio=self.mlp_ratio,
+            hidden_size=self.hidden_size,
             model_size=self.model_size,
             shift_power=(1 - layer / self.num_layers) ** 4,
         )
@@ -159,12 +159,12 @@ class ChannelMix(BlockPart):
     """W' relu(W x)^2 of the mixture x_t + mu (x_{t-1} - x_t) of a token and the one before.
 
     Attributes:
-      ratio: width of the hidden layer over d.
+      hidden_size: width of the hidden layer.
       model_size: d.
       shift_power: by which mu starts.
     """
 
-    ratio: int
+    hidden_size: int
     model_size: int
     shift_power: float
 
@@ -178,7 +178,7 @@ class ChannelMix(BlockPart):
         before, last = previous(x, over.part("channel_token_shift"))
         init: Initializer = lambda _, shape: _shift(self.shift_power, shape)  # noqa: E731
         mix = self.param("channel_token_shift", partitioned(init, ("embed",)), (self.model_size,))
-        hidden = self.linear(self.ratio * self.model_size, ("embed", "mlp"), "mlp_hidden")(x + mix * (before - x))
+        hidden = self.linear(self.hidden_size, ("embed", "mlp"), "mlp_hidden")(x + mix * (before - x))
         y = self.linear(self.model_size, ("mlp", "embed"), "mlp_output")(nn.relu(hidden) ** 2)
         return y, {"channel_token_shift": last}
 
