@@ -51,7 +51,10 @@ def test_seeds_are_an_axis(path):
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
 # Many architectures or large programs; their models take steps in step_test.
-LONG = {f"gin/{name}.gin" for name in ("griffin", "learner", "maml", "plateau", "sgd", "state_models", "state_size")}
+LONG = {
+    f"gin/{name}.gin"
+    for name in ("griffin", "learner", "maml", "parameter_count", "plateau", "sgd", "state_models", "state_size")
+}
 
 
 @pytest.mark.parametrize(
