@@ -3,7 +3,7 @@
 import pytest
 
 pytestmark = pytest.mark.slow
-USER, VIEWER = "roles/storage.objectUser", "roles/storage.bucketViewer"
+USER, VIEWER = "roles/storage.objectUser", "roles/storage.legacyBucketReader"
 
 
 @pytest.mark.parametrize("command", ["train", "sweep"])
