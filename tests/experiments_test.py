@@ -231,7 +231,8 @@ def test_state_size_holds_the_figure_and_more():
 
 
 @pytest.mark.parametrize(
-    ("files", "more_parameters", "more_state"), [pytest.param((), 10, 10, marks=pytest.mark.slow), ((CPU,), 7, 4)]
+    ("files", "more_parameters", "more_state"),
+    [pytest.param((), 10, 10, marks=pytest.mark.slow), pytest.param((CPU,), 7, 4, marks=pytest.mark.slow)],
 )
 def test_parameter_count_varies_one_size_and_keeps_the_other(files, more_parameters, more_state):
     """In the paper's count of the state."""

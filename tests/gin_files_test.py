@@ -126,6 +126,7 @@ def test_state_size_gin_lists_the_sizes_of_every_model():
 MATRICES = {"LinearAttention", "RetNet", "Mamba2", "GLA", "MLSTM", "KDA", "RWKV7"}
 
 
+@pytest.mark.slow
 def test_matrices_of_a_block_have_64_to_16384_numbers():
     points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
     found = collections.defaultdict(list)

@@ -67,6 +67,7 @@ MODELS = {
     "maml": MAML(num_classes=C, hidden_sizes=(16,)),
 }
 FURTHER = (
+    "delta net", "outer-product lstm",
     "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
     "step-by-step delta net", "matched delta net", "linear attention", "retnet", "mamba-2", "mlstm", "kda", "gla",
     "rwkv-7", "rg-lru", "hybrid",

@@ -53,8 +53,8 @@ MODELS = {
 }
 
 
-# Their passes are those of linear attention and DeltaNet.
-FURTHER = ("ret_net", "gla", "kda")
+# Their passes are those of linear attention, DeltaNet, the mLSTM and RWKV-7, or parts of the hybrid.
+FURTHER = ("ret_net", "mamba2", "gla", "kda", "rg_lru", "sliding_window_transformer")
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in MODELS])

@@ -92,6 +92,11 @@ MODELS = {
 NO_CONTEXT = {"mlp"}
 # Left to the long checks: other settings of models that are here already, and models whose passes are those of others.
 VARIANTS = {
+    "linear_attention",
+    "mamba2",
+    "rwkv7",
+    "rg_lru",
+    "sliding_window_transformer",
     "ret_net",
     "gla",
     "kda",

@@ -170,7 +170,7 @@ def test_every_model_takes_three_sharded_steps(toy_dataset, on_one_device, name)
     assert metrics["grad_norm"].min() > 0
 
 
-@pytest.mark.parametrize("name", with_slow([*MODELS, *FURTHER_MODELS], quick=["lstm"]))
+@pytest.mark.parametrize("name", with_slow([*MODELS, *FURTHER_MODELS], quick=["mlp"]))
 def test_every_model_takes_three_steps_with_activations_in_bfloat16(toy_dataset, on_one_device, name):
     model = (MODELS | FURTHER_MODELS)[name]
     state, metrics = train(toy_dataset, model.clone(dtype="bfloat16"), steps=3)

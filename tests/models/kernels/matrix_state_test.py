@@ -201,7 +201,8 @@ def test_zeros_leave_the_state_and_nothing_depends_on_later_positions(decay_of, 
         np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("decay_of", [pytest.param("head", marks=pytest.mark.slow), "key dimension"])
+@pytest.mark.slow
+@pytest.mark.parametrize("decay_of", DECAY_OF)
 def test_memory_of_a_training_step_is_linear_in_the_length(decay_of, quick_jit):
     def memory(length):
         inputs = arguments(decay_of, "two directions", "mild", length)

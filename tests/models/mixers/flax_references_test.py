@@ -82,6 +82,7 @@ FAST = {"Mamba2", "RWKV7"}  # the others are left to long checks
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in DENSE_GENERAL]
 )
+@pytest.mark.slow
 def test_the_reference_is_the_model(name, reference, quick_jit):
     settings = SMALL | ({"window": 3} if name == "SlidingWindowTransformer" else {})
     model, rng = getattr(models, name)(**settings), np.random.default_rng(0)

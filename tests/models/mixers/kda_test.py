@@ -45,6 +45,7 @@ def test_forward_pass_is_that_of_the_equations(check_forward, expected, settings
     check_forward(KDA(**SIZES, **settings), expected)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients, expected):
     model = KDA(**SIZES | {"num_layers": 1})
     check_gradients(model, random_params(model, data), data, expected)

@@ -41,6 +41,7 @@ def test_forward_pass_is_that_of_the_equations(check_forward, expected, settings
 
 
 @pytest.mark.parametrize("form", ["parallel", pytest.param("recurrent", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients, expected, form):
     model = RGLRU(**SIZES | {"num_layers": 1}, form=form)
     check_gradients(model, random_params(model, data), data, expected)

@@ -31,6 +31,7 @@ def test_forward_pass_is_that_of_the_equations(check_forward, expected, window, 
     check_forward(SlidingWindowTransformer(**SIZES, window=window, **settings), expected(window))
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients, expected):
     model = SlidingWindowTransformer(**SIZES | {"num_layers": 1}, window=3)
     check_gradients(model, random_params(model, data), data, expected(3))
