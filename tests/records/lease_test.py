@@ -178,3 +178,5 @@ def test_on_remote_storage_another_process_takes_over(gcs, monkeypatch):
     assert other.number == own.number + 1 and list(gcs.objects("bucket")) == ["run/.claim/00000002.json"]
     with pytest.raises(lease.LeaseLost, match="gs://bucket/run was taken over by another process"):
         own.check()
+    for each in (own, other):  # their threads would go on with heartbeats
+        each.release("")
