@@ -254,7 +254,9 @@ def test_parameter_count_varies_one_size_and_keeps_the_other(files, more_paramet
             assert spread["state_size_paper"] >= (min(5, more_state) if model == "VSML" else more_state), model
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "parameter_count")) for name in FILES]
+)
 def test_the_cpu_scale_keeps_the_shape_without_downloads(name):
     small = runs(name, CPU)
     names = {n for run in small for n in (run.tasks.base_dataset, *run.test_names)}
