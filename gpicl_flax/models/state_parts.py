@@ -1,4 +1,4 @@
-"""What the state of a model consists of, by the names that the model itself gives to its parts."""
+"""The parts of the state of a model, by the names that the model itself gives to them."""
 
 import collections
 from typing import Any

@@ -116,8 +116,8 @@ def flush(logs: Sequence[JsonLines]) -> None:
 
 def merge(logs: Sequence[JsonLines]) -> None:
     """On gs://: makes each log one object again, so that it is read in one request."""
-    for place in logs[:1]:
-        gcs.each(JsonLines._merge, logs, place._path)
+    if logs:
+        gcs.each(JsonLines._merge, logs, logs[0]._path)
 
 
 def read(

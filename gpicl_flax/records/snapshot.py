@@ -1,4 +1,4 @@
-"""What a run folder holds at one moment, for those who read much of it."""
+"""The contents of a run folder at one moment, for those who read much of it."""
 
 import contextlib
 import fnmatch

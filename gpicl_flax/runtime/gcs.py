@@ -124,8 +124,10 @@ def write(contents: Mapping[str, bytes], *, create: bool = False, show: bool = T
         for path, data in contents.items()
     )
     # A large object is uploaded in parts, without an answer that says its generation.
-    generations = [answer["generation"] if isinstance(answer, dict) else "" for answer in answers]
-    return dict(zip(contents, generations, strict=True))
+    return {
+        path: answer["generation"] if isinstance(answer, dict) else generation_and_size(path)[0]
+        for path, answer in zip(contents, answers, strict=True)
+    }
 
 
 def read(paths: Iterable[str], start: int | None = None) -> list[bytes]:
@@ -244,7 +246,8 @@ async def _read(fs: Any, path: str, start: int | None) -> bytes:
     try:
         return await fs._cat_file(path, start=start)
     except StorageError as error:
-        if start is not None and "416" in str(error):  # the end of an empty object cannot be asked for
+        # The end of an empty object cannot be asked for.
+        if start is not None and str(getattr(error.__cause__, "code", "")) == "416":
             return b""
         raise
 

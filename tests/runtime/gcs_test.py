@@ -106,6 +106,24 @@ def test_the_end_of_an_object_is_one_request(gcs):
         storage.read([f"{FOLDER}/none"], start=-4)
 
 
+def test_a_refusal_to_read_the_end_is_no_empty_object(gcs):
+    """Whatever the name of the object says."""
+    gcs.put("bucket", "folder/run_416", b"text")
+    gcs.set_faults(rate=1.0, kinds=["503"])
+    with pytest.raises(StorageError, match="has not answered"):
+        storage.read([f"{FOLDER}/run_416"], start=-4)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's, for each part
+def test_a_large_object_has_a_generation_too(gcs):
+    data = bytes(51 * 2**20)  # uploaded in parts
+    (generation,) = storage.write({f"{FOLDER}/log": data}, show=False).values()
+    storage.write({f"{FOLDER}/1": b"end"})
+    storage.append(f"{FOLDER}/log", generation, [f"{FOLDER}/1"])
+    assert storage.read([f"{FOLDER}/log"], start=-4) == [b"\0end"]
+    assert storage.generation_and_size(f"{FOLDER}/log")[1] == len(data) + 3
+
+
 def test_only_one_of_two_creates_an_object(gcs):
     storage.write({f"{FOLDER}/new": b"first"}, create=True)
     with pytest.raises(FileExistsError):
