@@ -8,6 +8,7 @@ from typing import Any
 
 from gpicl_flax.errors import Damaged, first_line
 from gpicl_flax.records import lease, phase, schemas
+from gpicl_flax.records.criteria import Criteria
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.records.snapshot import Snapshot
 
@@ -28,8 +29,8 @@ class Status:
         process has begun it. damaged: a file of its folder is.
       step: the last step in its log; None: there is none.
       steps: the steps of the whole run; None: it has not begun.
-      loss: its moving average, in nats.
-      accuracy: the accuracy at the last position.
+      loss: its moving average, in nats or as squared error.
+      accuracy: the accuracy at the last position; None: its targets are numbers, or it has not begun.
       seconds_left: the time until its last step, at the recent speed; None: it is not running, or its speed is unknown.
       who: the process that trains it. For a run that failed or is damaged: why, and what to do.
       plateau: whether its average loss is still at the height of its plateau.
@@ -117,8 +118,10 @@ def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], snapshot: Snapsh
     if evaluation is None or evaluation["step"] < exit_step or not {"num_tasks", "base_dataset"} <= run_info.keys():
         return row.get("phase")
     own = ("unseen", run_info["base_dataset"]["name"])
-    curves = [curve["accuracy"] for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
-    gain = curves[0][-1] - curves[0][0] if curves else None
+    criteria = Criteria.from_run_info(run_info)
+    curves = [curve for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
+    scores = curves[0].get(criteria.score) if curves and criteria else None
+    gain = criteria.gain(scores[-1], scores[0]) if criteria and scores else None
     return phase.classify(True, gain, run_info["num_tasks"] or math.inf)
 
 
