@@ -79,4 +79,4 @@ def test_a_pool_of_a_million_tasks_takes_less_than_a_gigabyte():
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((256, 16, 8), (256, 16)))
     memory = jax.jit(predict).lower(*shapes).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 2**30
+    assert 0 < memory.temp_size_in_bytes < 2**30
