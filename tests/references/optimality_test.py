@@ -43,7 +43,7 @@ def class_log_probabilities(num_tasks, scale=1.0):
     return jax.jit(predict)
 
 
-def of_labels(values, labels):
+def at_labels(values, labels):
     return np.take_along_axis(np.asarray(values), np.asarray(labels)[..., None], axis=-1)[..., 0]
 
 
@@ -56,16 +56,16 @@ def test_probabilities_of_gaussian_classes_are_calibrated(optimum, num_tasks):
     inputs, labels = class_sequences(num_tasks)
     probabilities = np.exp(class_log_probabilities(optimum)(inputs, labels))
     # If predictions are the posterior, the probability of the true class is on average that of a class drawn from them.
-    surplus = of_labels(probabilities, labels) - np.square(probabilities).sum(axis=-1)
+    surplus = at_labels(probabilities, labels) - np.square(probabilities).sum(axis=-1)
     assert np.abs(surplus.mean()) < 4 * surplus.mean(axis=1).std() / np.sqrt(B)
-    assert of_labels(probabilities, labels)[:, -1].mean() > 1.5 / C
+    assert at_labels(probabilities, labels)[:, -1].mean() > 1.5 / C
 
 
 @OPTIMA
 def test_no_other_noise_predicts_gaussian_classes_better(optimum, num_tasks):
     inputs, labels = class_sequences(num_tasks)
     losses = {
-        scale: -of_labels(class_log_probabilities(optimum, scale)(inputs, labels), labels).mean()
+        scale: -at_labels(class_log_probabilities(optimum, scale)(inputs, labels), labels).mean()
         for scale in (0.6, 1.0, 1.6)
     }
     assert min(losses, key=losses.__getitem__) == 1.0, losses
@@ -77,7 +77,7 @@ def test_each_optimum_of_gaussian_classes_is_better_on_its_own_tasks():
         inputs, labels = class_sequences(num_tasks)
         for optimum in (None, K):
             log_probabilities = class_log_probabilities(optimum)(inputs, labels)
-            loss[num_tasks, optimum] = -of_labels(log_probabilities, labels)[:, T // 2 :].mean()
+            loss[num_tasks, optimum] = -at_labels(log_probabilities, labels)[:, T // 2 :].mean()
     assert loss[K, K] < loss[K, None] - 0.1 and loss[B, None] < loss[B, K] - 0.1, loss
 
 

@@ -46,6 +46,12 @@ def test_probabilities_stand_at_the_classes_that_were_seen():
     np.testing.assert_allclose(probabilities[0], [[0, 1, 0, 0], [0, 1 / 3, 0, 2 / 3]])
 
 
+def test_while_there_are_too_few_neighbours_all_count():
+    inputs, labels = np.array([[[0.0], [1.0], [2.0], [3.0]]]), np.array([[1, 1, 3, 0]])
+    probabilities = class_probabilities(CLASSIFIERS["nearest_neighbours"], inputs, labels, [3], C)
+    np.testing.assert_allclose(probabilities[0], [[0, 2 / 3, 0, 1 / 3]])
+
+
 def test_lasso_predicts_a_sparse_function():
     rng = np.random.default_rng(0)
     inputs, weights = rng.normal(size=(3, 21, 20)), np.zeros((3, 20))
