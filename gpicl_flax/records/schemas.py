@@ -96,7 +96,9 @@ class MetricsRow(TypedDict):
     step: Count
     loss: NotRequired[float]
     loss_ema: float
+    loss_last: NotRequired[float]
     accuracy_last: NotRequired[float]
+    squared_error_last: NotRequired[float]
     plateau: bool
     plateau_left_at: NotRequired[Count | None]
     phase: NotRequired[str | None]

@@ -38,6 +38,7 @@ class Status:
       phase: the phase as far as it is known (see `records.phase`). For a run that has ended: by its last meta-test.
       stopped_early: why it ended before its last step, 'plateau' or 'converged'.
       log_gaps: a phrase for each gap in its log, see `training.run_log`.
+      squared_error: that at the last position, for a run whose targets are numbers.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class Status:
     phase: str | None = None
     stopped_early: str | None = None
     log_gaps: tuple[str, ...] = ()
+    squared_error: float | None = None
 
     def as_json(self) -> str:
         """Returns one line of JSON."""
@@ -106,6 +108,7 @@ def _read_status(run_id: str, folder: RunFolder) -> Status:
         _phase(row, run_info, snapshot),
         stopped_early,
         gaps,
+        None if "accuracy_last" in row else row.get("squared_error_last", row.get("loss_last")),
     )
 
 

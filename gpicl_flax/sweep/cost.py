@@ -172,7 +172,7 @@ def as_table(
         "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's "
         "own account",
         "(--topology) has been between a fifth and three and a half times of it.",
-        ASSUMPTION,
+        *([ASSUMPTION] if any(run.tasks.has_base_datasets for run in runs) else []),
         *_remarks(rows, runs),
     ]
     return "\n".join(lines)

@@ -9,7 +9,10 @@ import pandas as pd
 from gpicl_flax.analysis.data.one_run import OneRun
 
 BY_POSITION = ("accuracy", "accuracy_low", "accuracy_high")
+ERROR = ("error", "error_low", "error_high")  # the squared error, whether it is the loss or not
 ERRORS = tuple(f"{name}{end}" for name in ("loss", "squared_error") for end in ("", "_low", "_high"))
+_MEANS = (BY_POSITION, ERRORS[3:], ERRORS[:3])  # the first of these that a curve has is its score
+_NAMES = {BY_POSITION: BY_POSITION, ERRORS[3:]: ERROR, ERRORS[:3]: ERROR}
 
 
 def by_position(curve: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -20,17 +23,20 @@ def by_position(curve: Mapping[str, Any]) -> dict[str, list[float]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Returns rows of `last_test` as a table, which has its columns even without rows."""
-    return pd.DataFrame(rows, columns=["run_id", "test_dataset", "tasks", *BY_POSITION])
+    return pd.DataFrame(rows, columns=["run_id", "test_dataset", "tasks", "positions", *BY_POSITION, *ERROR])
 
 
 def last_test(run: OneRun) -> list[dict[str, Any]]:
-    """Returns a row for each curve of the last meta-test that has accuracies.
+    """Returns a row for each curve of the last meta-test.
 
-    Its columns are run_id, test_dataset, tasks, and accuracy with the ends of its 95% interval, arrays [T].
+    Its columns are run_id, test_dataset, tasks, positions, and either accuracy, or for numbers error, with the ends of
+    its 95% interval: arrays over the positions.
     """
-    return [
-        {"run_id": run.run_id, "test_dataset": curve["base_dataset"], "tasks": curve["tasks"]}
-        | {name: np.asarray(curve[name], float) for name in BY_POSITION}
-        for curve in (run.evaluations[-1]["curves"] if run.evaluations else [])
-        if "accuracy" in curve
-    ]
+    rows = []
+    for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
+        names = next(names for names in _MEANS if names[0] in curve)
+        own = {name: np.asarray(curve[key], float) for name, key in zip(_NAMES[names], names, strict=True)}
+        positions = np.asarray(curve.get("positions") or range(len(curve[names[0]])))
+        row = {"run_id": run.run_id, "test_dataset": curve["base_dataset"], "tasks": curve["tasks"]}
+        rows.append(row | {"positions": positions} | own)
+    return rows
