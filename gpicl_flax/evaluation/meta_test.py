@@ -13,6 +13,7 @@ import scipy
 from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel
+from gpicl_flax.references import by_family
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.families.data import Batch, TaskData
 from gpicl_flax.training import partitioning
@@ -32,6 +33,8 @@ class MetaTest:
       sequences_per_task: how many consecutive sequences share a task; 16 in Table 2. The intervals of a curve treat
         sequences as independent, so with more than one they ignore the differences between tasks.
       batch_size: sequences evaluated at once, approximately: it is rounded up to a multiple that the mesh divides.
+      references: names of references to measure beside the model, see `references.by_family`; None: all of the family,
+        but none where tasks are made from a base dataset.
       at_checkpoints: meta-test also at every checkpoint_period of the training, rather than only at its end.
 
     Raises:
@@ -43,6 +46,7 @@ class MetaTest:
     num_sequences: Count = 512
     sequences_per_task: Count = 1
     batch_size: Count = 128
+    references: Sequence[str] | None = None
     at_checkpoints: bool = False
 
     def __post_init__(self):
@@ -86,10 +90,12 @@ def meta_test(
         over the T positions of the means over sequences of what `Targets.measure` returns: `loss`, and for classes
         `accuracy`. Each mean has the ends of its 95% confidence interval, `_low` and `_high`: Wilson's interval for
         accuracies, Student's t for others. If some positions never count, the lists are over the others, which
-        `positions` names.
+        `positions` names. Where there are references, `references` has such curves of each by its name, as far as it
+        has them, and the `distance` of the model's predictions from its own (see `Reference`).
     """
     tasks = task_batches.tasks
-    evaluate = _make_evaluate(model, task_batches)  # pyright: ignore[reportArgumentType]  modules have a hash
+    chosen = by_family.chosen(tasks, settings.references, "MetaTest.references")
+    evaluate = _make_evaluate(model, task_batches, tasks.num_tasks, tuple(chosen))  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
     numbers = tasks.numbers()
     kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), tasks.unseen_numbers(numbers))}
@@ -104,7 +110,7 @@ def meta_test(
             own = jax.tree.map(np.float32, own)
             evaluate_batch = functools.partial(evaluate, params, test.data, np.uint32(seed), own)
             rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task)} | drawn
-            measured, counted = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
+            measured, beside, counted = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
             curves.append(
                 {
                     "base_dataset": dataset.name,
@@ -113,27 +119,36 @@ def meta_test(
                     "num_sequences": settings.num_sequences,
                 }
                 | _curves(measured, counted)
+                | ({"references": {name: _curves(own, counted) for name, own in beside.items()}} if beside else {})
             )
     return curves
 
 
 @functools.lru_cache(maxsize=4)  # the members of a stack and many points of a sweep share one program
-def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
+def _make_evaluate(model: SequenceModel, task_batches: TaskBatches, num_tasks: int | None, names: tuple[str, ...]):
+    """Returns a program. The references depend on `num_tasks`, which the equality of `task_batches` leaves out."""
+    tasks, kind = task_batches.tasks, task_batches.tasks.targets
+    references = by_family.chosen(tasks, names, "MetaTest.references")
+
     @jax.jit
     def evaluate(params, data, seed, numbers, start, batch):
         sequences = task_batches.make_sequences(seed, batch, data, numbers)
         shown = sequences.shown_targets(sequences.targets)
         rngs = {"learner": jax.random.fold_in(keys.learner_key(seed), start)}
         predictions = cast(jax.Array, model.apply({"params": params}, sequences.inputs, shown, rngs=rngs))
-        measured = task_batches.tasks.targets.measure(predictions, sequences.targets)
-        return partitioning.constrain_replicated(task_batches.mesh, (measured, sequences.counted))
+        measured, beside = kind.measure(predictions, sequences.targets), {}
+        for name, reference in references.items():
+            own = reference.predict(seed, sequences)
+            beside[name] = reference.measure(kind, own, sequences.targets)
+            beside[name] |= reference.distance(kind, own, predictions)
+        return partitioning.constrain_replicated(task_batches.mesh, (measured, beside, sequences.counted))
 
     return evaluate
 
 
 def _in_batches(
     evaluate: Callable, rows: Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], np.ndarray | None]:
     """Maps `evaluate` over batches of rows. The last batch is padded with its first row, so that one program fits all.
 
     Args:
@@ -153,7 +168,7 @@ def _in_batches(
 
 def _curves(measured: dict[str, np.ndarray], counted: np.ndarray | None) -> dict[str, list[Any]]:
     """Returns the means over sequences of what is measured, arrays [n, T], at the positions that count in some."""
-    length = measured["loss"].shape[1]
+    length = next(iter(measured.values())).shape[1]
     positions = range(length) if counted is None else np.flatnonzero(counted.any(axis=0)).tolist()
     found = {} if len(positions) == length else {"positions": list(positions)}
     for name in sorted(measured):

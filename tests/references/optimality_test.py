@@ -12,15 +12,14 @@ from gpicl_flax.references.least_squares import least_squares
 from gpicl_flax.references.pool_posterior import pool_posterior
 from gpicl_flax.references.ridge import ridge
 from gpicl_flax.references.scikit_learn import REGRESSORS, numbers
-from gpicl_flax.tasks.families import gaussian_classes as family
-from gpicl_flax.tasks.families.function_classes import FUNCTION_CLASSES, draw_sequence
+from gpicl_flax.tasks.families import FunctionClasses, GaussianClasses
 
 B, T, X, C, K, NOISE = 600, 12, 6, 4, 8, 0.8
+CLASSES = GaussianClasses(num_classes=C, dimensions=X, noise=NOISE, sequence_length=T)
 
 
 def draw_class_means(ids):
-    draw = functools.partial(family.draw_task, num_classes=C, num_features=X)
-    return jax.vmap(lambda task_id: draw(jax.random.fold_in(jax.random.key(0), task_id)))(ids)
+    return jax.vmap(lambda task_id: CLASSES.draw_task(jax.random.fold_in(jax.random.key(0), task_id)))(ids)
 
 
 @functools.cache
@@ -28,7 +27,7 @@ def class_sequences(num_tasks):
     """Sequences [B, T, X] and [B, T] of the first tasks."""
     tasks = draw_class_means(np.arange(B, dtype=np.uint32) % num_tasks)
     keys = jax.random.split(jax.random.key(1), B)
-    return jax.vmap(functools.partial(family.draw_sequence, length=T, noise=NOISE))(keys, tasks)
+    return jax.vmap(CLASSES.draw_sequence)(tasks, keys)[:2]
 
 
 def class_log_probabilities(num_tasks, scale=1.0):
@@ -98,12 +97,11 @@ def test_each_optimum_of_linear_regression_is_better_on_its_own_tasks():
 
 
 def test_lasso_needs_fewer_examples_of_sparse_functions_than_least_squares():
-    function_class = FUNCTION_CLASSES["sparse_linear"]
+    family = FunctionClasses(function_class="sparse_linear", sequence_length=16)
 
     def sequence(key):
         task_key, sequence_key = jax.random.split(key)
-        task = function_class.draw_task(task_key, 20)
-        return draw_sequence(sequence_key, task, function_class=function_class, num_features=20, length=16)
+        return family.draw_sequence(family.draw_task(task_key), sequence_key)[:2]
 
     inputs, targets = jax.vmap(sequence)(jax.random.split(jax.random.key(0), 50))
     lasso = numbers(REGRESSORS["lasso"], np.asarray(inputs), np.asarray(targets), [15])[:, 0]

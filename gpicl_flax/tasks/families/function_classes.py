@@ -1,11 +1,18 @@
 """The function classes of Garg et al. 2022 (arXiv 2208.01066, Section 3 and 4): y = f(x) for x ~ N(0, I), no noise."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import gin
 import jax
 import jax.numpy as jnp
+
+from gpicl_flax.bindings.kinds import Width
+from gpicl_flax.errors import UsageError
+from gpicl_flax.tasks.families.family import Sequences, TaskFamily
+from gpicl_flax.tasks.targets import Numbers
 
 SPARSITY = 3  # coordinates that a sparse linear function depends on
 TREE_DEPTH = 4
@@ -41,14 +48,6 @@ class FunctionClass(NamedTuple):
     draw_task: Callable[[jax.Array, int], Any]
     evaluate: Callable[[Any, jax.Array], jax.Array]
     mean_square: Callable[[int], float]
-
-
-def draw_sequence(
-    key: jax.Array, task: Any, *, function_class: FunctionClass, num_features: int, length: int
-) -> tuple[jax.Array, jax.Array]:
-    """Returns inputs [T, X] float32 ~ N(0, I) and targets [T] float32, the function `task` of them."""
-    inputs = jax.random.normal(key, (length, num_features))
-    return inputs, function_class.evaluate(task, inputs)
 
 
 def _draw_weights(key, num_features):
@@ -95,3 +94,56 @@ FUNCTION_CLASSES = {
     "tree": FunctionClass(_draw_tree, _follow_tree, lambda num_features: 1.0),
     "relu_network": FunctionClass(_draw_network, _apply_network, float),
 }
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FunctionClasses(TaskFamily):
+    """y = f(x) for x ~ N(0, I_d), with a function f of one class for a task.
+
+    That paper divides squared errors by the mean of f(x)^2, which is the chance loss here: d, 3 (sparse), 1 (tree), d.
+
+    Attributes:
+      function_class: 'linear': f(x) = w . x with w ~ N(0, I_d); 'sparse_linear': the same with 3 weights that are not
+        zero; 'tree': a decision tree of depth 4 on the signs of coordinates, with leaves ~ N(0, 1); 'relu_network': one
+        hidden layer of 100 ReLUs.
+      dimensions: d, which is X.
+      sequence_length: T, the examples of one sequence; in that paper 41 for linear functions, 101 for the others.
+      task_batch_size: B, the sequences of one training step.
+      num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence has a new one.
+      sequences_per_task: sequences of one step that share a task.
+
+    Raises:
+      UsageError: a value is out of its range.
+    """
+
+    function_class: str = "linear"
+    dimensions: Width = 20
+    sequence_length: Width = 41
+    task_batch_size: Width = 64
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.function_class not in FUNCTION_CLASSES:
+            names = ", ".join(FUNCTION_CLASSES)
+            raise UsageError(f"{self.gin_name}.function_class must be one of {names}, not {self.function_class!r}")
+        if self.function_class == "sparse_linear" and self.dimensions < SPARSITY:
+            raise UsageError(f"{self.gin_name}.dimensions = {self.dimensions} is less than {SPARSITY}")
+
+    @property
+    def num_features(self) -> int:
+        return self.dimensions
+
+    @property
+    def targets(self) -> Numbers:
+        """Numbers with the mean square of the functions as variance."""
+        return Numbers(variance=FUNCTION_CLASSES[self.function_class].mean_square(self.dimensions))
+
+    def draw_task(self, key: jax.Array) -> Any:
+        """Returns the arrays of a function."""
+        return FUNCTION_CLASSES[self.function_class].draw_task(key, self.dimensions)
+
+    def draw_sequence(self, task: Any, key: jax.Array) -> Sequences:
+        """Returns x [T, d] and y [T]."""
+        inputs = jax.random.normal(key, (self.sequence_length, self.dimensions))
+        return Sequences(inputs, FUNCTION_CLASSES[self.function_class].evaluate(task, inputs))

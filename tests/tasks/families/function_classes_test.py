@@ -6,19 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from gpicl_flax.tasks.families.function_classes import FUNCTION_CLASSES, draw_sequence
+from gpicl_flax.tasks.families.function_classes import FUNCTION_CLASSES, FunctionClasses
 
 X, T, COUNT = 20, 5, 3000
 
 
 @functools.cache
 def draw(name):
-    function_class = FUNCTION_CLASSES[name]
+    family = FunctionClasses(function_class=name, dimensions=X, sequence_length=T)
 
     def both(key):
         task_key, sequence_key = jax.random.split(key)
-        task = function_class.draw_task(task_key, X)
-        return task, *draw_sequence(sequence_key, task, function_class=function_class, num_features=X, length=T)
+        task = family.draw_task(task_key)
+        sequence = family.draw_sequence(task, sequence_key)
+        return task, sequence.inputs, sequence.targets
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), COUNT)))
 
@@ -28,7 +29,7 @@ def test_the_mean_square_of_targets_is_what_published_errors_are_divided_by(name
     _, inputs, targets = draw(name)
     assert inputs.shape == (COUNT, T, X) and targets.shape == (COUNT, T) and targets.dtype == np.float32
     published = {"linear": 20, "sparse_linear": 3, "tree": 1, "relu_network": 20}[name]
-    assert FUNCTION_CLASSES[name].mean_square(X) == published
+    assert FunctionClasses(function_class=name).targets.chance_loss == published
     np.testing.assert_allclose(np.mean(targets.astype(np.float64) ** 2), published, rtol=0.06)
     assert np.abs(targets.mean()) < 0.05 * np.sqrt(published)
 
@@ -75,6 +76,6 @@ def test_networks_have_one_layer_of_relus():
 @pytest.mark.parametrize("name", FUNCTION_CLASSES)
 def test_a_task_is_determined_by_its_key_alone(name):
     key = jax.random.split(jax.random.key(0), COUNT)[7]
-    alone = FUNCTION_CLASSES[name].draw_task(jax.random.split(key)[0], X)
+    alone = FunctionClasses(function_class=name, dimensions=X).draw_task(jax.random.split(key)[0])
     for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(draw(name)[0]), strict=True):
         np.testing.assert_allclose(one, many[7], rtol=1e-6)

@@ -1,25 +1,22 @@
 """The distribution of Gaussian classes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_flax.tasks.families import gaussian_classes
+from gpicl_flax.tasks.families import GaussianClasses
 
 C, X, T, NOISE = 5, 8, 50, 0.7
 
-draw_task = functools.partial(gaussian_classes.draw_task, num_classes=C, num_features=X)
+FAMILY = GaussianClasses(num_classes=C, dimensions=X, noise=NOISE, sequence_length=T)
 
 
 @pytest.fixture(scope="module")
 def drawn():
     keys = jax.random.split(jax.random.key(0), (2, 2000))
-    draw_sequence = functools.partial(gaussian_classes.draw_sequence, length=T, noise=NOISE)
-    means = jax.jit(jax.vmap(draw_task))(keys[0])
-    inputs, labels = jax.jit(jax.vmap(draw_sequence))(keys[1], means)
+    means = jax.jit(jax.vmap(FAMILY.draw_task))(keys[0])
+    inputs, labels, *_ = jax.jit(jax.vmap(FAMILY.draw_sequence))(means, keys[1])
     return np.asarray(means), np.asarray(inputs), np.asarray(labels)
 
 
@@ -49,5 +46,5 @@ def test_labels_are_uniform_and_independent(drawn):
 
 def test_a_task_is_determined_by_its_key_alone():
     keys = jax.random.split(jax.random.key(0), 3)
-    np.testing.assert_array_equal(jax.vmap(draw_task)(keys)[1], draw_task(keys[1]))
-    assert (jnp.abs(draw_task(keys[0]) - draw_task(keys[1])) > 1e-3).any()
+    np.testing.assert_array_equal(jax.vmap(FAMILY.draw_task)(keys)[1], FAMILY.draw_task(keys[1]))
+    assert (jnp.abs(FAMILY.draw_task(keys[0]) - FAMILY.draw_task(keys[1])) > 1e-3).any()

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from gpicl_flax.references.nearest_neighbours import nearest_neighbours
-from gpicl_flax.tasks.families import recall
+from gpicl_flax.tasks.families import Recall
 
 N, X, C, COUNT = 6, 4, 5, 5000
 
 
 @functools.cache
 def draw(recency_exponent=0.0):
+    family = Recall(num_pairs=N, dimensions=X, num_classes=C, recency_exponent=recency_exponent)
+
     def both(key):
         task_key, sequence_key = jax.random.split(key)
-        pairs = recall.draw_task(task_key, num_pairs=N, num_features=X, num_classes=C)
-        return pairs, recall.draw_sequence(sequence_key, pairs, recency_exponent=recency_exponent)
+        pairs = family.draw_task(task_key)
+        return pairs, family.draw_sequence(pairs, sequence_key)
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), COUNT)))
 
@@ -77,6 +79,6 @@ def test_exact_look_up_answers_everything():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_task_is_determined_by_its_key_alone(seed):
     key = jax.random.split(jax.random.key(0), COUNT)[seed]
-    pairs = recall.draw_task(jax.random.split(key)[0], num_pairs=N, num_features=X, num_classes=C)
+    pairs = Recall(num_pairs=N, dimensions=X, num_classes=C).draw_task(jax.random.split(key)[0])
     np.testing.assert_allclose(pairs.keys, draw()[0].keys[seed], rtol=1e-6)
     np.testing.assert_array_equal(pairs.classes, draw()[0].classes[seed])
