@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-import gpicl_flax.references  # noqa: F401  gin knows its learners by this import
 from gpicl_flax import models
 from gpicl_flax.bindings.kinds import check_settings
 from gpicl_flax.config import Config
 from gpicl_flax.errors import UsageError, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest
+from gpicl_flax.references import by_family
 from gpicl_flax.tasks.families import FIRST_UNSEEN_ID, ProjectedImages, TaskFamily
 from gpicl_flax.tasks.loader import Loader
 from gpicl_flax.training import partitioning, tensorboard
@@ -85,6 +85,9 @@ class Run:
             tasks.check_repeated_tasks()
         if self.meta_test.base_datasets and not tasks.has_base_datasets:
             raise UsageError(f"MetaTest.base_datasets must be empty: the tasks of {family} have no base dataset")
+        by_family.chosen(tasks, self.meta_test.references, "MetaTest.references")
+        if self.training.diagnostics:
+            by_family.chosen(tasks, self.training.diagnostics.references, "Diagnostics.references")
         self._check_curriculum()
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")

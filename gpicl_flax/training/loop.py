@@ -225,7 +225,8 @@ def _make_diagnose(
         return lambda params: {}
     count = training.diagnostics.sequences_at_once(task_batches.tasks.task_batch_size, training.accumulation)
     seeds = [member.seed for member in members]
-    return make_diagnose(model, task_batches, examples, seeds, count, _numbers(members))
+    families, references = [member.tasks for member in members], training.diagnostics.references
+    return make_diagnose(model, task_batches, examples, seeds, count, _numbers(members), families, references)
 
 
 def _training_batches(
