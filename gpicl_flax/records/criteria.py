@@ -61,3 +61,11 @@ class Criteria(NamedTuple):
         """
         first = self.chance_score if first is None else first
         return last - first if self.score == "accuracy" else (first - last) / self.chance_score
+
+
+def curve_gain(curve: Mapping[str, Any], criteria: Criteria | None) -> float | None:
+    """Returns what is gained along a curve of a meta-test; None if the run does not say how its numbers are judged."""
+    if "accuracy" in curve:
+        return curve["accuracy"][-1] - curve["accuracy"][0]
+    scores = curve.get(criteria.score) if criteria else None
+    return criteria.gain(scores[-1], scores[0]) if criteria and scores else None
