@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from gpicl_flax.errors import Damaged
 from gpicl_flax.records import plateau, schemas
 
+_NEEDED = {"predicts", "score", "unit", "chance_loss", "chance_score"}
+
 
 class Criteria(NamedTuple):
     """How a run is judged.
@@ -36,7 +38,7 @@ class Criteria(NamedTuple):
         classes, targets = run_info.get("num_classes"), run_info.get("targets")
         if isinstance(classes, int) and classes > 0:
             return cls(plateau.threshold(classes), math.log(classes), "accuracy", 1 / classes, "nats")
-        if not isinstance(targets, Mapping):
+        if not isinstance(targets, Mapping) or not _NEEDED <= targets.keys():
             return None
         chance = targets["chance_loss"]
         threshold = plateau.threshold_of_numbers(chance, in_nats=targets["predicts"] == "normals")
@@ -61,3 +63,11 @@ class Criteria(NamedTuple):
         """
         first = self.chance_score if first is None else first
         return last - first if self.score == "accuracy" else (first - last) / self.chance_score
+
+
+def curve_gain(curve: Mapping[str, Any], criteria: Criteria | None) -> float | None:
+    """Returns what is gained along a curve of a meta-test; None if the run does not say how its numbers are judged."""
+    if "accuracy" in curve:
+        return curve["accuracy"][-1] - curve["accuracy"][0]
+    scores = curve.get(criteria.score) if criteria else None
+    return criteria.gain(scores[-1], scores[0]) if criteria and scores else None

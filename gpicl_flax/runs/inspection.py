@@ -90,7 +90,7 @@ class Inspection:
 
     def as_json(self) -> str:
         """Returns one line of JSON."""
-        values = {"folder": str(self.folder)} | dataclasses.asdict(self.status)
+        values = {"folder": str(self.folder)} | self.status.as_dict()
         values |= {"why_diverged": self.why_diverged, "model": self.model} | self.sizes
         values["tensors"] = [
             {"name": "/".join(tensor.path), "shape": tensor.shape, "count": tensor.size} for tensor in self.tensors

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpicl_flax.errors import Damaged, first_line
 from gpicl_flax.records import lease, phase, schemas
-from gpicl_flax.records.criteria import Criteria
+from gpicl_flax.records.criteria import Criteria, curve_gain
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.records.snapshot import Snapshot
 
@@ -56,9 +56,16 @@ class Status:
     log_gaps: tuple[str, ...] = ()
     squared_error: float | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the attributes; the squared error only for a run that has one."""
+        values = dataclasses.asdict(self)
+        if self.squared_error is None:
+            del values["squared_error"]
+        return values
+
     def as_json(self) -> str:
         """Returns one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(self.as_dict())
 
     @property
     def plateau_in_words(self) -> str:
@@ -121,10 +128,8 @@ def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], snapshot: Snapsh
     if evaluation is None or evaluation["step"] < exit_step or not {"num_tasks", "base_dataset"} <= run_info.keys():
         return row.get("phase")
     own = ("unseen", run_info["base_dataset"]["name"])
-    criteria = Criteria.from_run_info(run_info)
     curves = [curve for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
-    scores = curves[0].get(criteria.score) if curves and criteria else None
-    gain = criteria.gain(scores[-1], scores[0]) if criteria and scores else None
+    gain = curve_gain(curves[0], Criteria.from_run_info(run_info)) if curves else None
     return phase.classify(True, gain, run_info["num_tasks"] or math.inf)
 
 

@@ -1,12 +1,13 @@
 """Runs whose tasks have numbers as targets and no base dataset: all that a run does, with NoisyLinearRegression."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from gpicl_flax.analysis.data import study, write_tables
-from gpicl_flax.analysis.figures import learning_curve
+from gpicl_flax.analysis.figures import error_within_sequence, learning_curve
 from gpicl_flax.analysis.report import report, run_summary
 from gpicl_flax.config import parse
 from gpicl_flax.errors import Preempted, UsageError
@@ -151,6 +152,7 @@ def test_a_run_is_inspected_and_evaluated_again(done):
     assert "drawn on the device" in found.as_text() and json.loads(found.as_json())["base_dataset"]["fingerprint"]
     now = read_status("run", folder)
     assert now.state == "done" and now.accuracy is None and now.phase == "Plateau"
+    assert now.squared_error == json_lines.read(folder.metrics)[-1]["loss_last"]
     file = evaluate(folder, ("MetaTest.num_sequences = 8",))
     assert json.loads(file.read_text())["curves"][0]["num_sequences"] == 8
     before = folder.latest_evaluation()
@@ -167,8 +169,24 @@ def test_reports_and_tables_show_runs_of_numbers(done, tmp_path):
         assert (tmp_path / kind / "learning_curve.svg").read_bytes() == (
             again.parent / "learning_curve.svg"
         ).read_bytes()
-    table = study.load(done["numbers"].path).table
-    assert table["plateau_left"].notna().all() and table["unseen_gain[noisy_linear_regression]"].notna().all()
+
+
+def test_a_report_of_a_sweep_draws_errors_along_sequences(done, tmp_path):
+    for kind, folder in done.items():
+        shutil.copytree(folder.path, tmp_path / "sweep" / kind)
+    found = study.load(tmp_path / "sweep")
+    assert found.table["plateau_left"].notna().all() and found.final().empty
+    assert found.table["unseen_gain[noisy_linear_regression]"].notna().all()
+    table = error_within_sequence.draw(found).numbers
+    (curve,) = (c for c in done["normals"].latest_evaluation()["curves"] if c["tasks"] == "unseen")
+    drawn = table[(table["tasks"] == "unseen") & (table["intervention"].str.contains("parameters"))]
+    drawn = [rows["mean"].tolist() for _, rows in drawn.groupby("intervention")]
+    assert curve["squared_error"] in drawn and len(drawn) == 2 and set(table["chance"]) == {2.01}
+    page = report.write(tmp_path / "sweep").read_text()
+    assert error_within_sequence._TITLE in page and "of the squared error by chance" in page
+    tables = write_tables.write(tmp_path / "sweep", tmp_path / "tables")
+    again = error_within_sequence.draw(study.load(tables)).numbers
+    assert again.to_csv() == table.to_csv()
 
 
 @pytest.mark.parametrize(

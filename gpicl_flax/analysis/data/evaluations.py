@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
-from gpicl_flax.records.criteria import Criteria
+from gpicl_flax.records.criteria import Criteria, curve_gain
 
 # The numbers that summarise a curve: the accuracy at its last position, the gain since the first position, and their
 # intervals; and the mean of its loss over positions in nats, which is the loss that training minimises.
@@ -35,7 +35,7 @@ def ends(run: OneRun) -> list[dict[str, Any]]:
     ]
 
 
-def numbers(curve: dict[str, Any], criteria: Criteria | None) -> dict[str, float]:
+def numbers(curve: dict[str, Any], criteria: Criteria | None = None) -> dict[str, float]:
     """Returns the `NUMBERS` of one curve.
 
     A curve of numbers has only a gain (see `Criteria.gain`) and a loss.
@@ -46,9 +46,8 @@ def numbers(curve: dict[str, Any], criteria: Criteria | None) -> dict[str, float
     """
     loss = statistics.fmean(curve["loss"]) if curve.get("loss") else math.nan
     if "accuracy" not in curve:
-        scores = curve.get(criteria.score) if criteria else None
-        gain = criteria.gain(scores[-1], scores[0]) if criteria and scores else math.nan
-        return dict.fromkeys(NUMBERS, math.nan) | {"gain": gain, "loss": loss}
+        gain = curve_gain(curve, criteria)
+        return dict.fromkeys(NUMBERS, math.nan) | {"gain": math.nan if gain is None else gain, "loss": loss}
     (first, first_low, first_high), (last, last_low, last_high) = (
         tuple(curve[key][position] for key in ("accuracy", "accuracy_low", "accuracy_high")) for position in (0, -1)
     )

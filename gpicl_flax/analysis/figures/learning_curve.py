@@ -44,7 +44,7 @@ def _figure(
 ) -> Figure:
     panels = 1
     if run_info["steps"]:
-        made_from = "" if "family" in run_info or "targets" in run_info else "made from "
+        made_from = "of " if "family" in run_info or "targets" in run_info else "made from "
         panels, title = 2, f"{run_info['model']} meta-trained on tasks {made_from}{run_info['base_dataset']['name']}"
     else:
         title = f"{run_info['model']}, not meta-trained"

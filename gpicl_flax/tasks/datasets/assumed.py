@@ -1,4 +1,4 @@
-"""What base datasets are taken for where none is read: as published, or as many examples of the input shape."""
+"""The examples that base datasets are taken to have where none is read: those published, or of the input shape."""
 
 import math
 from typing import NamedTuple

@@ -256,6 +256,9 @@ class TaskFamily:
           numbers: those of the run, see `numbers`.
           max_bytes: the memory that tasks may take on each device at once.
           num_shards: the number of devices along B, which divides B.
+
+        Raises:
+          UsageError: `draw_sequence` returns something else than sequences of this family.
         """
         task_key, sequence_key = keys.task_key(seed), keys.sequence_key(seed)
 
@@ -263,4 +266,21 @@ class TaskFamily:
             task = self.draw_task(jax.random.fold_in(task_key, task_id))
             return self.draw_sequence(task, jax.random.fold_in(sequence_key, sequence_seed))
 
-        return jax.vmap(one)(batch["task_ids"], batch["sequence_seeds"])
+        sequences = jax.vmap(one)(batch["task_ids"], batch["sequence_seeds"])
+        self._check(sequences)
+        return sequences
+
+    def _check(self, sequences: Sequences) -> None:
+        """Raises UsageError unless `draw_sequence` returns what it should."""
+        inputs, targets, *masks = sequences
+        shape = self.sequence_length, self.num_features
+        kind = jnp.int32 if self.targets.num_classes else jnp.float32
+        if inputs.shape[1:] != shape or targets.shape[1:] != shape[:1] or targets.dtype != kind:
+            raise UsageError(
+                f"{self.gin_name}.draw_sequence must return inputs {list(shape)} and targets {list(shape[:1])} of type "
+                f"{jnp.dtype(kind).name}, not {list(inputs.shape[1:])} and {list(targets.shape[1:])} of type "
+                f"{targets.dtype.name}"
+            )
+        for mask in masks:
+            if mask is not None and (mask.shape[1:] != shape[:1] or mask.dtype != bool):
+                raise UsageError(f"{self.gin_name}.draw_sequence must return `shown` and `counted` [T] of type bool")

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
 from gpicl_flax.tasks.families import Sequences, TaskFamily
@@ -116,3 +117,22 @@ def test_diagnostics_count_what_counts(task_batches):
     measured = tasks.targets.measure(model.apply({"params": params}, sequences.inputs, hidden), sequences.targets)
     np.testing.assert_allclose(found["unseen_loss"][0], np.asarray(measured["loss"])[:, PAIRS:].mean(), rtol=1e-4)
     np.testing.assert_allclose(found["unseen_accuracy_last"][0], np.asarray(measured["accuracy"])[:, -1].mean())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": jnp.zeros(6)}, r"targets \[6\] of type int32, not .* of type float32"),
+        ({"inputs": jnp.zeros((6, 4))}, r"not \[6, 4\]"),
+        ({"targets": jnp.zeros(5, int)}, r"not \[6, 5\] and \[5\]"),
+        ({"counted": jnp.zeros(6)}, "`counted`"),
+    ],
+)
+def test_a_family_that_draws_something_else_is_told_what_is_wrong(change, message):
+    class Wrong(Pairs):
+        def draw_sequence(self, task, key):
+            return super().draw_sequence(task, key)._replace(**change)
+
+    batch = {"task_ids": np.zeros(2, np.uint32), "sequence_seeds": np.zeros(2, np.uint32)}
+    with pytest.raises(UsageError, match=f"Wrong.draw_sequence must return .*{message}"):
+        Wrong().make_sequences(None, np.uint32(0), batch, (), (), max_bytes=0, num_shards=1)

@@ -75,7 +75,8 @@ def test_sequences_do_not_depend_on_the_batch_and_the_devices(devices):
             np.testing.assert_allclose(found[row], expected[0], rtol=1e-5, atol=1e-5)
 
 
-def test_batches_are_a_function_of_seed_and_step():
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_batches_are_a_function_of_seed_and_step(num_workers):
     tasks = dataclasses.replace(TASKS, task_batch_size=8, num_tasks=5)
 
     def batches(start, count, **settings):
@@ -85,7 +86,7 @@ def test_batches_are_a_function_of_seed_and_step():
         made.close()
         return {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
 
-    whole, later = batches(0, 6), batches(4, 1, steps_per_batch=2)
+    whole, later = batches(0, 6), batches(4, 1, steps_per_batch=2, num_workers=num_workers)
     assert whole["sequence_seeds"].dtype == np.uint32 and whole["sequence_seeds"].shape == (6, 1, 8)
     for name in ("task_ids", "sequence_seeds"):
         np.testing.assert_array_equal(whole[name][4:], later[name])
