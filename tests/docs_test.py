@@ -152,7 +152,13 @@ def test_make_targets_exist(targets):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(language == "python" for language, _ in blocks(page))])
+LONG = "docs/extending.md"  # trains models of its own
+WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page == LONG)) for page in WITH_PYTHON]
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     """All blocks of a page, in one folder and in their order.
 
