@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default %(default)s)")
     parser.add_argument("--batch", type=int, default=4, metavar="B", help="sequences (default %(default)s)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512, 2048, 8192], metavar="T")
-    parser.add_argument("--chunk-sizes", type=int, nargs="+", default=[matrix_state.CHUNK_SIZE], metavar="C")
+    parser.add_argument("--chunk-sizes", type=int, nargs="+", metavar="C", help="default: that of the models")
     arguments = parser.parse_args()
     print(
         f"jax {jax.__version__}, {jax.devices()[0].device_kind}, B = {arguments.batch}, H = {H}, K = V = {K}, float32"
@@ -92,9 +92,10 @@ def main() -> None:
                 forms = {"step by step": vector_state.recurrent, "parallel": vector_state.parallel}
             else:
                 inputs = matrix_arguments(kind, arguments.batch, length)
+                of_models = matrix_state.CHUNK_SIZE if "head" in kind else matrix_state.KEY_DECAY_CHUNK_SIZE
                 forms = {"step by step": matrix_state.recurrent} | {
                     f"chunks of {size}": functools.partial(matrix_state.chunked, chunk_size=size)
-                    for size in arguments.chunk_sizes
+                    for size in arguments.chunk_sizes or [of_models]
                 }
             steps = [Step(form, inputs) for form in forms.values()]
             times = seconds(steps, arguments.rounds)

@@ -152,7 +152,13 @@ def test_make_targets_exist(targets):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(language == "python" for language, _ in blocks(page))])
+LONG = "docs/extending.md"  # trains models of its own
+WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page == LONG)) for page in WITH_PYTHON]
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     """All blocks of a page, in one folder and in their order.
 
@@ -206,7 +212,8 @@ def test_commands_run_as_they_stand(tmp_path):
     lines = [line for page in AS_THEY_STAND for _, text in blocks(page) for line in commands(text)]
     for line in dict.fromkeys(map(tuple, lines)):
         if list(line[:2]) not in NOT_HERE:
-            command = [sys.executable, "-m", "gpicl_flax", *line]
+            share = ["--shard", "1/5"] if line[0] == "sweep" and "--workdir" in line else []  # of many minutes
+            command = [sys.executable, "-m", "gpicl_flax", *line, *share]
             result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert result.returncode == 0, f"{shlex.join(line)}\n{result.stderr}"
     assert (tmp_path / "runs/state_size/report/index.html").exists()

@@ -108,6 +108,7 @@ def test_input_presets_set_the_shape_that_they_are_named_after(name, features):
     assert "x".join(map(str, run.tasks.input_shape)) == name and run.tasks.num_features == features
 
 
+@pytest.mark.slow
 def test_state_size_gin_lists_the_sizes_of_every_model():
     points = grid.points(parse(["gin/state_size.gin"], ["SEEDS = [0]"]))
     runs = [run for run in listing.resolve_all(points) if type(run.model).__name__ not in MATRICES]

@@ -93,6 +93,7 @@ def test_an_unknown_command_is_wrong_usage():
     assert result.returncode == 2 and "trian" in result.stderr
 
 
+@pytest.mark.slow
 def test_models_are_listed_with_their_sizes(capsys):
     assert main(["models", "--inputs", "3072"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()

@@ -43,6 +43,7 @@ def gpicl(tmp_path):
 
 
 @pytest.mark.parametrize("shadows", [["gin", "random", "jax", "types"], []])
+@pytest.mark.slow
 def test_modules_of_the_working_folder_are_found_and_take_the_place_of_no_other(gpicl, tmp_path, shadows):
     for name in shadows:
         (tmp_path / f"{name}.py").write_text("raise AssertionError")
@@ -83,6 +84,7 @@ def test_flags_that_xla_does_not_know_are_named(monkeypatch, flags, words):
         backend.check()
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_whatever_a_notebook_or_a_matplotlibrc_asks_for(gpicl, tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: no_such_backend\n")
     result = gpicl(*MODULE, "datasets", "show", "digits", MPLBACKEND="module://no_such_module.backend")

@@ -163,6 +163,7 @@ def test_a_request_beyond_the_quota_is_tried_again(cloud, on_slices):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.launch)]
 )
+@pytest.mark.slow
 def test_ctrl_c_deletes_all_slices_and_the_next_call_goes_on(cloud, on_slices, number, code, wait_for):
     cloud.script("gpicl", **{"1/2": ["hang", 0], "2/2": ["hang", 0]})
     process = cloud.start("tpu_sweep.sh", GIN, *on_slices, "--num_slices", "2")
@@ -199,6 +200,7 @@ def test_kept_slices_are_adopted_by_the_next_call(cloud, on_slices, wait_for):
     assert process.returncode == 0 and cloud.verbs("create") == ["sweep-1"] and not cloud.slices
 
 
+@pytest.mark.slow
 def test_max_parallel_bounds_the_slices_that_exist_at_once(cloud, on_slices):
     result = sweep(cloud, on_slices, "--num_slices", "3", "--max_parallel", "1")
     assert result.returncode == 0
@@ -237,6 +239,7 @@ def test_one_run_on_one_slice(cloud, on_slices):
     assert call["argv"] == ["train", "--gin_file", "gin/quickstart.gin", "--workdir", "gs://bucket/study"]
 
 
+@pytest.mark.slow
 def test_status_and_delete_find_every_slice_of_a_name(cloud, on_slices):
     place = ["--project", "my-project", "--zone", "us-west4-a"]
     assert "no slices" in cloud.run("status.sh", "--name", "sweep", *place).stdout

@@ -213,6 +213,7 @@ def test_members_average_out_their_projections(iris):
     assert spread(16) < 0.6 * spread(1)
 
 
+@pytest.mark.slow
 def test_a_context_longer_than_that_of_training_is_spread_over_members(lstm, monkeypatch):
     X, y = np.random.default_rng(0).normal(size=(30, 16)), np.arange(30) % 2
     read, encode = [], learner.Learner.encode

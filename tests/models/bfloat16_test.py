@@ -68,7 +68,7 @@ MODELS = {
 }
 FURTHER = (
     "delta net", "outer-product lstm",
-    "matched transformer", "matched outer-product lstm", "deep vsml", "vsml without symmetries",
+    "matched transformer", "matched outer-product lstm", "vsml", "deep vsml", "vsml without symmetries",
     "step-by-step delta net", "matched delta net", "linear attention", "retnet", "mamba-2", "mlstm", "kda", "gla",
     "rwkv-7", "rg-lru", "hybrid",
     "sliding-window transformer", "maml",

@@ -47,7 +47,7 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, config):
         evaluate(folder)
 
 
-@pytest.mark.parametrize("model", ["OnlineSGD", pytest.param("LSTM", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [pytest.param("OnlineSGD", marks=pytest.mark.slow), "LSTM"])
 def test_a_run_of_no_steps_is_a_meta_test(start, small_bindings, tmp_path, model):
     config = parse([], [*small_bindings, "Training.steps = 0", f"Run.model = @{model}()"])
     folder = RunFolder(tmp_path / "run")

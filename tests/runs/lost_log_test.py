@@ -141,6 +141,7 @@ def test_the_gap_stays_named_after_the_next_interruption(resume, half, _half):
     assert len(half.read_run_info()["log_gaps"]) == 1 and half.ended == "DONE"
 
 
+@pytest.mark.slow
 def test_how_a_row_is_written_and_what_comes_after_the_checkpoint_do_not_matter(resume, whole, half):
     rows = json_lines.read(half.metrics)
     text = "".join(json.dumps(dict(reversed(row.items())), separators=(",", ":")) + "\r\n" for row in rows)

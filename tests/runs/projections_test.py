@@ -41,6 +41,7 @@ def test_a_gram_run_has_no_seen_tasks_and_resumes(start, contents, sigterm_at, g
     assert contents(parts) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_gram_run_on_flat_images_has_finite_losses(start, config, tmp_path):
     path, folder, rng = tmp_path / "flat.npz", RunFolder(tmp_path / "run"), np.random.default_rng(0)
     arrays = {}

@@ -156,6 +156,7 @@ def test_a_run_that_was_killed_while_it_made_its_folder_starts_again(
     assert contents(folder) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     start, contents, config, undisturbed, caplog
 ):

@@ -98,6 +98,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(start, config, t
     assert not folder.path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data(start, sigterm_at, config, tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "data.npz"

@@ -56,6 +56,7 @@ jax.jit(lambda x: x * 17.5 + 3).lower(1.0).compile()  # a program of the user
 """
 
 
+@pytest.mark.slow
 def test_the_library_keeps_its_programs_and_no_others(tmp_path, environment):
     environment = {name: value for name, value in environment.items() if not name.startswith("JAX_PERSISTENT")}
     subprocess.run([sys.executable, "-W", "error", "-c", LIBRARY], env=environment, check=True)

@@ -144,6 +144,7 @@ class TestVersion01:
         assert names(points, tmp_path) == [run_id]
         runner._Sweep(points, listing.resolve_points(points), tmp_path, None, None, None, print, print).check([0])
 
+    @pytest.mark.slow
     def test_a_sweep_takes_a_finished_run_as_done_and_goes_on_with_an_unfinished_one(self, kept, tmp_path):
         workdir, points, whole = kept
         points, before, said = points[:2], {path.name for path in workdir.iterdir()}, []

@@ -86,6 +86,7 @@ def test_a_point_that_diverges_does_not_stop_the_others_and_is_not_repeated(swee
     assert sum("diverged at step" in line for line in said) == 1
 
 
+@pytest.mark.slow
 def test_a_preempted_sweep_goes_on_where_it_stopped(sweep, tmp_path):
     points, runs = sweep("[{'Run.seed': [0, 1]}]")
     sent = []

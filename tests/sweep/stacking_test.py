@@ -109,12 +109,12 @@ def test_stacks_are_in_the_order_of_the_grid(plan):
 @pytest.mark.parametrize(
     ("fit", "bindings", "count", "sizes"),
     [
-        (4, ["MeshShape.data = -1"], 100, [32, 32, 32, 4]),
+        pytest.param(4, ["MeshShape.data = -1"], 100, [32, 32, 32, 4], marks=pytest.mark.slow),
         (4, ["MeshShape.data = -1"], 23, [16, 4, 2, 1]),
         (1, ["MeshShape.data = 1"], 13, [8, 4, 1]),
         (0.5, ["MeshShape.data = 1"], 3, [2, 1]),
         (4, ["MeshShape.data = 4"], 11, [8, 2, 1]),
-        (10**6, ["MeshShape.data = 8"], 40, [32, 8]),
+        pytest.param(10**6, ["MeshShape.data = 8"], 40, [32, 8], marks=pytest.mark.slow),
     ],
 )
 def test_an_accelerator_takes_what_fits_its_memory_and_divides_over_it(

@@ -131,6 +131,7 @@ def test_a_worker_that_is_gone_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_path, wait_for):
     script = tmp_path / "train.py"
     script.write_text(

@@ -60,6 +60,7 @@ def test_every_kind_of_damage_is_harmless_or_found(saved, tmp_path, damage, whic
     assert steps[largest] == 10 and 20 in steps.values()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_a_new_one_can_take_its_place(saved, tmp_path, caplog):
     folder = shutil.copytree(saved, tmp_path / "checkpoints")
     (folder / "20" / "meta" / "metadata").unlink()

@@ -33,9 +33,11 @@ import jax.numpy as jnp
 from gpicl_flax.models.kernels.decayed_products import later, lower_blocks, products
 from gpicl_flax.models.kernels.vector_state import decayed
 
-# With 8 heads and keys and values of 32 on a CPU, a training step of 4 sequences of 2,048 positions takes least time in
-# chunks of 32 for four of six kinds, and elsewhere at most 30% more than in chunks of 16 or 64, the others measured.
-CHUNK_SIZE = 32
+# With 8 heads and keys and values of 32 on a CPU, training steps of 4 sequences of 2,048 positions and of 32 of 100
+# take the least time in these, or up to 5% more, of 16, 32 and 64. (But two directions with a decay of the head, which
+# no model here has, take up to a fifth less in chunks of 16.)
+CHUNK_SIZE = 32  # with a decay of the head
+KEY_DECAY_CHUNK_SIZE = 16  # with one of each key dimension, whose products take a step for each doubling
 
 Correction = tuple[jax.Array | None, jax.Array]
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import layers
 from gpicl_flax.models.backbone import MatchableBackbone
+from gpicl_flax.models.kernels import matrix_state
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.matrix_memory import MatrixBackbone, MatrixMemory
 from gpicl_flax.models.passes import Pass
@@ -28,6 +29,7 @@ class GLA(MatchableBackbone, MatrixBackbone):
     """
 
     key_size: Width = 16
+    chunk_size: Width = matrix_state.KEY_DECAY_CHUNK_SIZE
 
     @property
     def default_value_size(self) -> int:

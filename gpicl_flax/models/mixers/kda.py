@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.backbone import MatchableBackbone
+from gpicl_flax.models.kernels import matrix_state
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.matrix_memory import MatrixBackbone, MatrixMemory
 from gpicl_flax.models.passes import Pass
@@ -26,6 +28,8 @@ class KDA(MatchableBackbone, MatrixBackbone):
     of low rank. The paper mixes its blocks with ones of attention. Except for heads that start matched, memory is short
     at first: the median rate forgets 99.7% at each position.
     """
+
+    chunk_size: Width = matrix_state.KEY_DECAY_CHUNK_SIZE
 
     def mixer(self, layer: int) -> MatrixMemory:
         return KimiDeltaRule(**self.mixer_settings(layer))

@@ -10,7 +10,9 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Initializer
 
+from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models.initializers import partitioned
+from gpicl_flax.models.kernels import matrix_state
 from gpicl_flax.models.matrix_memory import MatrixBackbone, MatrixMemory
 from gpicl_flax.models.mixer import BlockPart, Shared
 from gpicl_flax.models.passes import Pass
@@ -36,6 +38,7 @@ class RWKV7(MatrixBackbone):
       channel_mix: whether RWKV's channel mix takes the place of the MLP. Its width is the MLP's.
     """
 
+    chunk_size: Width = matrix_state.KEY_DECAY_CHUNK_SIZE
     channel_mix: bool = False
 
     def mixer(self, layer: int) -> "TimeMix":

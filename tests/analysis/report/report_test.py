@@ -34,6 +34,7 @@ def links(page):
     return set(re.findall(r'(?:href|src)="([^"]+)"', page))
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_page_with_every_figure(sweep, capsys, monkeypatch):
     read, found = one_run.read, []
     monkeypatch.setattr(one_run, "read", lambda folder: found.append(folder.path.name) or read(folder))

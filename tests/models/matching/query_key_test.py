@@ -226,6 +226,7 @@ def test_the_first_so_many_blocks_start_matched(data, model, matched, quick_jit)
         assert is_matched == (layer < matched)
 
 
+@pytest.mark.slow
 def test_matched_heads_prefer_the_input_that_looks_alike(quick_jit):
     model = Transformer(
         num_layers=1, num_heads=1, key_size=64, model_size=128, token_layout="aligned", matching_gain=2.0

@@ -26,6 +26,7 @@ HEADS = {"num_heads": 3, "key_size": 4}
 SIZES = {"num_layers": 3, "model_size": 10, "num_classes": 4}
 
 
+@pytest.mark.slow
 def test_a_pattern_of_one_model_is_that_model(data, random_params, quick_jit):
     part = RWKV7(**HEADS, channel_mix=True)
     alone, hybrid = part.clone(**SIZES | {"num_layers": 2}), Hybrid(**SIZES | {"num_layers": 2}, pattern=[part])

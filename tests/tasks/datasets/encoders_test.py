@@ -146,6 +146,7 @@ def test_without_network_the_error_says_where_the_weights_are(keras, monkeypatch
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_random_weights_are_warned_about(caplog):
     with caplog.at_level(logging.WARNING):
         encoder = encoders.load("resnet50", weights="random", image_size=SIZE)

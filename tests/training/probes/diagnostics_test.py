@@ -54,7 +54,10 @@ def unseen_sequences(dataset, seed, count):
     )
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm", pytest.param("delta_net", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("transformer", marks=pytest.mark.slow), "lstm", pytest.param("delta_net", marks=pytest.mark.slow)],
+)
 def test_loss_gradients_and_comparisons_are_those_on_unseen_tasks(name, toy_dataset):
     model = MODELS[name]
     found, params = diagnose(model, toy_dataset)
