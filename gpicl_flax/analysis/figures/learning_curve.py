@@ -1,5 +1,6 @@
 """The picture of one run: its learning within a sequence, and its loss leaving the plateau."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,8 @@ def draw(folder: RunFolder, evaluation: dict[str, Any] | None) -> Figure:
     """Draws meta-test accuracy against examples seen, with 95% intervals (left), and the training loss (right).
 
     Where targets are numbers, it draws the squared error in the place of the accuracy.
+
+    References are beside the curve of unseen tasks where the meta-test measured them.
 
     For a run of 0 steps the right part is absent.
     """
@@ -86,6 +89,7 @@ def chart(run: OneRun) -> Chart:
     caption = (
         f"Left: {_score_in_words(criteria)} against the examples seen before, with {_INTERVALS[criteria.score]} 95% "
         "intervals"
+        + (", and references on the same unseen tasks" if _has_references(evaluation) else "")
         + (f", after step {run.evaluations[-1]['step']:,}" if run.evaluations else "; there is no evaluation yet")
         + (
             ". Right: the training loss and its average, by which the plateau is told."
@@ -123,12 +127,29 @@ def _draw_score(axes, evaluation, criteria: Criteria) -> None:
         )
         ends = curve[f"{score}_low"], curve[f"{score}_high"]
         axes.fill_between(seen, *ends, color=colour, alpha=0.2, linewidth=0)
+        if curve["tasks"] == "unseen":
+            _draw_references(axes, curve, score, colour if len(datasets) > 1 else "0.2")
     axes.axhline(criteria.chance_score, color="0.5", linestyle=":", label="chance")
     axes.set(xlabel="examples seen in the sequence", ylabel=f"meta-test {name}")
     axes.set_ylim(0, 1 if score == "accuracy" else None)
     axes.set_title("learning within a sequence (95% intervals)", fontsize="medium")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
+
+
+def _has_references(evaluation: dict[str, Any] | None) -> bool:
+    return any(curve.get("references") for curve in evaluation["curves"]) if evaluation else False
+
+
+def _draw_references(axes: Axes, curve: dict[str, Any], score: str, colour: str) -> None:
+    """Draws the references on the same unseen tasks, thinner than the model and each with a marker of its own."""
+    with_score = [(name, own) for name, own in curve.get("references", {}).items() if score in own]
+    for marker, (name, own) in zip(itertools.cycle("os^vDxP*"), with_score, strict=False):
+        seen = curve.get("positions") or np.arange(len(own[score]))
+        every = max(1, len(seen) // 8)
+        axes.plot(
+            seen, own[score], color=colour, linewidth=0.8, marker=marker, markersize=4, markevery=every, label=name
+        )
 
 
 def _draw_loss(
