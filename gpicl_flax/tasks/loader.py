@@ -34,7 +34,8 @@ class Loader:
 
     Attributes:
       placement: 'device': the base dataset is in the memory of every device, and a step sends indices; 'host': the
-        loader gathers the examples; 'auto': on the device if it takes at most a quarter of the free memory.
+        loader gathers the examples; 'auto': on the device if it takes at most a quarter of the free memory. Tasks
+        without a base dataset have no examples, so it does not matter for them.
       num_workers: processes that draw and gather; 0: a thread of this process, which is enough for indices.
 
     Raises:
