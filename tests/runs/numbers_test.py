@@ -68,7 +68,7 @@ def test_logs_and_curves_are_in_the_units_of_the_targets(done, kind, score):
     assert not [name for row in rows for name in row if "accuracy" in name]
     assert all(np.isfinite(row[f"{score}_last"]) for row in rows)
     (first, *_) = (row["diagnostics"] for row in rows if "diagnostics" in row)
-    assert first.keys() == {"unseen_loss", f"unseen_{score}_last", "grad_norms"}
+    assert first.keys() == {"unseen_loss", f"unseen_{score}_last", "grad_norms", "distances"}
     curves = folder.latest_evaluation()["curves"]
     assert [(curve["tasks"], curve["base_dataset"]) for curve in curves] == [
         ("seen", "noisy_linear_regression"),
@@ -109,6 +109,7 @@ def test_rows_after_the_last_checkpoint_of_a_killed_run_are_made_again(start, co
     assert contents(folder) == contents(done["normals"])
 
 
+@pytest.mark.slow
 def test_members_of_a_stack_are_what_they_are_alone(start, done, tmp_path):
     """They differ in their seeds and numbers of tasks."""
     members = [["NoisyLinearRegression.num_tasks = 4", "Run.seed = 3"], ["NoisyLinearRegression.num_tasks = 16"]]
@@ -126,6 +127,7 @@ def test_members_of_a_stack_are_what_they_are_alone(start, done, tmp_path):
             np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_everything_that_logs_along_training_works(start, tmp_path):
     """A Transformer with telemetry, a curriculum, early stop, meta-tests at checkpoints, a sharded and split batch."""
     folder = RunFolder(tmp_path / "run")

@@ -60,7 +60,10 @@ FAMILIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("normals", "FunctionClasses"))) for name in FAMILIES],
+)
 def test_a_run_has_its_references_beside_it(start, tmp_path, name):
     bindings, expected = FAMILIES[name]
     folder = RunFolder(tmp_path / "run")
@@ -79,6 +82,7 @@ def test_a_run_has_its_references_beside_it(start, tmp_path, name):
     assert before != after or not before
 
 
+@pytest.mark.slow
 def test_members_of_a_stack_have_the_distances_that_they_would_have_alone(start, tmp_path):
     members = [[f"NoisyLinearRegression.num_tasks = {k}"] for k in (2, 8)]
     configs = [parse([], [*BINDINGS, *REGRESSION, *own]) for own in members]

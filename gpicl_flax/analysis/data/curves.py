@@ -15,10 +15,36 @@ _MEANS = (BY_POSITION, ERRORS[3:], ERRORS[:3])  # the first of these that a curv
 _NAMES = {BY_POSITION: BY_POSITION, ERRORS[3:]: ERROR, ERRORS[:3]: ERROR}
 
 
+POSITIONS, REFERENCE = "counted_position", "reference/"
+
+
 def by_position(curve: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Returns what is kept of a curve: its accuracies, or, where its targets are numbers, its losses and errors."""
+    """Returns what is kept of a curve, lists over its positions, as columns of a table.
+
+    They are its accuracies, or, where its targets are numbers, its losses and errors; the positions, where not all of
+    the sequence count; and the same of each reference, with its distance.
+    """
     names = BY_POSITION if "accuracy" in curve else [name for name in ERRORS if name in curve]
-    return {name: curve[name] for name in names}
+    columns = {name: curve[name] for name in names}
+    if "positions" in curve:
+        columns[POSITIONS] = curve["positions"]
+    for name, own in curve.get("references", {}).items():
+        columns |= {f"{REFERENCE}{name}/{quantity}": own[quantity] for quantity in own if quantity != "positions"}
+    return columns
+
+
+def from_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the curve that `by_position` made these columns from; other entries stay as they are."""
+    curve, references = {}, {}
+    for column, values in columns.items():
+        if column == POSITIONS:
+            curve["positions"] = values
+        elif column.startswith(REFERENCE):
+            name, _, quantity = column.removeprefix(REFERENCE).rpartition("/")
+            references.setdefault(name, {})[quantity] = values
+        else:
+            curve[column] = values
+    return curve | ({"references": references} if references else {})
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -228,7 +228,9 @@ def _curves(rows: list[Row]) -> list[dict[str, Any]]:
             row.json("position", int),
             {"base_dataset": row.text("test_dataset"), "tasks": row.text("tasks")},
         )
-        kept = [name for name in (*curves.BY_POSITION, *curves.ERRORS) if name in row] or [*curves.BY_POSITION]
+        own = [name for name in (*curves.BY_POSITION, *curves.ERRORS) if name in row] or [*curves.BY_POSITION]
+        beside = [name for name in row.cells if name.startswith((curves.POSITIONS, curves.REFERENCE)) and name in row]
+        kept = own + beside
         if position == 0:
             found.append(names | {name: [] for name in kept})
         if (
@@ -239,5 +241,5 @@ def _curves(rows: list[Row]) -> list[dict[str, Any]]:
         ):
             row.refuse(f"position {position} does not follow on the row before")
         for name in kept:
-            found[-1][name].append(_number(row, name))
-    return found
+            found[-1][name].append(row.json(name, int) if name == curves.POSITIONS else _number(row, name))
+    return [curves.from_columns(curve) for curve in found]
