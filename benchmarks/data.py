@@ -18,7 +18,7 @@ from setups import TimedTraining, noise, seconds
 
 from gpicl_flax.models import LSTM
 from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 
 STEPS = 10  # of a dispatch
@@ -26,7 +26,7 @@ STEPS = 10  # of a dispatch
 CASES = (((14, 14, 1), 128), ((32, 32, 3), 8))
 
 
-def seconds_per_step(tasks: TaskDistribution, split: Split, at_least: float, **settings) -> float:
+def seconds_per_step(tasks: ProjectedImages, split: Split, at_least: float, **settings) -> float:
     """What the loader needs for the batch of one step, drawn as fast as it can."""
     streams = [Stream(tasks, seed=0)]
     with contextlib.closing(TrainingBatches(streams, split, steps_per_batch=STEPS, **settings)) as batches:
@@ -48,7 +48,7 @@ def main() -> None:
         f"{'inputs':8} {'B':>3} {'placement':9} {'workers':>7} {'batches/s':>10} {'MB/s':>7} {'step':>8} {'share':>7}"
     )
     for input_shape, batch_size in CASES:
-        tasks = TaskDistribution(input_shape=input_shape, task_batch_size=batch_size)
+        tasks = ProjectedImages(input_shape=input_shape, task_batch_size=batch_size)
         split = noise(input_shape).train
         (step,) = seconds([TimedTraining(LSTM(hidden_size=64), tasks, steps=1)], rounds=5)
         for gather, num_workers in itertools.product((False, True), (0, 2)):

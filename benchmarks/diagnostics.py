@@ -11,7 +11,7 @@ import jax
 from setups import TimedTraining, seconds
 
 from gpicl_flax import models
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.probes.diagnostics import Diagnostics, make_diagnose
 
@@ -30,7 +30,7 @@ def main() -> None:
     settings = Diagnostics()
     rows = [("", "B", "sequences", "step ms", "diagnostics ms", "ratio", f"share at a period of {settings.period}")]
     for name, model, batch_size in SETTINGS:
-        tasks = TaskDistribution(task_batch_size=batch_size, num_tasks=None)
+        tasks = ProjectedImages(task_batch_size=batch_size, num_tasks=None)
         training = TimedTraining(model, tasks, steps=2)
         with jax.set_mesh(training.mesh):
             count = min(settings.num_sequences, batch_size)

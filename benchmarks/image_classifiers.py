@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from gpicl_flax import InContextClassifier
 from gpicl_flax.tasks.datasets.images import grey_values
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.terminal import text_table
 
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [("", *CLASSIFIERS)]
     for name in arguments.base_datasets:
-        dataset = TaskDistribution(base_dataset=name).load()
+        dataset = ProjectedImages(base_dataset=name).load()
         grow = input_space.growth(dataset.stored_shape, dataset.input_shape)
         offset, scale = dataset.normalization(True)
         inputs = (np.asarray(grow(grey_values(dataset.test.inputs))) * 255 - offset) / scale

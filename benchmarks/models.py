@@ -16,7 +16,7 @@ from setups import TimedTraining, seconds
 
 from gpicl_flax import models
 from gpicl_flax.models import count_parameters
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 
 LONG = 2048
 MIXERS = (
@@ -52,7 +52,7 @@ def main() -> None:
     for cls, settings, size, batch, length in CASES:
         if not fnmatch.fnmatch(cls.__name__, arguments.only) or arguments.length not in (None, length):
             continue
-        tasks = TaskDistribution(input_shape=(size, size, 1), task_batch_size=batch, sequence_length=length)
+        tasks = ProjectedImages(input_shape=(size, size, 1), task_batch_size=batch, sequence_length=length)
         pair: tuple[Any, ...] = cls(**settings), reference(cls(**settings))  # can be hashed, which flax does not say
         sizes = [count_parameters(model, tasks.num_features, tasks.sequence_length) for model in pair]
         assert sizes[0] == sizes[1], (cls, sizes)

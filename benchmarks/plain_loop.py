@@ -14,7 +14,7 @@ from reference_models import reference
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 
 
 class PlainLoop:
@@ -23,7 +23,7 @@ class PlainLoop:
     Images are float32 at the input shape, as a data pipeline gives them.
     """
 
-    def __init__(self, model: SequenceModel, tasks: TaskDistribution, dataset: BaseDataset):
+    def __init__(self, model: SequenceModel, tasks: ProjectedImages, dataset: BaseDataset):
         batch, length, features = tasks.task_batch_size, tasks.sequence_length, tasks.num_features
         self._rng = np.random.default_rng(0)
         self._images = self._rng.normal(size=(1000, features)).astype(np.float32)

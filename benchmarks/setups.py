@@ -12,7 +12,7 @@ import numpy as np
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.training import partitioning
@@ -39,7 +39,7 @@ class TimedTraining:
     def __init__(
         self,
         model: SequenceModel,
-        tasks: TaskDistribution,
+        tasks: ProjectedImages,
         *,
         num_members: int = 1,
         steps: int = 4,

@@ -37,10 +37,10 @@ from setups import TimedTraining, seconds
 
 from gpicl_flax import models
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
+from gpicl_flax.tasks.targets import sequence_losses
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training import optimizers
-from gpicl_flax.training.step import sequence_losses
 
 STEPS = 4  # of a dispatch
 
@@ -58,9 +58,9 @@ class Group:
     plain: bool = True
     members: tuple[int, ...] = (1,)
 
-    def tasks(self, kind: str) -> TaskDistribution:
+    def tasks(self, kind: str) -> ProjectedImages:
         """The tasks of a row."""
-        return TaskDistribution(
+        return ProjectedImages(
             input_shape=(self.side, self.side, self.channels),
             task_batch_size=self.batch_size,
             num_tasks=None if kind == "gram" else 2**25,
@@ -193,9 +193,7 @@ def make_tasks(training: TimedTraining, keep: bool = False) -> Callable[[], Any]
     @jax.jit
     def make(run_inputs, data, batch):
         def step(_, batch):
-            inputs, labels = training.task_batches.make_sequences(
-                run_inputs.seed, batch, data, run_inputs.permute_labels_prob
-            )
+            inputs, labels, *_ = training.task_batches.make_sequences(run_inputs.seed, batch, data, run_inputs.numbers)
             # Through the barrier all elements are needed; else the compiler would make the first one alone.
             inputs, labels = jax.lax.optimization_barrier((inputs, labels))
             return (), (inputs, labels) if keep else (inputs[0, 0, 0], labels[0, 0])

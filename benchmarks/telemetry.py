@@ -11,7 +11,7 @@ from typing import Any
 from setups import TimedTraining, seconds
 
 from gpicl_flax import models
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.terminal import text_table
 
 SETTINGS = (
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[tuple[str, ...]] = [("", "B", "step ms", "with telemetry ms", "share", "MB", "with telemetry MB")]
     for name, model, batch_size in SETTINGS:
-        tasks = TaskDistribution(task_batch_size=batch_size, num_tasks=None)
+        tasks = ProjectedImages(task_batch_size=batch_size, num_tasks=None)
         trainings = [TimedTraining(model, tasks, steps=10, telemetry=telemetry) for telemetry in (False, True)]
         off, on = (one / 10 for one in seconds(trainings, arguments.rounds))
         memory: list[Any] = [training.compiled().memory_analysis() for training in trainings]

@@ -27,12 +27,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gpicl_flax import models
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel, recurrence
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
+from gpicl_flax.tasks.targets import sequence_losses
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.cost import collectives, hlo, lowering, topology
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of
-from gpicl_flax.training.step import sequence_losses
 
 INPUT_SHAPE, STORED_SHAPE = (32, 32, 3), (28, 28, 1)
 ALONE = "model alone"
@@ -50,9 +50,9 @@ class Case:
     kinds: tuple[str, ...] = ("gram",)
     num_members: int = 1
 
-    def tasks(self, kind: str) -> TaskDistribution:
+    def tasks(self, kind: str) -> ProjectedImages:
         kind = "auto" if kind == ALONE else kind
-        return TaskDistribution(input_shape=INPUT_SHAPE, num_tasks=NUM_TASKS.get(kind), projection=kind)
+        return ProjectedImages(input_shape=INPUT_SHAPE, num_tasks=NUM_TASKS.get(kind), projection=kind)
 
 
 def cases(devices: np.ndarray) -> list[Case]:
@@ -86,7 +86,7 @@ def lower(case: Case, kind: str) -> jax.stages.Lowered:
     )
 
 
-def lower_alone(case: Case, tasks: TaskDistribution, optimizer: optax.GradientTransformation) -> jax.stages.Lowered:
+def lower_alone(case: Case, tasks: ProjectedImages, optimizer: optax.GradientTransformation) -> jax.stages.Lowered:
     """Loss, gradient and update on inputs and labels that lie on the devices."""
     optimizer = optimizers.inject(optimizer)
 

@@ -30,7 +30,7 @@ ROOMS = (
     "__main__",
 )
 # Within a room that has rooms of its own, where one of them comes before another.
-INNER_ROOMS = {"analysis": ("stats", "data", "figures", "report"), "tasks": ("projections", "datasets")}
+INNER_ROOMS = {"analysis": ("stats", "data", "figures", "report"), "tasks": ("projections", "datasets", "families")}
 # Rooms whose modules no other one of these may import, although it stands above.
 APART = {"analysis": ("learners", "sweep"), "sweep": ("learners",)}
 

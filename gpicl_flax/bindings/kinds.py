@@ -41,10 +41,13 @@ NotNegative = Annotated[float, Range(0, _LARGEST_FLOAT32)]
 Decay = Annotated[float, Range(0, 1, is_open=True)]
 
 
-def check_settings(settings: Any) -> None:
-    """Raises UsageError, which names the setting, if an attribute of a dataclass does not have its declared kind."""
+def check_settings(settings: Any, gin_name: str | None = None) -> None:
+    """Raises UsageError, which names the setting, if an attribute of a dataclass does not have its declared kind.
+
+    Gin files call the dataclass `gin_name`; None: by the name of its class.
+    """
     for name, kind in _kinds(type(settings)).items():
-        check(f"{type(settings).__name__}.{name}", getattr(settings, name), kind)
+        check(f"{gin_name or type(settings).__name__}.{name}", getattr(settings, name), kind)
 
 
 @functools.cache

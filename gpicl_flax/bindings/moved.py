@@ -17,6 +17,7 @@ FORMER_NAMES = {
     "gpicl_flax.baselines.maml.MAML": "gpicl_flax.references.maml.MAML",
     "gpicl_flax.baselines.online_sgd.OnlineSGD": "gpicl_flax.references.online_sgd.OnlineSGD",
     "gpicl_flax.training.diagnostics.Diagnostics": "gpicl_flax.training.probes.diagnostics.Diagnostics",
+    "gpicl_flax.tasks.distribution.TaskDistribution": "gpicl_flax.tasks.families.projected_images.TaskDistribution",
     "gpicl_flax.training.telemetry.Telemetry": "gpicl_flax.training.probes.telemetry.Telemetry",
 }
 registry = gin_config._REGISTRY  # the only map from selectors to configurables; gin has no public access to it

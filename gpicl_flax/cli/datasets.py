@@ -133,7 +133,7 @@ def _needed(arguments: argparse.Namespace) -> None:
     backend.check()
     points = grid.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
     runs = listing.resolve_all(subset.only(points, arguments.only))
-    names = dict.fromkeys(name for run in runs if run.tasks.data_dir is None for name in run.base_datasets)
+    names = dict.fromkeys(name for run in runs for name in run.tasks.default_datasets(run.base_datasets))
     found = (sources.locate(name, data_dir=arguments.data_dir) for name in names)
     for name, folder in dict.fromkeys(place for place in found if place):
         print(f"{name}\t{folder}")

@@ -32,10 +32,17 @@ def add(commands) -> None:
         metavar="T",
         help="examples of a sequence (default %(default)s)",
     )
+    parser.add_argument(
+        "--predicts",
+        choices=("classes", "numbers", "normals"),
+        default="classes",
+        help="the kind of targets (default %(default)s); normals have a mean and a variance. Models that cannot "
+        "predict it are left out",
+    )
 
 
 def _models(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs import model_zoo
 
     backend.check()
-    print(model_zoo.as_table(arguments.inputs, arguments.sequence_length))
+    print(model_zoo.as_table(arguments.inputs, arguments.sequence_length, arguments.predicts))

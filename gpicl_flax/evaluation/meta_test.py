@@ -13,10 +13,10 @@ import scipy
 from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import SequenceModel
-from gpicl_flax.tasks import keys, loader
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.references import by_family
+from gpicl_flax.tasks import keys
+from gpicl_flax.tasks.families.data import Batch, TaskData
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.step import sequence_losses
 from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
 CONFIDENCE = 0.95
@@ -33,6 +33,8 @@ class MetaTest:
       sequences_per_task: how many consecutive sequences share a task; 16 in Table 2. The intervals of a curve treat
         sequences as independent, so with more than one they ignore the differences between tasks.
       batch_size: sequences evaluated at once, approximately: it is rounded up to a multiple that the mesh divides.
+      references: names of references to measure beside the model, see `references.by_family`; None: all of the family,
+        but none where tasks are made from a base dataset.
       at_checkpoints: meta-test also at every checkpoint_period of the training, rather than only at its end.
 
     Raises:
@@ -44,6 +46,7 @@ class MetaTest:
     num_sequences: Count = 512
     sequences_per_task: Count = 1
     batch_size: Count = 128
+    references: Sequence[str] | None = None
     at_checkpoints: bool = False
 
     def __post_init__(self):
@@ -62,7 +65,7 @@ def meta_test(
     model: SequenceModel,
     params: Any,
     task_batches: TaskBatches,
-    datasets: Sequence[BaseDataset],
+    datasets: Sequence[TaskData],
     settings: MetaTest,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -72,7 +75,7 @@ def meta_test(
     always permute their labels. As in the paper, "seen" tasks are the first ids. If the number of tasks exceeds what
     training draws, some of them were never seen. On a base dataset other than the training one, a "seen" task is a seen
     projection and permutation of unseen inputs (the columns of Fig 13). Gram projections cannot be replayed, so there
-    is no such curve.
+    is no such curve. Tasks without a base dataset have one pair of curves, under the name of the family.
 
     Args:
       model: the model.
@@ -84,27 +87,30 @@ def meta_test(
 
     Returns:
       One dict for each curve: base_dataset and its fingerprint, tasks ('seen' or 'unseen'), num_sequences, and lists
-        over the T positions of the means over sequences, `accuracy` and `loss` (nats). Each mean has the ends of its
-        95% confidence interval, `_low` and `_high`: Wilson's interval for accuracies, Student's t for losses.
+        over the T positions of the means over sequences of what `Targets.measure` returns: `loss`, and for classes
+        `accuracy`. Each mean has the ends of its 95% confidence interval, `_low` and `_high`: Wilson's interval for
+        accuracies, Student's t for others. If some positions never count, the lists are over the others, which
+        `positions` names. Where there are references, `references` has such curves of each by its name, as far as it
+        has them, and the `distance` of the model's predictions from its own (see `Reference`).
     """
     tasks = task_batches.tasks
-    evaluate = _make_evaluate(model, task_batches)  # pyright: ignore[reportArgumentType]  modules have a hash
+    chosen = by_family.chosen(tasks, settings.references, "MetaTest.references")
+    evaluate = _make_evaluate(model, task_batches, tasks.num_tasks, tuple(chosen))  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
-    kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), 1.0)}
-    if task_batches.projection.replayable:
-        kinds = {"seen": (tasks.seen_task_ids(num_tasks), tasks.permute_labels_prob)} | kinds
+    numbers = tasks.numbers()
+    kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), tasks.unseen_numbers(numbers))}
+    if tasks.can_replay(task_batches.drawing):
+        kinds = {"seen": (tasks.seen_task_ids(num_tasks), numbers)} | kinds
     curves = []
     for dataset in datasets:
         test = task_batches.put_on_mesh(dataset, dataset.test)
         # Seen and unseen tasks have the same examples, so that only the tasks make a difference.
-        size = settings.num_sequences, tasks.sequence_length, len(test.split), test.split.group_size
-        indices = loader.draw_example_indices(np.random.default_rng(seed), *size)
-        for kind, (task_ids, permute_labels_prob) in kinds.items():
-            evaluate_batch = functools.partial(
-                evaluate, params, test.data, np.uint32(seed), np.float32(permute_labels_prob)
-            )
-            rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task), "example_indices": indices}
-            losses, correct = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
+        drawn = test.split.sampler(np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length)
+        for kind, (task_ids, own) in kinds.items():
+            own = jax.tree.map(np.float32, own)
+            evaluate_batch = functools.partial(evaluate, params, test.data, np.uint32(seed), own)
+            rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task)} | drawn
+            measured, beside, counted = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
             curves.append(
                 {
                     "base_dataset": dataset.name,
@@ -112,28 +118,37 @@ def meta_test(
                     "tasks": kind,
                     "num_sequences": settings.num_sequences,
                 }
-                | _accuracy_curve(correct)
-                | _loss_curve(losses)
+                | _curves(measured, counted)
+                | ({"references": {name: _curves(own, counted) for name, own in beside.items()}} if beside else {})
             )
     return curves
 
 
 @functools.lru_cache(maxsize=4)  # the members of a stack and many points of a sweep share one program
-def _make_evaluate(model: SequenceModel, task_batches: TaskBatches):
+def _make_evaluate(model: SequenceModel, task_batches: TaskBatches, num_tasks: int | None, names: tuple[str, ...]):
+    """Returns a program. The references depend on `num_tasks`, which the equality of `task_batches` leaves out."""
+    tasks, kind = task_batches.tasks, task_batches.tasks.targets
+    references = by_family.chosen(tasks, names, "MetaTest.references")
+
     @jax.jit
-    def evaluate(params, data, seed, permute_labels_prob, start, batch):
-        inputs, labels = task_batches.make_sequences(seed, batch, data, permute_labels_prob)
+    def evaluate(params, data, seed, numbers, start, batch):
+        sequences = task_batches.make_sequences(seed, batch, data, numbers)
+        shown = sequences.shown_targets(sequences.targets)
         rngs = {"learner": jax.random.fold_in(keys.learner_key(seed), start)}
-        logits = cast(jax.Array, model.apply({"params": params}, inputs, labels, rngs=rngs))
-        results = sequence_losses(logits, labels)
-        return partitioning.constrain_replicated(task_batches.mesh, results)
+        predictions = cast(jax.Array, model.apply({"params": params}, sequences.inputs, shown, rngs=rngs))
+        measured, beside = kind.measure(predictions, sequences.targets), {}
+        for name, reference in references.items():
+            own = reference.predict(seed, sequences)
+            beside[name] = reference.measure(kind, own, sequences.targets)
+            beside[name] |= reference.distance(kind, own, predictions)
+        return partitioning.constrain_replicated(task_batches.mesh, (measured, beside, sequences.counted))
 
     return evaluate
 
 
 def _in_batches(
-    evaluate: Callable, rows: loader.Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
-) -> tuple[np.ndarray, np.ndarray]:
+    evaluate: Callable, rows: Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], np.ndarray | None]:
     """Maps `evaluate` over batches of rows. The last batch is padded with its first row, so that one program fits all.
 
     Args:
@@ -148,29 +163,38 @@ def _in_batches(
         own = numbers[partitioning.local_rows(mesh, batch_size)]
         batch = partitioning.shard_batch(mesh, test.complete({name: x[own] for name, x in rows.items()}))
         results.append(jax.device_get(evaluate(np.uint32(start), batch)))
-    losses, correct = (np.concatenate(x)[:num_rows] for x in zip(*results, strict=True))
-    return losses, correct
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num_rows], *results)
 
 
-def _accuracy_curve(correct: np.ndarray) -> dict[str, list[float]]:
-    """Returns the curves over T, given correct [n, T] bool."""
-    intervals = [
-        scipy.stats.binomtest(int(hits), len(correct)).proportion_ci(CONFIDENCE, method="wilson")
-        for hits in correct.sum(axis=0)
-    ]
-    return {
-        "accuracy": correct.mean(axis=0).tolist(),
-        "accuracy_low": [float(interval.low) for interval in intervals],
-        "accuracy_high": [float(interval.high) for interval in intervals],
-    }
+def _curves(measured: dict[str, np.ndarray], counted: np.ndarray | None) -> dict[str, list[Any]]:
+    """Returns the means over sequences of what is measured, arrays [n, T], at the positions that count in some."""
+    length = next(iter(measured.values())).shape[1]
+    positions = range(length) if counted is None else np.flatnonzero(counted.any(axis=0)).tolist()
+    found = {} if len(positions) == length else {"positions": list(positions)}
+    for name in sorted(measured):
+        values = measured[name]
+        columns = [values] if counted is None else [values[counted[:, at], at][:, None] for at in positions]
+        parts = [_with_interval(column) for column in columns]
+        for ending, ends in zip(("", "_low", "_high"), zip(*parts, strict=True), strict=True):
+            found[f"{name}{ending}"] = np.concatenate(ends).tolist()
+    return found
 
 
-def _loss_curve(losses: np.ndarray) -> dict[str, list[float]]:
-    """Returns the curves over T, given losses [n, T]. With one sequence there is no interval: its ends are the mean."""
-    losses = losses.astype(np.float64)
-    mean = losses.mean(axis=0)
+def _with_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns means over the first axis of values [n, P], and the ends of their intervals: Wilson's if they are bool.
+
+    Those of other values are Student's. With one sequence these have no interval: the ends are the mean.
+    """
+    if values.dtype == bool:
+        intervals = [
+            scipy.stats.binomtest(int(hits), len(values)).proportion_ci(CONFIDENCE, method="wilson")
+            for hits in values.sum(axis=0)
+        ]
+        low, high = np.array([(interval.low, interval.high) for interval in intervals]).T
+        return values.mean(axis=0), low, high
+    values = values.astype(np.float64)
+    mean = values.mean(axis=0)
     margin = np.zeros_like(mean)
-    if len(losses) > 1:
-        margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(losses) - 1) * scipy.stats.sem(losses, axis=0)
-    low, high = mean - margin, mean + margin
-    return {"loss": mean.tolist(), "loss_low": low.tolist(), "loss_high": high.tolist()}
+    if len(values) > 1:
+        margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
+    return mean, mean - margin, mean + margin

@@ -160,9 +160,9 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
             if len(unknown):
                 raise ValueError(f"y holds {list(unknown)}, which are not among classes = {list(names)}")
             labels = np.searchsorted(names, y)
-        if len(names) > tasks.num_classes:
+        if len(names) > tasks.targets.num_classes:
             raise ValueError(
-                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.num_classes} apart; "
+                f"there are {len(names)} classes, and the {model.name} in use tells {tasks.targets.num_classes} apart; "
                 "meta-train one with a larger TaskDistribution.num_classes"
             )
         if not model.reads_context or model.max_context < 1:
@@ -173,7 +173,9 @@ class InContextClassifier(ClassifierMixin, BaseEstimator):
         self._projections = (
             ensemble.projections(rng, self._num_estimators, X.shape[1], tasks.num_features) * model.input_rms
         )
-        self._labels = ensemble.label_permutations(rng, self._num_estimators, tasks.num_classes)[:, : len(names)]
+        self._labels = ensemble.label_permutations(rng, self._num_estimators, tasks.targets.num_classes)[
+            :, : len(names)
+        ]
         rows = ensemble.contexts(rng, labels, self._num_estimators, min(len(X), model.max_context))
         inputs = self._inputs(X)[rows] @ self._projections
         labels = np.take_along_axis(self._labels, labels[rows], axis=1)

@@ -35,7 +35,7 @@ def evaluate_learner(
         settings = dataclasses.replace(settings, num_sequences=num_sequences, sequences_per_task=1)
     datasets = [run.tasks.load(name) for name in base_datasets or run.test_names]
     mesh = MeshShape(data=1).build()
-    task_batches = TaskBatches(run.tasks, learner.projection_spec, mesh)
+    task_batches = TaskBatches(run.tasks, learner.drawing, mesh)
     with jax.set_mesh(mesh), run.precision():
         curves = meta_test(run.model, learner.params, task_batches, datasets, settings, run.seed)
     return {"step": learner.run_info["steps"], "curves": curves}

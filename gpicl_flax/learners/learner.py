@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import jax
@@ -20,10 +20,8 @@ from gpicl_flax.models.sequence_model import QUERY_KEYS, abstract_parameters, co
 from gpicl_flax.records.run_folder import PARAMETERS, RunFolder, as_json, write_together
 from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.run import Run
-from gpicl_flax.runs.run_info import read_projection
 from gpicl_flax.runtime import caches
 from gpicl_flax.tasks import keys
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.state import abstract_state
@@ -71,12 +69,9 @@ class Learner:
         return self.run.model.state_size(self.run.tasks.num_features, self.run.tasks.sequence_length).exact > 0
 
     @property
-    def projection_spec(self) -> ProjectionSpec:
-        """The way its tasks' projections were drawn; raises UsageError if its run.json does not contain it."""
-        projection = read_projection(self.run_info)
-        if projection is None:
-            raise UsageError("this learner comes from an older version of gpicl_flax, which drew other tasks")
-        return projection
+    def drawing(self) -> Hashable:
+        """The way its tasks were drawn; raises UsageError if its run.json does not say it."""
+        return self.run.tasks.read_drawing(self.run_info, "this learner")
 
     def forward(self, inputs: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Any]:
         """Reads sequences, inputs [B, T, X] and labels [B, T].
@@ -135,7 +130,8 @@ def load(path: epath.PathLike | None = None, trusted_modules: Iterable[str] = ()
       trusted_modules: see `saved_config.trusted`.
 
     Raises:
-      UsageError: the folder is no run, holds no checkpoint, comes from a newer version, or is damaged.
+      UsageError: the folder is no run, holds no checkpoint, comes from a newer version, is damaged, or predicts
+        numbers.
       GpiclError: no checkpoint can be read.
     """
     return _load(RunFolder(path), trusted_modules) if path is not None else _shipped()
@@ -151,6 +147,10 @@ def _load(folder: RunFolder, trusted_modules: Iterable[str] = ()) -> Learner:
     run_info = folder.read_run_info()
     _check_version(folder, run_info)
     run = saved_config.resolve(saved_config.read(folder), str(folder.config), trusted_modules)
+    if not run.tasks.targets.num_classes:
+        raise UsageError(
+            f"{folder} predicts numbers, and a learner predicts classes: `gpicl evaluate` meta-tests the run"
+        )
     params = _read_parameters(folder.path / PARAMETERS, run) if folder.is_exported else _restore(folder, run)
     return Learner(config, run_info, jax.device_put(params), run)
 

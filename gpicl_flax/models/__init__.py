@@ -15,6 +15,8 @@ from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 from gpicl_flax.models.mlp import MLP
 from gpicl_flax.models.outer_product_lstm import OuterProductLSTM
 from gpicl_flax.models.sequence_model import (
+    CLASSES,
+    PREDICTIONS,
     SIZE_NAMES,
     InContextModel,
     SequenceModel,
@@ -30,6 +32,8 @@ from gpicl_flax.models.vsml import VSML
 from gpicl_flax.models.vsml_without_symmetries import VSMLWithoutSymmetries
 
 __all__ = [
+    "CLASSES",
+    "PREDICTIONS",
     "SIZE_NAMES",
     "DeltaNet",
     "GLA",

@@ -4,7 +4,7 @@ Models of one backbone have the same width, MLP, norms, token layout and initial
 one of their mixers.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import query_key
 from gpicl_flax.models.mixer import BlockPart, FeedForward, Mixer, Shared
 from gpicl_flax.models.passes import Pass
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize
+from gpicl_flax.models.sequence_model import PREDICTIONS, StatefulModel, StateSize
 
 
 class BlockStack(StatefulModel):
@@ -36,6 +36,8 @@ class BlockStack(StatefulModel):
     model_size: Width = 256
     mlp_ratio: Width = 4
     mlp_size: Width | None = None
+
+    predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
 
     def mixer(self, layer: int) -> Mixer:
         """Returns the mixer of a block."""
@@ -100,7 +102,7 @@ class BlockStack(StatefulModel):
             x, state, shared = block(x, over.part(layer), shared)
             states.append(state)
         x = layers.layer_norm("final_norm", dtype=self.compute_dtype)(x)
-        return layers.logits(x, self.num_classes), states
+        return layers.logits(x, self.num_outputs), states
 
 
 class Backbone(BlockStack):

@@ -85,9 +85,9 @@ class Linear(nn.Module):
         return y.reshape(*batch, *self.features)
 
 
-def logits(x: jax.Array, num_classes: int, *, name: str = "logits", init: Initializer | None = None) -> jax.Array:
-    """Returns the read-out: maps x [..., d] to logits [..., C], in float32 for any input type."""
-    return linear(num_classes, ("embed", "classes"), name, dtype="float32", init=init)(x.astype(jnp.float32))
+def logits(x: jax.Array, num_outputs: int, *, name: str = "logits", init: Initializer | None = None) -> jax.Array:
+    """Returns the read-out: maps x [..., d] to logits [..., C], or other outputs, in float32 for any input type."""
+    return linear(num_outputs, ("embed", "classes"), name, dtype="float32", init=init)(x.astype(jnp.float32))
 
 
 def layer_norm(name: str, *, dtype: str) -> nn.LayerNorm:

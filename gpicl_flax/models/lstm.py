@@ -1,5 +1,7 @@
 """The paper's LSTM (Table 2, Fig 6): a two-layer MLP on the tokens, an LSTM cell, a linear read-out."""
 
+from typing import ClassVar
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.recurrence import lstm_cell, run_cell
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize
+from gpicl_flax.models.sequence_model import PREDICTIONS, StatefulModel, StateSize
 
 
 @gin.configurable
@@ -23,6 +25,8 @@ class LSTM(StatefulModel):
 
     hidden_size: Width = 256
     mlp_size: Width | None = None
+
+    predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)
@@ -46,4 +50,4 @@ class LSTM(StatefulModel):
         )
         cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)
         hidden, state = run_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, over, self.dtype)
-        return layers.logits(hidden, self.num_classes), state
+        return layers.logits(hidden, self.num_outputs), state

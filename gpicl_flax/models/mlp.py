@@ -1,5 +1,7 @@
 """The multi-task MLP of Fig 2a: it sees one example and no context, so it cannot learn new tasks, only memorise."""
 
+from typing import ClassVar
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ from flax import linen as nn
 
 from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.models import layers
-from gpicl_flax.models.sequence_model import SequenceModel, StateSize
+from gpicl_flax.models.sequence_model import PREDICTIONS, SequenceModel, StateSize
 
 
 @gin.configurable
@@ -19,6 +21,8 @@ class MLP(SequenceModel):
     """
 
     hidden_size: Width = 1024
+
+    predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length=None) -> tuple[()]:
         return ()
@@ -33,4 +37,4 @@ class MLP(SequenceModel):
     def __call__(self, inputs: jax.Array, labels: jax.Array | None) -> jax.Array:
         """Maps inputs [B, T, X] to logits [B, T, C]. The labels are not read."""
         x = layers.input_mlp(inputs.astype(jnp.float32), self.hidden_size, dtype=self.dtype)
-        return layers.logits(x, self.num_classes)
+        return layers.logits(x, self.num_outputs)

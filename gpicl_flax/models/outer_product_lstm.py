@@ -1,5 +1,7 @@
 """The paper's outer-product LSTM (Fig 6, Appendix A.3): an LSTM whose cell is a matrix, updated by outer products."""
 
+from typing import ClassVar
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from gpicl_flax.models import initializers, layers
 from gpicl_flax.models.matching import outer_product
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.recurrence import run_cell, sigmoid
-from gpicl_flax.models.sequence_model import StatefulModel, StateSize, sow_query_key
+from gpicl_flax.models.sequence_model import CLASSES, PREDICTIONS, StatefulModel, StateSize, sow_query_key
 
 
 @gin.configurable
@@ -29,12 +31,16 @@ class OuterProductLSTM(StatefulModel):
     num_heads: Width = 1
     matching_heads: int = 0
 
+    predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
+
     def __post_init__(self):
         super().__post_init__()
         if self.matching_heads != 0:
             check("OuterProductLSTM.matching_heads", self.matching_heads, Width)
             if self.token_layout != "aligned":
                 raise UsageError("OuterProductLSTM.matching_heads needs OuterProductLSTM.token_layout = 'aligned'")
+            if self.predicts != CLASSES:
+                raise UsageError("OuterProductLSTM.matching_heads is for classes, not for numbers: leave it out")
             if self.matching_heads > self.num_heads:
                 raise UsageError(
                     f"OuterProductLSTM.matching_heads must be at most num_heads, not {self.matching_heads}"
@@ -74,7 +80,7 @@ class OuterProductLSTM(StatefulModel):
         # One copy for each sequence, so that on a mesh its gradient is summed once, rather than at every position.
         key_scale = jnp.broadcast_to(key_scale, (len(gates), 1, 1, 1))
         hidden, state = run_cell(_cell, key_scale, kernel, gates, cell, over, self.dtype)
-        return layers.logits(hidden, self.num_classes, init=inits.logits), state
+        return layers.logits(hidden, self.num_outputs, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product.Inits:
         """Returns the initialisers of the parameters for X = num_features: the paper's, or matched ones."""

@@ -17,6 +17,7 @@ from gpicl_flax.models.passes import Pass
 
 TOKEN_LAYOUTS = ("shifted", "aligned")
 DTYPES = ("float32", "bfloat16")
+CLASSES, NUMBERS, NORMALS = PREDICTIONS = ("classes", "numbers", "normals")
 
 QUERY_KEYS = "comparisons"  # the collection that holds what `sow_query_key` records
 
@@ -34,7 +35,7 @@ class StateSize(NamedTuple):
 
 
 class UnreadContext(NamedTuple):
-    """A context as it was given: inputs [B, T, X] and labels [B, T], of which the first `length` count."""
+    """A context as it was given: inputs [B, T, X] and labels, or numbers, [B, T], of which the first `length` count."""
 
     inputs: jax.Array
     labels: jax.Array
@@ -58,29 +59,44 @@ class Context(NamedTuple):
 class SequenceModel(nn.Module):
     """A learner: inputs [B, T, X] and labels [B, T] -> logits [B, T, C].
 
-    The logits at position t depend on the inputs up to t and on the labels before t only.
+    The logits at position t depend on the inputs up to t and on the labels before t only. A model may also predict
+    numbers: then the labels are float32, and in the place of C logits are one or two outputs (see `num_outputs`).
 
     To answer many queries to one context, `encode` the context, then `answer`. By default a model keeps the examples,
     and reads them again for every query.
 
     Attributes:
-      num_classes: C.
+      num_classes: C; of no meaning for a model that predicts numbers.
+      predicts: 'classes': logits [B, T, C]; 'numbers': the number itself [B, T, 1]; 'normals': its mean and log
+        variance [B, T, 2]. A run sets it from its task family.
       dtype: the type of activations, or, in a model that would amplify their rounding, of what the gradients of
         parameters are made from (see `models.products`); parameters, logits and losses stay float32.
     """
 
     num_classes: Width = 10
     dtype: str = "float32"
+    predicts: str = CLASSES
 
     # Whether there is anything to meta-train. A learner without parameters is only meta-tested, and may draw random
     # numbers from the stream 'learner'.
     is_meta_trained: ClassVar[bool] = True
+    # What the model can predict: its outputs and tokens must follow `predicts` for anything but classes.
+    predictable: ClassVar[tuple[str, ...]] = (CLASSES,)
 
     def __post_init__(self):
         check_settings(self)
+        if self.predicts not in self.predictable:
+            raise UsageError(
+                f"{type(self).__name__}.predicts must be one of {', '.join(self.predictable)}, not {self.predicts!r}"
+            )
         if self.dtype not in DTYPES:
             raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         super().__post_init__()
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of outputs at each position: C logits, a number, or a mean and a log variance."""
+        return {CLASSES: self.num_classes, NUMBERS: 1, NORMALS: 2}[self.predicts]
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length: int | jax.Array | None = None) -> Any:
         """Returns what `answer` needs of a context, a pytree of arrays.
@@ -143,7 +159,7 @@ class InContextModel(SequenceModel):
     def token_parts(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
         """Returns the parts of tokens: inputs x_t(, x_{t-1}), each [B, T, X], and y_{t-1} as one-hot vector [B, T, C].
 
-        They are in the order of `tokens`.
+        A number y_{t-1} is itself, [B, T, 1]. They are in the order of `tokens`.
         """
         return [inputs.astype(jnp.float32), *(_later(x)[:, :-1] for x in self._shown_later(inputs, labels))]
 
@@ -152,9 +168,12 @@ class InContextModel(SequenceModel):
         return jnp.concatenate(self.token_parts(inputs, labels), axis=-1)
 
     def _shown_later(self, inputs: jax.Array, labels: jax.Array) -> list[jax.Array]:
-        """Returns what the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C]."""
-        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
-        return [*([inputs.astype(jnp.float32)] if self.token_layout == "aligned" else []), one_hot]
+        """Returns what the token after an example shows of it: (x_t [B, T, X], if aligned, and) y_t [B, T, C or 1]."""
+        if self.predicts == CLASSES:
+            shown = jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+        else:
+            shown = labels.astype(jnp.float32)[..., None]
+        return [*([inputs.astype(jnp.float32)] if self.token_layout == "aligned" else []), shown]
 
 
 class StatefulModel(InContextModel):

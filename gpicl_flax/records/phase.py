@@ -18,10 +18,10 @@ def classify(left: bool, gain: float | None, num_tasks: float, *, gain_cut: floa
 
     Args:
       left: whether the average of the training loss has been below the threshold of the plateau.
-      gain: the gain of accuracy, from the first to the last position of sequences of unseen tasks; None or NaN: not
-        measured.
+      gain: what is gained from the first to the last position of sequences of unseen tasks, see `Criteria.gain`; None
+        or NaN: not measured.
       num_tasks: the number of tasks that it trains on; inf: unbounded.
-      gain_cut: a difference of accuracies.
+      gain_cut: a difference of accuracies, or for numbers a share of the squared error by chance.
     """
     if not left:
         return PLATEAU

@@ -5,13 +5,15 @@ somewhere else, or give a wrong number without a word. Keys that a schema does n
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 
 from gpicl_flax.errors import Damaged, one_line
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+
+_SCORES = ("accuracy", "loss", "squared_error")
 
 
 class BaseDatasetInfo(TypedDict):
@@ -42,6 +44,16 @@ class LogGap(TypedDict):
     unseen_plateau_left_at: Count | None
 
 
+class TargetsInfo(TypedDict):
+    """The targets of a run that predicts numbers, see `records.criteria`."""
+
+    predicts: Literal["numbers", "normals"]
+    score: str
+    unit: str
+    chance_loss: float
+    chance_score: float
+
+
 class RunInfo(TypedDict, total=False):
     """run.json. Older versions wrote fewer keys; readers say which ones they need."""
 
@@ -52,6 +64,8 @@ class RunInfo(TypedDict, total=False):
     parameters: Count
     state_size_paper: Count
     state_size_exact: Count
+    family: str
+    targets: TargetsInfo
     num_classes: Count
     sequence_length: Count
     task_batch_size: Count
@@ -71,7 +85,9 @@ class Diagnostics(TypedDict):
     """The diagnostics of a row that decisions are made by; there are more."""
 
     unseen_loss: float | None
-    unseen_accuracy_last: float
+    unseen_accuracy_last: NotRequired[float]  # for classes
+    unseen_loss_last: NotRequired[float | None]  # for numbers
+    unseen_squared_error_last: NotRequired[float | None]  # for normals
 
 
 class MetricsRow(TypedDict):
@@ -80,7 +96,9 @@ class MetricsRow(TypedDict):
     step: Count
     loss: NotRequired[float]
     loss_ema: float
+    loss_last: NotRequired[float]
     accuracy_last: NotRequired[float]
+    squared_error_last: NotRequired[float]
     plateau: bool
     plateau_left_at: NotRequired[Count | None]
     phase: NotRequired[str | None]
@@ -107,10 +125,16 @@ class Curve(TypedDict):
 
     tasks: str
     base_dataset: str
-    accuracy: Annotated[list[float], msgspec.Meta(min_length=1)]
-    accuracy_low: list[float]
-    accuracy_high: list[float]
+    accuracy: NotRequired[list[float]]  # for classes
+    accuracy_low: NotRequired[list[float]]
+    accuracy_high: NotRequired[list[float]]
     loss: NotRequired[list[float]]
+    loss_low: NotRequired[list[float]]
+    loss_high: NotRequired[list[float]]
+    squared_error: NotRequired[list[float]]  # for normals
+    squared_error_low: NotRequired[list[float]]
+    squared_error_high: NotRequired[list[float]]
+    positions: NotRequired[list[Count]]  # those of the lists, if not all count
     num_sequences: NotRequired[Count]
 
 
@@ -143,12 +167,13 @@ class LoaderPosition(TypedDict):
 class TrackerRecord(TypedDict):
     """`records.plateau_tracker.PlateauTracker`."""
 
-    num_classes: Count
+    num_classes: Count | None
     num_tasks: Count | None
     exit_step: Count | None
     unseen_exit_step: Count | None
     unseen_losses: list[float]
     gain: float | None
+    targets: NotRequired[TargetsInfo]
 
 
 class StopRecord(TypedDict):
@@ -206,11 +231,28 @@ class Schema(NamedTuple):
         return value
 
 
+def _unscored(row: MetricsRow) -> str:
+    """Returns a fault where diagnostics have no score."""
+    if "diagnostics" in row and not any(f"unseen_{score}_last" in row["diagnostics"] for score in _SCORES):
+        return "Object missing required field `unseen_accuracy_last` - at `$.diagnostics`"
+    return ""
+
+
 def _uneven(evaluation: Evaluation) -> str:
     """Returns a fault where the lists of a curve differ in length."""
     for curve in evaluation["curves"]:
-        lengths = {len(curve[name]) for name in ("accuracy", "accuracy_low", "accuracy_high")}
-        if len(lengths | {len(curve.get("loss", curve["accuracy"]))}) > 1:
+        means = [name for name in ("accuracy", "squared_error", "loss") if name in curve]
+        if not means:
+            return f"the curve of {curve['tasks']} tasks has neither an accuracy nor a loss"
+        ends = [f"{name}{end}" for name in means if name != "loss" or len(means) == 1 for end in ("_low", "_high")]
+        missing = [name for name in ends if name not in curve]
+        if missing:
+            return f"the curve of {curve['tasks']} tasks lacks `{missing[0]}`"
+        values: Mapping[str, Any] = curve
+        lengths = {len(values[name]) for name in (*means, *ends)}
+        if 0 in lengths:
+            return f"the curve of {curve['tasks']} tasks is empty"
+        if len(lengths) > 1:
             return f"the curve of {curve['tasks']} tasks has lists of several lengths"
     return ""
 
@@ -218,7 +260,9 @@ def _uneven(evaluation: Evaluation) -> str:
 RUN_INFO = Schema(
     RunInfo, "restore it from a copy, or, if the run has not ended, delete it: `gpicl train` writes it again"
 )
-METRICS = Schema(MetricsRow, "restore it from a copy, or delete it and resume the run with --accept_lost_log")
+METRICS = Schema(
+    MetricsRow, "restore it from a copy, or delete it and resume the run with --accept_lost_log", _unscored
+)
 ANY_ROW = Schema(AnyRow, METRICS.remedy)
 TIMING = Schema(TimingRow, "delete it: it only holds times")
 EVALUATION = Schema(Evaluation, "delete it: `gpicl evaluate` makes the newest again", _uneven)

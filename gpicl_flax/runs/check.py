@@ -5,7 +5,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder, ended_by
 from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.identity import identifying
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
+from gpicl_flax.tasks.families.data import TaskData
 from gpicl_flax.training.checkpoint import Checkpoints
 
 
@@ -27,7 +27,7 @@ def check_folder(config: Config, folder: RunFolder) -> None:
         raise UsageError(f"{folder} holds a run that {folder.read_marker(DIVERGED)}")
 
 
-def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: BaseDataset) -> None:
+def check_data(folder: RunFolder, checkpoints: Checkpoints, dataset: TaskData) -> None:
     """Raises UsageError if the newest checkpoint, where there is one, belongs to other data than `dataset`."""
     if checkpoints.latest_step is not None and checkpoints.meta().get("data") != dataset.fingerprint:
         raise UsageError(

@@ -14,17 +14,15 @@ from gpicl_flax.records.run_folder import RunFolder, write_json
 from gpicl_flax.runs import saved_config
 from gpicl_flax.runs.check import check_data
 from gpicl_flax.runs.run import Run
-from gpicl_flax.runs.run_info import read_projection
 from gpicl_flax.runtime import distributed
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.tasks.families.data import TaskData
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.state import abstract_state
 from gpicl_flax.training.task_batches import TaskBatches
 
 
 def write_evaluation(
-    run: Run, task_batches: TaskBatches, params: Any, step: int, datasets: Sequence[BaseDataset], file: epath.Path
+    run: Run, task_batches: TaskBatches, params: Any, step: int, datasets: Sequence[TaskData], file: epath.Path
 ) -> None:
     """Meta-tests parameters of a run after a step and writes the curves. Called on the mesh of `task_batches`."""
     curves = meta_test(run.model, params, task_batches, datasets, run.meta_test, run.seed)
@@ -50,31 +48,18 @@ def evaluate(folder: RunFolder, bindings: tuple[str, ...] = (), trusted_modules:
     run = saved_config.resolve(saved, str(folder.config), trusted_modules)
     if not folder.checkpoints.exists():
         raise UsageError(f"{folder} holds no checkpoint yet")
-    projection = _projection_spec(run, folder)
+    drawing = run.tasks.read_drawing(folder.read_run_info(), str(folder))
     mesh = run.check_devices(trains=False)
     with jax.set_mesh(mesh), Checkpoints(folder.checkpoints) as checkpoints:
         if checkpoints.latest_step is None:
             raise UsageError(f"{folder} holds no checkpoint yet")
         datasets = [run.tasks.load(name) for name in run.test_names]
         for dataset in datasets:
-            if dataset.name == run.tasks.base_dataset:
+            if dataset.name == run.tasks.data_name:
                 check_data(folder, checkpoints, dataset)
         state, step, _ = checkpoints.restore(abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh))
     variant = hashlib.sha256("\n".join(bindings).encode()).hexdigest()[:8] if bindings else ""
     file = folder.evaluation(step, variant)
     with jax.set_mesh(mesh), run.precision():
-        write_evaluation(run, run.task_batches(projection, mesh), state.params, step, datasets, file)
+        write_evaluation(run, run.task_batches(drawing, mesh), state.params, step, datasets, file)
     return file
-
-
-def _projection_spec(run: Run, folder: RunFolder) -> ProjectionSpec:
-    """Returns how the run in a folder drew its projections."""
-    projection = read_projection(folder.read_run_info())
-    if projection is None:
-        raise UsageError(f"{folder} was made by an older version of gpicl_flax, which drew other tasks")
-    if run.tasks.projection not in ("auto", projection.kind):
-        raise UsageError(
-            f"{folder}: its projections were drawn in the form {projection.kind!r}; that cannot be changed to "
-            f"{run.tasks.projection!r} afterwards"
-        )
-    return projection

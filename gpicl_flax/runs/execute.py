@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +20,7 @@ from gpicl_flax.runs.run import ResolvedRun, Run, resolve
 from gpicl_flax.runs.run_info import run_info
 from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
+from gpicl_flax.tasks.families.data import TaskData
 from gpicl_flax.training import tensorboard
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.loop import Member, train
@@ -78,8 +77,8 @@ def execute(
     gcs.each(lambda spec: check_folder(spec.resolved.config, spec.folder), specs, place)
     mesh = run.check_devices(len(specs))
     datasets = {name: run.tasks.load(name) for name in run.base_datasets}
-    dataset, test_datasets = datasets[run.tasks.base_dataset], [datasets[name] for name in run.test_names]
-    projection = run.tasks.projection_spec(dataset.stored_shape)
+    dataset, test_datasets = datasets[run.tasks.data_name], [datasets[name] for name in run.test_names]
+    drawing = run.tasks.drawing(dataset)
     with contextlib.ExitStack() as stack:
         # With the leases, no one else trains these runs. All hosts must train the same runs, on the original data.
         check_leases = stack.enter_context(stack_lease.hold(folders, stop if wait else None))
@@ -89,7 +88,7 @@ def execute(
         stack.enter_context(_lost_lease_first(check_leases, folders))
         gcs.each(functools.partial(_check_checkpoints, dataset=dataset), folders, place)
         distributed.check_same("\n".join(each.config.text for each in resolved), "configuration")
-        gcs.each(lambda spec: _write_settings(spec, dataset, projection, mesh), specs, place)
+        gcs.each(lambda spec: _write_settings(spec, dataset, drawing, mesh), specs, place)
 
         # Training. A meta-test at a checkpoint is a callback of its member.
         stack.enter_context(jax.set_mesh(mesh))
@@ -98,7 +97,7 @@ def execute(
         for spec in specs:
             own = spec.resolved.run
             on_row = [lambda row: check_leases(), *_sinks(own, spec.folder, stack), *spec.on_row]
-            meta_test = functools.partial(_meta_test_member, own, projection, test_datasets, spec.folder)
+            meta_test = functools.partial(_meta_test_member, own, drawing, test_datasets, spec.folder)
             on_checkpoint = [meta_test] if own.meta_test.at_checkpoints else []
             text = spec.resolved.config.text
             accept = spec.accept_lost_log
@@ -108,7 +107,7 @@ def execute(
             run.model,
             members,
             dataset,
-            run.task_batches(projection, mesh, len(specs)),
+            run.task_batches(drawing, mesh, len(specs)),
             run.training,
             num_workers=run.loader.num_workers,
             stop=stop,
@@ -127,7 +126,7 @@ def execute(
     return trained.diverged
 
 
-def _check_checkpoints(folder: RunFolder, dataset: BaseDataset) -> None:
+def _check_checkpoints(folder: RunFolder, dataset: TaskData) -> None:
     """Raises UsageError if the checkpoints of a run, where there are any, belong to other data."""
     if distributed.is_primary():
         folder.remove_leftovers()
@@ -158,11 +157,11 @@ def _remove_own_leftovers(folders: Sequence[RunFolder]) -> None:
         time.sleep(0.1)
 
 
-def _write_settings(spec: RunSpec, dataset: BaseDataset, projection: ProjectionSpec, mesh: jax.sharding.Mesh) -> None:
+def _write_settings(spec: RunSpec, dataset: TaskData, drawing: Hashable, mesh: jax.sharding.Mesh) -> None:
     """Writes config.gin, operative_config.gin and run.json."""
     if distributed.is_primary():
         # The configuration comes first: with it the folder is a run folder, which can be resumed.
-        folder, info = spec.folder, run_info(spec.resolved.run, dataset, projection, mesh)
+        folder, info = spec.folder, run_info(spec.resolved.run, dataset, drawing, mesh)
         write_atomically(folder.config, spec.resolved.config.text)
         texts = {folder.operative_config.name: spec.resolved.operative_config, folder.run_info.name: as_json(info)}
         write_together(folder.path, {name: text.encode() for name, text in texts.items()})
@@ -176,7 +175,7 @@ def _sinks(run: Run, folder: RunFolder, stack: contextlib.ExitStack) -> list[Cal
 
 
 def _meta_test_member(
-    run: Run, projection: ProjectionSpec, datasets: list[BaseDataset], folder: RunFolder, step: int, params: Any
+    run: Run, drawing: Hashable, datasets: list[TaskData], folder: RunFolder, step: int, params: Any
 ) -> None:
     """Meta-tests one member of a stack after a step."""
     # Members train side by side, but are tested one after another on all the devices.
@@ -184,4 +183,4 @@ def _meta_test_member(
     like = abstract_state(run.model, run.optimizer, run.tasks, mesh=mesh)
     params = jax.device_put(params, shardings_of(like.params))
     with jax.set_mesh(mesh):
-        write_evaluation(run, run.task_batches(projection, mesh), params, step, datasets, folder.evaluation(step))
+        write_evaluation(run, run.task_batches(drawing, mesh), params, step, datasets, folder.evaluation(step))

@@ -26,8 +26,16 @@ EXPORTED = "exported"  # the state of a folder that `gpicl export` wrote, which 
 
 # The values of the rows of metrics.jsonl that are followed, and whether the lowest or the highest is the best. Then the
 # same for their diagnostics.
-_METRICS = {"loss": min, "loss_ema": min, "accuracy_last": max}
-_DIAGNOSTICS = {"unseen_loss": min, "unseen_accuracy_last": max}
+_METRICS = {"loss": min, "loss_ema": min, "accuracy_last": max, "squared_error_last": min}
+_DIAGNOSTICS = {
+    "unseen_loss": min,
+    "unseen_accuracy_last": max,
+    "unseen_loss_last": min,
+    "unseen_squared_error_last": min,
+}
+
+# The quantity of a meta-test that is followed: the first of these that its curves have.
+_SCORES = ("accuracy", "squared_error", "loss")
 
 
 class Tensor(NamedTuple):
@@ -63,8 +71,8 @@ class Inspection:
       sizes: those of the model, under the keys of `SIZE_NAMES`.
       tensors: the model's parameters, in the order of their paths.
       config: the bindings of config.gin.
-      base_dataset: the data it trains on: name, train_examples, test_examples, mean, std, fingerprint. None: it has not
-        begun.
+      base_dataset: the data it trains on: name, train_examples, test_examples, mean, std, fingerprint; for tasks that
+        are drawn on the device only name and fingerprint. None: it has not begun.
       checkpoints: their steps, ascending.
       metrics: those of metrics.jsonl and of the run's own meta-tests, as far as it has them.
     """
@@ -82,7 +90,7 @@ class Inspection:
 
     def as_json(self) -> str:
         """Returns one line of JSON."""
-        values = {"folder": str(self.folder)} | dataclasses.asdict(self.status)
+        values = {"folder": str(self.folder)} | self.status.as_dict()
         values |= {"why_diverged": self.why_diverged, "model": self.model} | self.sizes
         values["tensors"] = [
             {"name": "/".join(tensor.path), "shape": tensor.shape, "count": tensor.size} for tensor in self.tensors
@@ -128,8 +136,11 @@ class Inspection:
         yield "model", self.model
         yield from ((name, f"{self.sizes[key]:,}") for key, name in SIZE_NAMES.items())
         if data:
-            examples = f"{data['train_examples']:,} train and {data['test_examples']:,} test examples"
-            yield "base dataset", f"{data['name']}: {examples}, fingerprint {data['fingerprint']}"
+            if "train_examples" in data:
+                examples = f"{data['train_examples']:,} train and {data['test_examples']:,} test examples"
+                yield "base dataset", f"{data['name']}: {examples}, fingerprint {data['fingerprint']}"
+            else:
+                yield "tasks", f"{data['name']}, drawn on the device"
         yield "checkpoints", ", ".join(f"{step:,}" for step in self.checkpoints) or "none"
 
 
@@ -170,8 +181,9 @@ def _status(folder: RunFolder) -> status.Status:
 def _base_dataset(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.run_info.exists():
         return None
-    data = folder.read_run_info("base_dataset")["base_dataset"]
-    if not {"train_examples", "test_examples", "fingerprint"} <= data.keys():
+    run_info = folder.read_run_info("base_dataset")
+    data = run_info["base_dataset"]
+    if not {"fingerprint", *(() if "family" in run_info else ("train_examples", "test_examples"))} <= data.keys():
         raise Damaged(f"{folder.run_info} is damaged: it does not describe its base dataset; {schemas.RUN_INFO.remedy}")
     return data
 
@@ -198,13 +210,16 @@ def _along_training(folder: RunFolder) -> Iterator[Metric]:
 
 
 def _of_meta_tests(folder: RunFolder) -> Iterator[Metric]:
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for evaluation in folder.read_evaluations():
         for curve in evaluation["curves"]:
             name = f"meta-test of {curve['tasks']} tasks, {curve['base_dataset']}"
-            found.setdefault(name, []).append((evaluation["step"], curve["accuracy"][-1]))
-    for name, values in found.items():
-        yield from _metric(name, values, max)
+            score = next(score for score in _SCORES if score in curve)
+            found.setdefault((f"{score}, {name}" if score != "accuracy" else name, score), []).append(
+                (evaluation["step"], curve[score][-1])
+            )
+    for (name, score), values in found.items():
+        yield from _metric(name, values, max if score == "accuracy" else min)
 
 
 def _metric(name: str, values: Iterable[tuple[int, float | None]], best) -> Iterator[Metric]:
@@ -221,7 +236,7 @@ def _metric(name: str, values: Iterable[tuple[int, float | None]], best) -> Iter
 def _metrics_table(metrics: Iterable[Metric]) -> str:
     rows = [("metric", "last", "best", "at step")]
     for metric in metrics:
-        number = "{:.4f}" if "loss" in metric.name else "{:.1%}"
+        number = "{:.4f}" if "loss" in metric.name or "squared_error" in metric.name else "{:.1%}"
         rows.append((metric.name, number.format(metric.last), number.format(metric.best), f"{metric.best_step:,}"))
     return text_table.render(rows, right=(1, 2, 3))
 

@@ -29,17 +29,18 @@ MODELS: tuple[type[models.SequenceModel], ...] = (
 )
 
 
-def as_table(num_features: int, sequence_length: int) -> str:
-    """Returns every model with its default settings, its sizes and the parts of its exact state.
+def as_table(num_features: int, sequence_length: int, predicts: str = models.CLASSES) -> str:
+    """Returns every model that can predict something, with its default settings, sizes and parts of the exact state.
 
     Args:
       num_features: X.
       sequence_length: T, the examples that the state has seen.
+      predicts: what the models predict, one of `models.PREDICTIONS`.
     """
     rows = [("model", *models.SIZE_NAMES.values(), "parts of the state", "settings")]
-    for cls in MODELS:
+    for cls in (cls for cls in MODELS if predicts in cls.predictable):
         longest: dict[str, Any] = {"max_length": sequence_length} if hasattr(cls, "max_length") else {}
-        model = cls(**longest)
+        model = cls(**longest, predicts=predicts)
         sizes = models.sizes(model, num_features, sequence_length)
         parts = models.state_parts(model, num_features, sequence_length)
         state = ", ".join(f"{name} {size:,}" for name, size in parts.items()) or "none"

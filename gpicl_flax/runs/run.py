@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import gin
@@ -11,15 +11,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-import gpicl_flax.references  # noqa: F401  gin knows its learners by this import
 from gpicl_flax import models
 from gpicl_flax.bindings.kinds import check_settings
 from gpicl_flax.config import Config
 from gpicl_flax.errors import UsageError, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest
-from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
+from gpicl_flax.references import by_family
+from gpicl_flax.tasks.families import FIRST_UNSEEN_ID, ProjectedImages, TaskFamily
 from gpicl_flax.tasks.loader import Loader
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import partitioning, tensorboard
 from gpicl_flax.training.device_data import device_memory, host_memory
 from gpicl_flax.training.optimizers import adam
@@ -50,7 +49,7 @@ class Run:
 
     model: models.SequenceModel = dataclasses.field(default_factory=models.Transformer)
     optimizer: optax.GradientTransformation = dataclasses.field(default_factory=adam)
-    tasks: TaskDistribution = dataclasses.field(default_factory=TaskDistribution)
+    tasks: TaskFamily = dataclasses.field(default_factory=ProjectedImages)
     loader: Loader = dataclasses.field(default_factory=Loader)
     training: Training = dataclasses.field(default_factory=Training)
     meta_test: MetaTest = dataclasses.field(default_factory=MetaTest)
@@ -68,34 +67,60 @@ class Run:
             self.precision()
         except ValueError as error:
             raise UsageError(f"Run.matmul_precision: {first_line(error)}") from error
-        name, tasks = type(self.model).__name__, self.tasks
+        name, tasks, family = type(self.model).__name__, self.tasks, self.tasks.gin_name
         longest = self.model.max_sequence_length
         if longest is not None and tasks.sequence_length > longest:
             raise UsageError(
-                f"TaskDistribution.sequence_length = {tasks.sequence_length} is longer than the {longest} positions of "
+                f"{family}.sequence_length = {tasks.sequence_length} is longer than the {longest} positions of "
                 f"the model; raise {name}.max_length"
             )
-        if self.model.num_classes != tasks.num_classes:
-            raise UsageError(
-                f"{name}.num_classes = {self.model.num_classes} and TaskDistribution.num_classes = {tasks.num_classes} "
-                "must be equal"
-            )
+        self._fit_model_to_targets()
         if self.training.steps and not self.model.is_meta_trained:
             raise UsageError(f"{name} has no parameters to meta-train, only a meta-test: set Training.steps = 0")
         if tasks.num_tasks is None and self.training.steps * tasks.task_batch_size > FIRST_UNSEEN_ID:
             raise UsageError(
-                "an unbounded number of tasks has 2**31 ids, fewer than "
-                "Training.steps x TaskDistribution.task_batch_size"
+                f"an unbounded number of tasks has 2**31 ids, fewer than Training.steps x {family}.task_batch_size"
             )
-        if self.meta_test.sequences_per_task > 1 and tasks.num_tasks is None and tasks.projection in ("auto", "gram"):
-            raise UsageError(
-                "MetaTest.sequences_per_task > 1 needs projections that several sequences can share: a bounded "
-                "TaskDistribution.num_tasks, or TaskDistribution.projection = 'span'"
-            )
+        if self.meta_test.sequences_per_task > 1:
+            tasks.check_repeated_tasks()
+        if self.meta_test.base_datasets and not tasks.has_base_datasets:
+            raise UsageError(f"MetaTest.base_datasets must be empty: the tasks of {family} have no base dataset")
+        by_family.chosen(tasks, self.meta_test.references, "MetaTest.references")
+        if self.training.diagnostics:
+            by_family.chosen(tasks, self.training.diagnostics.references, "Diagnostics.references")
+        self._check_curriculum()
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:
             tensorboard.check_installed()
+
+    def _check_curriculum(self) -> None:
+        """Raises UsageError if the curriculum changes a property that the tasks do not have."""
+        curriculum = self.training.curriculum
+        for field in dataclasses.fields(curriculum) if curriculum else ():
+            if getattr(curriculum, field.name) is not None and field.name not in self.tasks.curricula:
+                raise UsageError(f"Curriculum.{field.name}: the tasks of {self.tasks.gin_name} have no {field.name}")
+
+    def _fit_model_to_targets(self) -> None:
+        """Sets what the model predicts from the task family; raises UsageError if it cannot, or is set otherwise."""
+        model, targets, family = self.model, self.tasks.targets, self.tasks.gin_name
+        name = type(model).__name__
+        if targets.num_classes:
+            if model.predicts != targets.predicts:
+                raise UsageError(f"{name}.predicts = {model.predicts!r}, but the targets of {family} are classes")
+            if model.num_classes != targets.num_classes:
+                raise UsageError(
+                    f"{name}.num_classes = {model.num_classes} and {family}.num_classes = {targets.num_classes} must "
+                    "be equal"
+                )
+            return
+        if targets.predicts not in model.predictable:
+            raise UsageError(f"{name} predicts classes only, and the targets of {family} are numbers")
+        if model.predicts not in (models.CLASSES, targets.predicts):
+            raise UsageError(f"{name}.predicts = {model.predicts!r}, but {family} needs {targets.predicts!r}")
+        if model.num_classes != type(model).num_classes:
+            raise UsageError(f"{name}.num_classes has no effect: the targets of {family} are numbers; leave it out")
+        object.__setattr__(self, "model", model.clone(predicts=targets.predicts))
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Returns a context in which programs are compiled with `matmul_precision`."""
@@ -129,7 +154,7 @@ class Run:
         parts = partitioning.batch_shards(mesh) * self.training.accumulation
         if self.tasks.task_batch_size % parts:
             raise UsageError(
-                f"TaskDistribution.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
+                f"{self.tasks.gin_name}.task_batch_size = {self.tasks.task_batch_size} is not divisible by the mesh: "
                 f"{partitioning.batch_shards(mesh)} device(s) along `data` and `fsdp` x "
                 f"Training.accumulation = {self.training.accumulation}"
             )
@@ -142,20 +167,20 @@ class Run:
 
     def _check_memory(self, state_bytes: int, mesh: Mesh, members: int, trains: bool) -> None:
         """Raises UsageError if what the members of a device have at once, at least, is more than its memory."""
-        tasks, training = self.tasks, self.training
+        tasks, training, family = self.tasks, self.training, self.tasks.gin_name
         on_device = {f"the parameters of the {type(self.model).__name__} and the optimiser's state": state_bytes}
         on_host = {
-            "the examples of a meta-test (MetaTest.num_sequences x TaskDistribution.sequence_length)": 4
+            f"the examples of a meta-test (MetaTest.num_sequences x {family}.sequence_length)": 4
             * self.meta_test.num_sequences
             * tasks.sequence_length
         }
         if trains and training.steps:
             batch = tasks.task_batch_size * tasks.sequence_length
             parts = partitioning.batch_shards(mesh) * training.accumulation
-            inputs = "the inputs of a step (TaskDistribution.task_batch_size x sequence_length x inputs)"
+            inputs = f"the inputs of a step ({family}.task_batch_size x sequence_length x inputs)"
             on_device[inputs] = 4 * batch * tasks.num_features // parts
             state = self.model.state_size(tasks.num_features, tasks.sequence_length).exact
-            states = f"the states of the {type(self.model).__name__} (one for each of TaskDistribution.task_batch_size)"
+            states = f"the states of the {type(self.model).__name__} (one for each of {family}.task_batch_size)"
             on_device[states] = 2 * state * tasks.task_batch_size // parts  # of 16 bits, at least
             examples = "the examples of a dispatch (Training.steps_per_dispatch x task_batch_size x sequence_length)"
             on_host[examples] = 4 * training.steps_per_dispatch * batch // jax.process_count()
@@ -178,17 +203,17 @@ class Run:
 
     @property
     def test_names(self) -> tuple[str, ...]:
-        """The names of the base datasets to meta-test on."""
-        return tuple(self.meta_test.base_datasets) or (self.tasks.base_dataset,)
+        """The names of the data to meta-test on."""
+        return tuple(self.meta_test.base_datasets) or (self.tasks.data_name,)
 
     @property
     def base_datasets(self) -> tuple[str, ...]:
-        """The names of all base datasets that the run reads: the one trained on, and those to meta-test on."""
-        return tuple(dict.fromkeys((self.tasks.base_dataset, *self.test_names)))
+        """The names of all data that the run reads: those trained on, and those to meta-test on."""
+        return tuple(dict.fromkeys((self.tasks.data_name, *self.test_names)))
 
-    def task_batches(self, projection: ProjectionSpec, mesh: Mesh, num_members: int = 1) -> TaskBatches:
+    def task_batches(self, drawing: Hashable, mesh: Mesh, num_members: int = 1) -> TaskBatches:
         """Returns the batches of this run's sequences on a mesh, for training or a meta-test."""
-        return TaskBatches(self.tasks, projection, mesh, self.loader.placement, num_members)
+        return TaskBatches(self.tasks, drawing, mesh, self.loader.placement, num_members)
 
 
 class ResolvedRun(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpicl_flax.errors import Damaged, first_line
 from gpicl_flax.records import lease, phase, schemas
+from gpicl_flax.records.criteria import Criteria, curve_gain
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.records.snapshot import Snapshot
 
@@ -28,8 +29,8 @@ class Status:
         process has begun it. damaged: a file of its folder is.
       step: the last step in its log; None: there is none.
       steps: the steps of the whole run; None: it has not begun.
-      loss: its moving average, in nats.
-      accuracy: the accuracy at the last position.
+      loss: its moving average, in nats or as squared error.
+      accuracy: the accuracy at the last position; None: its targets are numbers, or it has not begun.
       seconds_left: the time until its last step, at the recent speed; None: it is not running, or its speed is unknown.
       who: the process that trains it. For a run that failed or is damaged: why, and what to do.
       plateau: whether its average loss is still at the height of its plateau.
@@ -37,6 +38,7 @@ class Status:
       phase: the phase as far as it is known (see `records.phase`). For a run that has ended: by its last meta-test.
       stopped_early: why it ended before its last step, 'plateau' or 'converged'.
       log_gaps: a phrase for each gap in its log, see `training.run_log`.
+      squared_error: that at the last position, for a run whose targets are numbers.
     """
 
     run_id: str
@@ -52,10 +54,18 @@ class Status:
     phase: str | None = None
     stopped_early: str | None = None
     log_gaps: tuple[str, ...] = ()
+    squared_error: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the attributes; the squared error only for a run that has one."""
+        values = dataclasses.asdict(self)
+        if self.squared_error is None:
+            del values["squared_error"]
+        return values
 
     def as_json(self) -> str:
         """Returns one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(self.as_dict())
 
     @property
     def plateau_in_words(self) -> str:
@@ -105,6 +115,7 @@ def _read_status(run_id: str, folder: RunFolder) -> Status:
         _phase(row, run_info, snapshot),
         stopped_early,
         gaps,
+        None if "accuracy_last" in row else row.get("squared_error_last", row.get("loss_last")),
     )
 
 
@@ -117,8 +128,8 @@ def _phase(row: Mapping[str, Any], run_info: Mapping[str, Any], snapshot: Snapsh
     if evaluation is None or evaluation["step"] < exit_step or not {"num_tasks", "base_dataset"} <= run_info.keys():
         return row.get("phase")
     own = ("unseen", run_info["base_dataset"]["name"])
-    curves = [curve["accuracy"] for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
-    gain = curves[0][-1] - curves[0][0] if curves else None
+    curves = [curve for curve in evaluation["curves"] if (curve["tasks"], curve["base_dataset"]) == own]
+    gain = curve_gain(curves[0], Criteria.from_run_info(run_info)) if curves else None
     return phase.classify(True, gain, run_info["num_tasks"] or math.inf)
 
 

@@ -16,7 +16,8 @@ from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import aot
 from gpicl_flax.sweep.aot import Cost, Slice
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.sweep.programs import ASSUMPTION, Program, programs, projection_spec, trace
+from gpicl_flax.sweep.programs import Program, programs, trace
+from gpicl_flax.tasks.datasets.assumed import ASSUMPTION
 from gpicl_flax.terminal import text_table
 from gpicl_flax.training.cost import chips, estimate
 from gpicl_flax.training.cost.chips import GIB, Chip
@@ -98,7 +99,7 @@ def _check_accumulation(program: Program) -> None:
     batch, parts = program.run.tasks.task_batch_size, program.run.training.accumulation
     if batch % parts:
         raise UsageError(
-            f"{program.points[0].run_id}: TaskDistribution.task_batch_size = {batch} is not divisible by "
+            f"{program.points[0].run_id}: {program.run.tasks.gin_name}.task_batch_size = {batch} is not divisible by "
             f"Training.accumulation = {parts}"
         )
 
@@ -113,18 +114,17 @@ class _Counts:
 def _count(run: Run, traced: jax.stages.Traced, steps: int) -> _Counts:
     flops, turns = estimate.matmul_flops(traced.jaxpr), estimate.loop_turns(traced.jaxpr)
     given = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(traced.jaxpr.in_avals))
-    memory = max(estimate.peak_bytes(traced.jaxpr), given + _projection_bytes(run))
+    memory = max(estimate.peak_bytes(traced.jaxpr), given + _drawing_bytes(run))
     return _Counts(flops / steps, (turns - steps) // steps, memory)
 
 
-def _projection_bytes(run: Run) -> int:
-    """Returns the bytes of the projections that a TPU makes at once, before the model reads its inputs.
+def _drawing_bytes(run: Run) -> int:
+    """Returns the bytes of the tasks that a TPU makes at once, before the model reads its inputs.
 
     This machine makes fewer at once.
     """
-    projection, rows = projection_spec(run), run.tasks.task_batch_size // run.training.accumulation
-    coordinates = math.prod(projection.basis_shape) if projection.kind == "span" else projection.num_features
-    return min(ON_ACCELERATOR, rows * coordinates * projection.num_features * 4) if projection.replayable else 0
+    rows = run.tasks.task_batch_size // run.training.accumulation
+    return min(ON_ACCELERATOR, run.tasks.drawing_bytes(run.tasks.assumed_drawing(), rows))
 
 
 def as_table(
@@ -172,7 +172,7 @@ def as_table(
         "device of its own: data, parameters, optimiser, gradients, and what the backward pass keeps; the compiler's "
         "own account",
         "(--topology) has been between a fifth and three and a half times of it.",
-        ASSUMPTION,
+        *([ASSUMPTION] if any(run.tasks.has_base_datasets for run in runs) else []),
         *_remarks(rows, runs),
     ]
     return "\n".join(lines)

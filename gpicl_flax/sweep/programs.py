@@ -1,7 +1,6 @@
 """The training programs of a sweep, traced without any data. Points that differ only in numbers share a program."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import jax
@@ -9,32 +8,19 @@ import jax
 from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import stacking
 from gpicl_flax.sweep.grid import Point
-from gpicl_flax.tasks.datasets.listing import PAPER
-from gpicl_flax.tasks.datasets.sources import NUM_DIGITS_TEST
-from gpicl_flax.tasks.projections import input_space
-from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training.cost import lowering
 
-# Sentences for users about the base dataset.
-ASSUMPTION = (
-    "No base dataset is read: MNIST and its like, CIFAR-10, SVHN and digits are taken as published, any other as\n"
-    "60,000 examples of the input shape."
-)
 # Settings of a run that do not change its training program, or that are considered elsewhere.
 _ELSEWHERE = ("MetaTest.", "Diagnostics.", "EarlyStop.", "Telemetry.", "Loader.num_workers")
 _ELSEWHERE_EXACTLY = (
     "Run.meta_test",
     "Run.tensorboard",
-    "TaskDistribution.base_dataset",
-    "TaskDistribution.data_dir",
-    "TaskDistribution.num_tasks",
     "Training.steps",
     "Training.checkpoint_period",
     "Training.keep_checkpoints",
     "Training.diagnostics",
     "Training.early_stop",
 )
-_OTHER_EXAMPLES = 60_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +75,10 @@ def programs(points: Sequence[Point], runs: Sequence[Run]) -> list[Program]:
 
 
 def _key(point: Point, run: Run) -> tuple:
-    elsewhere = [k for k in point.config.bindings if k.startswith(_ELSEWHERE) or k in _ELSEWHERE_EXACTLY]
-    return stacking.shape(point.config.without(*elsewhere), run), projection_spec(run), _stored(run)[1]
-
-
-def projection_spec(run: Run) -> ProjectionSpec:
-    """Returns how the projections of a run are drawn."""
-    return run.tasks.projection_spec(_stored(run)[0])
+    exactly = (*_ELSEWHERE_EXACTLY, *(f"{run.tasks.gin_name}.{name}" for name in run.tasks.host_settings))
+    elsewhere = [k for k in point.config.bindings if k.startswith(_ELSEWHERE) or k in exactly]
+    examples = run.tasks.assumed_examples()
+    return stacking.shape(point.config.without(*elsewhere), run), run.tasks.assumed_drawing(), examples.number
 
 
 def trace(
@@ -111,33 +94,18 @@ def trace(
     Raises:
       UsageError: a parameter does not divide over the mesh.
     """
-    stored_shape, number = _stored(run)
-    dtype = "uint8" if len(run.tasks.input_shape) == 3 else "float32"
-    nbytes = number * (math.prod(stored_shape) * (1 if dtype == "uint8" else 4) + 4)
-    placement = run.loader.placement
-    on_device = placement == "device" or placement == "auto" and (free_bytes is None or nbytes * 4 <= free_bytes)
+    nbytes, placement = run.tasks.assumed_examples().nbytes, run.loader.placement
+    fits = free_bytes is None or nbytes * 4 <= free_bytes
+    on_device = not nbytes or placement == "device" or placement == "auto" and fits
     with run.precision():
         traced = lowering.trace(
             run.model,
             run.optimizer,
             run.tasks,
-            projection_spec(run),
+            run.tasks.assumed_drawing(),
             run.training,
             mesh=mesh,
             num_members=num_members,
-            examples=lowering.DatasetShape(number, dtype, on_device),
+            on_device=on_device,
         )
     return traced, run.training.steps_per_dispatch
-
-
-def _stored(run: Run) -> tuple[tuple[int, ...], int]:
-    """Returns the stored shape and the number of training examples of a run's base dataset, known or assumed."""
-    name, input_shape = run.tasks.base_dataset, run.tasks.input_shape
-    if name == "digits":
-        shape, number = (8, 8, 1), 1_797 - NUM_DIGITS_TEST
-    elif name in PAPER:
-        number, _, text = PAPER[name]
-        shape = tuple(map(int, text.split("x")))
-    else:
-        return input_shape, _OTHER_EXAMPLES
-    return input_space.stored_shape(shape, input_shape), number

@@ -132,14 +132,8 @@ class _Sweep:
             run = self._resolved[index].run
             fit.append(index)
             run.check_devices()
-            for name in (run.tasks.base_dataset, *run.test_names):
-                use = (
-                    name,
-                    run.tasks.data_dir,
-                    run.tasks.input_shape,
-                    run.tasks.num_classes,
-                    run.tasks.sequence_length,
-                )
+            for name in run.base_datasets:
+                use = type(run.tasks), name, run.tasks.data_settings
                 if use not in loaded:
                     loaded.add(use)
                     run.tasks.load(name)

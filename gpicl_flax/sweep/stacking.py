@@ -16,8 +16,8 @@ from gpicl_flax.training.partitioning import MeshShape
 # Given a run and a number of similar runs, returns the sizes of the stacks that these form.
 Sizes = Callable[[Run, int], list[int]]
 
-# Settings in which members may differ. Momentum is not among them: without it, the state has no place for it.
-_OWN = ("Run.seed", "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob")
+# Numbers of the optimiser in which members may differ. Momentum is not among them: without it, the state has no place
+# for it.
 _OWN_OF_THE_OPTIMIZER = ("learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay", "decay", "clip_norm")
 
 _LARGEST = 32  # members on a device; more do not help, because a device is busy with these
@@ -27,9 +27,10 @@ _SHARE = 0.8  # the fraction of the free memory that the members of a stack may 
 def plan(points: Sequence[Point], runs: Sequence[Run], sizes: Sizes) -> list[list[int]]:
     """Divides points into stacks, in the order of their first members.
 
-    Two points can share a stack if their configurations differ only in the seed, the number of tasks (both bounded),
-    the bias p, and numbers of the optimiser that `Run.optimizer` names. That must be one of `training.optimizers`, and
-    may not be mentioned elsewhere. A run of 0 steps is alone.
+    Two points can share a stack if their configurations differ only in the seed, in numbers of their task family (the
+    number of tasks, if it is bounded, and the bias p, for instance), and in numbers of the optimiser that
+    `Run.optimizer` names. That must be one of `training.optimizers`, and may not be mentioned elsewhere. A run of 0
+    steps is alone.
 
     Args:
       points: the points of the sweep.
@@ -59,7 +60,8 @@ def groups(points: Sequence[Point], runs: Sequence[Run]) -> list[list[int]]:
 def shape(config: Config, run: Run) -> str:
     """Returns the settings that members of a stack must share, as text."""
     bindings = config.bindings
-    own = {LABELS, *(key for key in _OWN if _is_number(bindings.get(key)))}
+    of_tasks = (f"{run.tasks.gin_name}.{name}" for name in run.tasks.member_settings)
+    own = {LABELS, *(key for key in ("Run.seed", *of_tasks) if _is_number(bindings.get(key)))}
     scope, _, name = str(bindings.get("Run.optimizer", Reference("@adam()"))).strip("@()").rpartition("/")
     last = name.rpartition(".")[2]  # gin also accepts module.name
     elsewhere = any(f"{last}()" in str(value) for key, value in bindings.items() if key != "Run.optimizer")
@@ -104,8 +106,7 @@ def _bytes_of_a_member(run: Run) -> int:
     """Returns the bytes of one run's training steps on a device of its own, by the compiler's account."""
     here = [device for device in jax.devices() if device.process_index == jax.process_index()]
     mesh = MeshShape(data=1, fsdp=run.mesh.fsdp, model=run.mesh.model).build(devices=here)
-    projection = run.tasks.projection_spec(run.tasks.input_shape)
-    program = lowering.lower(run.model, run.optimizer, run.tasks, projection, run.training, mesh=mesh)
+    program = lowering.lower(run.model, run.optimizer, run.tasks, run.tasks.assumed_drawing(), run.training, mesh=mesh)
     memory = program.compile().memory_analysis()
     assert memory is not None, "every backend that is supported here gives an account"
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -47,7 +47,7 @@ def as_table(found: Sequence[Status]) -> str:
                 each.state,
                 f"{each.step or 0:,}{total}" if total or each.step is not None else "",
                 "" if each.loss is None else f"{each.loss:.3f}",
-                "" if each.accuracy is None else f"{each.accuracy:.1%}",
+                _score(each),
                 each.plateau_in_words,
                 (each.phase or "").lower(),
                 "" if each.seconds_left is None else durations.in_words(each.seconds_left),
@@ -55,6 +55,13 @@ def as_table(found: Sequence[Status]) -> str:
             )
         )
     return f"{text_table.render(rows, right=(2, 3, 4, 7))}\n{counts(found)}"
+
+
+def _score(each: Status) -> str:
+    """Returns the accuracy or the squared error at the last position."""
+    if each.accuracy is not None:
+        return f"{each.accuracy:.1%}"
+    return "" if each.squared_error is None else f"error {each.squared_error:.3f}"
 
 
 def _remark(each: Status) -> str:

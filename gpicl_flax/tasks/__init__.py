@@ -1,1 +1,1 @@
-"""The sources of tasks: base datasets, task augmentation and the loader. Independent of models and training."""
+"""The sources of tasks: families of tasks, base datasets and the loader. Independent of models and training."""

@@ -24,7 +24,7 @@ def erase(stream: TextIO) -> str:
 
 
 class ProgressLine:
-    """Shows step, steps/s, remaining time, loss, last-position accuracy and plateau. Called with every row of metrics.
+    """Shows step, steps/s, remaining time, loss, last accuracy or error, plateau. Called with every row of metrics.
 
     In a stack, each member has a row after every dispatch. The line then shows the step of the first member that still
     trains, the means over the members, and how many have left the plateau.
@@ -56,13 +56,13 @@ class ProgressLine:
         if now - self._shown_at < wait and not self._is_last(row):
             return
         self._shown_at = now
-        loss, accuracy = (self._mean(name) for name in ("loss", "accuracy_last"))
+        last = f"last accuracy {self._mean('accuracy_last'):.1%}" if "accuracy_last" in row else self._last_error(row)
         plateau = "on" if row["plateau"] else "off"
         if self._num_members > 1:
             plateau = f"{sum(not r['plateau'] for r in self._rows.values())} of {self._num_members} members off"
         text = (
-            f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {loss:.3f}  "
-            f"last accuracy {accuracy:.1%}  {plateau} the plateau"
+            f"step {step:,}/{self._total:,}  {self._speed(now, step)}  loss {self._mean('loss'):.3f}  "
+            f"{last}  {plateau} the plateau"
         )
         if self._live:  # cut, because a line that wraps could not be rewritten
             end = "\n" if self._is_last(row) else ""
@@ -75,6 +75,10 @@ class ProgressLine:
 
     def _is_last(self, row: dict[str, Any]) -> bool:
         return row["step"] >= self._total or "stopped_early" in row
+
+    def _last_error(self, row: dict[str, Any]) -> str:
+        name = "squared_error_last" if "squared_error_last" in row else "loss_last"
+        return f"last squared error {self._mean(name):.3f}"
 
     def _mean(self, name: str) -> float:
         return sum(row[name] for row in self._rows.values()) / len(self._rows)

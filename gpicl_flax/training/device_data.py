@@ -1,17 +1,12 @@
-"""The base dataset as programs read it: from the memory of every device, or from batches that the host brings."""
+"""Decides where the examples of a base dataset lie, by the memory of the devices."""
 
 import logging
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import psutil
 
 from gpicl_flax.runtime import distributed
-from gpicl_flax.tasks.augmentation import Examples
-from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.projections.input_space import Coordinates
+from gpicl_flax.tasks.families.data import Examples
 
 logger = logging.getLogger(__name__)
 
@@ -19,37 +14,13 @@ ON_ACCELERATOR = 2**30  # bytes of projections that are made at once
 _SHARE = 4  # a split may take a quarter of the free memory; the rest is for the model and its activations
 
 
-class DeviceData(NamedTuple):
-    """The input of a program that all its batches share.
-
-    Attributes:
-      split: all examples, inputs [n, stored features] and labels [n]. None: each batch brings its own.
-      offset, scale: tasks are made from (input - offset) / scale.
-      coordinates: those of the normalised inputs.
-    """
-
-    split: tuple[jax.Array, jax.Array] | None
-    offset: jax.Array | np.float32
-    scale: jax.Array | np.float32
-    coordinates: Coordinates
-
-    def examples(self, batch: dict[str, jax.Array]) -> Examples:
-        """Returns the base examples [B, T] of a batch, normalised. Called inside a program."""
-        if self.split is None:
-            inputs, labels = batch["inputs"], batch["labels"]
-        else:
-            inputs, labels = (array[batch["example_indices"]] for array in self.split)
-        # Growing leaves a constant image unchanged, so normalising can come first.
-        return Examples(self.coordinates((inputs.astype(jnp.float32) - self.offset) / self.scale), labels)
-
-
-def on_device(setting: str, split: Split) -> bool:
+def on_device(setting: str, split: Examples) -> bool:
     """Returns whether a split of a base dataset goes to the devices under a `Loader.placement`: to all or to none."""
     too_large = setting == "host" or setting == "auto" and split.nbytes * _SHARE > free_device_memory()
     return not distributed.max_over_processes(int(too_large), "where the base dataset lies")
 
 
-def log(name: str, split: Split, here: bool) -> None:
+def log(name: str, split: Examples, here: bool) -> None:
     """Logs where a split of base dataset `name` goes."""
     where = "in device memory" if here else "gathered by the host"
     logger.info("base dataset %r: %s examples (%.1f MB) %s", name, f"{len(split):,}", split.nbytes / 1e6, where)

@@ -37,7 +37,10 @@ class LogRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Returns it as plain JSON, see `schemas.LogRecord`."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if values["tracker"]["targets"] is None:
+            del values["tracker"]["targets"]  # the form that records of classes have always had
+        return values
 
     def count(self, row: Row) -> None:
         """Adds a row to the number and the digest of all rows."""
@@ -57,4 +60,4 @@ class LogRecord:
 
 
 def _known(form: type, values: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in dataclasses.fields(form)}
+    return {field.name: values[field.name] for field in dataclasses.fields(form) if field.name in values}

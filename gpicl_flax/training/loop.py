@@ -19,8 +19,8 @@ from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.data import TaskData
+from gpicl_flax.tasks.families.family import TaskFamily
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.action_sync import Action, ActionSync
@@ -42,7 +42,7 @@ class Member:
     Attributes:
       seed: the seed of its parameters, tasks and data.
       optimizer: the same as those of the others, except for its hyperparameters.
-      tasks: the same as those of the others, except for the number of tasks and the bias.
+      tasks: the same as those of the others, except for their `member_settings`.
       folder: where it writes its checkpoints and logs.
       config: text that its checkpoints carry, together with the fingerprint of the data.
       on_row: each is called with every new row of its metrics.jsonl.
@@ -53,7 +53,7 @@ class Member:
 
     seed: int
     optimizer: optax.GradientTransformation
-    tasks: TaskDistribution
+    tasks: TaskFamily
     folder: RunFolder
     config: str
     on_row: Sequence[Callable[[Row], None]] = ()
@@ -78,7 +78,7 @@ class Trained(NamedTuple):
 def train(
     model: SequenceModel,
     members: Sequence[Member],
-    dataset: BaseDataset,
+    dataset: TaskData,
     task_batches: TaskBatches,
     training: Training,
     *,
@@ -94,7 +94,7 @@ def train(
     Args:
       model: the model of all members.
       members: the runs.
-      dataset: the base dataset.
+      dataset: the data that tasks are made from.
       task_batches: the batches of any member.
       training: the settings of all members.
       num_workers: processes of the loader, see `Loader`.
@@ -122,7 +122,8 @@ def train(
             curriculum=training.curriculum,
         )
         examples = task_batches.put_on_mesh(dataset, dataset.train)
-        device_data.log(dataset.name, dataset.train, examples.on_device)
+        if dataset.train.nbytes:
+            device_data.log(dataset.name, dataset.train, examples.on_device)
         diagnose = _make_diagnose(model, members, task_batches, training, examples)
         batches = _training_batches(runs, task_batches, training, examples, num_workers)
         stack.callback(batches.close)
@@ -202,9 +203,14 @@ def _fresh_states(model: SequenceModel, runs: Sequence["_MemberRun"], mesh: jax.
 def _run_inputs(members: Sequence[Member], mesh: jax.sharding.Mesh, initial_params: Any) -> PerRunInputs:
     own = PerRunInputs(
         np.array([member.seed for member in members], np.uint32),
-        np.array([member.tasks.permute_labels_prob for member in members], np.float32),
+        _numbers(members),
     )
     return partitioning.shard_members(mesh, own)._replace(initial_params=initial_params)
+
+
+def _numbers(members: Sequence[Member]) -> Any:
+    """Returns the numbers of the members' tasks that programs read, arrays [S] float32."""
+    return jax.tree.map(lambda *x: np.array(x, np.float32), *(member.tasks.numbers() for member in members))
 
 
 def _make_diagnose(
@@ -218,7 +224,9 @@ def _make_diagnose(
     if not (training.diagnostics and training.steps):
         return lambda params: {}
     count = training.diagnostics.sequences_at_once(task_batches.tasks.task_batch_size, training.accumulation)
-    return make_diagnose(model, task_batches, examples, [member.seed for member in members], count)
+    seeds = [member.seed for member in members]
+    families, references = [member.tasks for member in members], training.diagnostics.references
+    return make_diagnose(model, task_batches, examples, seeds, count, _numbers(members), families, references)
 
 
 def _training_batches(

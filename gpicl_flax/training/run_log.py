@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from gpicl_flax.errors import Damaged, Diverged
-from gpicl_flax.records import plateau, schemas
+from gpicl_flax.records import schemas
 from gpicl_flax.records.json_lines import JsonLines, Row
 from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder, write_json
 from gpicl_flax.runtime import distributed
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.family import TaskFamily
 from gpicl_flax.training.early_stop import EarlyStop, StopState
 from gpicl_flax.training.log_record import LogRecord
 from gpicl_flax.training.log_writer import LogWriter
@@ -56,7 +56,7 @@ class RunLog:
     def __init__(
         self,
         folder: RunFolder,
-        tasks: TaskDistribution,
+        tasks: TaskFamily,
         start_step: int,
         on_row: Sequence[Callable[[Row], None]],
         writer: LogWriter,
@@ -67,9 +67,11 @@ class RunLog:
         saved: dict[str, Any] | None = None,
         accept_lost_log: bool = False,
     ):
-        self._record = LogRecord(PlateauTracker(tasks.num_classes, tasks.num_tasks), StopState(steps))
+        judged = tasks.targets.as_run_info()
+        tracker = PlateauTracker(judged.get("num_classes"), tasks.num_tasks, targets=judged.get("targets"))
+        self._record = LogRecord(tracker, StopState(steps))
         self._folder = folder
-        self._threshold = plateau.threshold(tasks.num_classes)
+        self._threshold = tracker.criteria.threshold
         self._on_row = on_row
         self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
         self._metrics = JsonLines(folder.metrics, schemas.METRICS)

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.tasks import keys
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.family import TaskFamily
 from gpicl_flax.training import optimizers, partitioning
 
 
@@ -31,7 +31,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def abstract_state(
-    model: SequenceModel, optimizer: optax.GradientTransformation, tasks: TaskDistribution, *, mesh: jax.sharding.Mesh
+    model: SequenceModel, optimizer: optax.GradientTransformation, tasks: TaskFamily, *, mesh: jax.sharding.Mesh
 ) -> TrainState:
     """Returns the shapes and shardings of the state of one run.
 
@@ -53,7 +53,7 @@ def bytes_on_a_device(state: TrainState) -> int:
 def init_states(
     model: SequenceModel,
     members: Sequence[optax.GradientTransformation],
-    tasks: TaskDistribution,
+    tasks: TaskFamily,
     *,
     seeds: Sequence[int],
     mesh: jax.sharding.Mesh,
@@ -75,7 +75,7 @@ def init_states(
     return jax.jit(vmap_members(init, len(seeds), in_axes=(0, 0)), out_shardings=shardings)(*arguments)
 
 
-def _init(model, optimizer, tasks: TaskDistribution, seed, numbers: dict[str, jax.Array]) -> TrainState:
+def _init(model, optimizer, tasks: TaskFamily, seed, numbers: dict[str, jax.Array]) -> TrainState:
     """Returns the state of one run, in flax's boxes, with the hyperparameters `numbers` if there are any."""
     shape = (1, tasks.sequence_length)
     inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)

@@ -12,9 +12,8 @@ import optax
 
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records import plateau
-from gpicl_flax.training import optimizers, partitioning
+from gpicl_flax.training import optimizers, partitioning, positions
 from gpicl_flax.training.curriculum import Curriculum
-from gpicl_flax.training.device_data import DeviceData
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.probes.telemetry import GradAndUpdate
 from gpicl_flax.training.state import TrainState, abstract_state, shardings_of, vmap_members
@@ -28,19 +27,13 @@ class PerRunInputs(NamedTuple):
 
     Attributes:
       seed: [S] uint32, that of their tasks.
-      permute_labels_prob: [S] float32.
+      numbers: those of their tasks that programs read, arrays [S], see `TaskFamily.numbers`.
       initial_params: [S, ...], to which telemetry measures distances. None: the program contains no telemetry.
     """
 
     seed: np.ndarray | jax.Array
-    permute_labels_prob: np.ndarray | jax.Array
+    numbers: Any
     initial_params: Any = None
-
-
-def sequence_losses(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the cross entropy in nats [B, T], and whether the prediction is right [B, T], given logits [B, T, C]."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses, jnp.argmax(logits, axis=-1) == labels
 
 
 def make_train_steps(
@@ -56,14 +49,14 @@ def make_train_steps(
     Args:
       model: the model of all members.
       optimizer: the optimiser of any member; its hyperparameters are read from the states.
-      task_batches: the batches of any member; their number of tasks and bias are not used.
+      task_batches: the batches of any member; the `member_settings` of their tasks are not used.
       accumulation: parts that the batch is split into; their gradients are averaged before the update.
       curriculum: the properties of tasks that change with the step; None: nothing.
 
     Returns:
       (states, run_inputs, data, batch) -> (states, metrics, measured). The batch holds the steps in the form of the
-      loader: task_ids [steps, S, B] and the indices or examples of their sequences. metrics are arrays [steps, S].
-      measured is the telemetry of the last of several steps, arrays [S, ...], or None without telemetry. Everything
+      loader: task_ids [steps, S, B] and the indices, seeds or examples of their sequences. metrics are arrays [steps,
+      S]. measured is the telemetry of the last of several steps, arrays [S, ...], or None without telemetry. Everything
       that members differ in is an argument, so that runs that differ in nothing else share one program, which JAX's
       compilation cache compiles once.
     """
@@ -72,20 +65,13 @@ def make_train_steps(
 
     def loss_fn(params, context, batch) -> tuple[jax.Array, Metrics]:
         run_inputs, data, step = context
-        bias = curriculum.bias(step, run_inputs.permute_labels_prob)
-        inputs, labels = task_batches.make_sequences(run_inputs.seed, batch, data, bias)
-        labels = curriculum.merge_classes(step, labels, tasks.num_classes)
-        logits = cast(jax.Array, model.apply({"params": params}, inputs, labels))
-        losses, correct = sequence_losses(logits, labels)
+        numbers = curriculum.bias(step, run_inputs.numbers)
+        sequences = task_batches.make_sequences(run_inputs.seed, batch, data, numbers)
+        targets = curriculum.merge_classes(step, sequences.targets, tasks.targets.num_classes)
+        predictions = model.apply({"params": params}, sequences.inputs, sequences.shown_targets(targets))
+        measured = tasks.targets.measure(cast(jax.Array, predictions), targets)
         last = curriculum.last_position(step, tasks.sequence_length)
-        counts = None if isinstance(last, int) else (jnp.arange(tasks.sequence_length) <= last)[None]
-        metrics = {
-            "loss": losses.mean(where=counts),
-            "loss_last": losses[:, last].mean(),
-            "accuracy": correct.mean(where=counts),
-            "accuracy_first": correct[:, 0].mean(),
-            "accuracy_last": correct[:, last].mean(),
-        }
+        metrics = positions.summary(measured, sequences.counted, last)
         return metrics["loss"], metrics
 
     gradient = jax.grad(loss_fn, has_aux=True)
@@ -112,7 +98,7 @@ def make_train_steps(
         metrics |= {"loss_ema": loss_ema, "grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         return TrainState(state.step + 1, params, opt_state, loss_ema), metrics, GradAndUpdate(grads, updates)
 
-    def train_steps(state: TrainState, run_inputs: PerRunInputs, data: DeviceData, batches):
+    def train_steps(state: TrainState, run_inputs: PerRunInputs, data: Any, batches):
         """Takes the steps of one member, one after another."""
         context = run_inputs, data
         if run_inputs.initial_params is None:

@@ -106,3 +106,12 @@ def test_models_are_listed_with_their_sizes(capsys):
     assert rows["Transformer"][1:7] == ["12,800", "204,800", "keys", "102,400,", "values", "102,400"]
     with pytest.raises(SystemExit, match="2"):
         main(["models", "--inputs", "0"])
+
+
+def test_models_that_predict_numbers_are_listed_with_their_sizes(capsys):
+    assert main(["models", "--inputs", "8", "--predicts", "numbers"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    tokens = 8 + 1
+    mlp, cell, read_out = tokens * 256 + 256 + 256**2 + 256, 2 * 256 * 1024 + 1024, 256 + 1
+    assert rows["LSTM"][:3] == [f"{mlp + cell + read_out:,}", "256", "512"]
+    assert "MLP" in rows and not {"VSML", "VSMLWithoutSymmetries", "OnlineSGD", "MAML"} & rows.keys()

@@ -11,13 +11,14 @@ from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
 from gpicl_flax.references import OnlineSGD
 from gpicl_flax.runs.run import Run
-from gpicl_flax.tasks import augmentation, keys, loader
+from gpicl_flax.tasks import augmentation, keys
+from gpicl_flax.tasks.datasets import sampler
 from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.task_batches import TaskBatches
 
-TASKS = TaskDistribution(input_shape=(9,), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0)
+TASKS = ProjectedImages(input_shape=(9,), task_batch_size=8, sequence_length=6, num_tasks=5, permute_labels_prob=0.0)
 
 
 class Oracle(SequenceModel):
@@ -103,7 +104,7 @@ def test_seen_and_unseen_tasks_are_exactly_those_of_their_ids(toy_dataset, per_t
     settings = {"num_sequences": 12, "batch_size": 12, "sequences_per_task": per_task}
     run(Recorder(), toy_dataset, tasks=tasks, seed=3, **settings)
     jax.effects_barrier()
-    indices = loader.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
+    indices = sampler.draw_example_indices(np.random.default_rng(3), 12, 6, 120)
     images = (toy_dataset.test.inputs[indices] - np.float64(toy_dataset.mean)) / toy_dataset.std
     numbers = np.arange(12) // per_task
     for (inputs, labels), ids, p in zip(shown, (numbers % 5, 2**31 + numbers), (0.5, 1.0), strict=True):
@@ -125,9 +126,9 @@ def test_sequences_must_divide_into_tasks_that_can_be_replayed():
         MetaTest(num_sequences=10, sequences_per_task=4)
     several = MetaTest(num_sequences=8, sequences_per_task=4)
     Run(meta_test=several)
-    Run(meta_test=several, tasks=TaskDistribution(num_tasks=None, projection="span"))
+    Run(meta_test=several, tasks=ProjectedImages(num_tasks=None, projection="span"))
     with pytest.raises(UsageError, match="projection = 'span'"):
-        Run(meta_test=several, tasks=TaskDistribution(num_tasks=None))
+        Run(meta_test=several, tasks=ProjectedImages(num_tasks=None))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.references import MAML, maml
-from gpicl_flax.training.step import sequence_losses
+from gpicl_flax.tasks.targets import sequence_losses
 
 C = 4
 

@@ -7,7 +7,7 @@ import pytest
 
 from gpicl_flax.config import parse
 from gpicl_flax.runs.run import Run
-from gpicl_flax.sweep import grid, listing, stacking
+from gpicl_flax.sweep import grid, listing, programs, stacking
 
 
 @pytest.fixture
@@ -144,3 +144,14 @@ def test_the_host_where_the_fewest_members_fit_decides(small_bindings, monkeypat
     assert stacking.largest(run, 100)[0] == 8 * 8
     monkeypatch.setattr(stacking.distributed, "max_over_processes", lambda own, name: max(own, -3))
     assert stacking.largest(run, 100)[0] == 8 * 3
+
+
+def test_members_differ_in_the_numbers_of_their_task_family():
+    common = ["Run.tasks = @NoisyLinearRegression()", "Run.model = @LSTM()", "LSTM.hidden_size = 4"]
+    grids = """[{'Run.seed': [0, 1], 'NoisyLinearRegression.num_tasks': [4, 16]},
+                {'Run.seed': [2, 3], 'NoisyLinearRegression.num_tasks': 4, 'NoisyLinearRegression.noise': 0.25}]"""
+    points = grid.points(parse([], [*common, f"sweep.grids = {grids}"]))
+    runs = listing.resolve_all(points)
+    assert stacking.plan(points, runs, stacking.at_most(100)) == [[0, 1, 2, 3], [4, 5]]
+    (first, second) = programs.programs(points, runs)
+    assert len(first.points) == 4 and len(second.points) == 2

@@ -11,12 +11,12 @@ import psutil
 import pytest
 
 from gpicl_flax.errors import GpiclError, UsageError
-from gpicl_flax.tasks import loader
+from gpicl_flax.tasks.datasets import sampler
 from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Loader, Stream, TrainingBatches
 
-TASKS = TaskDistribution(num_tasks=1000, task_batch_size=8, sequence_length=5)
+TASKS = ProjectedImages(num_tasks=1000, task_batch_size=8, sequence_length=5)
 SPLIT = Split(
     np.random.default_rng(0).integers(0, 256, (60, 4), dtype=np.uint8),
     np.random.default_rng(1).integers(0, 10, 60).astype(np.int32),
@@ -138,11 +138,11 @@ def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_p
         "import os, signal, sys, time\n"
         "import numpy as np, psutil\n"
         "from gpicl_flax.tasks.datasets.base_dataset import Split\n"
-        "from gpicl_flax.tasks.distribution import TaskDistribution\n"
+        "from gpicl_flax.tasks.families.projected_images import ProjectedImages\n"
         "from gpicl_flax.tasks.loader import Stream, TrainingBatches\n"
         "if __name__ == '__main__':\n"
         "    split = Split(np.zeros((60, 4), np.uint8), np.zeros(60, np.int32))\n"
-        "    tasks = TaskDistribution(task_batch_size=8, sequence_length=5)\n"
+        "    tasks = ProjectedImages(task_batch_size=8, sequence_length=5)\n"
         "    batches = TrainingBatches([Stream(tasks, 0)], split, gather=True, num_workers=2)\n"
         "    for _ in range(4): next(batches)  # until both have begun\n"
         "    children = [child.pid for child in psutil.Process().children(recursive=True)]\n"
@@ -159,7 +159,7 @@ def test_workers_leave_ctrl_c_alone_and_end_with_the_process_they_work_for(tmp_p
 
 @pytest.mark.parametrize("num_examples", [20, 70, 5000])
 def test_examples_are_uniform_and_distinct_within_a_sequence(num_examples):
-    indices = loader.draw_example_indices(np.random.default_rng(0), 20_000, 8, num_examples)
+    indices = sampler.draw_example_indices(np.random.default_rng(0), 20_000, 8, num_examples)
     assert (np.diff(np.sort(indices, axis=1), axis=1) > 0).all()
     # Every position is uniform over the examples, by the tenths of their range.
     tenths = indices * 10 // num_examples
@@ -168,13 +168,13 @@ def test_examples_are_uniform_and_distinct_within_a_sequence(num_examples):
 
 
 def test_a_sequence_can_take_every_example():
-    indices = loader.draw_example_indices(np.random.default_rng(0), 50, 12, 12)
+    indices = sampler.draw_example_indices(np.random.default_rng(0), 50, 12, 12)
     assert (np.sort(indices, axis=1) == np.arange(12)).all()
     assert len({tuple(row) for row in indices}) == 50  # in another order each
 
 
 def test_a_sequence_resamples_one_group_uniformly():
-    indices = loader.draw_example_indices(np.random.default_rng(0), 20_000, 7, 50, group_size=10)
+    indices = sampler.draw_example_indices(np.random.default_rng(0), 20_000, 7, 50, group_size=10)
     groups = indices // 10
     assert (groups == groups[:, :1]).all()
     np.testing.assert_allclose(np.bincount(groups[:, 0], minlength=5) / 20_000, 0.2, atol=0.015)

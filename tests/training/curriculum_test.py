@@ -7,7 +7,7 @@ import pytest
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.curriculum import Curriculum
@@ -15,7 +15,7 @@ from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 from gpicl_flax.training.task_batches import TaskBatches
 
-TASKS = TaskDistribution(
+TASKS = ProjectedImages(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0, projection="span"
 )
 SHORT = Curriculum(sequence_length=lambda step: 3.4)

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 from gpicl_flax.tasks.datasets.base_dataset import Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.task_batches import TaskBatches
@@ -49,7 +49,7 @@ def test_free_memory_is_the_devices_or_a_share_of_the_hosts(monkeypatch):
 
 
 def on_mesh(mesh, dataset, projection=FORM, *, normalize=True, placement="device"):
-    tasks = TaskDistribution(input_shape=projection.input_shape, sequence_length=6, normalize=normalize)
+    tasks = ProjectedImages(input_shape=projection.input_shape, sequence_length=6, normalize=normalize)
     return TaskBatches(tasks, projection, mesh, placement).put_on_mesh(dataset, dataset.train).data
 
 

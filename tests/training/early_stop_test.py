@@ -9,7 +9,7 @@ import pytest
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import json_lines, plateau
 from gpicl_flax.records.run_folder import RunFolder
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.training.early_stop import EarlyStop
 from gpicl_flax.training.log_writer import LogWriter
 from gpicl_flax.training.run_log import RunLog
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def log_of(folder, early_stop, start=0, classes=10, writer=None):
-    tasks = TaskDistribution(num_classes=classes)
+    tasks = ProjectedImages(num_classes=classes)
     settings = {"steps": STEPS, "steps_per_dispatch": DISPATCH, "early_stop": early_stop}
     return RunLog(folder, tasks, start, (), writer or LogWriter(), **settings)
 
@@ -170,11 +170,12 @@ def test_the_log_and_the_rule_of_whole_logs_agree(folder):
         last = train(folder_of_it, None, noisy(seed), noisy(seed + 1))
         rows = json_lines.read(folder_of_it.metrics)
         assert last["plateau_left_at"] == plateau.plateau_exit_step(
-            [r["step"] for r in rows], [r["loss_ema"] for r in rows], 10
+            [r["step"] for r in rows], [r["loss_ema"] for r in rows], plateau.threshold(10)
         )
         unseen_losses = {r["step"]: r["diagnostics"]["unseen_loss"] for r in rows if "diagnostics" in r}
         log = log_of(folder_of_it, None, STEPS)
-        exit_step = plateau.unseen_plateau_exit_step(list(unseen_losses), list(unseen_losses.values()), 10)
+        threshold = plateau.threshold(10)
+        exit_step = plateau.unseen_plateau_exit_step(list(unseen_losses), list(unseen_losses.values()), threshold)
         assert log._record.tracker.unseen_exit_step == exit_step
         found.append((last["plateau_left_at"], log._record.tracker.unseen_exit_step))
     assert len(set(found)) == 4

@@ -30,15 +30,16 @@ from gpicl_flax.models import (
 from gpicl_flax.records import plateau
 from gpicl_flax.references import MAML
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
+from gpicl_flax.tasks.targets import sequence_losses
 from gpicl_flax.training import partitioning
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.state import abstract_state, init_states, member_state, shardings_of
-from gpicl_flax.training.step import PerRunInputs, make_train_steps, sequence_losses
+from gpicl_flax.training.step import PerRunInputs, make_train_steps
 from gpicl_flax.training.task_batches import TaskBatches
 
-TASKS = TaskDistribution(
+TASKS = ProjectedImages(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
 BACKBONE = {"num_layers": 1, "num_heads": 2, "key_size": 8, "model_size": 16}

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.records.criteria import Criteria, curve_gain
 
 # The numbers that summarise a curve: the accuracy at its last position, the gain since the first position, and their
 # intervals; and the mean of its loss over positions in nats, which is the loss that training minimises.
@@ -28,19 +29,25 @@ def ends(run: OneRun) -> list[dict[str, Any]]:
             "base_dataset": curve["base_dataset"],
             "tasks": curve["tasks"],
         }
-        | numbers(curve)
+        | numbers(curve, Criteria.from_run_info(run.run_info))
         for evaluation in run.evaluations
         for curve in evaluation["curves"]
     ]
 
 
-def numbers(curve: dict[str, Any]) -> dict[str, float]:
+def numbers(curve: dict[str, Any], criteria: Criteria | None = None) -> dict[str, float]:
     """Returns the `NUMBERS` of one curve.
+
+    A curve of numbers has only a gain (see `Criteria.gain`) and a loss.
 
     The 95% interval of the gain is Newcombe's for a difference of proportions. It combines the Wilson intervals of the
     two ends and assumes that they are independent. They come from the same sequences, so the interval is rather too
     wide.
     """
+    loss = statistics.fmean(curve["loss"]) if curve.get("loss") else math.nan
+    if "accuracy" not in curve:
+        gain = curve_gain(curve, criteria)
+        return dict.fromkeys(NUMBERS, math.nan) | {"gain": math.nan if gain is None else gain, "loss": loss}
     (first, first_low, first_high), (last, last_low, last_high) = (
         tuple(curve[key][position] for key in ("accuracy", "accuracy_low", "accuracy_high")) for position in (0, -1)
     )
@@ -52,5 +59,5 @@ def numbers(curve: dict[str, Any]) -> dict[str, float]:
         "gain": gain,
         "gain_low": gain - ((last - last_low) ** 2 + (first_high - first) ** 2) ** 0.5,
         "gain_high": gain + ((last_high - last) ** 2 + (first - first_low) ** 2) ** 0.5,
-        "loss": statistics.fmean(curve["loss"]) if curve.get("loss") else math.nan,
+        "loss": loss,
     }

@@ -17,7 +17,8 @@ BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 # Bindings that do not define a setting: those that repetitions differ in, those with their own column, and those that
 # do not change results.
 _NO_CONDITION = ("Run.seed", "Run.labels", "Loader.", "MeshShape.", "Training.telemetry", "Telemetry.")
-_NO_SETTING = (*_NO_CONDITION, "TaskDistribution.num_tasks", "TaskDistribution.permute_labels_prob")
+_NO_SETTING = (*_NO_CONDITION, "TaskDistribution.permute_labels_prob")
+_NUM_TASKS = ".num_tasks"  # the end of the name in every task family
 
 # Columns that define a condition, before any binding, and the words around their values.
 _WORDS = {
@@ -92,6 +93,8 @@ def grouped(table: pd.DataFrame) -> pd.DataFrame:
     kinds = table["intervention"]
     table["setting"] = _divided(table["setting"], "p = " + _numbers(table["permute_labels_prob"]), kinds)
     for name in table.columns:
+        if name.endswith(_NUM_TASKS):
+            continue
         if name.startswith("binding_") and not name.removeprefix("binding_").startswith(_NO_SETTING):
             values = name.rpartition(".")[2] + " = " + table[name]
             table["setting"] = _divided(table["setting"], values, kinds)
@@ -116,7 +119,7 @@ def conditions(table: pd.DataFrame, axes: Sequence[str], *, across_tasks: bool =
     unnamed = []
     if across_tasks:
         names = [x for x in labels if x != "label_intervention" and _names_tasks(table, x)]
-        unnamed = ["num_tasks", "binding_TaskDistribution.num_tasks", *names]
+        unnamed = ["num_tasks", *(x for x in column_names(table) if x.endswith(_NUM_TASKS)), *names]
     condition = pd.Series("", index=table.index, dtype=object)
     for column in ("label_intervention", *labels, *_WORDS):
         if column in table and column not in (*axes, *unnamed, "label_seed") and not _is_note(table, column):

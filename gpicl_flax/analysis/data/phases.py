@@ -7,7 +7,7 @@ task.
 import pandas as pd
 
 from gpicl_flax.analysis.data import runs
-from gpicl_flax.records import phase, plateau
+from gpicl_flax.records import phase
 
 MEMORIZATION, IDENTIFICATION, GENERAL = BEHAVIOURS = (
     "task memorization",
@@ -28,16 +28,17 @@ def phases(table: pd.DataFrame, *, loss_cut: float | None = None, gain_cut: floa
 
     Args:
       table: the runs.
-      loss_cut: in nats; None: the threshold of the plateau, 2.2 for 10 classes.
-      gain_cut: a difference of accuracies.
+      loss_cut: a loss; None: the threshold of the plateau, 2.2 nats for 10 classes.
+      gain_cut: a difference of accuracies, or for numbers a share of the squared error by chance.
     """
     found = table.apply(_phase, axis=1, loss_cut=loss_cut, gain_cut=gain_cut)  # pyright: ignore[reportCallIssue, reportArgumentType]  its stubs allow no None
     return found.astype(object)
 
 
 def _phase(run: pd.Series, loss_cut: float | None, gain_cut: float) -> str | None:
-    if loss_cut is None and pd.notna(run["num_classes"]):
-        loss_cut = plateau.threshold(int(run["num_classes"]))
+    if loss_cut is None:
+        criteria = runs.criteria(run)
+        loss_cut = criteria and criteria.threshold
     gain = runs.of_its_own_dataset(run, "unseen_gain")
     if loss_cut is None or pd.isna(run["lowest_loss_ema"]):
         return None

@@ -201,6 +201,9 @@ def _run_info(row: dict[str, Any]) -> dict[str, Any]:
         found["num_tasks"] = None if math.isinf(row["num_tasks"]) else row["num_tasks"]
     if row["base_dataset"] is not None:
         found["base_dataset"] = {"name": row["base_dataset"]}
+    targets = {name: value for name, value in _of_prefix(row, "targets_").items() if value == value}
+    if targets:
+        found["targets"] = targets
     labels = _of_prefix(row, "label_")
     return found | {"labels": labels} if found else found
 
@@ -225,10 +228,18 @@ def _curves(rows: list[Row]) -> list[dict[str, Any]]:
             row.json("position", int),
             {"base_dataset": row.text("test_dataset"), "tasks": row.text("tasks")},
         )
+        own = [name for name in (*curves.BY_POSITION, *curves.ERRORS) if name in row] or [*curves.BY_POSITION]
+        beside = [name for name in row.cells if name.startswith((curves.POSITIONS, curves.REFERENCE)) and name in row]
+        kept = own + beside
         if position == 0:
-            found.append(names | {name: [] for name in curves.BY_POSITION})
-        if not found or position != len(found[-1]["accuracy"]) or names != {name: found[-1][name] for name in names}:
+            found.append(names | {name: [] for name in kept})
+        if (
+            not found
+            or not found[-1].keys() >= {*kept}
+            or position != len(found[-1][kept[0]])
+            or names != {name: found[-1][name] for name in names}
+        ):
             row.refuse(f"position {position} does not follow on the row before")
-        for name in curves.BY_POSITION:
-            found[-1][name].append(_number(row, name))
-    return found
+        for name in kept:
+            found[-1][name].append(row.json(name, int) if name == curves.POSITIONS else _number(row, name))
+    return [curves.from_columns(curve) for curve in found]

@@ -12,6 +12,7 @@ from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau, schemas
+from gpicl_flax.records.criteria import Criteria
 from gpicl_flax.records.run_folder import RunFolder, is_run
 
 FROM_RUN_INFO = (
@@ -80,11 +81,12 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       model, parameters: and so on, as in run.json.
       num_tasks: infinite where it is unbounded.
       base_dataset: its name.
+      targets_<name>: for a run that predicts numbers, what run.json says of its targets.
       width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `hyperparameters.values`.
       label_<axis>: the label of the run on that axis of a sweep.
       binding_<name>: the value in config.gin, as text. If only other runs bind it, the default that the run used.
       last_step: the last step of the log.
-      lowest_loss_ema, last_loss_ema: in nats.
+      lowest_loss_ema, last_loss_ema: in the unit of its targets.
       plateau_steps, plateau_left: the length of the plateau by the training loss, and whether it was left. If not, the
         length is censored at the last step.
       unseen_plateau_steps, unseen_plateau_left: the same by the loss on unseen tasks, censored at the last diagnostics.
@@ -149,6 +151,14 @@ def _fill_defaults(rows: Sequence[dict[str, Any]], used: Sequence[dict[str, str]
             row.setdefault(f"binding_{name}", own[name])
 
 
+def criteria(row: pd.Series) -> Criteria | None:
+    """Returns how the run of a row of the table is judged; None if that is not known."""
+    targets = {name.removeprefix("targets_"): row[name] for name in row.index if name.startswith("targets_")}
+    targets = {name: value for name, value in targets.items() if pd.notna(value)}
+    classes = int(row["num_classes"]) if pd.notna(row["num_classes"]) else None
+    return Criteria.from_run_info({"num_classes": classes, "targets": targets or None})
+
+
 def of_its_own_dataset(row: pd.Series, number: str) -> float:
     """Returns a number of the last evaluation, such as unseen_gain, on the base dataset that the run was trained on."""
     return row.get(f"{number}[{row['base_dataset']}]", math.nan)
@@ -162,6 +172,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     row["num_tasks"] = math.nan if "num_tasks" not in run_info else run_info["num_tasks"] or math.inf
     base_dataset = run_info.get("base_dataset")
     row["base_dataset"] = base_dataset.get("name") if isinstance(base_dataset, dict) else None
+    row |= {f"targets_{name}": value for name, value in run_info.get("targets", {}).items()}
     row |= hyperparameters.values(run)
     labels = run_info.get("labels")
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
@@ -169,26 +180,26 @@ def _row(run: OneRun) -> dict[str, Any]:
     ema = metrics["loss_ema"]
     row |= {"last_step": max(metrics.index, default=0), "lowest_loss_ema": ema.min()}
     row["last_loss_ema"] = ema.iloc[-1] if len(ema) else math.nan
-    classes = run_info.get("num_classes")
-    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.plateau_exit_step, classes)
+    criteria = Criteria.from_run_info(run_info)
+    row |= _duration("plateau", ema.index.tolist(), ema.tolist(), plateau.plateau_exit_step, criteria)
     losses = {step: values.get("unseen_loss") for step, values in run.diagnostics.items()}
     losses = {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
     rule = plateau.unseen_plateau_exit_step
-    row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, classes)
+    row |= _duration("unseen_plateau", list(losses), list(losses.values()), rule, criteria)
     for name in ("plateau", "unseen_plateau"):
         if (step := schemas.left_before_gap(run_info, name)) is not None:
             row |= {f"{name}_steps": step, f"{name}_left": True}
     row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
-        numbers = evaluations.numbers(curve)
+        numbers = evaluations.numbers(curve, criteria)
         row |= {f"{curve['tasks']}_{name}[{curve['base_dataset']}]": value for name, value in numbers.items()}
     return row
 
 
-def _duration(name: str, steps: list[int], losses: list[float], rule, num_classes: Any) -> dict[str, Any]:
+def _duration(name: str, steps: list[int], losses: list[float], rule, criteria: Criteria | None) -> dict[str, Any]:
     """Returns the length of a plateau, and whether the run left it before the log ended."""
-    known = bool(steps) and isinstance(num_classes, int)
-    left = rule(steps, losses, num_classes) if known else None
+    known = bool(steps) and criteria is not None
+    left = rule(steps, losses, criteria.threshold) if known and criteria else None
     length = (steps[-1] if left is None else left) if known else math.nan
     return {f"{name}_steps": length, f"{name}_left": left is not None if known else None}

@@ -27,7 +27,7 @@ COLUMNS = {
 }
 _TEXT = {
     "run_id", "ended", "stopped_early", "gaps", "model", "base_dataset", "optimizer", "inputs", "test_dataset", "tasks",
-    "tensor",
+    "tensor", "targets_predicts", "targets_score", "targets_unit",
 }  # fmt: skip
 _TEXT_PREFIXES = ("label_", "binding_")
 

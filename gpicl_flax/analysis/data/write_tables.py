@@ -92,9 +92,10 @@ def _has_value(column: str, value: Any) -> bool:
 def _curves(run: OneRun) -> Rows:
     return [
         {"run_id": run.run_id, "test_dataset": curve["base_dataset"], "tasks": curve["tasks"], "position": position}
-        | {name: curve[name][position] for name in curves.BY_POSITION}
+        | {name: values[position] for name, values in own.items()}
         for curve in (run.evaluations[-1]["curves"] if run.evaluations else [])
-        for position in range(len(curve["accuracy"]))
+        for own in [curves.by_position(curve)]
+        for position in range(len(next(iter(own.values()))))
     ]
 
 

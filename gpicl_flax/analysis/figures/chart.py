@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
+from gpicl_flax.records.criteria import Criteria
+
 T = TypeVar("T")
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish. Its black is for the baseline.
@@ -185,3 +187,10 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
     for row in range(0, len(names), 2):
         axes.axhspan(row - 0.5, row + 0.5, color="0.96", zorder=0)
+
+
+def loss_in_words(criteria: Criteria | None) -> str:
+    """Returns the loss of a run with its unit: cross entropy, squared error, or a normal's negative log likelihood."""
+    if criteria is None or criteria.score == "accuracy":
+        return "cross entropy (nats)"
+    return "squared error" if criteria.score == "loss" else "negative log likelihood (nats)"

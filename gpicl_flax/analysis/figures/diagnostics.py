@@ -12,8 +12,9 @@ from matplotlib.ticker import StrMethodFormatter
 from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.figures import registry
-from gpicl_flax.analysis.figures.chart import BLACK, COLOURS, DASHES, Chart
+from gpicl_flax.analysis.figures.chart import BLACK, COLOURS, DASHES, Chart, loss_in_words
 from gpicl_flax.records import plateau
+from gpicl_flax.records.criteria import Criteria
 
 _HEADS = {
     "matching_score": "matching score of\nqueries and keys",
@@ -84,14 +85,14 @@ def _flat(value) -> list[tuple[str, float]]:
 
 def drops(run: OneRun, table: pd.DataFrame) -> dict[str, int]:
     """Returns the step at which the plateau was left, by rule, given the run's `numbers`; empty if it was not left."""
-    classes = run.run_info.get("num_classes")
-    if not isinstance(classes, int):
+    criteria = Criteria.from_run_info(run.run_info)
+    if criteria is None:
         return {}
     ema, unseen = run.metrics["loss_ema"], table[table["quantity"] == "unseen_loss"]
     left = {
-        "training loss": plateau.plateau_exit_step(ema.index.tolist(), ema.tolist(), classes),
+        "training loss": plateau.plateau_exit_step(ema.index.tolist(), ema.tolist(), criteria.threshold),
         "loss on unseen tasks": plateau.unseen_plateau_exit_step(
-            unseen["step"].tolist(), unseen["value"].tolist(), classes
+            unseen["step"].tolist(), unseen["value"].tolist(), criteria.threshold
         ),
     }
     return {rule: step for rule, step in left.items() if step is not None}
@@ -115,9 +116,10 @@ def _draw_losses(axes: Axes, run: OneRun, table: pd.DataFrame) -> None:
     axes.plot(metrics.index, metrics["loss"], color=COLOURS[5], alpha=0.5, linewidth=0.8, label="training")
     axes.plot(metrics.index, metrics["loss_ema"], color=COLOURS[0], label="training, average")
     axes.plot(unseen["step"], unseen["value"], color=COLOURS[1], label="unseen tasks")
-    if isinstance(run.run_info.get("num_classes"), int):
-        axes.axhline(math.log(run.run_info["num_classes"]), color="0.5", linestyle="-.", label="chance")
-    axes.set_ylabel("cross entropy\n(nats)")
+    criteria = Criteria.from_run_info(run.run_info)
+    if criteria is not None:
+        axes.axhline(criteria.chance_loss, color="0.5", linestyle="-.", label="chance")
+    axes.set_ylabel("\n(".join(loss_in_words(criteria).split(" (")))
 
 
 def _draw_heads(axes: Axes, kind: str, table: pd.DataFrame) -> None:

@@ -30,7 +30,9 @@ def numbers(study: Study) -> pd.DataFrame:
     runs = runs.assign(
         condition=[", ".join(filter(None, both)) for both in zip(condition, runs["progress"], strict=True)]
     )
-    rows = runs[["run_id", "base_dataset", "condition", "num_tasks"]].merge(study.curves, on="run_id")
+    rows = runs[["run_id", "base_dataset", "condition", "num_tasks"]].merge(
+        study.curves.dropna(subset=["accuracy"]), on="run_id"
+    )
     rows = rows[(rows["tasks"] == "unseen") | (rows["test_dataset"] == rows["base_dataset"])]
     parts = []
     for (base, condition), same in _most_tasks_first(rows):

@@ -36,6 +36,9 @@ def numbers(study: Study, *, loss_cut: float | None = None, gain_cut: float = GA
     return table.dropna(subset=["setting", "intervention", "num_tasks", "phase"]).reset_index(drop=True)
 
 
+_GAINED = "accuracy on unseen tasks,\nlast minus first position"
+
+
 @registry.register_comparison(4, "setting", most=3)
 def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_CUT) -> Chart:
     """Draws a panel for each setting: above, the gain on unseen tasks against K; below, the phases of all runs.
@@ -69,16 +72,20 @@ def draw(study: Study, *, loss_cut: float | None = None, gain_cut: float = GAIN_
             _draw_phases(below, place, rows[rows["intervention"] == intervention], places)
         log2_axis.name(below.xaxis, places)
         below.set_xlabel("number of tasks K (log scale)")
-    grid[0, 0].set_ylabel("accuracy on unseen tasks,\nlast minus first position")
+    numbers_alone = bool(study.table["num_classes"].isna().all())
+    gained = "share of squared error that is\ngone at the last position" if numbers_alone else _GAINED
+    grid[0, 0].set_ylabel(gained)
     lines = [Line2D([], [], **styles[x]) for x in interventions]
     figure.legend(lines, interventions, loc="outside right upper", frameon=False)
     marks = [Line2D([], [], linestyle="none", **LOOKS[phase]) for phase in PHASES]
     figure.legend(marks, PHASES, loc="outside right lower", frameon=False)
     cut = "the plateau's threshold, 2.2 for 10 classes" if loss_cut is None else f"{loss_cut:g}"
+    cut = "the plateau's threshold" if numbers_alone else f"{cut} nats"
+    what = "of the squared error by chance is gone" if numbers_alone else "accuracy runs gain"
     caption = (
-        "Above: how much accuracy runs gain within a sequence of an unseen task, the mean over runs that differ in "
-        f"their seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut} "
-        f"nats; Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An "
+        f"Above: how much {what} within a sequence of an unseen task, the mean over runs that differ in "
+        f"their seeds. Below: the phase of every run. Plateau: the average of its training loss was never under {cut}"
+        f"; Generalize: it gains {gain_cut:g} or more (dotted); Overfit: neither, of a bounded number of tasks. An "
         "unbounded number of tasks comes last. " + CAVEAT
     )
     left_out = len(study.table) - len(table)

@@ -145,11 +145,14 @@ def phases(study: Study) -> Iterator[Table]:
             (panel, x) for panel, _ in by_panel(study.table) for x in study.interventions if (panel, x) in ends.index
         ]
         columns = [name for name in (*phase.PHASES, "unknown") if name in ends]
+        numbers = (
+            " (or, for numbers, of the squared error by chance)" if study.table["num_classes"].isna().any() else ""
+        )
         yield Table(
             "Phases",
             ends.loc[rows, columns].reset_index().rename(columns={"panel": "setting"}).rename_axis(columns=None),
             "How many runs of each kind stand on their plateau by their training loss, or else generalize, gaining at "
-            f"least {phase.GAIN_CUT:g} of accuracy within a sequence of an unseen task, or else overfit. "
+            f"least {phase.GAIN_CUT:g} of accuracy{numbers} within a sequence of an unseen task, or else overfit. "
             f"{phases_of.CAVEAT}",
         )
 

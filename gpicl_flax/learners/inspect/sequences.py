@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from gpicl_flax.learners.learner import Learner
-from gpicl_flax.tasks import keys, loader
-from gpicl_flax.tasks.augmentation import Augmentation, Examples
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset
 from gpicl_flax.tasks.datasets.images import as_images, grey_values
 from gpicl_flax.tasks.projections import input_space
+
+_MAX_BYTES = 2**28  # of projections at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,20 +36,19 @@ def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
     The meta-test is one of `count` sequences on `dataset`.
     """
     run, test = learner.run, dataset.test
-    size = count, run.tasks.sequence_length, len(test), test.group_size
-    indices = loader.draw_example_indices(np.random.default_rng(run.seed), *size)
-    stored, labels = test.inputs[indices], test.labels[indices]
-    offset, scale = dataset.normalization(run.tasks.normalize)
-    projection = learner.projection_spec
-    coordinates = projection.coordinates(dataset.stored_shape)((stored.astype(np.float32) - offset) / scale)
-    inputs, task_labels = jax.device_get(
-        Augmentation(projection, run.tasks.num_classes).make_sequences(
-            keys.task_key(run.seed),
-            run.tasks.unseen_task_ids(count),
-            Examples(coordinates, labels),
-            permute_labels_prob=1.0,
-        )
+    drawn = test.sampler(np.random.default_rng(run.seed), count, run.tasks.sequence_length)
+    sequences = run.tasks.make_sequences(
+        learner.drawing,
+        np.uint32(run.seed),
+        test.gather({"task_ids": run.tasks.unseen_task_ids(count)} | drawn),
+        run.tasks.device_data(dataset, learner.drawing),
+        run.tasks.unseen_numbers(run.tasks.numbers()),
+        max_bytes=_MAX_BYTES,
+        num_shards=1,
     )
+    inputs, labels = jax.device_get(sequences[:2])
+    indices = drawn["example_indices"]
+    stored = test.inputs[indices]
     grown = np.asarray(input_space.growth(dataset.stored_shape, dataset.input_shape)(grey_values(stored)))
     images = as_images(grown.reshape(-1, grown.shape[-1]), dataset.input_shape)
-    return Sequences(dataset.name, images.reshape(*indices.shape, *images.shape[1:]), inputs, task_labels)
+    return Sequences(dataset.name, images.reshape(*indices.shape, *images.shape[1:]), inputs, labels)

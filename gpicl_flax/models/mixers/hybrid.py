@@ -13,7 +13,7 @@ from gpicl_flax.models.mixer import BlockPart
 from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 
 # What a hybrid determines for all blocks. Only its own values count.
-_OWN = ("num_classes", "dtype", "token_layout", "num_layers", "model_size", "mlp_ratio", "mlp_size")
+_OWN = ("num_classes", "dtype", "predicts", "token_layout", "num_layers", "model_size", "mlp_ratio", "mlp_size")
 # What a part has outside its blocks.
 _OUTSIDE = ("max_length",)
 

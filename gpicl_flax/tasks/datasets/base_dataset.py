@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
@@ -13,6 +14,7 @@ import scipy
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks.datasets import checks, sources
 from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
+from gpicl_flax.tasks.datasets.sampler import ExampleSampler
 from gpicl_flax.tasks.projections import input_space
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,47 @@ class Split:
     def nbytes(self) -> int:
         """The memory that the examples take."""
         return self.inputs.nbytes + self.labels.nbytes
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs and the labels."""
+        return self.inputs, self.labels
+
+    @property
+    def sampler(self) -> ExampleSampler:
+        """Draws the examples of sequences."""
+        return ExampleSampler(len(self), self.group_size)
+
+    def gather(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a batch with inputs [..., T, X] and labels [..., T] in place of its example_indices [..., T]."""
+        indices = batch["example_indices"]
+        rest = {name: array for name, array in batch.items() if name != "example_indices"}
+        return rest | {"inputs": self.inputs[indices], "labels": self.labels[indices]}
+
+    def mapped(self, folder: str) -> "Split":
+        """Returns the same examples with inputs in a file in `folder`, whose memory all processes share."""
+        return dataclasses.replace(self, inputs=_MappedArray(self.inputs, folder))  # pyright: ignore[reportArgumentType]
+
+
+class _MappedArray:
+    """An array in a file. A worker that receives it maps the file into its memory, which all workers share."""
+
+    def __init__(self, array: np.ndarray, folder: str):
+        self._path = str(pathlib.Path(folder) / "inputs.npy")
+        np.save(self._path, array)
+        self._array = array
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self._array[indices]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getstate__(self):
+        return self._path
+
+    def __setstate__(self, path: str):
+        self._path, self._array = path, np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ of tasks can be compared.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +19,12 @@ import optax
 from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
-from gpicl_flax.tasks import loader
-from gpicl_flax.training import partitioning
+from gpicl_flax.references import by_family
+from gpicl_flax.references.reference import Reference
+from gpicl_flax.tasks.families import TaskFamily
+from gpicl_flax.training import partitioning, positions
 from gpicl_flax.training.probes import attention_stats
 from gpicl_flax.training.state import vmap_members
-from gpicl_flax.training.step import sequence_losses
 from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
 
@@ -33,18 +35,23 @@ class Diagnostics:
 
     The results go to the rows of metrics.jsonl, under 'diagnostics'.
 
-    A row has the loss and the accuracy at the last position on unseen tasks, and the norms of that loss's gradient by
-    part of the model. For a model with queries and keys it also has, by layer and head, the results of
-    `attention_stats`.
+    A row has the loss on unseen tasks, the score at the last position (the accuracy, or for numbers the squared error),
+    and the norms of that loss's gradient by part of the model. For a model with queries and keys it also has, by layer
+    and head, the results of `attention_stats`; for numbers only the matching scores. Under 'distances' it has the mean
+    distance of the model's predictions from those of each reference (see `Reference.distance`), so that a run shows
+    when it moves from one to another.
 
     Attributes:
       period: steps between two diagnoses, which come at the end of a dispatch.
       num_sequences: sequences of unseen tasks for one diagnosis. They are rounded up to a multiple that the mesh
         divides, but never exceed the number that a training step has in memory at once.
+      references: names of references, see `references.by_family`; None: all of the family, but none where tasks are
+        made from a base dataset.
     """
 
     period: Count = 100
     num_sequences: Count = 32
+    references: Sequence[str] | None = None
 
     def __post_init__(self):
         check_settings(self)
@@ -55,7 +62,14 @@ class Diagnostics:
 
 
 def make_diagnose(
-    model: SequenceModel, task_batches: TaskBatches, train: SplitOnMesh, seeds: Sequence[int], num_sequences: int
+    model: SequenceModel,
+    task_batches: TaskBatches,
+    train: SplitOnMesh,
+    seeds: Sequence[int],
+    num_sequences: int,
+    numbers: Any = (),
+    families: Sequence[TaskFamily] = (),
+    references: Sequence[str] | None = (),
 ) -> Callable[[Any], dict[str, Any]]:
     """Makes a function of the parameters [S, ...] of a stack that returns its members' diagnostics, arrays [S, ...].
 
@@ -65,41 +79,75 @@ def make_diagnose(
       train: the training split.
       seeds: those of the members.
       num_sequences: sequences of unseen tasks for each member, rounded up to a multiple that the mesh divides.
+      numbers: those of the members' tasks, arrays [S], see `TaskFamily.numbers`.
+      families: the tasks of each member, which have references of the same names; empty: those of `task_batches`.
+      references: the names of those to measure distances from; None: see `Diagnostics`.
     """
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
     count = -(-num_sequences // task_batches.num_shards) * task_batches.num_shards
-    size = count, tasks.sequence_length, len(train.split), train.split.group_size
-    batch = {
-        "task_ids": np.stack([tasks.unseen_task_ids(count)] * num_members),
-        "example_indices": np.stack(
-            [loader.draw_example_indices(np.random.default_rng(seed), *size) for seed in seeds]
-        ),
-    }
+    drawn = [train.split.sampler(np.random.default_rng(seed), count, tasks.sequence_length) for seed in seeds]
+    batch = {"task_ids": np.stack([tasks.unseen_task_ids(count)] * num_members)}
+    batch |= {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
     own = np.ix_(partitioning.local_members(mesh, num_members), partitioning.local_rows(mesh, count))
     one_step = {name: x[own][None] for name, x in batch.items()}  # [steps = 1, S, B, ...]
     on_mesh = partitioning.shard_stacked_batches(mesh, train.complete(one_step))
-    own_seeds = partitioning.shard_members(mesh, np.array(seeds, np.uint32))
+    own_seeds, own_numbers = partitioning.shard_members(mesh, (np.array(seeds, np.uint32), numbers))
+    kind = tasks.targets
+    chosen = [
+        by_family.chosen(family, references, "Diagnostics.references") for family in families or [tasks] * num_members
+    ]
+    # The batch is fixed, and so is what references predict on it.
+    beside = _predict_references(task_batches, chosen, own_seeds, own_numbers, train.data, on_mesh)
 
-    def diagnose(params, seed, data, batch):
+    def diagnose(params, seed, numbers, beside, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the only step
-        inputs, labels = task_batches.make_sequences(seed, batch, data, 1.0)
+        sequences = task_batches.make_sequences(seed, batch, data, tasks.unseen_numbers(numbers))
+        inputs, labels, _, counted = sequences
 
         def loss_fn(params):
-            logits, kept = model.apply({"params": params}, inputs, labels, mutable=[QUERY_KEYS])
-            losses, correct = sequence_losses(logits, labels)
-            return losses.mean(), (correct[:, -1].mean(), kept.get(QUERY_KEYS, {}))
+            predictions, kept = model.apply(
+                {"params": params}, inputs, sequences.shown_targets(labels), mutable=[QUERY_KEYS]
+            )
+            measured = kind.measure(predictions, labels)
+            score = positions.last_of(measured[kind.score], counted).mean()
+            distances = {
+                name: distance.mean(where=counted)
+                for name, reference in chosen[0].items()
+                for distance in reference.distance(kind, beside[name], predictions).values()
+            }
+            return measured["loss"].mean(where=counted), (score, distances, kept.get(QUERY_KEYS, {}))
 
-        (loss, (accuracy, shown)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        (loss, (score, distances, shown)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         norms = {name: optax.tree.norm(part) for name, part in _parts(grads).items()}
         return {
             "unseen_loss": loss,
-            "unseen_accuracy_last": accuracy,
+            f"unseen_{kind.score}_last": score,
             "grad_norms": norms,
-        } | _compare(shown, inputs, labels)
+            **({"distances": distances} if distances else {}),
+        } | _compare(shown, inputs, labels if kind.num_classes else None)
 
-    stacked = vmap_members(diagnose, num_members, in_axes=(0, 0, None, 1))
+    stacked = vmap_members(diagnose, num_members, in_axes=(0, 0, 0, 0, None, 1))
     program = jax.jit(lambda *arguments: partitioning.constrain_replicated(mesh, stacked(*arguments)))
-    return lambda params: program(params, own_seeds, train.data, on_mesh)
+    return lambda params: program(params, own_seeds, own_numbers, beside, train.data, on_mesh)
+
+
+def _predict_references(
+    task_batches: TaskBatches, chosen: Sequence[dict[str, Reference]], seeds: Any, numbers: Any, data: Any, batch: Any
+) -> dict[str, jax.Array]:
+    """Returns the predictions [S, B, ...] of the references of each member, whose tasks may differ in number."""
+    if not chosen[0]:
+        return {}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict(index, seeds, numbers, data, batch):
+        tasks, seed = task_batches.tasks, seeds[index]
+        own = jax.tree.map(lambda x: x[index], numbers)
+        rows = jax.tree.map(lambda x: x[0, index], batch)  # of the only step
+        sequences = task_batches.make_sequences(seed, rows, data, tasks.unseen_numbers(own))
+        return {name: reference.predict(seed, sequences) for name, reference in chosen[index].items()}
+
+    members = [predict(index, seeds, numbers, data, batch) for index in range(len(chosen))]
+    return jax.jit(lambda *each: jax.tree.map(lambda *x: jnp.stack(x), *each))(*members)
 
 
 def _parts(grads) -> dict[str, list[jax.Array]]:
@@ -111,14 +159,17 @@ def _parts(grads) -> dict[str, list[jax.Array]]:
     return parts
 
 
-def _compare(shown, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """Returns the statistics of the layers that recorded their queries and keys, [layers, heads]."""
+def _compare(shown, inputs: jax.Array, labels: jax.Array | None) -> dict[str, jax.Array]:
+    """Returns the statistics of the layers that recorded their queries and keys, [layers, heads].
+
+    Without labels, because targets are numbers, there are none about attention to a class.
+    """
     pairs = collect_query_key(shown)
     if not pairs:
         return {}
     results = {"matching_score": jnp.stack([attention_stats.matching_score(*pair, inputs) for pair in pairs.values()])}
     attention = [pair for layer, pair in pairs.items() if layer[-1] == "attention"]
-    if attention:
+    if attention and labels is not None:
         masses = [attention_stats.attention_mass(*pair, labels) for pair in attention]
         results["same_class_attention"] = jnp.stack([mass.same_class for mass in masses])
         results["previous_token_attention"] = jnp.stack([mass.previous_token for mass in masses])

@@ -9,7 +9,7 @@ import scipy.stats
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import augmentation, keys
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.projections import input_space
 from gpicl_flax.tasks.projections.spec import KINDS, ProjectionSpec, choose
 
@@ -141,6 +141,6 @@ def test_a_form_survives_json():
 @pytest.mark.parametrize("settings", [{"num_tasks": 2**25}, {"num_tasks": None, "sequences_per_task": 2}])
 def test_the_gram_form_is_refused_where_tasks_are_used_again(settings):
     with pytest.raises(UsageError, match="num_tasks = None and sequences_per_task = 1"):
-        TaskDistribution(projection="gram", **settings)
+        ProjectedImages(projection="gram", **settings)
     with pytest.raises(UsageError, match="must be one of auto, dense, span, gram, not 'sparse'"):
-        TaskDistribution(projection="sparse")
+        ProjectedImages(projection="sparse")

@@ -10,8 +10,9 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, DeltaNet, Transformer
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.augmentation import Augmentation
-from gpicl_flax.tasks.distribution import FIRST_UNSEEN_ID, TaskDistribution
-from gpicl_flax.tasks.loader import draw_example_indices
+from gpicl_flax.tasks.datasets.sampler import draw_example_indices
+from gpicl_flax.tasks.families.family import FIRST_UNSEEN_ID
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.training.partitioning import MeshShape
 from gpicl_flax.training.probes.attention_stats import attention_mass, matching_score
 from gpicl_flax.training.probes.diagnostics import Diagnostics, _compare, make_diagnose
@@ -20,7 +21,7 @@ from gpicl_flax.training.state import init_states
 from gpicl_flax.training.task_batches import TaskBatches
 
 # Trained with a bias on few tasks; diagnosed on unseen ones that permute all labels.
-TASKS = TaskDistribution(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
+TASKS = ProjectedImages(input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=5, permute_labels_prob=0.1)
 FORM = TASKS.projection_spec((9,))
 MODELS = {
     "transformer": Transformer(num_layers=2, num_heads=2, key_size=8, model_size=16),

@@ -21,7 +21,7 @@ from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runs.run import Run
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks import augmentation, keys
-from gpicl_flax.tasks.distribution import TaskDistribution
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import optimizers, partitioning
 from gpicl_flax.training.probes import telemetry
@@ -30,7 +30,7 @@ from gpicl_flax.training.state import init_states
 from gpicl_flax.training.step import PerRunInputs, make_train_steps
 from gpicl_flax.training.task_batches import TaskBatches
 
-TASKS = TaskDistribution(
+TASKS = ProjectedImages(
     input_shape=(9,), task_batch_size=16, sequence_length=6, num_tasks=None, permute_labels_prob=1.0
 )
 FORM = TASKS.projection_spec((9,))
