@@ -51,8 +51,8 @@ class Recall(TaskFamily):
     sequence_length: Width = dataclasses.field(init=False, default=2)
 
     def __post_init__(self):
-        object.__setattr__(self, "sequence_length", 2 * self.num_pairs)
         super().__post_init__()
+        object.__setattr__(self, "sequence_length", 2 * self.num_pairs)
 
     @property
     def num_features(self) -> int:
