@@ -95,7 +95,8 @@ def meta_test(
     """
     tasks = task_batches.tasks
     chosen = by_family.chosen(tasks, settings.references, "MetaTest.references")
-    evaluate = _make_evaluate(model, task_batches, tasks.num_tasks, tuple(chosen))  # pyright: ignore[reportArgumentType]  modules have a hash
+    known_tasks = tasks.num_tasks if chosen else None
+    evaluate = _make_evaluate(model, task_batches, known_tasks, tuple(chosen))  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
     numbers = tasks.numbers()
     kinds = {"unseen": (tasks.unseen_task_ids(num_tasks), tasks.unseen_numbers(numbers))}
@@ -125,8 +126,13 @@ def meta_test(
 
 
 @functools.lru_cache(maxsize=4)  # the members of a stack and many points of a sweep share one program
-def _make_evaluate(model: SequenceModel, task_batches: TaskBatches, num_tasks: int | None, names: tuple[str, ...]):
-    """Returns a program. The references depend on `num_tasks`, which the equality of `task_batches` leaves out."""
+def _make_evaluate(model: SequenceModel, task_batches: TaskBatches, known_tasks: int | None, names: tuple[str, ...]):
+    """Returns a program.
+
+    Args:
+      known_tasks: the number of tasks, which the equality of `task_batches` leaves out, if references depend on it.
+      names: those of the references.
+    """
     tasks, kind = task_batches.tasks, task_batches.tasks.targets
     references = by_family.chosen(tasks, names, "MetaTest.references")
 

@@ -20,7 +20,6 @@ from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
 from gpicl_flax.references import by_family
-from gpicl_flax.references.reference import Reference
 from gpicl_flax.tasks.families import TaskFamily
 from gpicl_flax.training import partitioning, positions
 from gpicl_flax.training.probes import attention_stats
@@ -93,11 +92,11 @@ def make_diagnose(
     on_mesh = partitioning.shard_stacked_batches(mesh, train.complete(one_step))
     own_seeds, own_numbers = partitioning.shard_members(mesh, (np.array(seeds, np.uint32), numbers))
     kind = tasks.targets
-    chosen = [
-        by_family.chosen(family, references, "Diagnostics.references") for family in families or [tasks] * num_members
-    ]
+    chosen = by_family.chosen(tasks, references, "Diagnostics.references")
     # The batch is fixed, and so is what references predict on it.
-    beside = _predict_references(task_batches, chosen, own_seeds, own_numbers, train.data, on_mesh)
+    inputs_of_members = own_seeds, own_numbers, train.data, on_mesh
+    families = families or [tasks] * num_members
+    beside = _predict_references(task_batches, families, tuple(chosen), inputs_of_members) if chosen else {}
 
     def diagnose(params, seed, numbers, beside, data, batch):
         batch = jax.tree.map(lambda x: x[0], batch)  # of the only step
@@ -112,7 +111,7 @@ def make_diagnose(
             score = positions.last_of(measured[kind.score], counted).mean()
             distances = {
                 name: distance.mean(where=counted)
-                for name, reference in chosen[0].items()
+                for name, reference in chosen.items()
                 for distance in reference.distance(kind, beside[name], predictions).values()
             }
             return measured["loss"].mean(where=counted), (score, distances, kept.get(QUERY_KEYS, {}))
@@ -132,21 +131,20 @@ def make_diagnose(
 
 
 def _predict_references(
-    task_batches: TaskBatches, chosen: Sequence[dict[str, Reference]], seeds: Any, numbers: Any, data: Any, batch: Any
+    task_batches: TaskBatches, families: Sequence[TaskFamily], names: tuple[str, ...], inputs_of_members: tuple
 ) -> dict[str, jax.Array]:
     """Returns the predictions [S, B, ...] of the references of each member, whose tasks may differ in number."""
-    if not chosen[0]:
-        return {}
 
+    # Members with equal families share a program.
     @functools.partial(jax.jit, static_argnums=0)
-    def predict(index, seeds, numbers, data, batch):
-        tasks, seed = task_batches.tasks, seeds[index]
-        own = jax.tree.map(lambda x: x[index], numbers)
+    def predict(family, index, seeds, numbers, data, batch):
+        seed, own = seeds[index], jax.tree.map(lambda x: x[index], numbers)
         rows = jax.tree.map(lambda x: x[0, index], batch)  # of the only step
-        sequences = task_batches.make_sequences(seed, rows, data, tasks.unseen_numbers(own))
-        return {name: reference.predict(seed, sequences) for name, reference in chosen[index].items()}
+        sequences = task_batches.make_sequences(seed, rows, data, family.unseen_numbers(own))
+        references = by_family.chosen(family, names, "Diagnostics.references")
+        return {name: reference.predict(seed, sequences) for name, reference in references.items()}
 
-    members = [predict(index, seeds, numbers, data, batch) for index in range(len(chosen))]
+    members = [predict(family, np.int32(index), *inputs_of_members) for index, family in enumerate(families)]
     return jax.jit(lambda *each: jax.tree.map(lambda *x: jnp.stack(x), *each))(*members)
 
 
