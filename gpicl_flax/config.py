@@ -191,6 +191,22 @@ def find_configurable(name: str) -> Configurable | None:
     return found and Configurable(found.selector, found.wrapped.__module__)
 
 
+def configurable_of(value: Any) -> Any:
+    """Returns the class or function that a value refers to; None if it refers to none that gin knows."""
+    if not isinstance(value, Reference):
+        return None
+    try:
+        found = _registry.get_match(_selector(value.text))
+    except KeyError:  # ambiguous
+        return None
+    return found and found.wrapped
+
+
+def _selector(reference: str) -> str:
+    """Returns the name in a reference, such as 'Transformer' in '@scope/Transformer()'."""
+    return reference.removeprefix("@").removesuffix("()").rpartition("/")[2]
+
+
 def _bound_path(statement: config_parser.ImportStatement) -> str:
     return statement.module if statement.is_from or statement.alias else statement.bound_name()
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import gin
 
-from gpicl_flax.config import Config
+from gpicl_flax.config import Config, configurable_of, short_key
 from gpicl_flax.errors import UsageError
 
 GRIDS = "sweep.grids"
 FIXED = "sweep.fixed"
 SCALE = "sweep.scale"
 SCALES = "sweep.scales"
+IMAGES_ONLY = "sweep.images_only"
+_TASKS = "Run.tasks"
 
 
 @gin.configurable
@@ -24,25 +26,50 @@ def sweep(
     fixed: Mapping[str, Any] | None = None,
     scale: str | None = None,
     scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
+    images_only: Mapping[str, Any] | None = None,
 ) -> None:
     """Gives gin the names `sweep.grids` and so on; their values are read as they are written."""
 
 
-def without_sweep(config: Config) -> Config:
+def without_sweep(config: Config, overrides: Mapping[str, Any] | None = None) -> Config:
     """Returns the configuration of a single run: without the grids, and with the fixed bindings in their place.
+
+    Args:
+      config: that of the experiment.
+      overrides: the bindings that a cell of the grids sets, which win over all others.
 
     Raises:
       UsageError: sweep.fixed is not a dict of bindings, or there is nothing for the chosen scale.
     """
-    return config.without(GRIDS, FIXED, SCALE, SCALES).override(fixed_bindings(config))
+    plain = config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY).override(fixed_bindings(config))
+    run = plain.override(overrides or {})
+    return run if _has_base_dataset(run) else _without_images(run, bindings_of(config, IMAGES_ONLY))
 
 
 def fixed_bindings(config: Config) -> dict[str, Any]:
     """Returns the bindings of `sweep.fixed`, which win over the grids; none where the scale has grids of its own."""
-    fixed = config.bindings.get(FIXED, {}) if scaled_grids(config) is None else {}
-    if not isinstance(fixed, dict) or not are_bindings(fixed):
-        raise UsageError(f"{FIXED} must be {{binding: value}}")
-    return fixed
+    return bindings_of(config, FIXED) if scaled_grids(config) is None else {}
+
+
+def bindings_of(config: Config, name: str) -> dict[str, Any]:
+    """Returns a parameter of `sweep` that is a dict of bindings; raises UsageError if it is not."""
+    bindings = config.bindings.get(name, {})
+    if not are_bindings(bindings):
+        raise UsageError(f"{name} must be {{binding: value}}")
+    return bindings
+
+
+def _has_base_dataset(run: Config) -> bool:
+    """Returns whether a run makes its tasks from a base dataset, as it does by default."""
+    chosen = configurable_of(run.bindings.get(_TASKS))
+    return getattr(chosen, "has_base_datasets", True)
+
+
+def _without_images(run: Config, images_only: Mapping[str, Any]) -> Config:
+    """Returns a configuration without what a scale sets for images alone. Another value there is the user's own."""
+    written = {short_key(key): value for key, value in images_only.items()}
+    same = [key for key, value in run.bindings.items() if written.get(short_key(key), ...) == value]
+    return run.without(*same)
 
 
 def scaled_grids(config: Config) -> Any:

@@ -20,6 +20,8 @@ digest at the end of its id identifies a point (see `runs.identity`).
 file of gin/scale/ shrinks any sweep; a file without grids uses it as plain bindings. An experiment can define a
 different way to shrink: if `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these replace
 `sweep.grids`, and nothing is fixed. A scale with neither is an error, because nothing would be shrunk.
+`sweep.images_only` repeats the bindings of such a file that only tasks made from a base dataset have. They are left out
+where `Run.tasks` are others.
 """
 
 import dataclasses
@@ -34,6 +36,7 @@ from gpicl_flax.runs.identity import digest
 from gpicl_flax.runs.scale import (
     FIXED,
     GRIDS,
+    IMAGES_ONLY,
     SCALE,
     SCALES,
     are_bindings,
@@ -93,7 +96,6 @@ def points(config: Config) -> list[Point]:
     grids = config.bindings.get(GRIDS) if grids is None else grids
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
-    base = without_sweep(config)
     cells = []
     for choices in itertools.chain.from_iterable(map(_product, grids)):
         for choice in choices:
@@ -104,7 +106,7 @@ def points(config: Config) -> list[Point]:
                     f"({', '.join(undone)}); give the sweep grids of this scale ({SCALES})"
                 )
         overrides = _overrides(choices, fixed)
-        cells.append((choices, overrides, base.override(overrides)))
+        cells.append((choices, overrides, without_sweep(config, overrides)))
     several_models = len({repr(cell.bindings.get(_MODEL)) for _, _, cell in cells}) > 1
     found: dict[str, Point] = {}
     for choices, overrides, whole in cells:
@@ -122,7 +124,8 @@ def points_or_run(config: Config) -> list[Point]:
     """Returns the points of a sweep, or a single run as one point; raises as `points` does."""
     if GRIDS in config.bindings:
         return points(config)
-    single, identity = without_sweep(config), digest(without_sweep(config))
+    single = without_sweep(config)
+    identity = digest(single)
     return [Point(run_ids.join(("run",), identity), {}, single, digest=identity)]
 
 
@@ -209,7 +212,7 @@ def _names(
 def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any]) -> str:
     """Returns the run id that version 0.1 gave to a cell of the sweep that `config` describes."""
     choices = [choice._replace(bindings={k: fixed.get(k, v) for k, v in choice.bindings.items()}) for choice in choices]
-    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES).bindings, **fixed}
+    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY).bindings, **fixed}
     for choice in choices:
         bindings |= choice.bindings
     labels = {axis: label for choice in choices for axis, label in choice.labels.items()}

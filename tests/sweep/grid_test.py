@@ -110,6 +110,31 @@ def test_a_run_of_a_scale_that_shrinks_nothing_is_refused():
         grid.without_sweep(parse(["gin/base.gin", "gin/scale/laptop.gin"]))
 
 
+OTHER_TASKS = ["include 'gin/parts/run.gin'", "Run.tasks = @Recall()", "Training.steps = 30"]
+
+
+def test_what_a_scale_says_of_images_does_not_count_for_other_tasks(tmp_path):
+    path = tmp_path / "recall.gin"
+    path.write_text("\n".join(OTHER_TASKS))
+    run = grid.without_sweep(parse([str(path), "gin/scale/cpu.gin"])).resolve(Run)[0]
+    assert (run.tasks.gin_name, run.training.steps, run.meta_test.num_sequences) == ("Recall", 200, 128)
+    own = grid.without_sweep(parse([str(path), "gin/scale/cpu.gin"], ["TaskDistribution.base_dataset = 'random'"]))
+    with pytest.raises(UsageError, match="not used by this run.*: TaskDistribution.base_dataset$"):
+        own.resolve(Run)
+
+
+def test_each_point_of_a_sweep_over_families_has_what_a_scale_says_of_its_tasks(tmp_path):
+    path = tmp_path / "families.gin"
+    grids = "sweep.grids = [{'Run.tasks': [@Recall(), @TaskDistribution()], 'Run.seed': [0, 1]}]"
+    path.write_text("\n".join([OTHER_TASKS[0], grids]))
+    runs = listing.resolve_all(grid.points(parse([str(path), "gin/scale/cpu.gin"])))
+    assert [(run.tasks.gin_name, run.seed, run.tasks.data_name, run.tasks.task_batch_size) for run in runs] == [
+        ("Recall", 0, "recall", 128),
+        ("TaskDistribution", 0, "digits", 16),
+    ]
+    assert list(runs[1].meta_test.base_datasets) == ["digits"]
+
+
 def test_the_configuration_of_a_point_is_a_run_of_its_own(points_of):
     (point,) = points_of("[{'Run.seed': [4]}]")
     assert grid.GRIDS not in point.config.bindings
