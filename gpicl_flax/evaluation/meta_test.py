@@ -106,7 +106,7 @@ def meta_test(
     for dataset in datasets:
         test = task_batches.put_on_mesh(dataset, dataset.test)
         # Seen and unseen tasks have the same examples, so that only the tasks make a difference.
-        drawn = test.split.sampler(np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length)
+        drawn = tasks.sampler(test.split)(np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length)
         for kind, (task_ids, own) in kinds.items():
             own = jax.tree.map(np.float32, own)
             evaluate_batch = functools.partial(evaluate, params, test.data, np.uint32(seed), own)

@@ -47,15 +47,17 @@ def make_task(
     num_features: int,
     num_classes: int,
     permute_labels_prob: float | jax.Array,
+    num_fixed: int = 0,
 ) -> Task:
     """Returns the task with id `task_id`, a uint32 scalar, under the run's task key (Section 3.1 of the paper).
 
     The projection has iid N(0, 1/X) entries, and each row is the same for any number of rows. With probability 1 -
-    permute_labels_prob, the label permutation is the identity. The id determines this as well.
+    permute_labels_prob, the label permutation is the identity. The id determines this as well. The first `num_fixed`
+    classes always keep their labels.
     """
     keys = _keys(key, task_id)
     projection = projections.draw(keys[0], num_coordinates, num_features)
-    return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob))
+    return Task(projection, _label_permutation(keys, num_classes, permute_labels_prob, num_fixed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Augmentation:
       max_projection_bytes: bytes that projections may take on each device, which limits how many sequences are made at
         once. Gram projections need none.
       num_shards: the number of devices along B, which divides B.
+      num_fixed: the first classes whose label no task moves.
     """
 
     projection: ProjectionSpec
     num_classes: int
     max_projection_bytes: int = 2**28
     num_shards: int = 1
+    num_fixed: int = 0
 
     def make_sequences(
         self,
@@ -85,6 +89,7 @@ class Augmentation:
         """Applies the tasks task_ids [B] to base examples. Returns inputs [B, T, X] float32 and labels [B, T] int32."""
         num_features = self.projection.num_features
         settings = {"num_classes": self.num_classes, "permute_labels_prob": permute_labels_prob}
+        settings |= {"num_fixed": self.num_fixed}
 
         def sequence(task_id, coordinates, labels):
             if self.projection.replayable:
@@ -121,6 +126,9 @@ def _keys(key: jax.Array, task_id: jax.Array) -> jax.Array:
     return jax.random.split(jax.random.fold_in(key, task_id), 3)
 
 
-def _label_permutation(keys: jax.Array, num_classes: int, permute_labels_prob: float | jax.Array) -> jax.Array:
-    permuted = jax.random.bernoulli(keys[2], permute_labels_prob)
-    return jnp.where(permuted, jax.random.permutation(keys[1], num_classes), jnp.arange(num_classes))
+def _label_permutation(
+    keys: jax.Array, num_classes: int, permute_labels_prob: float | jax.Array, num_fixed: int
+) -> jax.Array:
+    permuted, same = jax.random.bernoulli(keys[2], permute_labels_prob), jnp.arange(num_classes)
+    moved = num_fixed + jax.random.permutation(keys[1], num_classes - num_fixed)
+    return jnp.where(permuted, jnp.concatenate([same[:num_fixed], moved]), same)

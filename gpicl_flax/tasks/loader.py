@@ -96,7 +96,9 @@ class TrainingBatches(Iterator[Batch]):
         records: list[grain.MapDataset[Any]] = [  # zipped records are tuples, which the annotations do not say
             grain.MapDataset.range(2 * _ENDLESS)
             .seed(seed)
-            .random_map(_Draw(tasks, split if gather else None, split.sampler, own))[start_step : start_step + _ENDLESS]
+            .random_map(_Draw(tasks, split if gather else None, tasks.sampler(split), own))[
+                start_step : start_step + _ENDLESS
+            ]
             for tasks, seed, start_step in streams
         ]
         stacks = grain.experimental.ZipMapDataset(records).map(_stack)

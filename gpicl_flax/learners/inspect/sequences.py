@@ -36,7 +36,7 @@ def unseen(learner: Learner, dataset: BaseDataset, count: int) -> Sequences:
     The meta-test is one of `count` sequences on `dataset`.
     """
     run, test = learner.run, dataset.test
-    drawn = test.sampler(np.random.default_rng(run.seed), count, run.tasks.sequence_length)
+    drawn = run.tasks.sampler(test)(np.random.default_rng(run.seed), count, run.tasks.sequence_length)
     sequences = run.tasks.make_sequences(
         learner.drawing,
         np.uint32(run.seed),

@@ -102,6 +102,7 @@ class BaseDataset:
       num_classes: C.
       fingerprint: a hash of the original data and of the input shape: equal if and only if these are.
       stored_shape: the shape of the examples in the splits; by default the input shape.
+      unit: what inputs that are not normalised are divided by; by default 255 for grey values and 1 for features.
     """
 
     name: str
@@ -113,9 +114,11 @@ class BaseDataset:
     num_classes: int
     fingerprint: str = ""
     stored_shape: tuple[int, ...] = ()
+    unit: float = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "stored_shape", self.stored_shape or self.input_shape)
+        object.__setattr__(self, "unit", self.unit or (255.0 if self.train.inputs.dtype == np.uint8 else 1.0))
 
     def normalization(self, normalize: bool) -> tuple[float, float]:
         """Returns offset and scale of the inputs: (mean, std) if they are normalised.
@@ -124,7 +127,7 @@ class BaseDataset:
         """
         if normalize:
             return self.mean, self.std
-        return 0.0, 255.0 if self.train.inputs.dtype == np.uint8 else 1.0
+        return 0.0, self.unit
 
 
 def load_base_dataset(

@@ -13,7 +13,7 @@ from gpicl_flax.bindings.kinds import Count, Width, check_settings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.datasets.assumed import AssumedExamples
-from gpicl_flax.tasks.families.data import NoData, TaskData
+from gpicl_flax.tasks.families.data import NoData, Sampler, TaskData
 from gpicl_flax.tasks.targets import Targets
 
 # Training draws ids below this one. Ids from here on are never trained on, for any number of tasks.
@@ -110,6 +110,10 @@ class TaskFamily:
         """Returns the task of a key, a pytree of arrays. Called inside a program."""
         raise NotImplementedError
 
+    def make_task(self, seed: jax.Array | np.uint32, task_id: jax.Array) -> Any:
+        """Returns the task of an id, under the seed of the run. Called inside a program."""
+        return self.draw_task(jax.random.fold_in(keys.task_key(seed), task_id))
+
     def draw_sequence(self, task: Any, key: jax.Array) -> Sequences:
         """Returns one sequence of a task: inputs [T, X], targets [T]. Called inside a program."""
         raise NotImplementedError
@@ -142,12 +146,16 @@ class TaskFamily:
 
     @property
     def data_settings(self) -> tuple[Hashable, ...]:
-        """The settings that `load` depends on."""
+        """The settings that `load` and `sampler` depend on."""
         return ()
 
     def load(self, name: str | None = None) -> TaskData:
         """Returns the data of that name, by default those trained on."""
         return NoData(name or self.data_name)
+
+    def sampler(self, split: Any) -> Sampler:
+        """Returns what draws from a split of the data, in training and in meta-tests."""
+        return split.sampler
 
     def default_datasets(self, names: Sequence[str]) -> tuple[str, ...]:
         """Returns the base datasets among `names` that have to be where TFDS keeps them by default."""
@@ -251,7 +259,8 @@ class TaskFamily:
         Args:
           drawing: how tasks are drawn.
           seed: the seed of the run, uint32.
-          batch: task_ids [B], and what the sampler of the data draws for each sequence.
+          batch: task_ids [B], and what the sampler draws for each sequence. `draw_sequence` is given whatever that is
+            besides a seed, by its name.
           data: `device_data`, with examples where they are on the devices.
           numbers: those of the run, see `numbers`.
           max_bytes: the memory that tasks may take on each device at once.
@@ -260,13 +269,13 @@ class TaskFamily:
         Raises:
           UsageError: `draw_sequence` returns something else than sequences of this family.
         """
-        task_key, sequence_key = keys.task_key(seed), keys.sequence_key(seed)
+        sequence_key = keys.sequence_key(seed)
 
-        def one(task_id: jax.Array, sequence_seed: jax.Array) -> Sequences:
-            task = self.draw_task(jax.random.fold_in(task_key, task_id))
-            return self.draw_sequence(task, jax.random.fold_in(sequence_key, sequence_seed))
+        def one(task_ids: jax.Array, sequence_seeds: jax.Array, **given: jax.Array) -> Sequences:
+            task = self.make_task(seed, task_ids)
+            return self.draw_sequence(task, jax.random.fold_in(sequence_key, sequence_seeds), **given)
 
-        sequences = jax.vmap(one)(batch["task_ids"], batch["sequence_seeds"])
+        sequences = jax.vmap(lambda own: one(**own))(dict(batch))
         self._check(sequences)
         return sequences
 

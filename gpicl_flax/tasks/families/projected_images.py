@@ -14,10 +14,16 @@ from gpicl_flax.bindings.kinds import Range, Width
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.augmentation import Augmentation
+from gpicl_flax.tasks.class_distribution import replace_labels
 from gpicl_flax.tasks.datasets.assumed import AssumedExamples, assumed_examples
-from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, load_base_dataset
+from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split, load_base_dataset
+from gpicl_flax.tasks.datasets.class_sampler import ClassSampler, RandomLabels
+from gpicl_flax.tasks.datasets.sampler import ExampleSampler
+from gpicl_flax.tasks.datasets.variation import scale_variation
+from gpicl_flax.tasks.families.class_axes import ClassAxes
+from gpicl_flax.tasks.families.data import Batch
 from gpicl_flax.tasks.families.device_data import DeviceData
-from gpicl_flax.tasks.families.family import Sequences, TaskFamily
+from gpicl_flax.tasks.families.family import Sequences
 from gpicl_flax.tasks.projections import spec
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.tasks.targets import Classes
@@ -27,7 +33,7 @@ _MOST_INPUTS = 2**20  # of an example; its projection has their square
 
 @gin.configurable("TaskDistribution")  # pyright: ignore[reportCallIssue]  # its annotation knows no names
 @dataclasses.dataclass(frozen=True)
-class ProjectedImages(TaskFamily):
+class ProjectedImages(ClassAxes):
     """Tasks made from one base dataset by a random projection of the inputs and a permutation of the labels.
 
     In gin files it is `TaskDistribution`. Its drawing is a `ProjectionSpec`, its data is a `BaseDataset`.
@@ -48,6 +54,10 @@ class ProjectedImages(TaskFamily):
         grey values are only scaled to [0, 1] (Fig 4).
       projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`). All of them have the
         same distribution, and 'dense' and 'span' give the same tasks.
+      burstiness, zipf_exponent, label_noise: see `ClassAxes`. With the first or the second, classes are drawn before
+        examples, so that they do not have the frequencies of the base dataset.
+      fixed_labels: the share of the classes whose label no task moves; the others are permuted among themselves.
+      within_class_variation: v; an example is m + v (x - m), where m is the mean of its class in the split.
 
     Raises:
       UsageError: a value is out of its range.
@@ -61,10 +71,11 @@ class ProjectedImages(TaskFamily):
     permute_labels_prob: Annotated[float, Range(0, 1)] = 0.1
     normalize: bool = True
     projection: str = "auto"
+    within_class_variation: Annotated[float, Range(0, 1)] = 1.0
 
     gin_name: ClassVar[str] = "TaskDistribution"
     member_settings: ClassVar[tuple[str, ...]] = ("num_tasks", "permute_labels_prob")
-    host_settings: ClassVar[tuple[str, ...]] = ("base_dataset", "data_dir", "num_tasks")
+    host_settings: ClassVar[tuple[str, ...]] = ("base_dataset", "data_dir", "num_tasks", "burstiness", "zipf_exponent")
     curricula: ClassVar[tuple[str, ...]] = ("sequence_length", "num_classes", "permute_labels_prob")
     has_base_datasets: ClassVar[bool] = True
 
@@ -98,10 +109,15 @@ class ProjectedImages(TaskFamily):
 
     @property
     def data_settings(self) -> tuple[Hashable, ...]:
-        return self.data_dir, self.input_shape, self.num_classes, self.sequence_length
+        axes = not self.class_distribution.is_uniform, self.within_class_variation
+        return self.data_dir, self.input_shape, self.num_classes, self.sequence_length, *axes
 
     def load(self, name: str | None = None) -> BaseDataset:
-        """Loads base dataset `name` (by default the one trained on) at this input shape, and checks that T fits."""
+        """Loads base dataset `name`, by default the one trained on, at this input shape.
+
+        Raises:
+          UsageError: it has too few examples for T, or a class without any where classes are drawn before examples.
+        """
         name = name or self.base_dataset
         data = load_base_dataset(
             name, input_shape=self.input_shape, num_classes=self.num_classes, data_dir=self.data_dir
@@ -113,7 +129,36 @@ class ProjectedImages(TaskFamily):
                     f"base dataset {name!r} has {len(examples)} {split} examples, fewer than "
                     f"TaskDistribution.sequence_length = {self.sequence_length}"
                 )
-        return data
+            if not self.class_distribution.is_uniform:
+                self.class_sampler(examples, f"base dataset {name!r}, {split} split,")
+        if self.within_class_variation == 1:
+            return data
+        if data.train.group_size is not None:
+            raise UsageError(
+                f"base dataset {name!r} has other classes in each group of its examples, and so no class means: leave "
+                "out TaskDistribution.within_class_variation"
+            )
+        return scale_variation(data, self.within_class_variation)
+
+    def sampler(self, split: Split) -> ExampleSampler | ClassSampler | RandomLabels:
+        sampler = split.sampler if self.class_distribution.is_uniform else self.class_sampler(split)
+        return RandomLabels(sampler, self.label_noise, self.num_classes) if self.label_noise else sampler
+
+    def class_sampler(self, split: Split, what: str = "the base dataset") -> ClassSampler:
+        """Returns what draws from a split by classes; messages call it `what`.
+
+        Raises:
+          UsageError: the split has a class without examples, or other classes in each group of its examples.
+        """
+        if split.group_size is not None:
+            raise UsageError(
+                f"{what} has other classes in each group of its examples, so that sequences cannot be drawn by their "
+                "classes: leave out TaskDistribution.burstiness and TaskDistribution.zipf_exponent"
+            )
+        return ClassSampler.from_labels(self.class_distribution, split.labels, what)
+
+    def batch_of_classes(self, split: Split, rng: np.random.Generator, classes: np.ndarray) -> Batch:
+        return {"example_indices": self.class_sampler(split).examples_of(rng, classes)}
 
     def default_datasets(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(names) if self.data_dir is None else ()
@@ -135,7 +180,8 @@ class ProjectedImages(TaskFamily):
         return self.projection_spec(self.assumed_examples().stored_shape)
 
     def assumed_examples(self) -> AssumedExamples:
-        return assumed_examples(self.base_dataset, self.input_shape)
+        examples = assumed_examples(self.base_dataset, self.input_shape)
+        return examples if self.within_class_variation == 1 else examples._replace(dtype="float32")
 
     def read_drawing(self, run_info: Mapping[str, Any], folder: str) -> ProjectionSpec:
         """Returns how a run drew its projections.
@@ -170,7 +216,13 @@ class ProjectedImages(TaskFamily):
             "task_batch_size": self.task_batch_size,
             "num_tasks": self.num_tasks,
             "permute_labels_prob": self.permute_labels_prob,
-        }
+        } | self.axes_run_info()
+
+    def axes_run_info(self) -> dict[str, Any]:
+        found = super().axes_run_info()
+        if self.within_class_variation != 1:
+            found.setdefault("class_distribution", {})["within_class_variation"] = self.within_class_variation
+        return found
 
     def data_run_info(self, data: BaseDataset, drawing: ProjectionSpec) -> dict[str, Any]:
         offset, scale = data.normalization(self.normalize)
@@ -191,7 +243,7 @@ class ProjectedImages(TaskFamily):
 
     @property
     def program_settings(self) -> Hashable:
-        return self.num_classes
+        return self.num_classes, self.num_fixed
 
     def numbers(self) -> np.float32:
         """Returns p."""
@@ -217,6 +269,8 @@ class ProjectedImages(TaskFamily):
         else:
             split = None
             batch = {"inputs": (examples.dtype, (length, stored)), "labels": (jnp.int32, (length,))}
+        if self.label_noise:
+            batch["random_labels"] = (jnp.int32, (length,))
         return DeviceData(split, array(jnp.float32, ()), array(jnp.float32, ()), coordinates), batch
 
     def drawing_bytes(self, drawing: ProjectionSpec, num_sequences: int) -> int:
@@ -236,6 +290,8 @@ class ProjectedImages(TaskFamily):
         max_bytes: int,
         num_shards: int,
     ) -> Sequences:
-        augmentation = Augmentation(drawing, self.num_classes, max_bytes, num_shards)
-        made = augmentation.make_sequences(keys.task_key(seed), batch["task_ids"], data.examples(batch), numbers)
-        return Sequences(*made)
+        augmentation = Augmentation(drawing, self.num_classes, max_bytes, num_shards, self.num_fixed)
+        inputs, labels = augmentation.make_sequences(
+            keys.task_key(seed), batch["task_ids"], data.examples(batch), numbers
+        )
+        return Sequences(inputs, replace_labels(labels, batch["random_labels"]) if "random_labels" in batch else labels)
