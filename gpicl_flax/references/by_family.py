@@ -13,7 +13,6 @@ from gpicl_flax.references.least_squares import least_squares
 from gpicl_flax.references.nearest_neighbours import nearest_neighbours
 from gpicl_flax.references.reference import Reference
 from gpicl_flax.references.ridge import ridge
-from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.families import (
     FunctionClasses,
     GaussianClasses,
@@ -62,8 +61,7 @@ def _of_one_hot(predict: Callable[..., jax.Array], family: TaskFamily, *settings
 
 def _draw_tasks(family: TaskFamily, seed: jax.Array) -> Callable[[jax.Array], Any]:
     """Returns a function of task ids [n] that draws their tasks, [n, ...]."""
-    key = keys.task_key(seed)
-    return jax.vmap(lambda task_id: family.draw_task(jax.random.fold_in(key, task_id)))
+    return jax.vmap(lambda task_id: family.make_task(seed, task_id))
 
 
 @references.register
@@ -84,7 +82,11 @@ def _(family: NoisyLinearRegression) -> dict[str, Reference]:
 
 @references.register
 def _(family: GaussianClasses) -> dict[str, Reference]:
-    """The conjugate posterior predictive is Bayes for unbounded tasks, the mixture over the tasks for K."""
+    """The conjugate posterior predictive is Bayes for unbounded tasks, the mixture over the tasks for K.
+
+    Both assume uniform, independent and true labels and tasks that share nothing, so with an axis of `ClassAxes` on
+    they are not called Bayes.
+    """
     settings = {"num_classes": family.num_classes}
     nearest_mean = Reference(
         lambda seed, sequences: gaussian_classes.nearest_class_mean(sequences.inputs, sequences.targets, **settings)
@@ -101,8 +103,10 @@ def _(family: GaussianClasses) -> dict[str, Reference]:
 
     rest = {"nearest class mean": nearest_mean}
     if family.num_tasks is None:
-        return {"Bayes": Reference(conjugate, has_probabilities=True)} | rest
-    optimum = {"Bayes for K tasks": Reference(mixture, has_probabilities=True)}
+        name = "conjugate" if family.has_axes else "Bayes"
+        return {name: Reference(conjugate, has_probabilities=True)} | rest
+    name = "mixture over K tasks" if family.has_axes else "Bayes for K tasks"
+    optimum = {name: Reference(mixture, has_probabilities=True)}
     return optimum | {"conjugate": Reference(conjugate, has_probabilities=True)} | rest
 
 

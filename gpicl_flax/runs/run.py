@@ -23,6 +23,7 @@ from gpicl_flax.training import partitioning, tensorboard
 from gpicl_flax.training.device_data import device_memory, host_memory
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.probes import class_accuracies
 from gpicl_flax.training.settings import Training
 from gpicl_flax.training.state import abstract_state, bytes_on_a_device
 from gpicl_flax.training.task_batches import TaskBatches
@@ -88,6 +89,8 @@ class Run:
         by_family.chosen(tasks, self.meta_test.references, "MetaTest.references")
         if self.training.diagnostics:
             by_family.chosen(tasks, self.training.diagnostics.references, "Diagnostics.references")
+            if self.training.diagnostics.class_accuracies:
+                class_accuracies.check(tasks)
         self._check_curriculum()
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")

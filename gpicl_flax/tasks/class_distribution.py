@@ -1,6 +1,7 @@
 """The classes of a sequence: independent draws from a Zipf distribution, or a burst.
 
-Both are axes of Chan et al. 2022 (arXiv 2205.05055), Section 2. Randomness comes in as arrays, so that hosts, with numpy, and devices, with jax, draw by the same rule.
+Both are axes of Chan et al. 2022 (arXiv 2205.05055). Randomness comes in as arrays, so that hosts, with numpy, and
+devices, with jax, draw by the same rule.
 """
 
 import dataclasses

@@ -27,6 +27,7 @@ from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
 from gpicl_flax.training.log_writer import LogWriter
 from gpicl_flax.training.probes import telemetry
+from gpicl_flax.training.probes.class_accuracies import make_class_accuracies
 from gpicl_flax.training.probes.diagnostics import make_diagnose
 from gpicl_flax.training.run_log import RunLog
 from gpicl_flax.training.settings import Training
@@ -226,7 +227,12 @@ def _make_diagnose(
     count = training.diagnostics.sequences_at_once(task_batches.tasks.task_batch_size, training.accumulation)
     seeds = [member.seed for member in members]
     families, references = [member.tasks for member in members], training.diagnostics.references
-    return make_diagnose(model, task_batches, examples, seeds, count, _numbers(members), families, references)
+    inputs = model, task_batches, examples, seeds, count, _numbers(members), families
+    diagnose = make_diagnose(*inputs, references)
+    if not training.diagnostics.class_accuracies:
+        return diagnose
+    accuracies = make_class_accuracies(*inputs)
+    return lambda params: diagnose(params) | accuracies(params)
 
 
 def _training_batches(

@@ -22,7 +22,7 @@ from gpicl_flax.models.sequence_model import QUERY_KEYS, collect_query_key
 from gpicl_flax.references import by_family
 from gpicl_flax.tasks.families import TaskFamily
 from gpicl_flax.training import partitioning, positions
-from gpicl_flax.training.probes import attention_stats
+from gpicl_flax.training.probes import attention_stats, fixed_batch
 from gpicl_flax.training.state import vmap_members
 from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
 
@@ -46,11 +46,14 @@ class Diagnostics:
         divides, but never exceed the number that a training step has in memory at once.
       references: names of references, see `references.by_family`; None: all of the family, but none where tasks are
         made from a base dataset.
+      class_accuracies: also measure `in_context_accuracy` and `in_weights_accuracy`, see `probes.class_accuracies`.
+        They need tasks with classes of fixed labels.
     """
 
     period: Count = 100
     num_sequences: Count = 32
     references: Sequence[str] | None = None
+    class_accuracies: bool = False
 
     def __post_init__(self):
         check_settings(self)
@@ -83,13 +86,10 @@ def make_diagnose(
       references: the names of those to measure distances from; None: see `Diagnostics`.
     """
     tasks, mesh, num_members = task_batches.tasks, task_batches.mesh, task_batches.num_members
-    count = -(-num_sequences // task_batches.num_shards) * task_batches.num_shards
-    drawn = [train.split.sampler(np.random.default_rng(seed), count, tasks.sequence_length) for seed in seeds]
-    batch = {"task_ids": np.stack([tasks.unseen_task_ids(count)] * num_members)}
-    batch |= {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
-    own = np.ix_(partitioning.local_members(mesh, num_members), partitioning.local_rows(mesh, count))
-    one_step = {name: x[own][None] for name, x in batch.items()}  # [steps = 1, S, B, ...]
-    on_mesh = partitioning.shard_stacked_batches(mesh, train.complete(one_step))
+    count, sampler = fixed_batch.num_rows(task_batches, num_sequences), tasks.sampler(train.split)
+    drawn = [sampler(np.random.default_rng(seed), count, tasks.sequence_length) for seed in seeds]
+    batches = [{"task_ids": tasks.unseen_task_ids(count)} | own for own in drawn]
+    on_mesh = fixed_batch.put_on_mesh(task_batches, train, batches)
     own_seeds, own_numbers = partitioning.shard_members(mesh, (np.array(seeds, np.uint32), numbers))
     kind = tasks.targets
     chosen = by_family.chosen(tasks, references, "Diagnostics.references")
