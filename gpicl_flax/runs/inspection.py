@@ -32,6 +32,8 @@ _DIAGNOSTICS = {
     "unseen_accuracy_last": max,
     "unseen_loss_last": min,
     "unseen_squared_error_last": min,
+    "in_context_accuracy": max,
+    "in_weights_accuracy": max,
 }
 
 # The quantity of a meta-test that is followed: the first of these that its curves have.

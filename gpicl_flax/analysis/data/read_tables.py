@@ -11,6 +11,7 @@ import pandas as pd
 from etils import epath
 
 from gpicl_flax.analysis.data import (
+    class_accuracies,
     curves,
     evaluations,
     heads,
@@ -80,6 +81,7 @@ def read(folder: epath.PathLike) -> StudyTables:
         [curves.last_test(run) for run in each],
         [losses.thinned(run) for run in each],
         [heads.strongest(run) for run in each],
+        [class_accuracies.over_steps(run) for run in each],
     )
     return StudyTables(found, each, study["single_run"])
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import curves, evaluations, heads, hyperparameters, losses, one_run
+from gpicl_flax.analysis.data import class_accuracies, curves, evaluations, heads, hyperparameters, losses, one_run
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau, schemas
@@ -31,6 +31,7 @@ class Runs(NamedTuple):
       curves: the last meta-tests at all positions, `curves.table`.
       losses: the training losses over the steps, thinned, `losses.thinned`.
       heads: the comparisons of attention heads over the steps, `heads.strongest`.
+      class_accuracies: the accuracies in context and in weights over the steps, `class_accuracies.over_steps`.
     """
 
     table: pd.DataFrame
@@ -38,6 +39,7 @@ class Runs(NamedTuple):
     curves: pd.DataFrame
     losses: pd.DataFrame
     heads: pd.DataFrame
+    class_accuracies: pd.DataFrame
 
 
 def load(workdir: epath.PathLike) -> pd.DataFrame:
@@ -90,14 +92,15 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       plateau_steps, plateau_left: the length of the plateau by the training loss, and whether it was left. If not, the
         length is censored at the last step.
       unseen_plateau_steps, unseen_plateau_left: the same by the loss on unseen tasks, censored at the last diagnostics.
+      transience_step: if any run has accuracies in context, the step from which that of a run is lost, if it is.
       telemetry_rows: the number of measurements of gradients and updates in the log.
       evaluated_at: the step of the last evaluation. For each of its curves there are `evaluations.NUMBERS`, in columns
         such as unseen_last_low[digits].
     """
     with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
-        rows, used, evaluated, drawn, logged, compared = zip(*readers.map(_read, folders), strict=True)
+        rows, used, *parts = zip(*readers.map(_read, folders), strict=True)
     _fill_defaults(rows, used)
-    return joined(rows, evaluated, drawn, logged, compared)
+    return joined(rows, *parts)
 
 
 def rows(found: Sequence[OneRun]) -> list[dict[str, Any]]:
@@ -113,6 +116,7 @@ def joined(
     drawn: Sequence[list[dict[str, Any]]],
     logged: Sequence[pd.DataFrame],
     compared: Sequence[pd.DataFrame],
+    classes: Sequence[pd.DataFrame],
 ) -> Runs:
     """Returns the tables of all runs.
 
@@ -122,16 +126,16 @@ def joined(
       drawn: the rows of each run's curves.
       logged: the losses of each run.
       compared: the heads of each run.
+      classes: the accuracies in context and in weights of each run.
     """
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
     ends, lines = ([row for own in parts for row in own] for parts in (evaluated, drawn))
-    losses_of_all, heads_of_all = (pd.concat(parts, ignore_index=True) for parts in (logged, compared))
-    return Runs(table, evaluations.table(ends), curves.table(lines), losses_of_all, heads_of_all)
+    over_steps = (pd.concat(parts, ignore_index=True) for parts in (logged, compared, classes))
+    return Runs(table, evaluations.table(ends), curves.table(lines), *over_steps)
 
 
-def _read(
-    folder: RunFolder,
-) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]], list[dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+def _read(folder: RunFolder) -> tuple[Any, ...]:
+    """Returns the row of a run, its settings, and the arguments of `joined` after the rows."""
     run = one_run.read(folder)
     return (
         _row(run),
@@ -140,6 +144,7 @@ def _read(
         curves.last_test(run),
         losses.thinned(run),
         heads.strongest(run),
+        class_accuracies.over_steps(run),
     )
 
 
@@ -189,6 +194,7 @@ def _row(run: OneRun) -> dict[str, Any]:
     for name in ("plateau", "unseen_plateau"):
         if (step := schemas.left_before_gap(run_info, name)) is not None:
             row |= {f"{name}_steps": step, f"{name}_left": True}
+    row |= class_accuracies.transience_column(run)
     row["telemetry_rows"] = len(run.telemetry)
     row["evaluated_at"] = run.evaluations[-1]["step"] if run.evaluations else math.nan
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:

@@ -23,6 +23,7 @@ class Study:
       curves: those of the last evaluations, `curves.table`.
       losses: the training losses, `losses.thinned`.
       heads: the comparisons of attention heads, `heads.strongest`.
+      class_accuracies: those in context and in weights, `class_accuracies.over_steps`.
       interventions: in the order in which figures show them.
       run: reads everything that is kept of one run, given its label in the index of `table`.
       single: whether this is the folder of one run, rather than that of a sweep. A sweep may also have just one run.
@@ -35,6 +36,7 @@ class Study:
     curves: pd.DataFrame
     losses: pd.DataFrame
     heads: pd.DataFrame
+    class_accuracies: pd.DataFrame
     interventions: list[str]
     run: Callable[[int], OneRun]
     single: bool

@@ -6,6 +6,7 @@ from typing import Any
 from gpicl_flax.records import json_lines, plateau, schemas
 from gpicl_flax.records.criteria import Criteria
 from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.transience import transience
 from gpicl_flax.terminal import text_table
 
 
@@ -60,12 +61,25 @@ def plateau_sentence(folder: RunFolder) -> str:
         found = plateau.unseen_plateau_exit_step(list(losses), list(losses.values()), threshold)
         step = found if recorded is None else recorded
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
+    sentence += _transience_clause(rows, Criteria.required(run_info).chance_score)
     if rows and "stopped_early" in rows[-1]:
         sentence += (
             f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({rows[-1]['stopped_early']})"
         )
     gaps = [f"Its log has a gap: {schemas.gap_in_words(gap)}" for gap in run_info.get("log_gaps", ())]
     return ". ".join([sentence, *gaps]) + "."
+
+
+def _transience_clause(rows: list[dict[str, Any]], chance: float) -> str:
+    """Says when learning in context was lost, by the rule of `records.transience`; '' if that was not measured."""
+    found = {row["step"]: row.get("diagnostics", {}).get("in_context_accuracy") for row in rows}
+    found = {step: accuracy for step, accuracy in found.items() if accuracy is not None}
+    if not found:
+        return ""
+    lost = transience(list(found), list(found.values()), chance)
+    if lost is None:
+        return ". Learning in context was not lost"
+    return f". Learning in context, best at step {lost.peak_step:,}, was lost by step {lost.step:,}"
 
 
 def _name(curve) -> str:

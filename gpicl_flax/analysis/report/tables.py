@@ -63,6 +63,8 @@ def runs(study: Study) -> Table:
             "plateau left at": _counts(rows["plateau_steps"].where(rows["plateau_left"].fillna(False).astype(bool))),
         }
     )
+    if "transience_step" in rows:
+        shown["in context lost at"] = _counts(rows["transience_step"])
     for tasks in ("seen", "unseen"):
         column = [row.get(f"{tasks}_last[{name}]", np.nan) for (_, row), name in zip(rows.iterrows(), own, strict=True)]
         shown[tasks] = [f"{value:.1%}" if pd.notna(value) else "" for value in column]

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Annotated, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gpicl_flax.bindings.kinds import Decay, NotNegative, Range
@@ -24,6 +26,7 @@ class ClassAxes(TaskFamily):
       label_noise: the probability that an example has a uniformly random label in place of its own, both where tokens
         show it and as a target.
       fixed_labels: the share of the classes that are the same in all tasks. They are the first round(fixed_labels C).
+      query_only: count the last position alone in loss and metrics, as Chan et al. do; otherwise all positions count.
 
     Raises:
       UsageError: a value is out of its range, or the sequences are too short or have too few classes for bursts.
@@ -33,6 +36,7 @@ class ClassAxes(TaskFamily):
     zipf_exponent: NotNegative = 0.0
     label_noise: Decay = 0.0
     fixed_labels: Annotated[float, Range(0, 1)] = 0.0
+    query_only: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,9 +71,14 @@ class ClassAxes(TaskFamily):
         """Whether sequences differ from uniform, independent and true labels of tasks that share nothing."""
         return any(getattr(self, name) for name in _AXES)
 
+    def counted(self, shape: tuple[int, ...]) -> jax.Array | None:
+        """Returns the positions [..., T] that count, as bool; None: all. Called inside a program."""
+        is_query = jnp.arange(self.sequence_length) == self.sequence_length - 1
+        return jnp.broadcast_to(is_query, shape) if self.query_only else None
+
     def axes_run_info(self) -> dict[str, Any]:
         """Returns the entry of run.json that names the axes that are on; nothing if none is."""
-        values = {name: getattr(self, name) for name in _AXES if getattr(self, name)}
+        values = {name: getattr(self, name) for name in (*_AXES, "query_only") if getattr(self, name)}
         return {"class_distribution": values} if values else {}
 
     def run_info(self) -> dict[str, Any]:

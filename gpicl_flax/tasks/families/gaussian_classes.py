@@ -34,7 +34,7 @@ class GaussianClasses(ClassAxes):
       task_batch_size: B, the sequences of one training step.
       num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence has a new one.
       sequences_per_task: sequences of one step that share a task.
-      burstiness, zipf_exponent, label_noise: see `ClassAxes`.
+      burstiness, zipf_exponent, label_noise, query_only: see `ClassAxes`.
       fixed_labels: the share of the classes whose means are the same in all tasks. The seed of the run determines them.
 
     Raises:
@@ -74,7 +74,7 @@ class GaussianClasses(ClassAxes):
             others = jax.random.randint(other_key, labels.shape, 0, self.num_classes)
             is_random = jax.random.bernoulli(rate_key, self.label_noise, labels.shape)
             labels = replace_labels(labels, jnp.where(is_random, others, -1))
-        return Sequences(inputs, labels)
+        return Sequences(inputs, labels, counted=self.counted(labels.shape))
 
     def _draw_classes(self, key: jax.Array) -> jax.Array:
         distribution = self.class_distribution

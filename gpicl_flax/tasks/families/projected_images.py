@@ -54,8 +54,8 @@ class ProjectedImages(ClassAxes):
         grey values are only scaled to [0, 1] (Fig 4).
       projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`). All of them have the
         same distribution, and 'dense' and 'span' give the same tasks.
-      burstiness, zipf_exponent, label_noise: see `ClassAxes`. With the first or the second, classes are drawn before
-        examples, so that they do not have the frequencies of the base dataset.
+      burstiness, zipf_exponent, label_noise, query_only: see `ClassAxes`. With the first or the second, classes are
+        drawn before examples, so that they do not have the frequencies of the base dataset.
       fixed_labels: the share of the classes whose label no task moves; the others are permuted among themselves.
       within_class_variation: v; an example is m + v (x - m), where m is the mean of its class in the split.
 
@@ -243,7 +243,7 @@ class ProjectedImages(ClassAxes):
 
     @property
     def program_settings(self) -> Hashable:
-        return self.num_classes, self.num_fixed
+        return self.num_classes, self.num_fixed, self.query_only
 
     def numbers(self) -> np.float32:
         """Returns p."""
@@ -294,4 +294,9 @@ class ProjectedImages(ClassAxes):
         inputs, labels = augmentation.make_sequences(
             keys.task_key(seed), batch["task_ids"], data.examples(batch), numbers
         )
-        return Sequences(inputs, replace_labels(labels, batch["random_labels"]) if "random_labels" in batch else labels)
+        if "random_labels" in batch:
+            labels = replace_labels(labels, batch["random_labels"])
+        counted = self.counted()
+        return Sequences(
+            inputs, labels, counted=counted if counted is None else jnp.broadcast_to(counted, labels.shape)
+        )
