@@ -296,7 +296,4 @@ class ProjectedImages(ClassAxes):
         )
         if "random_labels" in batch:
             labels = replace_labels(labels, batch["random_labels"])
-        counted = self.counted()
-        return Sequences(
-            inputs, labels, counted=counted if counted is None else jnp.broadcast_to(counted, labels.shape)
-        )
+        return Sequences(inputs, labels, counted=self.counted(labels.shape))
