@@ -1,6 +1,6 @@
 """Draws the examples of sequences from a split by their classes, and random labels in the place of theirs."""
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -51,10 +51,10 @@ class ClassSampler(NamedTuple):
         first, size = self.starts[classes], np.diff(self.starts)[classes]
         rounds = _earlier_of_class(classes) // size
 
-        def draw(at: tuple[np.ndarray, ...]) -> np.ndarray:
+        def draw(at: Any) -> np.ndarray:
             return self.indices[first[at] + rng.integers(size[at])]
 
-        chosen = draw(np.indices(classes.shape))  # pyright: ignore[reportArgumentType]  an array indexes as a tuple of its parts
+        chosen = draw(...)
         rows = np.arange(len(classes))
         while True:  # redraw repetitions; examples of a class are exchangeable, so this favours none
             identity = rounds[rows] * len(self.indices) + chosen[rows]
