@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpicl_flax.references import gaussian_classes
+from gpicl_flax.references import by_family, gaussian_classes
+from gpicl_flax.tasks.families import GaussianClasses
 
 C, NOISE = 3, 0.6
 
@@ -124,3 +125,23 @@ def test_hidden_examples_are_not_learned_from():
     for predict in (conjugate, functools.partial(pool_posterior, means=means)):
         hidden, without = predict(inputs, labels), predict(inputs[:, remaining], labels[:, remaining])
         np.testing.assert_allclose(hidden[:, remaining], without, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "axis", [{"zipf_exponent": 1.0}, {"burstiness": 0.5}, {"label_noise": 0.1}, {"fixed_labels": 0.5}]
+)
+@pytest.mark.parametrize("num_tasks", [None, 4])
+def test_nothing_is_called_bayes_where_an_axis_makes_it_inexact(axis, num_tasks):
+    known = [*by_family.references(GaussianClasses(num_tasks=num_tasks))]
+    found = [*by_family.references(GaussianClasses(num_tasks=num_tasks, **axis))]
+    assert "Bayes" in known[0] and not any("Bayes" in name for name in found)
+    assert found == (["conjugate"] if num_tasks is None else ["mixture over K tasks", "conjugate"]) + known[-1:]
+
+
+def test_the_mixture_knows_the_fixed_classes():
+    family = GaussianClasses(num_classes=4, dimensions=32, noise=0.05, sequence_length=9, num_tasks=1, fixed_labels=0.5)
+    make = jax.jit(functools.partial(family.make_sequences, None, max_bytes=0, num_shards=1))
+    batch = {"task_ids": np.zeros(20, np.uint32), "sequence_seeds": np.arange(20, dtype=np.uint32)}
+    sequences = make(np.uint32(3), batch, (), ())
+    mixture = by_family.references(family)["mixture over K tasks"]
+    assert (mixture.predict(np.uint32(3), sequences).argmax(axis=-1) == sequences.targets).all()
