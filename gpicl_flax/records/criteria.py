@@ -66,7 +66,12 @@ class Criteria(NamedTuple):
 
 
 def curve_gain(curve: Mapping[str, Any], criteria: Criteria | None) -> float | None:
-    """Returns what is gained along a curve of a meta-test; None if the run does not say how its numbers are judged."""
+    """Returns what is gained along a curve of a meta-test; None if the run does not say how its numbers are judged.
+
+    Where one position alone counts, after examples that do not, it is what is gained over chance.
+    """
+    if criteria and len(curve.get("positions", ())) == 1:
+        return criteria.gain(curve[criteria.score][0])
     if "accuracy" in curve:
         return curve["accuracy"][-1] - curve["accuracy"][0]
     scores = curve.get(criteria.score) if criteria else None

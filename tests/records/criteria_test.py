@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gpicl_flax.errors import Damaged
-from gpicl_flax.records.criteria import Criteria
+from gpicl_flax.records.criteria import Criteria, curve_gain
 from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.tasks.targets import Classes, Normals, Numbers
 
@@ -45,3 +45,12 @@ def test_a_tracker_follows_the_errors_of_numbers():
     assert tracker.phase == "Overfit" and tracker.gain == pytest.approx(0.05)
     tracker.follow(40, 1.0, {"unseen_loss": 1.0, "unseen_loss_last": 1.0})
     assert tracker.phase == "Generalize" and tracker.unseen_exit_step == 40
+
+
+def test_a_single_position_that_counts_is_judged_by_chance():
+    criteria = Criteria.from_run_info({"num_classes": 4})
+    assert criteria is not None
+    curve = {"accuracy": [0.75], "positions": [8]}
+    assert curve_gain(curve, criteria) == pytest.approx(0.5)
+    assert curve_gain({"accuracy": [0.75]}, criteria) == 0  # sequences of one example
+    assert curve_gain(curve | {"accuracy": [0.3, 0.75], "positions": [4, 8]}, criteria) == pytest.approx(0.45)
