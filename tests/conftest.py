@@ -130,14 +130,15 @@ def tiny() -> Callable[[Config], tuple[Config, Run]]:
         "Training.checkpoint_period": 2,
         "Training.accumulation": 1,
         "Training.diagnostics": None,
-        "TaskDistribution.base_dataset": "random",
-        "TaskDistribution.input_shape": (2, 2, 1),
-        "TaskDistribution.sequence_length": 4,
-        "TaskDistribution.task_batch_size": 2,
-        "MetaTest.base_datasets": ("random",),
         "MetaTest.at_checkpoints": False,
         "MetaTest.num_sequences": 16,
         "MeshShape.data": 1,
+    }
+    images = {
+        "TaskDistribution.base_dataset": "random",
+        "TaskDistribution.input_shape": (2, 2, 1),
+        "TaskDistribution.sequence_length": 4,
+        "MetaTest.base_datasets": ("random",),
     }
     models = {
         "Transformer": {"Transformer.num_layers": 1, "Transformer.model_size": 16, "Transformer.key_size": 4},
@@ -146,10 +147,11 @@ def tiny() -> Callable[[Config], tuple[Config, Run]]:
 
     def shrink(config):
         run, _ = config.resolve(Run)
-        steps = {"Training.steps": min(run.training.steps, 2)}
+        sizes = {"Training.steps": min(run.training.steps, 2), f"{run.tasks.gin_name}.task_batch_size": 2}
+        sizes |= images if run.tasks.has_base_datasets else {}
         unused = [name for name in config.bindings if name.startswith("Diagnostics.")]
         config = config.without(grid.LABELS, *unused).override(
-            always | steps | models.get(type(run.model).__name__, {})
+            always | sizes | models.get(type(run.model).__name__, {})
         )
         return config, config.resolve(Run)[0]
 

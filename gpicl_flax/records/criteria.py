@@ -70,7 +70,7 @@ def curve_gain(curve: Mapping[str, Any], criteria: Criteria | None) -> float | N
 
     Where one position alone counts, after examples that do not, it is what is gained over chance.
     """
-    if criteria and len(curve.get("positions", ())) == 1:
+    if criteria and criteria.score in curve and len(curve.get("positions", ())) == 1:
         return criteria.gain(curve[criteria.score][0])
     if "accuracy" in curve:
         return curve["accuracy"][-1] - curve["accuracy"][0]
