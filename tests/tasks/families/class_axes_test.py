@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.augmentation import make_task
 from gpicl_flax.tasks.datasets.base_dataset import BaseDataset, Split
+from gpicl_flax.tasks.datasets.sampler import draw_example_indices
 from gpicl_flax.tasks.datasets.variation import scale_variation
 from gpicl_flax.tasks.families import GaussianClasses, ProjectedImages
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
@@ -49,6 +51,45 @@ def test_sequences_are_determined_by_seed_and_step_for_any_rows(family, toy_data
     np.testing.assert_allclose(part.inputs, whole.inputs[4:8], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(part.targets, whole.targets[4:8])
     assert (sequences(family, toy_dataset, mesh, seed=3, step=3).targets != whole.targets).any()
+
+
+def test_without_axes_sequences_are_drawn_as_ever(toy_dataset, mesh):
+    """By the same keys and streams as before there were axes."""
+    batch = {"task_ids": np.arange(5, dtype=np.uint32), "sequence_seeds": np.arange(7, 12, dtype=np.uint32)}
+    found = jax.jit(lambda: GAUSSIAN.make_sequences(None, np.uint32(2), batch, (), (), max_bytes=0, num_shards=1))()
+    for row, (task_id, seed) in enumerate(zip(batch["task_ids"], batch["sequence_seeds"], strict=True)):
+        means = jax.random.normal(jax.random.fold_in(keys.task_key(2), task_id), (6, 4)) / 2
+        label_key, noise_key = jax.random.split(jax.random.fold_in(keys.sequence_key(2), seed))
+        labels = jax.random.randint(label_key, (9,), 0, 6)
+        np.testing.assert_array_equal(found.targets[row], labels)
+        inputs = means[labels] + 0.5 * jax.random.normal(noise_key, (9, 4)) / 2
+        np.testing.assert_allclose(found.inputs[row], inputs, rtol=1e-5, atol=1e-6)
+    assert found.counted is None and found.shown is None
+
+    assert IMAGES.sampler(toy_dataset.train) == toy_dataset.train.sampler
+    indices = IMAGES.sampler(toy_dataset.train)(np.random.default_rng(1), 4, 9)["example_indices"]
+    np.testing.assert_array_equal(indices, draw_example_indices(np.random.default_rng(1), 4, 9, 200))
+    key = jax.random.split(jax.random.fold_in(keys.task_key(2), 3), 3)[1]
+    size = {"num_coordinates": 2, "num_features": 2, "num_classes": 10}
+    task = make_task(keys.task_key(2), jnp.uint32(3), **size, permute_labels_prob=1.0)
+    np.testing.assert_array_equal(task.label_permutation, jax.random.permutation(key, 10))
+
+
+@pytest.mark.parametrize("axes", [{}, ON])
+def test_programs_are_traced_for_the_batches_that_come(axes, toy_dataset, mesh):
+    family = dataclasses.replace(IMAGES, **axes)
+    stream = TrainingBatches([Stream(family, 0)], toy_dataset.train)
+    batch = next(stream)
+    stream.close()
+    stand_in = jax.ShapeDtypeStruct
+    _, assumed = family.abstract_batch(
+        family.assumed_drawing(),
+        True,
+        lambda kind, shape: stand_in(shape, kind),
+        lambda kind, shape: stand_in(shape, kind),
+    )
+    assert assumed.keys() == batch.keys() - {"task_ids"}
+    assert all(batch[name].dtype == kind and batch[name].shape[3:] == shape for name, (kind, shape) in assumed.items())
 
 
 def test_the_place_of_the_examples_changes_nothing(toy_dataset, mesh):
