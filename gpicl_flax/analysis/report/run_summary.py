@@ -78,7 +78,7 @@ def _transience_clause(rows: list[dict[str, Any]], chance: float) -> str:
         return ""
     lost = transience(list(found), list(found.values()), chance)
     if lost is None:
-        return ". Learning in context was not lost"
+        return ". No learning in context was lost"
     return f". Learning in context, best at step {lost.peak_step:,}, was lost by step {lost.step:,}"
 
 

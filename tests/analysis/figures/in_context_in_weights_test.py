@@ -73,5 +73,5 @@ def test_tables_of_a_study_keep_them(make_accurate, tmp_path):
 
 def test_the_summary_of_a_run_says_when_it_was_lost(make_accurate, make_run, tmp_path):
     assert "Learning in context, best at step 40, was lost by step 80." in plateau_sentence(make_accurate(LOST))
-    assert "Learning in context was not lost." in plateau_sentence(make_accurate(KEPT, seed=1))
+    assert "No learning in context was lost." in plateau_sentence(make_accurate(KEPT, seed=1))
     assert "in context" not in plateau_sentence(make_run(tmp_path / "other"))
