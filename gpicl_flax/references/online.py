@@ -50,8 +50,8 @@ def learn_online(
 ) -> tuple[jax.Array, Params]:
     """Predicts at each position, then makes one step of the optimiser on the cross entropy of that prediction.
 
-    Where the label is hidden, it predicts and makes no step. It is differentiable in `params` through all steps. Differentiation keeps the classifier and the optimiser's state
-    at every position, and recomputes the rest.
+    Where the label is hidden, it predicts and makes no step. It is differentiable in `params` through all steps.
+    Differentiation keeps the classifier and the optimiser's state at every position, and recomputes the rest.
 
     Args:
       apply: (params, x [X]) -> logits [C].

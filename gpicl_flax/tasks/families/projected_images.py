@@ -22,6 +22,7 @@ from gpicl_flax.tasks.projections import spec
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.tasks.targets import Classes
 
+_FEATURES = ("linear", "fourier")
 _MOST_INPUTS = 2**20  # of an example; its projection has their square
 
 
@@ -48,6 +49,8 @@ class ProjectedImages(TaskFamily):
         grey values are only scaled to [0, 1] (Fig 4).
       projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`). All of them have the
         same distribution, and 'dense' and 'span' give the same tasks.
+      features: 'linear': x_t is the projected input; 'fourier': it has random Fourier features of it, whose width is
+        drawn for each task (see `projections.fourier`).
 
     Raises:
       UsageError: a value is out of its range.
@@ -61,6 +64,7 @@ class ProjectedImages(TaskFamily):
     permute_labels_prob: Annotated[float, Range(0, 1)] = 0.1
     normalize: bool = True
     projection: str = "auto"
+    features: str = "linear"
 
     gin_name: ClassVar[str] = "TaskDistribution"
     member_settings: ClassVar[tuple[str, ...]] = ("num_tasks", "permute_labels_prob")
@@ -73,6 +77,8 @@ class ProjectedImages(TaskFamily):
         if self.projection not in ("auto", *spec.KINDS):
             names = ", ".join(("auto", *spec.KINDS))
             raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
+        if self.features not in _FEATURES:
+            raise UsageError(f"TaskDistribution.features must be one of {', '.join(_FEATURES)}, not {self.features!r}")
         if len(self.input_shape) not in (1, 3):
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
@@ -170,6 +176,7 @@ class ProjectedImages(TaskFamily):
             "task_batch_size": self.task_batch_size,
             "num_tasks": self.num_tasks,
             "permute_labels_prob": self.permute_labels_prob,
+            **({"features": self.features} if self.features != "linear" else {}),
         }
 
     def data_run_info(self, data: BaseDataset, drawing: ProjectionSpec) -> dict[str, Any]:
@@ -183,7 +190,7 @@ class ProjectedImages(TaskFamily):
                 "std": data.std,
                 "fingerprint": data.fingerprint,
             },
-            "input_rms": math.hypot(data.mean - offset, data.std) / scale,
+            "input_rms": _rms(data, offset, scale),
             "projection": drawing.as_run_info(),
         }
 
@@ -191,7 +198,7 @@ class ProjectedImages(TaskFamily):
 
     @property
     def program_settings(self) -> Hashable:
-        return self.num_classes
+        return self.num_classes, self.features
 
     def numbers(self) -> np.float32:
         """Returns p."""
@@ -202,8 +209,9 @@ class ProjectedImages(TaskFamily):
         return 1.0
 
     def device_data(self, data: BaseDataset, drawing: ProjectionSpec) -> DeviceData:
-        offset, scale = (np.float32(x) for x in data.normalization(self.normalize))
-        return DeviceData(None, offset, scale, drawing.coordinates(data.stored_shape))
+        offset, scale = data.normalization(self.normalize)
+        rms = np.float32(_rms(data, offset, scale)) if self.features == "fourier" else None
+        return DeviceData(None, np.float32(offset), np.float32(scale), drawing.coordinates(data.stored_shape), rms)
 
     def abstract_batch(
         self, drawing: ProjectionSpec, on_device: bool, array: Callable[..., Any], rows: Callable[..., Any]
@@ -217,7 +225,8 @@ class ProjectedImages(TaskFamily):
         else:
             split = None
             batch = {"inputs": (examples.dtype, (length, stored)), "labels": (jnp.int32, (length,))}
-        return DeviceData(split, array(jnp.float32, ()), array(jnp.float32, ()), coordinates), batch
+        rms = array(jnp.float32, ()) if self.features == "fourier" else None
+        return DeviceData(split, array(jnp.float32, ()), array(jnp.float32, ()), coordinates, rms), batch
 
     def drawing_bytes(self, drawing: ProjectionSpec, num_sequences: int) -> int:
         if not drawing.replayable:
@@ -237,5 +246,10 @@ class ProjectedImages(TaskFamily):
         num_shards: int,
     ) -> Sequences:
         augmentation = Augmentation(drawing, self.num_classes, max_bytes, num_shards)
-        made = augmentation.make_sequences(keys.task_key(seed), batch["task_ids"], data.examples(batch), numbers)
-        return Sequences(*made)
+        task_key, examples = keys.task_key(seed), data.examples(batch)
+        return Sequences(*augmentation.make_sequences(task_key, batch["task_ids"], examples, numbers, data.fourier_rms))
+
+
+def _rms(data: BaseDataset, offset: float, scale: float) -> float:
+    """Returns the root mean square of the normalised inputs of a base dataset."""
+    return math.hypot(data.mean - offset, data.std) / scale
