@@ -5,6 +5,7 @@ from gpicl_flax.tasks.families.function_classes import FunctionClasses
 from gpicl_flax.tasks.families.gaussian_classes import GaussianClasses
 from gpicl_flax.tasks.families.noisy_linear_regression import NoisyLinearRegression
 from gpicl_flax.tasks.families.projected_images import ProjectedImages
+from gpicl_flax.tasks.families.random_functions import RandomFunctions
 from gpicl_flax.tasks.families.recall import Recall
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "GaussianClasses",
     "NoisyLinearRegression",
     "ProjectedImages",
+    "RandomFunctions",
     "Recall",
     "Sequences",
     "TaskFamily",
