@@ -45,9 +45,9 @@ class LogGap(TypedDict):
 
 
 class TargetsInfo(TypedDict):
-    """The targets of a run that predicts numbers, see `records.criteria`."""
+    """The targets of a run that predicts numbers, or of a mixture of numbers of classes, see `records.criteria`."""
 
-    predicts: Literal["numbers", "normals"]
+    predicts: Literal["classes", "numbers", "normals"]
     score: str
     unit: str
     chance_loss: float

@@ -11,14 +11,17 @@ from gpicl_flax.references import gaussian_classes, pool_posterior
 from gpicl_flax.references.averaging import averaging
 from gpicl_flax.references.least_squares import least_squares
 from gpicl_flax.references.nearest_neighbours import nearest_neighbours
+from gpicl_flax.references.of_part import of_part
 from gpicl_flax.references.reference import Reference
 from gpicl_flax.references.ridge import ridge
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.families import (
     FunctionClasses,
     GaussianClasses,
+    Mixture,
     NoisyLinearRegression,
     ProjectedImages,
+    RandomFunctions,
     Recall,
     TaskFamily,
 )
@@ -79,7 +82,7 @@ def _(family: NoisyLinearRegression) -> dict[str, Reference]:
         pool = {"num_tasks": family.num_tasks, "noise": family.noise}
         return pool_posterior.pool_posterior(sequences.inputs, sequences.targets, _draw_tasks(family, seed), **pool)
 
-    return {"dMMSE": Reference(predict)} | found
+    return {"dMMSE": Reference(predict, weighs_tasks=True)} | found
 
 
 @references.register
@@ -102,7 +105,7 @@ def _(family: GaussianClasses) -> dict[str, Reference]:
     rest = {"nearest class mean": nearest_mean}
     if family.num_tasks is None:
         return {"Bayes": Reference(conjugate, has_probabilities=True)} | rest
-    optimum = {"Bayes for K tasks": Reference(mixture, has_probabilities=True)}
+    optimum = {"Bayes for K tasks": Reference(mixture, has_probabilities=True, weighs_tasks=True)}
     return optimum | {"conjugate": Reference(conjugate, has_probabilities=True)} | rest
 
 
@@ -123,10 +126,22 @@ def _(family: FunctionClasses) -> dict[str, Reference]:
     return found | ({"averaging": _of_numbers(averaging)} if is_linear else {})
 
 
-@references.register
-def _(family: ProjectedImages) -> dict[str, Reference]:
-    """On the projected inputs. The penalty of ridge is that of one example with inputs of unit variance."""
+@references.register(ProjectedImages)
+@references.register(RandomFunctions)
+def _(family: ProjectedImages | RandomFunctions) -> dict[str, Reference]:
+    """On the inputs of the sequence. The penalty of ridge is that of one example with inputs of unit variance."""
     return {
         "nearest neighbour": _of_one_hot(nearest_neighbours, family, 1),
         "ridge": _of_one_hot(ridge, family, float(family.num_features)),
+    }
+
+
+@references.register
+def _(family: Mixture) -> dict[str, Reference]:
+    """Those of its parts. Each takes every sequence for one of its own family, and knows nothing of the others."""
+    return {
+        f"{label}: {name}": of_part(reference, part, family.targets.num_classes)
+        for label, part in zip(family.labels, family.parts, strict=True)
+        for name, reference in references(part).items()
+        if not reference.weighs_tasks
     }

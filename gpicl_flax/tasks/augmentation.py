@@ -84,7 +84,7 @@ class Augmentation:
         task_ids: jax.Array | np.ndarray,
         examples: Examples,
         permute_labels_prob: float | jax.Array,
-        fourier_rms: jax.Array | None = None,
+        fourier_rms: jax.Array | np.float32 | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Applies the tasks task_ids [B] to base examples. Returns inputs [B, T, X] float32 and labels [B, T] int32.
 
@@ -109,6 +109,7 @@ class Augmentation:
             return inputs, _label_permutation(keys, **settings)[labels]
 
         def fourier(task_id, coordinates, labels):
+            assert fourier_rms is not None
             projected, task_labels = linear(task_id, coordinates, labels)
             own_key = jax.random.fold_in(jax.random.fold_in(key, task_id), _FEATURES)
             return projections.fourier_features(own_key, projected, fourier_rms), task_labels

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # The width of the kernel of a task, in units of the typical norm of an input. The median distance of two independent
 # inputs is sqrt(2), the middle of this range. Narrow kernels tell only near neighbours from others, with wide ones
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 WIDTHS = 0.5, 4.0
 
 
-def fourier_features(key: jax.Array, projected: jax.Array, input_rms: jax.Array) -> jax.Array:
+def fourier_features(key: jax.Array, projected: jax.Array, input_rms: jax.Array | np.float32) -> jax.Array:
     """Maps linear projections of inputs to random Fourier features, of which a task has as many as projections.
 
     A projection A x with A iid N(0, 1/X) is W x / sqrt(X) with W iid N(0, 1). The features are
