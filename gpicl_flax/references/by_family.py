@@ -12,6 +12,7 @@ from gpicl_flax.references.averaging import averaging
 from gpicl_flax.references.least_squares import least_squares
 from gpicl_flax.references.nearest_neighbours import nearest_neighbours
 from gpicl_flax.references.of_part import of_part
+from gpicl_flax.references.on_host import host_references
 from gpicl_flax.references.reference import Reference
 from gpicl_flax.references.ridge import ridge
 from gpicl_flax.tasks import keys
@@ -33,20 +34,30 @@ def references(family: TaskFamily) -> dict[str, Reference]:
     return {}
 
 
-def chosen(family: TaskFamily, names: Sequence[str] | None, setting: str) -> dict[str, Reference]:
+def chosen(
+    family: TaskFamily, names: Sequence[str] | None, setting: str, *, with_host: bool = False
+) -> dict[str, Reference]:
     """Returns the references that a setting names; None: all, but none where tasks are made from a base dataset.
 
+    Args:
+      family: the family.
+      names: the names, or None.
+      setting: the setting that has them, for messages.
+      with_host: whether references that run on the host may be among the names; they are not among the results.
+
     Raises:
-      UsageError: the family has no reference of a name.
+      UsageError: the family has no reference of a name, or has it on the host alone.
     """
-    found = references(family)
+    found, on_host = references(family), host_references(family)
     if names is None:
         return {} if family.has_base_datasets else found
     for name in names:
-        if name not in found:
-            known = ", ".join(map(repr, found)) or "none"
+        if name in on_host and not with_host:
+            raise UsageError(f"{setting} names {name!r}, which runs on the host: only MetaTest.references can name it")
+        if name not in found and name not in on_host:
+            known = ", ".join(map(repr, [*found, *(on_host if with_host else ())])) or "none"
             raise UsageError(f"{setting} names {name!r}; the references of {family.gin_name} are: {known}")
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in names if name in found}
 
 
 def _of_numbers(predict: Callable[..., jax.Array], *settings: Any) -> Reference:

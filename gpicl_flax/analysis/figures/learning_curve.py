@@ -145,7 +145,7 @@ def _draw_references(axes: Axes, curve: dict[str, Any], score: str, colour: str)
     """Draws the references on the same unseen tasks, thinner than the model and each with a marker of its own."""
     with_score = [(name, own) for name, own in curve.get("references", {}).items() if score in own]
     for marker, (name, own) in zip(itertools.cycle("os^vDxP*"), with_score, strict=False):
-        seen = curve.get("positions") or np.arange(len(own[score]))
+        seen = own.get("positions") or curve.get("positions") or np.arange(len(own[score]))
         every = max(1, len(seen) // 8)
         axes.plot(
             seen, own[score], color=colour, linewidth=0.8, marker=marker, markersize=4, markevery=every, label=name

@@ -176,7 +176,6 @@ class ProjectedImages(TaskFamily):
             "task_batch_size": self.task_batch_size,
             "num_tasks": self.num_tasks,
             "permute_labels_prob": self.permute_labels_prob,
-            **({"features": self.features} if self.features != "linear" else {}),
         }
 
     def data_run_info(self, data: BaseDataset, drawing: ProjectionSpec) -> dict[str, Any]:
@@ -192,6 +191,7 @@ class ProjectedImages(TaskFamily):
             },
             "input_rms": _rms(data, offset, scale),
             "projection": drawing.as_run_info(),
+            **({"features": self.features} if self.features != "linear" else {}),
         }
 
     # Sequences on the device.

@@ -95,11 +95,12 @@ def test_two_sequences_of_a_task_share_width_and_phases(toy_dataset):
 def test_the_setting_is_known_wherever_it_makes_a_difference(toy_dataset):
     fourier = dataclasses.replace(TASKS, features="fourier")
     assert fourier.program_settings != TASKS.program_settings
-    assert fourier.run_info()["features"] == "fourier" and "features" not in TASKS.run_info()
     with pytest.raises(UsageError, match="TaskDistribution.features must be one of linear, fourier, not 'cubic'"):
         dataclasses.replace(TASKS, features="cubic")
     # What is compiled ahead has the form of what is used.
     drawing = fourier.projection_spec((9,))
+    assert fourier.data_run_info(toy_dataset, drawing)["features"] == "fourier"
+    assert "features" not in TASKS.data_run_info(toy_dataset, drawing)
     shapes, _ = fourier.abstract_batch(drawing, False, lambda dtype, shape: shape, lambda dtype, shape: shape)
     assert shapes.fourier_rms == () and fourier.device_data(toy_dataset, drawing).fourier_rms.shape == ()
     assert TASKS.device_data(toy_dataset, drawing).fourier_rms is None
