@@ -67,17 +67,17 @@ def test_a_task_has_the_features_of_its_linear_projections(toy_dataset, settings
     linear = dataclasses.replace(TASKS, **settings)
     fourier = dataclasses.replace(linear, features="fourier")
     rng = np.random.default_rng(0)
-    ids, indices = np.arange(400), rng.integers(200, size=(400, 6))
+    ids, indices = np.arange(100), rng.integers(200, size=(100, 6))
     (projected, labels), (features, own_labels) = (
         sequences(each, toy_dataset, ids, indices) for each in (linear, fourier)
     )
     np.testing.assert_array_equal(labels, own_labels)
     rms = fourier.data_run_info(toy_dataset, fourier.projection_spec((9,)))["input_rms"]
     assert np.abs(features).max() <= math.sqrt(2) * rms * (1 + 1e-6)
-    np.testing.assert_allclose(np.mean(features**2), rms**2, rtol=0.06)
-    np.testing.assert_allclose(np.mean(projected**2), rms**2, rtol=0.15)
+    np.testing.assert_allclose(np.mean(features**2), rms**2, rtol=0.1)
+    np.testing.assert_allclose(np.mean(projected**2), rms**2, rtol=0.3)
     # The same task gives the same features, wherever it is in a batch.
-    order = rng.permutation(400)[:7]
+    order = rng.permutation(100)[:7]
     again, _ = sequences(fourier, toy_dataset, ids[order], indices[order])
     np.testing.assert_allclose(again, features[order], atol=1e-5)
 
