@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-families benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -23,6 +23,7 @@ help:
 	@echo "make benchmark-models training steps a second of every model, against plain flax references"
 	@echo "make benchmark-kernels  what recurrences cost step by step and in parallel, by the length of the sequence"
 	@echo "make benchmark-data   batches a second of the loader, by placement and workers, and its share of a step"
+	@echo "make benchmark-families  what drawing the sequences of a task family costs, against the gradient on them"
 	@echo "make benchmark-diagnostics  what diagnostics along training cost, against a training step"
 	@echo "make benchmark-telemetry  what it costs to measure gradients and updates, of a training step's time and memory"
 	@echo "make benchmark-storage  what run folders on gs:// cost: requests, and seconds at 50 ms a request"
@@ -106,6 +107,9 @@ benchmark-kernels: install
 
 benchmark-data: install
 	$(BIN)/python benchmarks/data.py
+
+benchmark-families: install
+	$(BIN)/python benchmarks/families.py
 
 benchmark-diagnostics: install
 	$(BIN)/python benchmarks/diagnostics.py

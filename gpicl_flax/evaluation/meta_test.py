@@ -2,24 +2,25 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import gin
 import jax
 import numpy as np
-import scipy
 
 from gpicl_flax.bindings.kinds import Count, check_settings
 from gpicl_flax.errors import UsageError
+from gpicl_flax.evaluation.batches import in_batches
+from gpicl_flax.evaluation.curves import mean_curves
+from gpicl_flax.evaluation.host_references import host_curves
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.references import by_family
+from gpicl_flax.references.on_host import host_references
 from gpicl_flax.tasks import keys
-from gpicl_flax.tasks.families.data import Batch, TaskData
+from gpicl_flax.tasks.families.data import TaskData
 from gpicl_flax.training import partitioning
-from gpicl_flax.training.task_batches import SplitOnMesh, TaskBatches
-
-CONFIDENCE = 0.95
+from gpicl_flax.training.task_batches import TaskBatches
 
 
 @gin.configurable
@@ -34,7 +35,8 @@ class MetaTest:
         sequences as independent, so with more than one they ignore the differences between tasks.
       batch_size: sequences evaluated at once, approximately: it is rounded up to a multiple that the mesh divides.
       references: names of references to measure beside the model, see `references.by_family`; None: all of the family,
-        but none where tasks are made from a base dataset.
+        but none where tasks are made from a base dataset. Those that run on the host (see `references.on_host`) are
+        measured only if they are named.
       at_checkpoints: meta-test also at every checkpoint_period of the training, rather than only at its end.
 
     Raises:
@@ -91,10 +93,13 @@ def meta_test(
         `accuracy`. Each mean has the ends of its 95% confidence interval, `_low` and `_high`: Wilson's interval for
         accuracies, Student's t for others. If some positions never count, the lists are over the others, which
         `positions` names. Where there are references, `references` has such curves of each by its name, as far as it
-        has them, and the `distance` of the model's predictions from its own (see `Reference`).
+        has them, and the `distance` of the model's predictions from its own (see `Reference`). Those on the host are
+        over a few positions and sequences, see `host_curves`.
     """
     tasks = task_batches.tasks
-    chosen = by_family.chosen(tasks, settings.references, "MetaTest.references")
+    names = settings.references
+    chosen = by_family.chosen(tasks, names, "MetaTest.references", with_host=True)
+    on_host = {name: own for name, own in host_references(tasks).items() if name in (names or ())}
     known_tasks = tasks.num_tasks if chosen else None
     evaluate = _make_evaluate(model, task_batches, known_tasks, tuple(chosen))  # pyright: ignore[reportArgumentType]  modules have a hash
     num_tasks = settings.num_sequences // settings.sequences_per_task
@@ -107,11 +112,14 @@ def meta_test(
         test = task_batches.put_on_mesh(dataset, dataset.test)
         # Seen and unseen tasks have the same examples, so that only the tasks make a difference.
         drawn = tasks.sampler(test.split)(np.random.default_rng(seed), settings.num_sequences, tasks.sequence_length)
-        for kind, (task_ids, own) in kinds.items():
-            own = jax.tree.map(np.float32, own)
-            evaluate_batch = functools.partial(evaluate, params, test.data, np.uint32(seed), own)
+        for kind, (task_ids, own_numbers) in kinds.items():
+            own_numbers = jax.tree.map(np.float32, own_numbers)
+            evaluate_batch = functools.partial(evaluate, params, test.data, np.uint32(seed), own_numbers)
             rows = {"task_ids": np.repeat(task_ids, settings.sequences_per_task)} | drawn
-            measured, beside, counted = _in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
+            measured, beside, counted = in_batches(evaluate_batch, rows, test, settings.batch_size, task_batches.mesh)
+            references = {name: mean_curves(own, counted) for name, own in beside.items()}
+            if on_host:
+                references |= host_curves(on_host, task_batches, test, rows, seed, own_numbers)
             curves.append(
                 {
                     "base_dataset": dataset.name,
@@ -119,8 +127,8 @@ def meta_test(
                     "tasks": kind,
                     "num_sequences": settings.num_sequences,
                 }
-                | _curves(measured, counted)
-                | ({"references": {name: _curves(own, counted) for name, own in beside.items()}} if beside else {})
+                | mean_curves(measured, counted)
+                | ({"references": references} if references else {})
             )
     return curves
 
@@ -150,57 +158,3 @@ def _make_evaluate(model: SequenceModel, task_batches: TaskBatches, known_tasks:
         return partitioning.constrain_replicated(task_batches.mesh, (measured, beside, sequences.counted))
 
     return evaluate
-
-
-def _in_batches(
-    evaluate: Callable, rows: Batch, test: SplitOnMesh, batch_size: int, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], np.ndarray | None]:
-    """Maps `evaluate` over batches of rows. The last batch is padded with its first row, so that one program fits all.
-
-    Args:
-      evaluate: takes the number of a batch's first row, and the batch.
-    """
-    num_rows, shards = len(rows["task_ids"]), partitioning.batch_shards(mesh)
-    batch_size = -(-min(batch_size, num_rows) // shards) * shards
-    results = []
-    for start in range(0, num_rows, batch_size):
-        numbers = np.arange(start, start + batch_size)
-        numbers = np.where(numbers < num_rows, numbers, start)
-        own = numbers[partitioning.local_rows(mesh, batch_size)]
-        batch = partitioning.shard_batch(mesh, test.complete({name: x[own] for name, x in rows.items()}))
-        results.append(jax.device_get(evaluate(np.uint32(start), batch)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num_rows], *results)
-
-
-def _curves(measured: dict[str, np.ndarray], counted: np.ndarray | None) -> dict[str, list[Any]]:
-    """Returns the means over sequences of what is measured, arrays [n, T], at the positions that count in some."""
-    length = next(iter(measured.values())).shape[1]
-    positions = range(length) if counted is None else np.flatnonzero(counted.any(axis=0)).tolist()
-    found = {} if len(positions) == length else {"positions": list(positions)}
-    for name in sorted(measured):
-        values = measured[name]
-        columns = [values] if counted is None else [values[counted[:, at], at][:, None] for at in positions]
-        parts = [_with_interval(column) for column in columns]
-        for ending, ends in zip(("", "_low", "_high"), zip(*parts, strict=True), strict=True):
-            found[f"{name}{ending}"] = np.concatenate(ends).tolist()
-    return found
-
-
-def _with_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns means over the first axis of values [n, P], and the ends of their intervals: Wilson's if they are bool.
-
-    Those of other values are Student's. With one sequence these have no interval: the ends are the mean.
-    """
-    if values.dtype == bool:
-        intervals = [
-            scipy.stats.binomtest(int(hits), len(values)).proportion_ci(CONFIDENCE, method="wilson")
-            for hits in values.sum(axis=0)
-        ]
-        low, high = np.array([(interval.low, interval.high) for interval in intervals]).T
-        return values.mean(axis=0), low, high
-    values = values.astype(np.float64)
-    mean = values.mean(axis=0)
-    margin = np.zeros_like(mean)
-    if len(values) > 1:
-        margin = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
-    return mean, mean - margin, mean + margin

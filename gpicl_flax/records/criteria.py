@@ -36,12 +36,15 @@ class Criteria(NamedTuple):
     def from_run_info(cls, run_info: Mapping[str, Any]) -> "Criteria | None":
         """Reads them from run.json, or the same entries of another record; None: it does not have them."""
         classes, targets = run_info.get("num_classes"), run_info.get("targets")
-        if isinstance(classes, int) and classes > 0:
+        if isinstance(classes, int) and classes > 0 and targets is None:
             return cls(plateau.threshold(classes), math.log(classes), "accuracy", 1 / classes, "nats")
         if not isinstance(targets, Mapping) or not _NEEDED <= targets.keys():
             return None
         chance = targets["chance_loss"]
-        threshold = plateau.threshold_of_numbers(chance, in_nats=targets["predicts"] == "normals")
+        if targets["predicts"] == "classes":  # of a mixture, whose parts differ in their number of classes
+            threshold = plateau.threshold_of_classes(chance)
+        else:
+            threshold = plateau.threshold_of_numbers(chance, in_nats=targets["predicts"] == "normals")
         return cls(threshold, chance, targets["score"], targets["chance_score"], targets["unit"])
 
     @classmethod

@@ -21,7 +21,12 @@ SHARE = 0.955  # of the squared error by chance; 2.2 nats have the same share of
 
 def threshold(num_classes: int) -> float:
     """Returns the averaged loss, in nats, below which a run has left its plateau."""
-    return math.log(num_classes) - MARGIN
+    return threshold_of_classes(math.log(num_classes))
+
+
+def threshold_of_classes(chance_loss: float) -> float:
+    """Returns the same for families that differ in their number of classes, given the mean of their chance losses."""
+    return chance_loss - MARGIN
 
 
 def threshold_of_numbers(chance_loss: float, *, in_nats: bool) -> float:

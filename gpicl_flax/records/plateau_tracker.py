@@ -19,7 +19,7 @@ class PlateauTracker:
       unseen_exit_step: the same by its loss on unseen tasks.
       unseen_losses: the last of these losses, whose mean determines the plateau.
       gain: the last diagnosed gain on unseen tasks (see `Criteria.gain`); None: none since the plateau was left.
-      targets: for numbers, the entry of run.json that describes them.
+      targets: for numbers, and for a mixture of numbers of classes, the entry of run.json that describes them.
     """
 
     num_classes: int | None

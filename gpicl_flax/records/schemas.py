@@ -45,9 +45,9 @@ class LogGap(TypedDict):
 
 
 class TargetsInfo(TypedDict):
-    """The targets of a run that predicts numbers, see `records.criteria`."""
+    """The targets of a run that predicts numbers, or of a mixture of numbers of classes, see `records.criteria`."""
 
-    predicts: Literal["numbers", "normals"]
+    predicts: Literal["classes", "numbers", "normals"]
     score: str
     unit: str
     chance_loss: float
@@ -71,6 +71,7 @@ class RunInfo(TypedDict, total=False):
     task_batch_size: Count
     num_tasks: Count | None
     permute_labels_prob: float
+    features: str
     steps: Count
     seed: Count
     base_dataset: BaseDatasetInfo

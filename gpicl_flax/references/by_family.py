@@ -11,13 +11,17 @@ from gpicl_flax.references import gaussian_classes, pool_posterior
 from gpicl_flax.references.averaging import averaging
 from gpicl_flax.references.least_squares import least_squares
 from gpicl_flax.references.nearest_neighbours import nearest_neighbours
+from gpicl_flax.references.of_part import of_part
+from gpicl_flax.references.on_host import host_references
 from gpicl_flax.references.reference import Reference
 from gpicl_flax.references.ridge import ridge
 from gpicl_flax.tasks.families import (
     FunctionClasses,
     GaussianClasses,
+    Mixture,
     NoisyLinearRegression,
     ProjectedImages,
+    RandomFunctions,
     Recall,
     TaskFamily,
 )
@@ -29,20 +33,30 @@ def references(family: TaskFamily) -> dict[str, Reference]:
     return {}
 
 
-def chosen(family: TaskFamily, names: Sequence[str] | None, setting: str) -> dict[str, Reference]:
+def chosen(
+    family: TaskFamily, names: Sequence[str] | None, setting: str, *, with_host: bool = False
+) -> dict[str, Reference]:
     """Returns the references that a setting names; None: all, but none where tasks are made from a base dataset.
 
+    Args:
+      family: the family.
+      names: the names, or None.
+      setting: the setting that has them, for messages.
+      with_host: whether references that run on the host may be among the names; they are not among the results.
+
     Raises:
-      UsageError: the family has no reference of a name.
+      UsageError: the family has no reference of a name, or has it on the host alone.
     """
-    found = references(family)
+    found, on_host = references(family), host_references(family)
     if names is None:
         return {} if family.has_base_datasets else found
     for name in names:
-        if name not in found:
-            known = ", ".join(map(repr, found)) or "none"
+        if name in on_host and not with_host:
+            raise UsageError(f"{setting} names {name!r}, which runs on the host: only MetaTest.references can name it")
+        if name not in found and name not in on_host:
+            known = ", ".join(map(repr, [*found, *(on_host if with_host else ())])) or "none"
             raise UsageError(f"{setting} names {name!r}; the references of {family.gin_name} are: {known}")
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in names if name in found}
 
 
 def _of_numbers(predict: Callable[..., jax.Array], *settings: Any) -> Reference:
@@ -77,7 +91,7 @@ def _(family: NoisyLinearRegression) -> dict[str, Reference]:
         pool = {"num_tasks": family.num_tasks, "noise": family.noise}
         return pool_posterior.pool_posterior(sequences.inputs, sequences.targets, _draw_tasks(family, seed), **pool)
 
-    return {"dMMSE": Reference(predict)} | found
+    return {"dMMSE": Reference(predict, weighs_tasks=True)} | found
 
 
 @references.register
@@ -106,7 +120,7 @@ def _(family: GaussianClasses) -> dict[str, Reference]:
         name = "conjugate" if family.has_axes else "Bayes"
         return {name: Reference(conjugate, has_probabilities=True)} | rest
     name = "mixture over K tasks" if family.has_axes else "Bayes for K tasks"
-    optimum = {name: Reference(mixture, has_probabilities=True)}
+    optimum = {name: Reference(mixture, has_probabilities=True, weighs_tasks=True)}
     return optimum | {"conjugate": Reference(conjugate, has_probabilities=True)} | rest
 
 
@@ -127,10 +141,22 @@ def _(family: FunctionClasses) -> dict[str, Reference]:
     return found | ({"averaging": _of_numbers(averaging)} if is_linear else {})
 
 
-@references.register
-def _(family: ProjectedImages) -> dict[str, Reference]:
-    """On the projected inputs. The penalty of ridge is that of one example with inputs of unit variance."""
+@references.register(ProjectedImages)
+@references.register(RandomFunctions)
+def _(family: ProjectedImages | RandomFunctions) -> dict[str, Reference]:
+    """On the inputs of the sequence. The penalty of ridge is that of one example with inputs of unit variance."""
     return {
         "nearest neighbour": _of_one_hot(nearest_neighbours, family, 1),
         "ridge": _of_one_hot(ridge, family, float(family.num_features)),
+    }
+
+
+@references.register
+def _(family: Mixture) -> dict[str, Reference]:
+    """Those of its parts. Each takes every sequence for one of its own family, and knows nothing of the others."""
+    return {
+        f"{label}: {name}": of_part(reference, part, family.targets.num_classes)
+        for label, part in zip(family.labels, family.parts, strict=True)
+        for name, reference in references(part).items()
+        if not reference.weighs_tasks
     }

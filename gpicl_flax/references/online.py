@@ -50,15 +50,15 @@ def learn_online(
 ) -> tuple[jax.Array, Params]:
     """Predicts at each position, then makes one step of the optimiser on the cross entropy of that prediction.
 
-    It is differentiable in `params` through all steps. Differentiation keeps the classifier and the optimiser's state
-    at every position, and recomputes the rest.
+    Where the label is hidden, it predicts and makes no step. It is differentiable in `params` through all steps.
+    Differentiation keeps the classifier and the optimiser's state at every position, and recomputes the rest.
 
     Args:
       apply: (params, x [X]) -> logits [C].
       optimizer: the optimiser of the classifier.
       params: the classifier before the first example.
       inputs: those of one sequence, [T, X].
-      labels: [T].
+      labels: [T]; -1 where they are hidden.
       length: the number of examples that are learned; None: all.
 
     Returns:
@@ -67,14 +67,16 @@ def learn_online(
 
     def loss(params, x, label):
         logits = apply(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label), logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0)), logits
 
     @jax.checkpoint
     def step(carry, example):
-        params, opt_state = carry
-        gradient, logits = jax.grad(loss, has_aux=True)(params, *example)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), logits
+        (params, opt_state), (x, label) = carry, example
+        gradient, logits = jax.grad(loss, has_aux=True)(params, x, label)
+        updates, new_state = optimizer.update(gradient, opt_state, params)
+        new = optax.apply_updates(params, updates), new_state
+        # A gradient of zero would not do: with momentum or weight decay, parameters would move all the same.
+        return jax.tree.map(lambda new, old: jnp.where(label >= 0, new, old), new, carry), logits
 
     over = Whole() if length is None else Prefill(length)
     logits, (params, _) = recurrence.run(step, (params, optimizer.init(params)), (inputs, labels), over)

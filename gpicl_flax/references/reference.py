@@ -18,10 +18,13 @@ class Reference(NamedTuple):
         [B, T], log probabilities [B, T, C], or scores of the classes [B, T, C]. It learns from the shown targets only.
       has_probabilities: whether it predicts log probabilities. Otherwise it has an accuracy, but no loss in nats, and
         no distance from a model that predicts classes.
+      weighs_tasks: whether it weighs the K tasks of the family, all of which a sequence may be of. In a mixture, some
+        ids are of other families.
     """
 
     predict: Callable[[jax.Array, Sequences], jax.Array]
     has_probabilities: bool = False
+    weighs_tasks: bool = False
 
     def measure(self, kind: Targets, predicted: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
         """Returns what `Targets.measure` returns of a model, as far as the reference has it, arrays [B, T]."""

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from gpicl_flax.errors import UsageError
@@ -26,7 +27,13 @@ REGRESSORS = {
 
 
 def class_probabilities(
-    classifier: Any, inputs: np.ndarray, labels: np.ndarray, positions: Sequence[int], num_classes: int
+    classifier: Any,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    positions: Sequence[int],
+    num_classes: int,
+    *,
+    standardize: bool = False,
 ) -> np.ndarray:
     """Predicts the class at each given position by a classifier fitted to the examples before it.
 
@@ -36,9 +43,10 @@ def class_probabilities(
       classifier: a scikit-learn classifier, such as one of CLASSIFIERS. It stays as it is: copies are fitted. Its
         `n_neighbors`, if it has them, are limited to the number of examples.
       inputs: [B, T, X].
-      labels: [B, T] int in 0..C-1.
+      labels: [B, T] int in 0..C-1; examples with label -1 are not learned from.
       positions: P positions in 0..T-1.
       num_classes: C.
+      standardize: give each feature mean 0 and variance 1 over the examples.
 
     Returns:
       Probabilities [B, P, C] float64. They are uniform without examples; if all examples have one class, it has 1.
@@ -48,12 +56,16 @@ def class_probabilities(
     """
     probabilities = np.zeros((len(inputs), len(positions), num_classes))
     for row, column, x, y, query in _problems(inputs, labels, positions):
+        x, y = x[y >= 0], y[y >= 0]
         seen = np.unique(y)
         if len(seen) == 0:
             probabilities[row, column] = 1 / num_classes
         elif len(seen) == 1:  # which many classifiers refuse to fit
             probabilities[row, column, seen] = 1
         else:
+            if standardize:
+                scaler = StandardScaler().fit(x)
+                x, query = np.asarray(scaler.transform(x)), np.asarray(scaler.transform(query))
             fitted = _fit(classifier, x, y)
             if hasattr(fitted, "predict_proba"):
                 probabilities[row, column, seen] = fitted.predict_proba(query)[0]

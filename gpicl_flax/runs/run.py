@@ -86,7 +86,7 @@ class Run:
             tasks.check_repeated_tasks()
         if self.meta_test.base_datasets and not tasks.has_base_datasets:
             raise UsageError(f"MetaTest.base_datasets must be empty: the tasks of {family} have no base dataset")
-        by_family.chosen(tasks, self.meta_test.references, "MetaTest.references")
+        by_family.chosen(tasks, self.meta_test.references, "MetaTest.references", with_host=True)
         if self.training.diagnostics:
             by_family.chosen(tasks, self.training.diagnostics.references, "Diagnostics.references")
             if self.training.diagnostics.class_accuracies:

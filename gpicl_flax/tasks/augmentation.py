@@ -15,6 +15,9 @@ import numpy as np
 from gpicl_flax.tasks import projections
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 
+# Beyond the counters of the three keys of a task, so that features share no random bits with them.
+_FEATURES = 4
+
 
 class Task(NamedTuple):
     """One task.
@@ -85,13 +88,23 @@ class Augmentation:
         task_ids: jax.Array | np.ndarray,
         examples: Examples,
         permute_labels_prob: float | jax.Array,
+        fourier_rms: jax.Array | np.float32 | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Applies the tasks task_ids [B] to base examples. Returns inputs [B, T, X] float32 and labels [B, T] int32."""
+        """Applies the tasks task_ids [B] to base examples. Returns inputs [B, T, X] float32 and labels [B, T] int32.
+
+        Args:
+          key: the task key of the run.
+          task_ids: [B] uint32.
+          examples: the base examples.
+          permute_labels_prob: see `make_task`.
+          fourier_rms: the root mean square of the normalised inputs, to make random Fourier features of the projected
+            ones; None: projections stay as they are.
+        """
         num_features = self.projection.num_features
         settings = {"num_classes": self.num_classes, "permute_labels_prob": permute_labels_prob}
         settings |= {"num_fixed": self.num_fixed}
 
-        def sequence(task_id, coordinates, labels):
+        def linear(task_id, coordinates, labels):
             if self.projection.replayable:
                 size = {"num_coordinates": coordinates.shape[-1], "num_features": num_features}
                 task = make_task(key, task_id, **size, **settings)
@@ -100,13 +113,19 @@ class Augmentation:
             inputs = projections.gram_inputs(keys[0], coordinates, num_features)
             return inputs, _label_permutation(keys, **settings)[labels]
 
+        def fourier(task_id, coordinates, labels):
+            assert fourier_rms is not None
+            projected, task_labels = linear(task_id, coordinates, labels)
+            own_key = jax.random.fold_in(jax.random.fold_in(key, task_id), _FEATURES)
+            return projections.fourier_features(own_key, projected, fourier_rms), task_labels
+
         num_parts = 1
         if self.projection.replayable:
             rows, nbytes = len(task_ids) // self.num_shards, 4 * examples.coordinates.shape[-1] * num_features
             sizes = (n for n in range(rows, 0, -1) if rows % n == 0)
             at_once = next(n for n in sizes if n == 1 or n * nbytes <= self.max_projection_bytes)
             num_parts = rows // at_once
-        return _in_parts(jax.vmap(sequence), num_parts, (task_ids, *examples))
+        return _in_parts(jax.vmap(linear if fourier_rms is None else fourier), num_parts, (task_ids, *examples))
 
 
 def _in_parts(function, num_parts: int, arrays):

@@ -29,6 +29,11 @@ def class_key(seed: int | np.uint32 | jax.Array) -> jax.Array:
     return jax.random.fold_in(_root(seed), 4)
 
 
+def mixture_key(seed: int | np.uint32 | jax.Array) -> jax.Array:
+    """Returns the key that determines the family of each task of a mixture."""
+    return jax.random.fold_in(_root(seed), 5)
+
+
 def _root(seed: int | np.uint32 | jax.Array) -> jax.Array:
     # The generator is named, because others do not give each of many vmapped keys its own stream.
     return jax.random.key(seed, impl="threefry2x32")

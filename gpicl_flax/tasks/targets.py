@@ -47,6 +47,10 @@ class Targets:
 
     def as_run_info(self) -> dict[str, Any]:
         """Returns the entries of run.json that say how the run is judged (see `records.criteria`)."""
+        return self._level_as_run_info()
+
+    def _level_as_run_info(self) -> dict[str, Any]:
+        """Returns the entry of run.json with the level of chance."""
         numbers = {"chance_loss": self.chance_loss, "chance_score": self.chance_score}
         return {"targets": {"predicts": self.predicts, "score": self.score, "unit": self.unit} | numbers}
 

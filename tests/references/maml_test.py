@@ -90,3 +90,21 @@ def test_all_sequences_begin_with_the_learned_classifier(sequences):
     same = np.broadcast_to(sequences[0][:1, :1], sequences[0].shape)
     logits = model.apply({"params": params}, same, sequences[1])
     np.testing.assert_array_equal(logits[0, 0], logits[1, 0])
+
+
+def test_a_hidden_label_makes_no_step_and_has_a_gradient_of_numbers(sequences):
+    inputs, labels = sequences
+    hidden = np.array(labels)
+    hidden[:, 3:7] = -1
+    model = MAML(num_classes=C, hidden_sizes=(6,))
+    params = init(model, sequences)
+    logits = model.apply({"params": params}, inputs, hidden)
+    kept = [*range(3), *range(7, inputs.shape[1])]
+    np.testing.assert_allclose(
+        logits[:, kept], model.apply({"params": params}, inputs[:, kept], labels[:, kept]), rtol=1e-5, atol=1e-6
+    )
+
+    def meta_loss(params):
+        return sequence_losses(model.apply({"params": params}, inputs, hidden), labels)[0].mean()
+
+    assert all(jnp.isfinite(x).all() and (x != 0).any() for x in jax.tree.leaves(jax.grad(meta_loss)(params)))

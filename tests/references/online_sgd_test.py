@@ -9,6 +9,7 @@ from sklearn.neural_network import MLPClassifier
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import StateSize
 from gpicl_flax.references import OnlineSGD
+from gpicl_flax.tasks.families import Recall
 
 C = 4
 
@@ -112,3 +113,29 @@ def test_hidden_sizes_can_be_a_list_as_gin_files_write_them():
     assert as_list.hidden_sizes == (6, 7) and hash(as_list.clone(inner_optimizer=as_tuple.inner_optimizer)) == hash(
         as_tuple
     )
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.02), optax.adamw(0.02, weight_decay=0.3)])
+def test_an_example_with_a_hidden_label_is_predicted_but_not_learned_from(optimizer):
+    family = Recall(num_pairs=4, dimensions=5, num_classes=C)
+    task_keys = jax.random.split(jax.random.key(0), 3)
+    sequences = jax.vmap(lambda key: family.draw_sequence(family.draw_task(key), key))(task_keys)
+    inputs, shown = np.array(sequences.inputs), np.array(sequences.shown_targets(sequences.targets))
+    assert (shown[:, :4] >= 0).all() and (shown[:, 4:] == -1).all()
+    model = OnlineSGD(num_classes=C, inner_optimizer=optimizer)
+    logits = predict(model, (inputs, shown))
+    # Each question is answered as if it were the first one after the pairs.
+    for question in range(4, 8):
+        order = [*range(4), question]
+        np.testing.assert_allclose(predict(model, (inputs[:, order], shown[:, order]))[:, 4], logits[:, question], 1e-5)
+    # The next example with a label is learned from again, as if nothing had been asked in between.
+    again, without = (
+        predict(
+            model,
+            (np.concatenate([inputs[:, :end], inputs[:, :2]], 1), np.concatenate([shown[:, :end], shown[:, :2]], 1)),
+        )
+        for end in (8, 4)
+    )
+    np.testing.assert_allclose(again[:, 8:], without[:, 4:], rtol=1e-5, atol=1e-6)
+    # What is hidden makes a difference if it is shown.
+    assert np.abs(predict(model, (inputs, np.array(sequences.targets)))[:, 5:] - logits[:, 5:]).max() > 1e-3

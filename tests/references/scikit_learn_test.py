@@ -78,3 +78,27 @@ def test_a_position_outside_of_the_sequence_is_refused(blobs, position):
     inputs, labels = blobs
     with pytest.raises(UsageError, match=rf"0\.\.19.*{position}"):
         numbers(REGRESSORS["lasso"], inputs, labels, [position])
+
+
+def test_hidden_labels_are_not_learned_from(blobs):
+    inputs, labels = blobs
+    hidden = labels.copy()
+    hidden[:, 5:12] = -1
+    kept = [*range(5), *range(12, 20)]
+    found = class_probabilities(CLASSIFIERS["svm"], inputs, hidden, [3, 19], C)
+    np.testing.assert_array_equal(
+        found, class_probabilities(CLASSIFIERS["svm"], inputs[:, kept], labels[:, kept], [3, 12], C)
+    )
+    all_hidden = class_probabilities(CLASSIFIERS["svm"], inputs, np.full_like(labels, -1), [19], C)
+    np.testing.assert_array_equal(all_hidden, 1 / C)
+
+
+def test_standardised_features_have_no_scale(blobs):
+    inputs, labels = blobs
+    scales = np.geomspace(1e-3, 1e3, 6)
+    settings = {"positions": [10, 19], "num_classes": C}
+    plain = class_probabilities(CLASSIFIERS["logistic_regression"], inputs, labels, **settings, standardize=True)
+    scaled = class_probabilities(
+        CLASSIFIERS["logistic_regression"], scales * inputs, labels, **settings, standardize=True
+    )
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)

@@ -53,6 +53,22 @@ FAMILIES = {
         },
     ),
     "Recall": (of_size("Recall", num_pairs=3), {"look-up": ("accuracy",)}),
+    "RandomFunctions": (
+        of_size("RandomFunctions", dimensions=4, sequence_length=6),
+        {"nearest neighbour": ("accuracy",), "ridge": ("accuracy",)},
+    ),
+    "Mixture": (
+        [
+            *of_size("Mixture", sequence_length=6),
+            "Mixture.families = [@GaussianClasses(), @Recall()]",
+            "GaussianClasses.sequence_length = 6", "Recall.num_pairs = 3",
+        ],
+        {
+            "GaussianClasses: Bayes": ("accuracy", "loss", "distance"),
+            "GaussianClasses: nearest class mean": ("accuracy",),
+            "Recall: look-up": ("accuracy",),
+        },
+    ),
     "FunctionClasses": (
         of_size("FunctionClasses", function_class="tree", sequence_length=6),
         {"least squares": ("loss", "distance"), "3 nearest neighbours": ("loss", "distance")},
@@ -62,7 +78,12 @@ FAMILIES = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("normals", "FunctionClasses"))) for name in FAMILIES],
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("normals", "FunctionClasses", "RandomFunctions", "Mixture"))
+        )
+        for name in FAMILIES
+    ],
 )
 def test_a_run_has_its_references_beside_it(start, tmp_path, name):
     bindings, expected = FAMILIES[name]

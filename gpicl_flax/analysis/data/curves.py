@@ -22,14 +22,16 @@ def by_position(curve: Mapping[str, Any]) -> dict[str, list[float]]:
     """Returns what is kept of a curve, lists over its positions, as columns of a table.
 
     They are its accuracies, or, where its targets are numbers, its losses and errors; the positions, where not all of
-    the sequence count; and the same of each reference, with its distance.
+    the sequence count; and the same of each reference at these positions, with its distance. References that were
+    measured at a few positions alone, on the host, are left out.
     """
     names = BY_POSITION if "accuracy" in curve else [name for name in ERRORS if name in curve]
     columns = {name: curve[name] for name in names}
     if "positions" in curve:
         columns[POSITIONS] = curve["positions"]
     for name, own in curve.get("references", {}).items():
-        columns |= {f"{REFERENCE}{name}/{quantity}": own[quantity] for quantity in own if quantity != "positions"}
+        if own.get("positions") == curve.get("positions"):
+            columns |= {f"{REFERENCE}{name}/{quantity}": own[quantity] for quantity in own if quantity != "positions"}
     return columns
 
 

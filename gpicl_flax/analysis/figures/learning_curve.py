@@ -145,7 +145,7 @@ def _draw_references(axes: Axes, curve: dict[str, Any], score: str, colour: str)
     """Draws the references on the same unseen tasks, thinner than the model and each with a marker of its own."""
     with_score = [(name, own) for name, own in curve.get("references", {}).items() if score in own]
     for marker, (name, own) in zip(itertools.cycle("os^vDxP*"), with_score, strict=False):
-        seen = curve.get("positions") or np.arange(len(own[score]))
+        seen = own.get("positions") or curve.get("positions") or np.arange(len(own[score]))
         every = max(1, len(seen) // 8)
         axes.plot(
             seen, own[score], color=colour, linewidth=0.8, marker=marker, markersize=4, markevery=every, label=name
@@ -157,7 +157,9 @@ def _draw_loss(
 ) -> None:
     axes.plot(steps, losses, color=COLOURS[5], alpha=0.6, label="training loss")
     axes.plot(steps, emas, color=COLOURS[0], label=f"average over about {plateau.EMA_STEPS} steps")
-    classes = f", ln {round(1 / criteria.chance_score)}" if criteria.score == "accuracy" else ""
+    # A mixture of families has no one number of classes.
+    has_classes = criteria.score == "accuracy" and math.isclose(criteria.chance_loss, -math.log(criteria.chance_score))
+    classes = f", ln {round(1 / criteria.chance_score)}" if has_classes else ""
     axes.axhline(criteria.chance_loss, color="0.5", linestyle=":", label=f"chance{classes}")
     left = plateau.plateau_exit_step(steps, emas, criteria.threshold)
     if left is not None:

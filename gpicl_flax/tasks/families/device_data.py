@@ -18,12 +18,14 @@ class DeviceData(NamedTuple):
       split: all examples, inputs [n, stored features] and labels [n]. None: each batch brings its own.
       offset, scale: tasks are made from (input - offset) / scale.
       coordinates: those of the normalised inputs.
+      fourier_rms: the root mean square of the normalised inputs, for tasks with random Fourier features; None: without.
     """
 
     split: tuple[jax.Array, jax.Array] | None
     offset: jax.Array | np.float32
     scale: jax.Array | np.float32
     coordinates: Coordinates
+    fourier_rms: jax.Array | np.float32 | None = None
 
     def examples(self, batch: Mapping[str, jax.Array]) -> Examples:
         """Returns the base examples [B, T] of a batch, normalised. Called inside a program."""

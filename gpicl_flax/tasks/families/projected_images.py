@@ -28,6 +28,7 @@ from gpicl_flax.tasks.projections import spec
 from gpicl_flax.tasks.projections.spec import ProjectionSpec
 from gpicl_flax.tasks.targets import Classes
 
+_FEATURES = ("linear", "fourier")
 _MOST_INPUTS = 2**20  # of an example; its projection has their square
 
 
@@ -58,6 +59,8 @@ class ProjectedImages(ClassAxes):
         drawn before examples, so that they do not have the frequencies of the base dataset.
       fixed_labels: the share of the classes whose label no task moves; the others are permuted among themselves.
       within_class_variation: v; an example is m + v (x - m), where m is the mean of its class in the split.
+      features: 'linear': x_t is the projected input; 'fourier': it has random Fourier features of it, whose width is
+        drawn for each task (see `projections.fourier`).
 
     Raises:
       UsageError: a value is out of its range.
@@ -72,6 +75,7 @@ class ProjectedImages(ClassAxes):
     normalize: bool = True
     projection: str = "auto"
     within_class_variation: Annotated[float, Range(0, 1)] = 1.0
+    features: str = "linear"
 
     gin_name: ClassVar[str] = "TaskDistribution"
     member_settings: ClassVar[tuple[str, ...]] = ("num_tasks", "permute_labels_prob")
@@ -84,6 +88,8 @@ class ProjectedImages(ClassAxes):
         if self.projection not in ("auto", *spec.KINDS):
             names = ", ".join(("auto", *spec.KINDS))
             raise UsageError(f"TaskDistribution.projection must be one of {names}, not {self.projection!r}")
+        if self.features not in _FEATURES:
+            raise UsageError(f"TaskDistribution.features must be one of {', '.join(_FEATURES)}, not {self.features!r}")
         if len(self.input_shape) not in (1, 3):
             raise UsageError(
                 f"TaskDistribution.input_shape must be (height, width, channels) or (features,), not {self.input_shape}"
@@ -235,15 +241,16 @@ class ProjectedImages(ClassAxes):
                 "std": data.std,
                 "fingerprint": data.fingerprint,
             },
-            "input_rms": math.hypot(data.mean - offset, data.std) / scale,
+            "input_rms": _rms(data, offset, scale),
             "projection": drawing.as_run_info(),
+            **({"features": self.features} if self.features != "linear" else {}),
         }
 
     # Sequences on the device.
 
     @property
     def program_settings(self) -> Hashable:
-        return self.num_classes, self.num_fixed, self.query_only
+        return self.num_classes, self.num_fixed, self.query_only, self.features
 
     def numbers(self) -> np.float32:
         """Returns p."""
@@ -254,8 +261,9 @@ class ProjectedImages(ClassAxes):
         return 1.0
 
     def device_data(self, data: BaseDataset, drawing: ProjectionSpec) -> DeviceData:
-        offset, scale = (np.float32(x) for x in data.normalization(self.normalize))
-        return DeviceData(None, offset, scale, drawing.coordinates(data.stored_shape))
+        offset, scale = data.normalization(self.normalize)
+        rms = np.float32(_rms(data, offset, scale)) if self.features == "fourier" else None
+        return DeviceData(None, np.float32(offset), np.float32(scale), drawing.coordinates(data.stored_shape), rms)
 
     def abstract_batch(
         self, drawing: ProjectionSpec, on_device: bool, array: Callable[..., Any], rows: Callable[..., Any]
@@ -271,7 +279,8 @@ class ProjectedImages(ClassAxes):
             batch = {"inputs": (examples.dtype, (length, stored)), "labels": (jnp.int32, (length,))}
         if self.label_noise:
             batch["random_labels"] = (jnp.int32, (length,))
-        return DeviceData(split, array(jnp.float32, ()), array(jnp.float32, ()), coordinates), batch
+        rms = array(jnp.float32, ()) if self.features == "fourier" else None
+        return DeviceData(split, array(jnp.float32, ()), array(jnp.float32, ()), coordinates, rms), batch
 
     def drawing_bytes(self, drawing: ProjectionSpec, num_sequences: int) -> int:
         if not drawing.replayable:
@@ -291,9 +300,13 @@ class ProjectedImages(ClassAxes):
         num_shards: int,
     ) -> Sequences:
         augmentation = Augmentation(drawing, self.num_classes, max_bytes, num_shards, self.num_fixed)
-        inputs, labels = augmentation.make_sequences(
-            keys.task_key(seed), batch["task_ids"], data.examples(batch), numbers
-        )
+        task_key, examples = keys.task_key(seed), data.examples(batch)
+        inputs, labels = augmentation.make_sequences(task_key, batch["task_ids"], examples, numbers, data.fourier_rms)
         if "random_labels" in batch:
             labels = replace_labels(labels, batch["random_labels"])
         return Sequences(inputs, labels, counted=self.counted(labels.shape))
+
+
+def _rms(data: BaseDataset, offset: float, scale: float) -> float:
+    """Returns the root mean square of the normalised inputs of a base dataset."""
+    return math.hypot(data.mean - offset, data.std) / scale

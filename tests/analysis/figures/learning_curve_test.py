@@ -102,3 +102,21 @@ def test_a_run_of_no_steps_shows_its_meta_test_alone(folder):
     assert {"seen tasks, digits", "unseen tasks, digits", "chance"} == set(lines(accuracy))
     assert figure.get_suptitle() == "OnlineSGD, not meta-trained"
     assert run_summary.summary(folder, folder.latest_evaluation()).startswith("Not meta-trained")
+
+
+def test_references_stand_at_their_own_positions(folder):
+    unseen = curve("unseen", last=0.6)
+    unseen["references"] = {"ridge": {"accuracy": [0.1] * T}, "SVM": {"accuracy": [0.2, 0.3], "positions": [1, 4]}}
+    write_json(folder.evaluation(40), {"step": 40, "curves": [unseen]})
+    left, _ = learning_curve.draw(folder, folder.latest_evaluation()).axes
+    drawn = lines(left)
+    assert list(drawn["ridge"].get_xdata()) == [*range(T)] and list(drawn["SVM"].get_xdata()) == [1, 4]
+
+
+def test_chance_is_called_a_logarithm_where_it_is_one(folder):
+    assert "chance, ln 10" in lines(learning_curve.draw(folder, folder.latest_evaluation()).axes[1])
+    level = {"chance_loss": 2.0, "chance_score": 0.15}
+    targets = {"predicts": "classes", "score": "accuracy", "unit": "nats"} | level
+    write_json(folder.run_info, folder.read_run_info() | {"targets": targets})
+    drawn = lines(learning_curve.draw(folder, folder.latest_evaluation()).axes[1])
+    assert drawn["chance"].get_ydata()[0] == 2.0
