@@ -65,5 +65,6 @@ for _schedule in (
     optax.cosine_decay_schedule,
     optax.warmup_constant_schedule,
     optax.warmup_cosine_decay_schedule,
+    optax.linear_onecycle_schedule,
 ):
     gin.external_configurable(_checked(_schedule), module="optax")
