@@ -1,9 +1,11 @@
 """Curricula: tasks that are easier at first.
 
-They go beyond the paper, whose only intervention on the tasks is a constant bias p.
+They go beyond the paper, whose only intervention on the tasks is a constant bias p. Those of sequence_length and
+dimensions are of Garg et al. 2022 (arXiv 2208.01066, Appendix A).
 """
 
 import dataclasses
+from typing import Any
 
 import gin
 import jax
@@ -28,6 +30,7 @@ class Curriculum:
       num_classes: classes of a task, rounded and kept in 1..C. Labels are taken modulo this number, so that classes are
         merged at first.
       permute_labels_prob: p, in place of TaskDistribution.permute_labels_prob.
+      dimensions: inputs of FunctionClasses that are not zero, the first ones, rounded and kept in 1..d.
 
     Raises:
       UsageError: a value is no schedule.
@@ -36,6 +39,7 @@ class Curriculum:
     sequence_length: Schedule | None = None
     num_classes: Schedule | None = None
     permute_labels_prob: Schedule | None = None
+    dimensions: Schedule | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -43,11 +47,16 @@ class Curriculum:
             if value is not None:
                 schedules.check(f"Curriculum.{field.name}", value)
 
-    def bias(self, step: jax.Array, otherwise: jax.Array) -> jax.Array:
-        """Returns p at a step."""
-        if self.permute_labels_prob is None:
-            return otherwise
-        return jnp.clip(self.permute_labels_prob(step), 0, 1)
+    def numbers(self, step: jax.Array, full: Any) -> Any:
+        """Returns the numbers of a step's tasks that programs read (see `TaskFamily.numbers`), given the full ones'.
+
+        No family has two of them, so that a schedule gives all.
+        """
+        if self.permute_labels_prob is not None:
+            return jnp.clip(self.permute_labels_prob(step), 0, 1)
+        if self.dimensions is not None:
+            return jnp.clip(jnp.round(self.dimensions(step)), 1, full)
+        return full
 
     def merge_classes(self, step: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
         """Returns the labels [B, T] of the step's tasks, given those of the full ones."""

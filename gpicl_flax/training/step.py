@@ -65,7 +65,7 @@ def make_train_steps(
 
     def loss_fn(params, context, batch) -> tuple[jax.Array, Metrics]:
         run_inputs, data, step = context
-        numbers = curriculum.bias(step, run_inputs.numbers)
+        numbers = curriculum.numbers(step, run_inputs.numbers)
         sequences = task_batches.make_sequences(run_inputs.seed, batch, data, numbers)
         targets = curriculum.merge_classes(step, sequences.targets, tasks.targets.num_classes)
         predictions = model.apply({"params": params}, sequences.inputs, sequences.shown_targets(targets))

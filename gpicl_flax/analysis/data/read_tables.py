@@ -13,6 +13,7 @@ from etils import epath
 from gpicl_flax.analysis.data import (
     class_accuracies,
     curves,
+    distances,
     evaluations,
     heads,
     losses,
@@ -82,6 +83,7 @@ def read(folder: epath.PathLike) -> StudyTables:
         [losses.thinned(run) for run in each],
         [heads.strongest(run) for run in each],
         [class_accuracies.over_steps(run) for run in each],
+        [distances.table(run) for run in each],
     )
     return StudyTables(found, each, study["single_run"])
 

@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import class_accuracies, curves, evaluations, heads, hyperparameters, losses, one_run
+from gpicl_flax.analysis.data import (
+    class_accuracies,
+    curves,
+    distances,
+    evaluations,
+    heads,
+    hyperparameters,
+    losses,
+    one_run,
+)
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau, schemas
@@ -32,6 +41,7 @@ class Runs(NamedTuple):
       losses: the training losses over the steps, thinned, `losses.thinned`.
       heads: the comparisons of attention heads over the steps, `heads.strongest`.
       class_accuracies: the accuracies in context and in weights over the steps, `class_accuracies.over_steps`.
+      distances: those from references, `distances.table`.
     """
 
     table: pd.DataFrame
@@ -40,6 +50,7 @@ class Runs(NamedTuple):
     losses: pd.DataFrame
     heads: pd.DataFrame
     class_accuracies: pd.DataFrame
+    distances: pd.DataFrame
 
 
 def load(workdir: epath.PathLike) -> pd.DataFrame:
@@ -117,6 +128,7 @@ def joined(
     logged: Sequence[pd.DataFrame],
     compared: Sequence[pd.DataFrame],
     classes: Sequence[pd.DataFrame],
+    measured: Sequence[pd.DataFrame],
 ) -> Runs:
     """Returns the tables of all runs.
 
@@ -127,10 +139,11 @@ def joined(
       logged: the losses of each run.
       compared: the heads of each run.
       classes: the accuracies in context and in weights of each run.
+      measured: the distances of each run from references.
     """
     table = pd.DataFrame(rows).astype({"plateau_left": "boolean", "unseen_plateau_left": "boolean"})
     ends, lines = ([row for own in parts for row in own] for parts in (evaluated, drawn))
-    over_steps = (pd.concat(parts, ignore_index=True) for parts in (logged, compared, classes))
+    over_steps = (pd.concat(parts, ignore_index=True) for parts in (logged, compared, classes, measured))
     return Runs(table, evaluations.table(ends), curves.table(lines), *over_steps)
 
 
@@ -145,6 +158,7 @@ def _read(folder: RunFolder) -> tuple[Any, ...]:
         losses.thinned(run),
         heads.strongest(run),
         class_accuracies.over_steps(run),
+        distances.table(run),
     )
 
 

@@ -24,6 +24,7 @@ class Study:
       losses: the training losses, `losses.thinned`.
       heads: the comparisons of attention heads, `heads.strongest`.
       class_accuracies: those in context and in weights, `class_accuracies.over_steps`.
+      distances: those from references, `distances.table`.
       interventions: in the order in which figures show them.
       run: reads everything that is kept of one run, given its label in the index of `table`.
       single: whether this is the folder of one run, rather than that of a sweep. A sweep may also have just one run.
@@ -37,6 +38,7 @@ class Study:
     losses: pd.DataFrame
     heads: pd.DataFrame
     class_accuracies: pd.DataFrame
+    distances: pd.DataFrame
     interventions: list[str]
     run: Callable[[int], OneRun]
     single: bool

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpicl_flax.bindings.kinds import Width
 from gpicl_flax.errors import UsageError
@@ -122,6 +123,8 @@ class FunctionClasses(TaskFamily):
     sequence_length: Width = 41
     task_batch_size: Width = 64
 
+    curricula: ClassVar[tuple[str, ...]] = ("sequence_length", "dimensions")
+
     def __post_init__(self):
         super().__post_init__()
         if self.function_class not in FUNCTION_CLASSES:
@@ -143,7 +146,34 @@ class FunctionClasses(TaskFamily):
         """Returns the arrays of a function."""
         return FUNCTION_CLASSES[self.function_class].draw_task(key, self.dimensions)
 
-    def draw_sequence(self, task: Any, key: jax.Array) -> Sequences:
-        """Returns x [T, d] and y [T]."""
+    def draw_sequence(self, task: Any, key: jax.Array, num_active: jax.Array | None = None) -> Sequences:
+        """Returns x [T, d] and y [T]. Inputs from `num_active` on are zero; None: none of them."""
         inputs = jax.random.normal(key, (self.sequence_length, self.dimensions))
+        if num_active is not None:
+            inputs = jnp.where(jnp.arange(self.dimensions) < num_active, inputs, 0)
         return Sequences(inputs, FUNCTION_CLASSES[self.function_class].evaluate(task, inputs))
+
+    # A curriculum may leave inputs out (`Curriculum.dimensions`), which is a number of the run.
+
+    def numbers(self) -> np.float32:
+        """Returns d."""
+        return np.float32(self.dimensions)
+
+    def unseen_numbers(self, numbers: Any) -> float:
+        """Returns d: unseen tasks have all inputs."""
+        return float(self.dimensions)
+
+    def make_sequences(
+        self,
+        drawing: Any,
+        seed: jax.Array | np.uint32,
+        batch: Mapping[str, Any],
+        data: Any,
+        numbers: Any,
+        *,
+        max_bytes: int,
+        num_shards: int,
+    ) -> Sequences:
+        num_active = jnp.broadcast_to(numbers, batch["task_ids"].shape)
+        own = {**batch, "num_active": num_active}
+        return super().make_sequences(drawing, seed, own, data, numbers, max_bytes=max_bytes, num_shards=num_shards)

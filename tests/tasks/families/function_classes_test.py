@@ -4,9 +4,16 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from gpicl_flax.errors import UsageError
+from gpicl_flax.models import LSTM
+from gpicl_flax.runs.run import Run
+from gpicl_flax.tasks.families import NoisyLinearRegression
 from gpicl_flax.tasks.families.function_classes import FUNCTION_CLASSES, FunctionClasses
+from gpicl_flax.training.curriculum import Curriculum
+from gpicl_flax.training.settings import Training
 
 X, T, COUNT = 20, 5, 3000
 
@@ -79,3 +86,33 @@ def test_a_task_is_determined_by_its_key_alone(name):
     alone = FunctionClasses(function_class=name, dimensions=X).draw_task(jax.random.split(key)[0])
     for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(draw(name)[0]), strict=True):
         np.testing.assert_allclose(one, many[7], rtol=1e-6)
+
+
+def made(family, numbers):
+    batch = {"task_ids": np.arange(8, dtype=np.uint32), "sequence_seeds": np.arange(8, dtype=np.uint32)}
+    return family.make_sequences(None, np.uint32(0), batch, (), numbers, max_bytes=1, num_shards=1)
+
+
+def test_a_curriculum_leaves_the_last_inputs_out_of_the_function_too():
+    family = FunctionClasses(function_class="linear", dimensions=X, sequence_length=T)
+    full, some = made(family, family.numbers()), made(family, np.float32(3))
+    np.testing.assert_array_equal(some.inputs[..., :3], full.inputs[..., :3])
+    assert (np.asarray(some.inputs)[..., 3:] == 0).all() and np.asarray(full.inputs).all()
+    # Three weights and no noise: what five examples have in common is a linear function of the first three inputs.
+    for x, y in zip(np.asarray(some.inputs, np.float64), np.asarray(some.targets, np.float64), strict=True):
+        assert np.abs(y - x[:, :3] @ np.linalg.lstsq(x[:, :3], y)[0]).max() < 1e-5
+    assert family.unseen_numbers(np.float32(3)) == X
+
+
+def test_the_schedule_of_inputs_is_rounded_and_kept_in_range():
+    growing = Curriculum(dimensions=optax.linear_schedule(-1, X + 3, X + 4))
+    active = [float(growing.numbers(step, np.float32(X))) for step in range(X + 8)]
+    assert active == [1, 1, 1, *range(2, X + 1), *[X] * (X + 8 - 2 - X)]
+
+
+def test_other_families_have_no_inputs_to_leave_out():
+    curriculum = Curriculum(dimensions=optax.linear_schedule(1, 8, 10))
+    model, training = LSTM(hidden_size=4, predicts="numbers"), Training(steps=1, curriculum=curriculum)
+    with pytest.raises(UsageError, match=r"Curriculum.dimensions: the tasks of NoisyLinearRegression have no dim"):
+        Run(model=model, tasks=NoisyLinearRegression(), training=training)
+    Run(model=model, tasks=FunctionClasses(), training=training)
