@@ -112,7 +112,7 @@ def test_the_schedule_of_inputs_is_rounded_and_kept_in_range():
 
 def test_other_families_have_no_inputs_to_leave_out():
     curriculum = Curriculum(dimensions=optax.linear_schedule(1, 8, 10))
-    model, training = LSTM(hidden_size=4, predicts="numbers"), Training(steps=1, curriculum=curriculum)
+    model, training = LSTM(hidden_size=4, predicts="numbers"), Training(steps=10, curriculum=curriculum)
     with pytest.raises(UsageError, match=r"Curriculum.dimensions: the tasks of NoisyLinearRegression have no dim"):
         Run(model=model, tasks=NoisyLinearRegression(), training=training)
     Run(model=model, tasks=FunctionClasses(), training=training)
