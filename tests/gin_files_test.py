@@ -17,21 +17,30 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALL_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").glob("*.gin"))
 # The others are in experiments_test.
 FILES = [path for path in ALL_FILES if not path.startswith(("gin/fig", "gin/table", "gin/parameter_count"))]
-# Of one seed, which is all that the tests look at where seeds are an axis.
+# Of one seed where seeds are an axis, see SHORTENED.
 NUM_POINTS = {
     "gin/state_models.gin": 8 * 5 + 3 + 4 + 5 + 4,
     "gin/state_size.gin": 7 + 7 + 6 + 6 + 4 + 5 + 1 + 7 * 5 + 4 + 4 + 5,
     "gin/sgd.gin": 3 * 9 * 4,
     "gin/plateau.gin": 13 * 3 * 2 * 4 + 8 * 3,
     "gin/small_sweep.gin": 1 + 2 + 3 + 1,
+    "gin/functions.gin": 4,
+    "gin/recall.gin": 8 * 4 + 1,
+    "gin/regression_tasks.gin": 20 + 1,
     "gin/bursty.gin": 4 * 2,
 }
-NUM_SEEDS = {"gin/state_models.gin": 8, "gin/state_size.gin": 8, "gin/plateau.gin": 5, "gin/bursty.gin": 3}
+# Axes of which all tests but one look at a single value, and the number of values that they have.
+_SEEDS = ["SEEDS = [0]"]
+SHORTENED = {
+    "gin/state_models.gin": (_SEEDS, 8), "gin/state_size.gin": (_SEEDS, 8), "gin/plateau.gin": (_SEEDS, 5),
+    "gin/bursty.gin": (_SEEDS, 3), "gin/functions.gin": (_SEEDS, 3), "gin/regression_tasks.gin": (_SEEDS, 3),
+    "gin/recall.gin": (["RATES = [1e-3]", "NUM_PAIRS = [4]"], 4 * 6),
+}  # fmt: skip
 
 
 def configs(path, bindings=()):
     """The configurations that a file describes: one, or a sweep's points."""
-    config = parse([path], [*bindings, *(["SEEDS = [0]"] if path in NUM_SEEDS else [])])
+    config = parse([path], [*bindings, *SHORTENED.get(path, ([], 1))[0]])
     if grid.GRIDS in config.bindings:
         return [point.config for point in grid.points(config)]
     return [config]
@@ -45,16 +54,17 @@ def test_every_point_resolves(path):
         config.resolve(Run)
 
 
-@pytest.mark.parametrize("path", NUM_SEEDS)
-def test_seeds_are_an_axis(path):
-    assert len(grid.points(parse([path]))) == NUM_POINTS[path] * NUM_SEEDS[path]
+@pytest.mark.parametrize("path", SHORTENED)
+def test_the_other_axes_are_whole(path):
+    assert len(grid.points(parse([path]))) == NUM_POINTS[path] * SHORTENED[path][1]
 
 
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
 # Many architectures or large programs; their models take steps in step_test.
 LONG = {
-    "gin/bursty.gin", "gin/griffin.gin", "gin/learner.gin", "gin/maml.gin", "gin/parameter_count.gin",
-    "gin/plateau.gin", "gin/sgd.gin", "gin/state_models.gin", "gin/state_size.gin",
+    "gin/bursty.gin", "gin/functions.gin", "gin/griffin.gin", "gin/learner.gin", "gin/maml.gin",
+    "gin/parameter_count.gin", "gin/plateau.gin", "gin/recall.gin", "gin/regression.gin", "gin/regression_tasks.gin",
+    "gin/sgd.gin", "gin/state_models.gin", "gin/state_size.gin",
 }  # fmt: skip
 
 

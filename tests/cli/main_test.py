@@ -108,6 +108,7 @@ def test_models_are_listed_with_their_sizes(capsys):
         main(["models", "--inputs", "0"])
 
 
+@pytest.mark.slow
 def test_models_that_predict_numbers_are_listed_with_their_sizes(capsys):
     assert main(["models", "--inputs", "8", "--predicts", "numbers"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}

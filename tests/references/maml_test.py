@@ -92,6 +92,7 @@ def test_all_sequences_begin_with_the_learned_classifier(sequences):
     np.testing.assert_array_equal(logits[0, 0], logits[1, 0])
 
 
+@pytest.mark.slow
 def test_a_hidden_label_makes_no_step_and_has_a_gradient_of_numbers(sequences):
     inputs, labels = sequences
     hidden = np.array(labels)

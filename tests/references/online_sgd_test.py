@@ -115,7 +115,9 @@ def test_hidden_sizes_can_be_a_list_as_gin_files_write_them():
     )
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(0.02), optax.adamw(0.02, weight_decay=0.3)])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(optax.adam(0.02), marks=pytest.mark.slow), optax.adamw(0.02, weight_decay=0.3)]
+)
 def test_an_example_with_a_hidden_label_is_predicted_but_not_learned_from(optimizer):
     family = Recall(num_pairs=4, dimensions=5, num_classes=C)
     task_keys = jax.random.split(jax.random.key(0), 3)

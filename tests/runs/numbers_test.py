@@ -96,6 +96,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(start, contents, sigterm_at, 
     assert contents(folder) == contents(done["numbers"])
 
 
+@pytest.mark.slow
 def test_rows_after_the_last_checkpoint_of_a_killed_run_are_made_again(start, contents, done, tmp_path):
     folder = RunFolder(tmp_path / "killed")
 
@@ -146,6 +147,7 @@ def test_everything_that_logs_along_training_works(start, tmp_path):
     assert len(list(folder.evaluations.iterdir())) >= 1
 
 
+@pytest.mark.slow
 def test_a_run_is_inspected_and_evaluated_again(done):
     folder = done["numbers"]
     found = inspect(folder)
@@ -173,6 +175,7 @@ def test_reports_and_tables_show_runs_of_numbers(done, tmp_path):
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_report_of_a_sweep_draws_errors_along_sequences(done, tmp_path):
     for kind, folder in done.items():
         shutil.copytree(folder.path, tmp_path / "sweep" / kind)

@@ -80,7 +80,9 @@ FAMILIES = {
     "name",
     [
         pytest.param(
-            name, marks=[pytest.mark.slow] * (name in ("normals", "FunctionClasses", "RandomFunctions", "Mixture"))
+            name,
+            marks=[pytest.mark.slow]
+            * (name in ("normals", "FunctionClasses", "GaussianClasses", "RandomFunctions", "Mixture")),
         )
         for name in FAMILIES
     ],

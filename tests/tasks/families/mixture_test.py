@@ -132,6 +132,7 @@ def test_a_base_dataset_goes_to_the_family_that_has_one(toy_dataset, monkeypatch
     assert mixture.read_drawing(info, "run") == drawing
 
 
+@pytest.mark.slow
 def test_a_meta_test_has_the_curves_of_a_mixture_and_its_references():
     mesh = partitioning.MeshShape(data=1).build()
     model = LSTM(num_classes=5, hidden_size=4)

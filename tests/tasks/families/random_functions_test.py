@@ -173,6 +173,7 @@ def test_what_is_not_missing_determines_the_label():
         assert (own.labels[classes] == sequence.targets[row])[~near].all()
 
 
+@pytest.mark.slow
 def test_projected_inputs_are_the_columns_times_a_matrix_of_the_task():
     task, projected = draw(layout="projected")
     _, padded = draw()

@@ -62,7 +62,14 @@ def sequences(tasks, dataset, ids, indices):
     return np.asarray(made.inputs, np.float64), np.asarray(made.targets)
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalize": False}, {"num_tasks": None, "projection": "gram"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"normalize": False},
+        pytest.param({"num_tasks": None, "projection": "gram"}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_task_has_the_features_of_its_linear_projections(toy_dataset, settings):
     linear = dataclasses.replace(TASKS, **settings)
     fourier = dataclasses.replace(linear, features="fourier")
