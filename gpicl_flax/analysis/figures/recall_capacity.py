@@ -11,7 +11,7 @@ from gpicl_flax.analysis.data import groups
 from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
-from gpicl_flax.analysis.figures.chart import Chart
+from gpicl_flax.analysis.figures.chart import DASHES, Chart
 from gpicl_flax.analysis.stats import intervals
 
 _NAME, _TITLE = "recall_capacity", "Recall against pairs and state"
@@ -63,8 +63,12 @@ def draw(study: Study) -> Chart:
     by_pairs, by_keys, by_state = figure.subplots(1, 3, sharey=True)
     models = sorted(set(table["model"]))
     styles = chart.line_styles(models, groups.BASELINE)
+    states = table.groupby("model")["state"].unique().map(sorted)
     for (model, state), line in group_by(table, ["model", "state"]):
         style = styles[model] | {"marker": _MARKERS[models.index(model) % len(_MARKERS)]}
+        if len(states[model]) > 1 and model != "Transformer":  # the larger, the fuller its line
+            dash = DASHES[-1 - states[model].index(state) % len(DASHES)] if state < states[model][-1] else "-"
+            style |= {"linestyle": dash}
         growing = model == "Transformer"  # its state grows with the sequence, so that it is one line
         label = model if growing else f"{model}, {state:,}"
         if not growing:

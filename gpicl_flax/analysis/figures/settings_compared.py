@@ -36,7 +36,10 @@ def numbers(study: Study) -> pd.DataFrame:
         left = survival.median(rule.lengths(known)).steps if len(known) else float("nan")
         parts.append(found.assign(base_dataset=dataset, setting=condition or "all runs", left=left))
     columns = ["base_dataset", "setting", "quantity", "x", "mean", "low", "high", "runs", "left"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    # A setting without a meta-test would leave columns of objects, which cannot be drawn.
+    return pd.concat(parts, ignore_index=True)[columns].astype(dict.fromkeys(["x", "mean", "low", "high"], float))
 
 
 def _tested(same: pd.DataFrame, curves: pd.DataFrame, dataset: str) -> pd.DataFrame:

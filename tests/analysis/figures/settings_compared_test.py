@@ -41,6 +41,14 @@ def test_the_numbers_say_who_left(models):
     assert left["LSTM"] == 30 and left["Mamba2"] == math.inf
 
 
+def test_a_setting_that_is_not_tested_yet_has_its_losses_alone(make_run, tmp_path):
+    make_run(tmp_path / "lstm", model="LSTM", ended=None, evaluations={})
+    make_run(tmp_path / "mamba", model="Mamba2")
+    losses, tests = settings_compared.draw(study.load(tmp_path)).figure.axes
+    assert len(losses.get_lines()) == 2 + 1  # with chance
+    assert [len(line.get_xdata()) for line in tests.get_lines()[:2]] == [0, 5]
+
+
 def test_one_setting_is_no_comparison(make_run, tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / str(seed), seed=seed)
