@@ -16,7 +16,7 @@ from gpicl_flax.analysis.stats import intervals
 # Near this number of tasks, the Transformer of Raventos et al. 2023 (arXiv 2306.15063) goes over from dMMSE to ridge.
 # Its setting is that of gin/regression_tasks.gin, but for its tokens, each of which holds an input or a target.
 _PUBLISHED_CROSSOVER, _CROSSING = 2**14, {"dMMSE", "ridge"}
-_MOST = 9
+_MOST = 12
 _WHAT = (
     "Distances are between the predictions of the model and those of a reference, on unseen tasks: their mean squared "
     "difference, or for classes the Kullback-Leibler divergence in nats."
