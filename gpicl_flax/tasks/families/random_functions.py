@@ -16,7 +16,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks.families import random_columns, table_functions
 from gpicl_flax.tasks.families.family import Sequences, TaskFamily
 from gpicl_flax.tasks.families.random_columns import Columns
-from gpicl_flax.tasks.families.table_functions import Network, Tree
+from gpicl_flax.tasks.families.table_functions import TableNetwork, TableTree
 from gpicl_flax.tasks.projections.normals import standard_normals
 from gpicl_flax.tasks.targets import Classes
 
@@ -39,8 +39,8 @@ class Table(NamedTuple):
 
     columns: Columns
     is_tree: jax.Array
-    tree: Tree
-    network: Network
+    tree: TableTree
+    network: TableNetwork
     cuts: jax.Array
     labels: jax.Array
     projection: jax.Array | None

@@ -17,7 +17,7 @@ HIDDEN_SIZE = 32
 GAINS = 0.25, 2.0
 
 
-class Tree(NamedTuple):
+class TableTree(NamedTuple):
     """A decision tree with a small linear part. Node n goes on to 2 n + 1, or to 2 n + 2 above its threshold.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tree(NamedTuple):
     depth: jax.Array
 
 
-class Network(NamedTuple):
+class TableNetwork(NamedTuple):
     """A network whose hidden layers all have tanh or all have ReLUs.
 
     Attributes:
@@ -55,7 +55,7 @@ class Network(NamedTuple):
     has_relus: jax.Array
 
 
-def draw_tree(key: jax.Array, columns: Columns) -> Tree:
+def draw_tree(key: jax.Array, columns: Columns) -> TableTree:
     """Draws a tree of depth 1 to `TREE_DEPTH`, with leaves ~ N(0, 1).
 
     A leaf can hold more of the rows than a class should. Then the linear part, whose standard deviation is about
@@ -64,7 +64,7 @@ def draw_tree(key: jax.Array, columns: Columns) -> Tree:
     keys = jax.random.split(key, 5)
     inner = 2**TREE_DEPTH - 1
     ranks = jax.random.randint(keys[0], (inner,), 0, columns.num_informative)
-    return Tree(
+    return TableTree(
         columns.order[ranks],
         THRESHOLD_SCALE * jax.random.normal(keys[1], (inner,)),
         jax.random.normal(keys[2], (inner + 1,)),
@@ -73,7 +73,7 @@ def draw_tree(key: jax.Array, columns: Columns) -> Tree:
     )
 
 
-def follow_tree(tree: Tree, values: jax.Array) -> jax.Array:
+def follow_tree(tree: TableTree, values: jax.Array) -> jax.Array:
     """Returns the tree's output [T] for rows [T, F]."""
     node = jnp.zeros(len(values), jnp.int32)
     for level in range(TREE_DEPTH):
@@ -82,7 +82,7 @@ def follow_tree(tree: Tree, values: jax.Array) -> jax.Array:
     return tree.leaves[node - len(tree.columns)] + jnp.matmul(values, tree.slopes, precision="highest")
 
 
-def draw_network(key: jax.Array, columns: Columns) -> Network:
+def draw_network(key: jax.Array, columns: Columns) -> TableNetwork:
     """Draws a network with 1 to `NUM_LAYERS` hidden layers.
 
     Their inputs have variance 1, times the square of a gain that is log-uniform in `GAINS`: from almost linear to
@@ -92,7 +92,7 @@ def draw_network(key: jax.Array, columns: Columns) -> Network:
     low, high = (math.log(gain) for gain in GAINS)
     gain = jnp.exp(jax.random.uniform(keys[0], minval=low, maxval=high))
     inner = standard_normals(keys[1], (NUM_LAYERS - 1) * HIDDEN_SIZE, HIDDEN_SIZE)
-    return Network(
+    return TableNetwork(
         gain * _of_informative(columns)[:, None] * standard_normals(keys[2], columns.order.shape[0], HIDDEN_SIZE),
         gain * inner.reshape(NUM_LAYERS - 1, HIDDEN_SIZE, HIDDEN_SIZE) / math.sqrt(HIDDEN_SIZE),
         jax.random.normal(keys[3], (NUM_LAYERS, HIDDEN_SIZE)),
@@ -102,7 +102,7 @@ def draw_network(key: jax.Array, columns: Columns) -> Network:
     )
 
 
-def apply_network(network: Network, values: jax.Array) -> jax.Array:
+def apply_network(network: TableNetwork, values: jax.Array) -> jax.Array:
     """Returns the network's output [T] for rows [T, F]."""
 
     def activate(inputs):
