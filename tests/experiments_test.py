@@ -190,7 +190,9 @@ def test_every_experiment_of_the_paper_has_its_file():
     assert figures == set(FACTS)
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("fig2", "fig19"))) for name in FACTS]
+)
 def test_a_file_has_the_runs_that_the_paper_has(name):
     found = collections.defaultdict(list)
     for run in runs(name):

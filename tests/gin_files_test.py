@@ -46,7 +46,9 @@ def configs(path, bindings=()):
     return [config]
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] * (path == "gin/plateau.gin")) for path in FILES]
+)
 def test_every_point_resolves(path):
     found = configs(path)
     assert len(found) == NUM_POINTS.get(path, 1)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import jax
@@ -40,7 +40,7 @@ def _checked(make_schedule: Callable[..., optax.Schedule]) -> Callable[..., opta
         if missing:
             raise UsageError(f"{name} needs a value for {', '.join(f'{name}.{key}' for key in missing)}")
         for key, value in arguments.items():
-            kinds.check(f"{name}.{key}", value, _kind(signature.parameters[key]))
+            kinds.check(f"{name}.{key}", value, _KINDS.get(key) or _kind(signature.parameters[key], name))
         warmup, decay = arguments.get("warmup_steps", 0), arguments.get("decay_steps")
         if decay is not None and decay <= warmup:
             raise UsageError(
@@ -53,11 +53,20 @@ def _checked(make_schedule: Callable[..., optax.Schedule]) -> Callable[..., opta
     return make
 
 
-def _kind(parameter: inspect.Parameter) -> Any:
-    """Returns the kind of a parameter of optax: steps are counted, an exponent is not negative."""
+_KINDS = {
+    "exponent": kinds.NotNegative,
+    "pct_start": Annotated[float, kinds.Range(0, 1)],
+    "pct_final": Annotated[float, kinds.Range(0, 1)],
+    "div_factor": Annotated[float, kinds.Range(1, 1e30)],
+    "final_div_factor": Annotated[float, kinds.Range(1, 1e30)],
+}
+
+
+def _kind(parameter: inspect.Parameter, name: str) -> Any:
+    """Returns the kind of another parameter of optax: steps are counted, and a cycle has at least one."""
     if parameter.annotation is int:
-        return kinds.CountOrZero
-    return kinds.NotNegative if parameter.name == "exponent" else kinds.Number
+        return kinds.Count if "onecycle" in name else kinds.CountOrZero
+    return kinds.Number
 
 
 for _schedule in (

@@ -17,6 +17,7 @@ from gpicl_flax.config import parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, SequenceModel
 from gpicl_flax.runs.run import Run
+from gpicl_flax.tasks.families import GaussianClasses
 from gpicl_flax.training.optimizers import adam
 
 quickly = settings(deadline=None, derandomize=True, max_examples=60)
@@ -27,6 +28,8 @@ NEEDED = {
     "cosine_decay_schedule": {"init_value": 1.0, "decay_steps": 10},
     "warmup_constant_schedule": {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 10},
     "warmup_cosine_decay_schedule": {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 2, "decay_steps": 10},
+    "linear_onecycle_schedule": {"transition_steps": 10, "peak_value": 1.0},
+    "Mixture": {"families": [GaussianClasses()]},
     "EarlyStop": {"plateau_steps": 10},
 }
 

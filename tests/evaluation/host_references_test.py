@@ -120,7 +120,8 @@ def test_each_family_has_its_own_and_none_by_default(family, names):
     assert by_family.chosen(family, names, "MetaTest.references", with_host=True) == {}
 
 
-@pytest.mark.parametrize("name", [pytest.param("logistic regression", marks=pytest.mark.slow), "5 nearest neighbours"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["logistic regression", "5 nearest neighbours"])
 def test_classifiers_of_tables_learn(name):
     family = RandomFunctions(num_classes=2, dimensions=6, max_features=3, sequence_length=60)
     keys = jax.random.split(jax.random.key(0), 30)

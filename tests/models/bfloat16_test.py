@@ -89,7 +89,8 @@ def distance(found, expected):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in FURTHER else name for name in MODELS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in (*FURTHER, "transformer") else name for name in MODELS],
 )
 def test_gradients_in_bfloat16_are_those_in_float32(name, data, quick_jit):
     model, (inputs, labels) = MODELS[name], data

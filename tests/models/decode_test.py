@@ -94,6 +94,7 @@ def test_queries_leave_the_state_and_each_other_alone(model, params_and_parts, q
         np.testing.assert_allclose(together[:, query], alone[:, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_state_without_room_for_a_token_is_refused():
     model = MODELS["transformer"]
     inputs, labels = np.zeros((1, 2, X), np.float32), np.zeros((1, 2), np.int32)

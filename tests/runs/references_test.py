@@ -82,7 +82,7 @@ FAMILIES = {
         pytest.param(
             name,
             marks=[pytest.mark.slow]
-            * (name in ("normals", "FunctionClasses", "GaussianClasses", "RandomFunctions", "Mixture")),
+            * (name in ("normals", "FunctionClasses", "GaussianClasses", "Recall", "RandomFunctions", "Mixture")),
         )
         for name in FAMILIES
     ],

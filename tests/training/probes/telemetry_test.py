@@ -244,7 +244,7 @@ def test_members_of_a_stack_are_the_runs_that_they_would_be_alone(configs, alone
 
 
 @pytest.mark.parametrize(
-    "stop_at", [4, pytest.param(6, marks=pytest.mark.slow)]
+    "stop_at", [pytest.param(stop_at, marks=pytest.mark.slow) for stop_at in (4, 6)]
 )  # at a checkpoint of the period, and between two
 def test_a_run_that_goes_on_leaves_the_same_rows(stop_at, configs, alone, tmp_path):
     def on_row(row):
