@@ -51,14 +51,15 @@ def from_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Returns rows of `last_test` as a table, which has its columns even without rows."""
-    return pd.DataFrame(rows, columns=["run_id", "test_dataset", "tasks", "positions", *BY_POSITION, *ERROR])
+    own = ["run_id", "test_dataset", "tasks", "positions", *BY_POSITION, *ERROR, "references"]
+    return pd.DataFrame(rows, columns=own)
 
 
 def last_test(run: OneRun) -> list[dict[str, Any]]:
     """Returns a row for each curve of the last meta-test.
 
     Its columns are run_id, test_dataset, tasks, positions, and either accuracy, or for numbers error, with the ends of
-    its 95% interval: arrays over the positions.
+    its 95% interval: arrays over the positions. `references` has the positions and means of each reference, by name.
     """
     rows = []
     for curve in run.evaluations[-1]["curves"] if run.evaluations else []:
@@ -66,5 +67,16 @@ def last_test(run: OneRun) -> list[dict[str, Any]]:
         own = {name: np.asarray(curve[key], float) for name, key in zip(_NAMES[names], names, strict=True)}
         positions = np.asarray(curve.get("positions") or range(len(curve[names[0]])))
         row = {"run_id": run.run_id, "test_dataset": curve["base_dataset"], "tasks": curve["tasks"]}
-        rows.append(row | {"positions": positions} | own)
+        rows.append(row | {"positions": positions, "references": _references(curve, names[0], positions)} | own)
     return rows
+
+
+def _references(
+    curve: Mapping[str, Any], score: str, positions: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the positions and the scores of each reference that has scores, by its name."""
+    return {
+        name: (np.asarray(own.get("positions", positions)), np.asarray(own[score], float))
+        for name, own in curve.get("references", {}).items()
+        if score in own
+    }
