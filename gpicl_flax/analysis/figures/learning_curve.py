@@ -142,7 +142,10 @@ def _has_references(evaluation: dict[str, Any] | None) -> bool:
 
 
 def _draw_references(axes: Axes, curve: dict[str, Any], score: str, colour: str) -> None:
-    """Draws the references on the same unseen tasks, thinner than the model and each with a marker of its own."""
+    """Draws the references on the same unseen tasks, thinner than the model and each with a marker of its own.
+
+    Their intervals are drawn where they have them.
+    """
     with_score = [(name, own) for name, own in curve.get("references", {}).items() if score in own]
     for marker, (name, own) in zip(itertools.cycle("os^vDxP*"), with_score, strict=False):
         seen = own.get("positions") or curve.get("positions") or np.arange(len(own[score]))
@@ -150,6 +153,8 @@ def _draw_references(axes: Axes, curve: dict[str, Any], score: str, colour: str)
         axes.plot(
             seen, own[score], color=colour, linewidth=0.8, marker=marker, markersize=4, markevery=every, label=name
         )
+        if f"{score}_low" in own:
+            axes.fill_between(seen, own[f"{score}_low"], own[f"{score}_high"], color=colour, alpha=0.12, linewidth=0)
 
 
 def _draw_loss(

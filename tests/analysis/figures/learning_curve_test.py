@@ -104,13 +104,17 @@ def test_a_run_of_no_steps_shows_its_meta_test_alone(folder):
     assert run_summary.summary(folder, folder.latest_evaluation()).startswith("Not meta-trained")
 
 
-def test_references_stand_at_their_own_positions(folder):
+def test_references_stand_at_their_own_positions_with_their_intervals(folder):
     unseen = curve("unseen", last=0.6)
-    unseen["references"] = {"ridge": {"accuracy": [0.1] * T}, "SVM": {"accuracy": [0.2, 0.3], "positions": [1, 4]}}
+    ends = {"accuracy_low": [0.05] * T, "accuracy_high": [0.9] * T}
+    of_few = {"accuracy": [0.2, 0.3], "positions": [1, 4]}
+    unseen["references"] = {"ridge": {"accuracy": [0.1] * T} | ends, "SVM": of_few}
     write_json(folder.evaluation(40), {"step": 40, "curves": [unseen]})
     left, _ = learning_curve.draw(folder, folder.latest_evaluation()).axes
     drawn = lines(left)
     assert list(drawn["ridge"].get_xdata()) == [*range(T)] and list(drawn["SVM"].get_xdata()) == [1, 4]
+    model, ridge = left.collections
+    assert ridge.get_paths()[0].vertices[:, 1].max() == 0.9 > model.get_paths()[0].vertices[:, 1].max()
 
 
 def test_chance_is_called_a_logarithm_where_it_is_one(folder):
