@@ -58,7 +58,7 @@ def _network_descent(inputs, targets, positions):
 
 @host_references.register
 def _(family: RandomFunctions) -> dict[str, HostReference]:
-    """What people use for tables, on standardised columns."""
+    """Returns what people use for tables, on standardised columns."""
     names = {
         "logistic regression": "logistic_regression",
         "SVM": "svm",

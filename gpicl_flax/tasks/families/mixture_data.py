@@ -59,12 +59,12 @@ class MixtureData:
 
     @property
     def name(self) -> str:
-        """That of the base dataset."""
+        """The name of the base dataset."""
         return self.base.name
 
     @property
     def fingerprint(self) -> str:
-        """That of the base dataset."""
+        """The fingerprint of the base dataset."""
         return self.base.fingerprint
 
     @property
