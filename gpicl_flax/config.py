@@ -193,18 +193,16 @@ def find_configurable(name: str) -> Configurable | None:
 
 def configurable_of(value: Any) -> Any:
     """Returns the class or function that a value refers to; None if it refers to none that gin knows."""
-    if not isinstance(value, Reference):
-        return None
-    try:
-        found = _registry.get_match(_selector(value.text))
-    except KeyError:  # ambiguous
-        return None
+    found = _referred(value.text) if isinstance(value, Reference) else None
     return found and found.wrapped
 
 
-def _selector(reference: str) -> str:
-    """Returns the name in a reference, such as 'Transformer' in '@scope/Transformer()'."""
-    return reference.removeprefix("@").removesuffix("()").rpartition("/")[2]
+def _referred(reference: str) -> Any:
+    """Returns what gin has registered under the name in '@scope/Name()'; None for nothing, or for several."""
+    try:
+        return _registry.get_match(reference.removeprefix("@").removesuffix("()").rpartition("/")[2])
+    except KeyError:  # ambiguous; gin reports this when it resolves the name
+        return None
 
 
 def _bound_path(statement: config_parser.ImportStatement) -> str:
@@ -236,10 +234,7 @@ def _canonical_value(value: Any) -> str:
     match value:
         case Reference(text):
             *scopes, selector = text.removeprefix("@").removesuffix("()").split("/")
-            try:
-                found = _registry.get_match(selector)
-            except KeyError:  # ambiguous; gin reports this when it resolves the name
-                found = None
+            found = _referred(text)
             name = selector if found is None else _canonical_selector(found.selector)
             return f"@{'/'.join([*scopes, name])}{'()' * text.endswith('()')}"
         case dict():
