@@ -71,6 +71,7 @@ class RunInfo(TypedDict, total=False):
     task_batch_size: Count
     num_tasks: Count | None
     permute_labels_prob: float
+    validation_share: float
     features: str
     steps: Count
     seed: Count
