@@ -61,6 +61,15 @@ def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] 
     return tfds_store.locate(name, data_dir)
 
 
+def find(name: str) -> None:
+    """Raises UsageError if the base dataset `name` is not on this machine, without reading it."""
+    path = _as_path(name)
+    if path is None:
+        locate(name)
+    elif not path.exists():
+        raise UsageError(f"base dataset {name!r}: no such .npz file or folder")
+
+
 def _as_path(name: str) -> pathlib.Path | None:
     """Returns the name of a base dataset as a path, if it is one."""
     path = pathlib.Path(os.path.expanduser(name))
