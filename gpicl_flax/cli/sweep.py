@@ -86,9 +86,9 @@ def _sweep(arguments: argparse.Namespace) -> None:
         distributed.connect()
     if not arguments.status or arguments.shard is not None:  # a status alone needs no device
         backend.check()
-    find_points = _finder(arguments)
+    config, find_points = _asked(arguments)
     if arguments.status:
-        return _status(lambda: find_points(outcomes.in_folder(arguments.workdir)), arguments)
+        return _status(config, find_points, arguments)
     if arguments.dry_run:
         here = outcomes.unknown if arguments.workdir is None else outcomes.in_folder(arguments.workdir)
         return _dry_run(find_points(here), arguments)
@@ -99,11 +99,11 @@ def _sweep(arguments: argparse.Namespace) -> None:
         if lines:
             print(lines)
         return None
-    return _run(find_points, arguments)
+    return _run(config, find_points, arguments)
 
 
-def _finder(arguments: argparse.Namespace):
-    """Returns a function from outcomes (see `sweep.outcomes`) to the points that are asked for."""
+def _asked(arguments: argparse.Namespace):
+    """Returns the configuration of the sweep, and a function from outcomes (see `sweep.outcomes`) to its points."""
     from gpicl_flax.config import parse
     from gpicl_flax.sweep import listing, outcomes, stages, subset
 
@@ -118,7 +118,7 @@ def _finder(arguments: argparse.Namespace):
         points = subset.only(stages.points(config, found), arguments.only)
         return [point for point in points if units is None or point.unit in units]
 
-    return find_points
+    return config, find_points
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -147,10 +147,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
 
-def _run(find_points, arguments: argparse.Namespace) -> None:
+def _run(config, find_points, arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.stack_lease import decide
     from gpicl_flax.runtime.preemption import StopRequest
-    from gpicl_flax.sweep import outcomes, runner, stacking
+    from gpicl_flax.sweep import outcomes, runner, stacking, stages
 
     def say(text: str) -> None:
         if not arguments.quiet:
@@ -179,18 +179,26 @@ def _run(find_points, arguments: argparse.Namespace) -> None:
             warn=console.say,
             accept_lost_log=arguments.accept_lost_log,
         )
+    for line in stages.summary(config, read):
+        say(line)
 
 
-def _status(find_points, arguments: argparse.Namespace) -> None:
-    from gpicl_flax.sweep import table
+def _status(config, find_points, arguments: argparse.Namespace) -> None:
+    from gpicl_flax.sweep import outcomes, stages, table
+
+    def found():
+        return find_points(outcomes.in_folder(arguments.workdir))
 
     if arguments.json:
-        for each in table.read_all(find_points(), arguments.workdir):
+        for each in table.read_all(found(), arguments.workdir):
             print(each.as_json())
-    elif sys.stdout.isatty():
-        table.watch(find_points, arguments.workdir, sys.stdout)
+        return
+    if sys.stdout.isatty():
+        table.watch(found, arguments.workdir, sys.stdout)
     else:
-        print(table.as_table(table.read_all(find_points(), arguments.workdir)))
+        print(table.as_table(table.read_all(found(), arguments.workdir)))
+    for line in stages.summary(config, outcomes.in_folder(arguments.workdir)):
+        print(line)
 
 
 def _dry_run(points, arguments: argparse.Namespace) -> None:

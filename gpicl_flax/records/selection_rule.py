@@ -7,7 +7,7 @@ from typing import Any
 from gpicl_flax.errors import Damaged
 
 ACCURACY, LOSS = METRICS = ("accuracy", "loss")
-SELECT, REPORT = "select", "report"  # the stages of a selection
+SELECT, REPORT, BISECT = "select", "report", "bisect"  # stages of sweeps
 
 
 def score(evaluation: Mapping[str, Any], base_dataset: str, metric: str) -> float:

@@ -144,7 +144,8 @@ def as_table(
     kind = chips.chip(chip)
     rows = budget(points, runs, chip=kind, utilization=utilization)
     memory = kind.usable_hbm_bytes / kind.devices / GIB
-    table = [("program", "points", "steps", "GFLOP/step", "turns", "PFLOP", "memory GiB", "chip-hours")]
+    heads = ("program", "points", "steps", "GFLOP/step", "turns", "PFLOP", "memory GiB", "chip-hours")
+    table: list[tuple[str, ...]] = [heads]
     for row in sorted(rows, key=lambda row: row.stage != SELECT):
         table.append(
             (

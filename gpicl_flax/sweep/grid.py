@@ -34,13 +34,13 @@ from typing import Any, NamedTuple
 import gpicl_flax.runs.run  # noqa: F401 - registers configurables in gin; digests need their full names
 from gpicl_flax.config import Config, differences, short_key
 from gpicl_flax.errors import UsageError
-from gpicl_flax.records.selection_rule import REPORT, SELECT
+from gpicl_flax.records.selection_rule import BISECT, REPORT, SELECT
 from gpicl_flax.runs.identity import digest
 from gpicl_flax.runs.scale import ALL, FIXED, GRIDS, SCALES, are_bindings, fixed_bindings, scaled_grids, without_sweep
 from gpicl_flax.sweep import legacy_ids, run_ids
 
 LABELS = "Run.labels"
-STAGES_IN_WORDS = {SELECT: "to choose settings", REPORT: "with what was chosen"}
+STAGES_IN_WORDS = {SELECT: "to choose settings", REPORT: "with what was chosen", BISECT: "to find a threshold"}
 _MODEL = "Run.model"
 
 

@@ -26,7 +26,8 @@ Points with `Training.steps = 0` have nothing to choose, and are in stage two as
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,9 +37,8 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.records import selection_rule
 from gpicl_flax.records.selection_rule import REPORT
 from gpicl_flax.records.selection_rule import SELECT as TRIAL
-from gpicl_flax.runs.identity import digest
 from gpicl_flax.runs.scale import SELECT, fixed_bindings, sweep_setting
-from gpicl_flax.sweep import run_ids
+from gpicl_flax.sweep import derived
 from gpicl_flax.sweep.grid import LABELS, Choice, Point, cells
 from gpicl_flax.sweep.outcomes import Outcomes
 from gpicl_flax.training.settings import Training
@@ -46,8 +46,8 @@ from gpicl_flax.training.settings import Training
 FIRST_SEED = 1000
 PENDING = "selected"  # stands for a value that is not known yet
 
-_SEED, _STEPS, _DISPATCH, _TASKS = "Run.seed", "Training.steps", "Training.steps_per_dispatch", "Run.tasks"
-_TEST_DATASETS = "MetaTest.base_datasets"
+_STEPS, _DISPATCH = "Training.steps", "Training.steps_per_dispatch"
+_TASKS, _TEST_DATASETS = "Run.tasks", "MetaTest.base_datasets"
 
 
 class Candidate(NamedTuple):
@@ -158,62 +158,68 @@ def expand(points: Sequence[Point], selection: Selection, outcomes: Outcomes) ->
     Raises:
       UsageError: a point sets what is to be chosen, or has a seed of stage one.
     """
-    by_configuration: dict[str, list[Point]] = {}
-    for point in points:
-        _check_point(point, selection)
-        if _trains(point):
-            by_configuration.setdefault(_identity(point, selection), []).append(point)
-    trials = {name: _trials(name, own[0], selection) for name, own in by_configuration.items()}
+    names = [_configuration(point, selection) for point in points]
+    trials: dict[str, list[Point]] = {}
+    for point, name in zip(points, names, strict=True):
+        if name and name not in trials:
+            trials[name] = _trials(name, point, selection)
     scores = iter(outcomes(list(itertools.chain.from_iterable(trials.values())), selection.metric))
     chosen = {name: _choose([next(scores) for _ in own], selection) for name, own in trials.items()}
-    reported = []
-    for point in points:
-        name = _identity(point, selection)
-        trained = _trains(point)
-        reported.append(_reported(point, name, chosen[name], selection) if trained else point)
+    reported = [
+        _reported(point, name, chosen[name], selection) if name else point
+        for point, name in zip(points, names, strict=True)
+    ]
     return [*itertools.chain.from_iterable(trials.values()), *reported]
 
 
-def _check_point(point: Point, selection: Selection) -> None:
+def _configuration(point: Point, selection: Selection) -> str:
+    """Returns the identity of a point's configuration; '' for one that does not train, and has nothing to choose.
+
+    Raises:
+      UsageError: it sets what is to be chosen, or has a seed of stage one.
+    """
     first = selection.candidates[0]
-    labels = point.overrides.get(LABELS, {})
-    twice = sorted({*first.bindings} & {*point.overrides}) + sorted({*first.labels} & {*labels})
+    twice = sorted({*first.bindings} & {*point.overrides})
+    twice += sorted({*first.labels} & {*point.overrides.get(LABELS, {})})
     if twice:
         raise UsageError(f"{SELECT}: {twice[0]} is also set by sweep.grids; leave it out of one of them")
-    if _binding(point.config, _SEED, 0) in selection.seeds:
+    if derived.binding(point.config, derived.SEED, 0) in selection.seeds:
         raise UsageError(
             f"{point.run_id}: the seeds {selection.seeds[0]} to {selection.seeds[-1]} are those by which settings are "
             "chosen; give Run.seed others"
         )
     if any(short_key(key).endswith(".validation_share") for key in point.config.bindings):
         raise UsageError(f"{SELECT} sets the validation share itself; set sweep.select_validation_share instead")
-
-
-def _identity(point: Point, selection: Selection) -> str:
-    """Returns what the points of a configuration share: the digest of their settings without seed and candidates."""
-    return digest(_without(point.config, {_SEED, *selection.candidates[0].bindings}))
+    trains = derived.binding(point.config, _STEPS, Training.steps) != 0
+    return derived.configuration(point, first.bindings) if trains else ""
 
 
 def _trials(name: str, point: Point, selection: Selection) -> list[Point]:
     """Returns the points of stage one of a configuration, for each candidate one for each seed."""
-    bindings: dict[str, Any] = {f"{_family(point.config)}.validation_share": selection.validation_share}
+    shared: dict[str, Any] = {f"{_family(point.config)}.validation_share": selection.validation_share}
     if selection.share < 1:
-        bindings[_STEPS] = _shortened(point.config, selection.share)
-    config = _without(point.config, {_TEST_DATASETS}).override(bindings)  # its own data alone
-    found = []
-    for candidate in selection.candidates:
-        for seed in selection.seeds:
-            own = {_SEED: seed, **candidate.bindings, **_labels(point, candidate)}
-            whole = config.override(own | {"Run.selection": _record(TRIAL, name, candidate, selection)})
-            names = (TRIAL, *_names(point, candidate.values), run_ids.part("seed", seed))
-            overrides = {**point.overrides, **bindings, **own}
-            found.append(_point(names, overrides, whole, TRIAL, name))
-    return found
+        shared[_STEPS] = _shortened(point.config, selection.share)
+    base = derived.without(point.config, {_TEST_DATASETS})  # it is tested on its own data alone
+    overrides = {key: value for key, value in point.overrides.items() if key != _TEST_DATASETS}
+    first = dataclasses.replace(point, names=(TRIAL, *point.names), overrides=overrides)
+    return [
+        derived.derive(
+            first,
+            {**shared, derived.SEED: seed, **candidate.bindings, **derived.labelled(point, candidate.labels)},
+            candidate.values,
+            stage=TRIAL,
+            configuration=name,
+            base=base,
+            record=_record(TRIAL, name, candidate, selection),
+        )
+        for candidate in selection.candidates
+        for seed in selection.seeds
+    ]
 
 
 def _choose(scores: Sequence[float | None], selection: Selection) -> Candidate | None:
     """Returns the best candidate; None while runs have not ended, or if none can be chosen."""
-    known = [score for score in scores if score is not None and score == score]  # NaN: its files are damaged
+    known = [score for score in scores if score is not None and not math.isnan(score)]  # NaN: its files are damaged
     if len(known) < len(scores):
         return None
     size = selection.num_seeds
@@ -224,63 +230,33 @@ def _choose(scores: Sequence[float | None], selection: Selection) -> Candidate |
 def _reported(point: Point, name: str, chosen: Candidate | None, selection: Selection) -> Point:
     """Returns a point of the grid with the chosen candidate, or pending."""
     candidate = chosen or selection.candidates[0]
-    own = {**candidate.bindings, **_labels(point, candidate)}
-    config = point.config.override(own | {"Run.selection": _record(REPORT, name, candidate, selection)})
-    values = candidate.values if chosen else dict.fromkeys(candidate.values, PENDING)
-    seed = [run_ids.part("seed", _binding(point.config, _SEED, 0))]
-    names = (*_names(point, values), *(part for part in point.names if part in seed))
-    overrides = {**point.overrides, **(own if chosen else dict.fromkeys(candidate.bindings, PENDING))}
-    found = _point(names, overrides, config, REPORT, name)
-    return found if chosen else dataclasses.replace(found, run_id="_".join(names), digest="")
-
-
-def _point(names: tuple[str, ...], overrides: dict[str, Any], config: Config, stage: str, configuration: str) -> Point:
-    identity = digest(config)
-    run_id = run_ids.join(names, identity)
-    return Point(run_id, overrides, config, names, identity, stage=stage, configuration=configuration)
-
-
-def _names(point: Point, values: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the readable parts of a run id without the seed: those of the point, and those of a candidate."""
-    seed = run_ids.part("seed", _binding(point.config, _SEED, 0))
-    own = (run_ids.part(key.rpartition(".")[2], value) for key, value in values.items())
-    return (*(part for part in point.names if part != seed), *own)
-
-
-def _labels(point: Point, candidate: Candidate) -> dict[str, Any]:
-    """Returns the binding of a point's labels with those of a candidate, where it has any."""
-    return {LABELS: {**point.overrides.get(LABELS, {}), **candidate.labels}} if candidate.labels else {}
+    return derived.derive(
+        point,
+        {**candidate.bindings, **derived.labelled(point, candidate.labels)},
+        candidate.values if chosen else dict.fromkeys(candidate.values, PENDING),
+        stage=REPORT,
+        configuration=name,
+        record=_record(REPORT, name, candidate, selection),
+        pending=None if chosen else dict.fromkeys(candidate.bindings, PENDING),
+    )
 
 
 def _record(stage: str, configuration: str, candidate: Candidate, selection: Selection) -> dict[str, Any]:
-    """Returns the value of `Run.selection`, which a report reads in run.json."""
+    """Returns the binding that a report reads in run.json."""
     values = {"values": candidate.values, "metric": selection.metric}
-    return {"stage": stage, "configuration": configuration, **values}
-
-
-def _trains(point: Point) -> bool:
-    return _binding(point.config, _STEPS, Training.steps) != 0
+    return {"Run.selection": {"stage": stage, "configuration": configuration, **values}}
 
 
 def _shortened(config: Config, share: float) -> int:
     """Returns a share of the steps, as whole dispatches."""
-    dispatch = _binding(config, _DISPATCH, Training.steps_per_dispatch)
-    return max(1, round(share * _binding(config, _STEPS, Training.steps) / dispatch)) * dispatch
+    dispatch = derived.binding(config, _DISPATCH, Training.steps_per_dispatch)
+    return max(1, round(share * derived.binding(config, _STEPS, Training.steps) / dispatch)) * dispatch
 
 
 def _family(config: Config) -> str:
     """Returns the name of the task family as gin files write it."""
-    reference = str(_binding(config, _TASKS, "@TaskDistribution()"))
+    reference = str(derived.binding(config, _TASKS, "@TaskDistribution()"))
     return reference.removeprefix("@").removesuffix("()").rpartition("/")[2]
-
-
-def _binding(config: Config, name: str, default: Any) -> Any:
-    return next((value for key, value in config.bindings.items() if short_key(key) == name), default)
-
-
-def _without(config: Config, names: set[str]) -> Config:
-    """Returns a configuration without some bindings, however it spells their names."""
-    return config.without(*(key for key in config.bindings if short_key(key) in names))
 
 
 def _is_whole(value: Any) -> bool:
