@@ -98,6 +98,7 @@ class RunInfo(TypedDict, total=False):
     mesh: dict[str, Count]
     device: str
     log_gaps: list[LogGap]
+    step_flops: Count
 
 
 class Diagnostics(TypedDict):

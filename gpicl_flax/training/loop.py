@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ import optax
 from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.models import SequenceModel
 from gpicl_flax.records.json_lines import Row
-from gpicl_flax.records.run_folder import RunFolder
+from gpicl_flax.records.run_folder import RunFolder, write_json
 from gpicl_flax.runtime import distributed, gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.tasks.families.data import TaskData
@@ -25,6 +25,7 @@ from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.training import device_data, partitioning
 from gpicl_flax.training.action_sync import Action, ActionSync
 from gpicl_flax.training.checkpoint import Checkpoints
+from gpicl_flax.training.cost import estimate
 from gpicl_flax.training.log_writer import LogWriter
 from gpicl_flax.training.probes import telemetry
 from gpicl_flax.training.probes.class_accuracies import make_class_accuracies
@@ -136,6 +137,11 @@ def train(
         running, saved_at = None, time.monotonic()
         while any(run.is_training for run in runs):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
+            if running is None and any(run.step_flops is None for run in runs):  # once; the call uses the same trace
+                traced = cast(Any, train_steps).trace(states, run_inputs, examples.data, batch)
+                flops = estimate.matmul_flops(traced.jaxpr) // (len(runs) * training.steps_per_dispatch)
+                for run in runs:
+                    run.step_flops = flops
             states, metrics, measured = train_steps(states, run_inputs, examples.data, batch)
             _log(runs, running, training)
             running = _Dispatch([run.advance() for run in runs], metrics, {})
@@ -162,6 +168,8 @@ def train(
                     run.checkpoints.wait()
                 step = max(run.step for run in runs)
                 raise Preempted(f"stopped at step {step:,} of {training.steps:,}, saved; start it again to go on")
+    for run in runs:
+        run.write_flops()
     return Trained([run.step for run in runs], [run.params for run in runs], [run.diverged for run in runs])
 
 
@@ -313,10 +321,11 @@ class _MemberRun:
         self.checkpoints = stack.enter_context(Checkpoints(member.folder.checkpoints, keep=training.keep_checkpoints))
         self._training = training
         self._meta = {"config": member.config, "data": fingerprint}
+        self.step_flops: int | None = None  # those of the matrix products of a step, once the program is known
         self._restored, self.step, log = None, 0, None
         if self.checkpoints.latest_step is not None:
             self._restored, self.step, meta = self.checkpoints.restore(like)
-            log = meta.get("log")
+            log, self.step_flops = meta.get("log"), meta.get("step_flops")
         self._saved_at = self.step if self._restored is not None else None
         self._log = RunLog(
             member.folder,
@@ -360,7 +369,8 @@ class _MemberRun:
     def save(self, states: TrainState, index: int, action: Action) -> None:
         """Saves the member's state, in the background."""
         state = member_state(states, index, self.like)
-        self.checkpoints.save(self.step, state, self._meta | {"log": self._log.record()})
+        meta = self._meta | {"log": self._log.record(), "step_flops": self.step_flops}
+        self.checkpoints.save(self.step, state, meta)
         self._saved_at = self.step
         self._keep_at_the_end(state)
         if action != Action.STOP:  # a process that is asked to stop may have only seconds
@@ -375,6 +385,12 @@ class _MemberRun:
         # Now, because the member's place in the stack continues to change until all members have ended.
         if not self.is_training:
             self.params = state.params
+
+    def write_flops(self) -> None:
+        """Adds the flops of a step to run.json, where reports find what training cost."""
+        if self.step_flops is not None and not self.diverged and distributed.is_primary():
+            folder = self.member.folder
+            write_json(folder.run_info, folder.read_run_info() | {"step_flops": self.step_flops})
 
     def add_to_log(self, step: int, metrics: dict[str, np.ndarray], measured: dict[str, Any]) -> None:
         """Logs the metrics [steps] of a dispatch and the measurements at its end, or notes that the run diverged."""

@@ -189,6 +189,7 @@ def test_checkpoints_carry_state_position_and_configuration(config, undisturbed)
     meta = json.loads((step_folder / "meta" / "metadata").read_text())
     fingerprint = undisturbed.read_run_info()["base_dataset"]["fingerprint"]
     log = meta.pop("log")
+    assert meta.pop("step_flops") == undisturbed.read_run_info()["step_flops"] > 0
     assert meta == {"loader": {"next_step": 30}, "config": config.text, "data": fingerprint}
     assert log["rows"] == len(undisturbed.metrics.read_text().splitlines()) == 15 and log["gaps"] == []
     assert jax.device_count() == 8  # the suite's own set-up: resuming across devices was tested

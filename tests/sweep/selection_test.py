@@ -12,7 +12,7 @@ from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.records import selection_rule
 from gpicl_flax.records.run_folder import DIVERGED, DONE, write_json
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.sweep import folders, listing, outcomes, runner, stacking, stages, subset
+from gpicl_flax.sweep import cost, folders, listing, outcomes, runner, stacking, stages, subset
 
 BINDINGS = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Run.optimizer = @adam()", "Training.steps = 20"]
 GRIDS = "sweep.grids = [{'LSTM.hidden_size': [4, 8], 'Run.seed': [0, 1, 2]}]"
@@ -251,6 +251,8 @@ def test_a_sweep_chooses_without_the_test_split_and_reports_in_one_call(config, 
     assert [info["selection"]["stage"] for info in infos] == ["select", "select", "report"]
     assert [info.get("validation_share") for info in infos] == [0.1, 0.1, None]
     assert infos[0]["base_dataset"]["train_examples"] < infos[2]["base_dataset"]["train_examples"]
+    (budget, *_) = cost.budget(points, listing.resolve_all(points), chip=chips.chip("v5e"))
+    assert [info["step_flops"] for info in infos] == [budget.step_flops] * 3
     scores = outcomes.in_folder(tmp_path)(points[:2], "accuracy")
     assert infos[2]["selection"]["values"] == infos[int(np.argmax(scores))]["selection"]["values"]
     # A second call finds everything done.

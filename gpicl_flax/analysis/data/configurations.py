@@ -35,13 +35,7 @@ def table(study: Study) -> pd.DataFrame:
       seeds: the number of runs.
       interval: 'seeds' for Student's interval over seeds, or 'sequences' for Wilson's over those of a single run.
     """
-    rows = counted(study)
-    rows = rows.assign(
-        architecture=_architectures(rows),
-        baseline=rows["model"].isin(BASELINES),
-        own=rows["test_dataset"] == rows["base_dataset"],
-        chance=1 / rows["num_classes"].astype(float),
-    )
+    rows = with_architectures(study)
     rows = rows.assign(condition=conditions(rows, ["architecture", *SIZES, "tasks", "test_dataset"]))
     found = intervals.table(rows, [*TEST, "own", "chance", *_CONFIGURATION], "last")
     low, high = found.pop("low").clip(lower=0), found.pop("high").clip(upper=1)
@@ -52,6 +46,17 @@ def table(study: Study) -> pd.DataFrame:
 def counted(study: Study) -> pd.DataFrame:
     """Returns the last evaluations (`Study.final`) of the runs whose sizes are known."""
     return study.final().dropna(subset=["num_classes", *SIZES])
+
+
+def with_architectures(study: Study) -> pd.DataFrame:
+    """Returns the rows of `counted` with the columns architecture, baseline, own and chance (see `table`)."""
+    rows = counted(study)
+    return rows.assign(
+        architecture=_architectures(rows),
+        baseline=rows["model"].isin(BASELINES),
+        own=rows["test_dataset"] == rows["base_dataset"],
+        chance=1 / rows["num_classes"].astype(float),
+    )
 
 
 def _architectures(rows: pd.DataFrame) -> pd.Series:

@@ -16,7 +16,7 @@ BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 
 # Bindings that do not define a setting: those that repetitions differ in, those with their own column, and those that
 # do not change results.
-_NO_CONDITION = ("Run.seed", "Run.labels", "Loader.", "MeshShape.", "Training.telemetry", "Telemetry.")
+_NO_CONDITION = ("Run.seed", "Run.labels", "Run.selection", "Loader.", "MeshShape.", "Training.telemetry", "Telemetry.")
 _NO_SETTING = (*_NO_CONDITION, "TaskDistribution.permute_labels_prob")
 _NUM_TASKS = ".num_tasks"  # the end of the name in every task family
 

@@ -17,6 +17,7 @@ from gpicl_flax.analysis.data import (
     hyperparameters,
     losses,
     one_run,
+    selections,
 )
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.errors import UsageError
@@ -96,6 +97,8 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       base_dataset: its name.
       targets_<name>: for a run that predicts numbers, what run.json says of its targets.
       width, num_layers, optimizer, learning_rate, eps, weight_decay, inputs: see `hyperparameters.values`.
+      step_flops: those of the matrix products of a training step, if run.json says so.
+      selection_<name>: how a sweep chose its settings, see `selections.columns`.
       label_<axis>: the label of the run on that axis of a sweep.
       binding_<name>: the value in config.gin, as text. If only other runs bind it, the default that the run used.
       last_step: the last step of the log.
@@ -194,6 +197,9 @@ def _row(run: OneRun) -> dict[str, Any]:
     row |= {f"targets_{name}": value for name, value in run_info.get("targets", {}).items()}
     row |= hyperparameters.values(run)
     labels = run_info.get("labels")
+    row |= selections.columns(run_info)
+    if isinstance(run_info.get("step_flops"), int):
+        row["step_flops"] = run_info["step_flops"]
     row |= {f"label_{axis}": str(label) for axis, label in (labels if isinstance(labels, dict) else {}).items()}
     row |= {f"binding_{name}": value for name, value in run.bindings.items()}
     ema = metrics["loss_ema"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 from etils import epath
 
-from gpicl_flax.analysis.data import groups, one_run, read_tables, runs, study_tables
+from gpicl_flax.analysis.data import groups, one_run, read_tables, runs, selections, study_tables
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.runs import Runs
 from gpicl_flax.errors import UsageError
@@ -28,6 +28,7 @@ class Study:
       interventions: in the order in which figures show them.
       run: reads everything that is kept of one run, given its label in the index of `table`.
       single: whether this is the folder of one run, rather than that of a sweep. A sweep may also have just one run.
+      trials: the runs by which settings were chosen (see `selections`), in the form of `table`; nothing else has them.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the shortest
         intervention.
     """
@@ -42,6 +43,7 @@ class Study:
     interventions: list[str]
     run: Callable[[int], OneRun]
     single: bool
+    trials: pd.DataFrame
     after_drop: int | None = None
 
     def ended(self, marker: str = DONE) -> pd.DataFrame:
@@ -121,5 +123,9 @@ def load(workdir: epath.PathLike) -> Study:
 
 
 def _study(found: Runs, run: Callable[[int], OneRun], single: bool) -> Study:
-    table = groups.grouped(found.table)
-    return Study(table, *found[1:], interventions=groups.in_order(table), run=run, single=single)
+    reported, trials = selections.divide(found.table)
+    parts = found[1:]
+    if len(reported) < len(found.table):
+        parts = [part[part["run_id"].isin(reported["run_id"])].reset_index(drop=True) for part in parts]
+    table = groups.grouped(reported)
+    return Study(table, *parts, interventions=groups.in_order(table), run=run, single=single, trials=trials)

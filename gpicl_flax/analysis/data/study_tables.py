@@ -29,7 +29,7 @@ _TEXT = {
     "run_id", "ended", "stopped_early", "gaps", "model", "base_dataset", "optimizer", "inputs", "test_dataset", "tasks",
     "tensor", "targets_predicts", "targets_score", "targets_unit",
 }  # fmt: skip
-_TEXT_PREFIXES = ("label_", "binding_")
+_TEXT_PREFIXES = ("label_", "binding_", "selection_")
 
 
 def is_text(column: str) -> bool:

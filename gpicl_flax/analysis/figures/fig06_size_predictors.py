@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gpicl_flax.analysis.data import configurations
+from gpicl_flax.analysis.data import configurations, selections
 from gpicl_flax.analysis.data.configurations import PARAMETERS, STATE_EXACT, STATE_PAPER, TEST
 from gpicl_flax.analysis.data.frames import group_by
 from gpicl_flax.analysis.data.study import Study
@@ -116,7 +116,8 @@ def draw(study: Study) -> Chart:
     lines = [Line2D([], [], linestyle="none", marker=marker, color=colour) for marker, colour, _ in _LOOKS.values()]
     names = [words for _, _, words in _LOOKS.values()]
     figure.legend(lines, names, loc="outside upper center", ncols=3, frameon=False)
-    return Chart(_NAME, _TITLE, _caption(comparisons) + more, figure, table, _PAPER)
+    tuned = f" {selections.sentence(study.table, study.trials)}"
+    return Chart(_NAME, _TITLE, _caption(comparisons) + tuned + more, figure, table, _PAPER)
 
 
 def _draw_estimate(axes: Axes, place: int, row: pd.Series) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data import groups, selections
 from gpicl_flax.analysis.data.configurations import STATE_PAPER
 from gpicl_flax.analysis.data.frames import row_with_highest
 from gpicl_flax.analysis.data.phases import BEHAVIOURS
@@ -176,6 +176,7 @@ def large_state(study: Study) -> Finding:
             f"{where}{comparison.sentence} ({comparison.configurations} configurations, "
             f"tested on {test['test_dataset']}.)"
         )
+        because += f" {selections.sentence(study.table, study.trials)}"
     return Finding(4, "Large state is more crucial than parameter count.", verdict, because, "Figures 6, 13")
 
 

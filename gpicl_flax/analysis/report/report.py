@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 import matplotlib
 from etils import epath
 
-from gpicl_flax.analysis.data import phases
+from gpicl_flax.analysis.data import phases, selections
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.study import Study, load
 from gpicl_flax.analysis.figures import diagnostics, registry
 from gpicl_flax.analysis.figures.chart import Chart
 from gpicl_flax.analysis.report import page, tables
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
+from gpicl_flax.records.selection_rule import SELECT
 
 _NAMED = 6  # how many runs that lack the same thing are named
 
@@ -126,6 +127,10 @@ def _overview(study: Study) -> str:
     text = f"{len(ended)} run{'s' if len(ended) > 1 else ''}: "
     text += ", ".join(f"{count} {words}" for words, count in counts.items() if count)
     text += f"; {early} stopped early, before {'its' if early == 1 else 'their'} last step." if early else "."
+    if len(study.trials):
+        text += f" Besides, {len(study.trials)} runs chose their settings, on validation."
+    elif selections.STAGE in study.table and (study.table[selections.STAGE] == SELECT).any():
+        text += " These are the runs by which settings are chosen: what they are tested on is validation."
     more = " Diagnostics are of one run an intervention; <code>gpicl report RUN_FOLDER</code> draws those of any run."
     more = more if len(ended) > 1 else ""
     return (
