@@ -37,7 +37,7 @@ def table(study: Study) -> pd.DataFrame:
     """
     rows = counted(study)
     rows = rows.assign(
-        architecture=_architectures(rows),
+        architecture=architectures(rows),
         baseline=rows["model"].isin(BASELINES),
         own=rows["test_dataset"] == rows["base_dataset"],
         chance=1 / rows["num_classes"].astype(float),
@@ -54,7 +54,7 @@ def counted(study: Study) -> pd.DataFrame:
     return study.final().dropna(subset=["num_classes", *SIZES])
 
 
-def _architectures(rows: pd.DataFrame) -> pd.Series:
+def architectures(rows: pd.DataFrame) -> pd.Series:
     """Returns the name of each model, with its intervention where a sweep names these."""
     if "label_intervention" not in rows:
         return rows["model"]
