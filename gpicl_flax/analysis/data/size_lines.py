@@ -55,6 +55,11 @@ class Line:
     run_ids: tuple[str, ...]
 
     @property
+    def of_models(self) -> bool:
+        """Whether the size is that of models, rather than of their training."""
+        return self.size in (STATE_PAPER, PARAMETERS)
+
+    @property
     def draw_seed(self) -> int:
         """A number that lines of the same runs share, whatever their size."""
         return zlib.crc32("\n".join(self.run_ids).encode())
@@ -74,6 +79,8 @@ def lines(study: Study, score: str) -> list[Line]:
     """
     rows = study.final(score).dropna(subset=[*SIZES, "task_batch_size", "sequence_length", "evaluated_at", "seed"])
     rows = rows[~rows["model"].isin(BASELINES)]
+    if rows.empty:
+        return []
     examples = rows["evaluated_at"] * rows["task_batch_size"].astype(float) * rows["sequence_length"].astype(float)
     rows = rows.assign(
         architecture=configurations.architectures(rows),
@@ -123,7 +130,8 @@ def _with_sizes(rows: pd.DataFrame) -> pd.Series:
     named = rows["architecture"]
     for column, words in ((PARAMETERS, "parameters"), (STATE_PAPER, "in the state")):
         several = rows.groupby(named)[column].transform("nunique") > 1
-        named = named.where(~several, named + rows[column].map(lambda count, words=words: f", {int(count):,} {words}"))
+        counts = rows[column].astype(float).map(f", {{:,.0f}} {words}".format)
+        named = named.where(~several, named + counts)
     return named
 
 

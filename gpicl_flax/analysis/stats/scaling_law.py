@@ -15,7 +15,6 @@ from gpicl_flax.analysis.stats.intervals import Estimate
 from gpicl_flax.analysis.stats.law_forms import Form
 
 FEWEST = 5  # sizes that a law takes
-DRAWS = 500
 _SLIGHT = 0.01  # of the spread of the means: a law that rises by less is the best level line through falling values
 
 
@@ -54,7 +53,7 @@ class Law:
         """Returns the law at sizes [N], and the ends of its 95% interval there, [N] each; NaN for a single seed."""
         value = self.form.at(n, self.fitted)
         if not len(self.drawn):
-            return value, *np.full((2, len(value)), np.nan)
+            return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
         low, high = seed_draws.ends(self.form.at(n, self.drawn))
         return value, low, high
 
@@ -81,7 +80,7 @@ def fit(
     values: np.ndarray,
     form: Form,
     *,
-    draws: int = DRAWS,
+    draws: int = 500,
     seed: int = 0,
     resample: seed_draws.Resample = seed_draws.weights,
 ) -> Law | str:
