@@ -58,8 +58,10 @@ def fit(x: np.ndarray, lengths: Lengths) -> PowerLaw | str:
     x, left = np.asarray(x, float), lengths.left.astype(bool)
     if left.sum() < FEWEST:
         return f"{left.sum()} of {len(left)} runs have left their plateau, and a fit takes {FEWEST}"
-    if (reason := scaling_law.refusal(len(np.unique(x[left])))) is not None:
-        return f"runs have left their plateau at {reason}"
+    if (reason := scaling_law.refusal(len(np.unique(x)))) is not None:
+        return reason
+    if len(np.unique(x[left])) < 2:
+        return "runs have left their plateau at one size only, and a fit takes two"
     length = np.log(np.maximum(lengths.steps, 1))
     centre = np.log(x).mean()
     at = np.stack([np.ones(len(x)), np.log(x) - centre], axis=1)  # [n, 2]
