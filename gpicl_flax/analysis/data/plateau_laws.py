@@ -103,7 +103,8 @@ def sentence_by_tasks(law: pd.Series) -> str:
     start = f"B = {law['task_batch_size']:,.0f}"
     if law["no_law"]:
         return f"{start}: no fit against K, {law['no_law']}."
-    return f"{start}: the plateau lasts for {power(law, 0, 'K')} steps ({law['left']:.0f} of {law['runs']:.0f} runs have left)."
+    length = power(law, 0, "K")
+    return f"{start}: the plateau lasts for {length} steps ({law['left']:.0f} of {law['runs']:.0f} runs have left)."
 
 
 def sentence(law: pd.Series) -> str:

@@ -80,7 +80,7 @@ def _grid(axes: list[np.ndarray]) -> np.ndarray:
 
 
 def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the squared errors [R, G] and the lines [R, G, 2] of least squares within a box.
+    """Returns the squared errors [R, G], less the variance of y, and the lines [R, G, 2] of least squares within a box.
 
     Args:
       box: the bounds.
@@ -91,38 +91,31 @@ def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
     # that without bounds, if it is inside, and otherwise on one of the four edges, where one of the two is known.
     centre, middle = y.mean(axis=-1)[:, None], feature.mean(axis=-1)  # [R, 1], [R or 1, G]
     y, about = y - centre, feature - middle[..., None]
-    variance = (about**2).mean(axis=-1)
+    variance = np.maximum(np.einsum("rgk,rgk->rg", about, about) / y.shape[-1], np.finfo(float).tiny)
     covariance = (y @ about[0].T if len(about) == 1 else np.einsum("rk,rgk->rg", y, about)) / y.shape[-1]
-    spread = (y**2).mean(axis=-1)[:, None]
-    tiny = np.finfo(float).tiny
 
     def error(intercept, slope):
-        off = centre - intercept - slope * middle  # of the mean
-        return spread - 2 * slope * covariance + slope**2 * variance + off**2
+        """Returns the squared error, less the variance of y."""
+        return slope * (slope * variance - 2 * covariance) + (centre - intercept - slope * middle) ** 2
 
-    def slope_of(intercept):
-        return (covariance + middle * (centre - intercept)) / np.maximum(variance + middle**2, tiny)
-
-    slope = covariance / np.maximum(variance, tiny)
-    intercept = centre - slope * middle
-    inside = (intercept >= box.intercept[0]) & (intercept <= box.intercept[1])
-    inside &= (slope >= box.slope[0]) & (slope <= box.slope[1])
-    errors = np.where(inside, error(intercept, slope), np.inf)
+    found = np.full_like(covariance, np.inf), np.zeros_like(covariance), np.zeros_like(covariance)
     for at in filter(math.isfinite, dict.fromkeys(box.intercept)):
-        edge = np.clip(slope_of(at), *box.slope)
-        errors, intercept, slope = _better(errors, intercept, slope, error(at, edge), at, edge)
+        slope = np.clip((covariance + middle * (centre - at)) / (variance + middle**2), *box.slope)
+        found = _better(found, error(at, slope), at, slope)
     if box.intercept[0] < box.intercept[1]:
         for at in filter(math.isfinite, dict.fromkeys(box.slope)):
-            edge = np.clip(centre - at * middle, *box.intercept)
-            errors, intercept, slope = _better(errors, intercept, slope, error(edge, at), edge, at)
-    return errors, np.stack(np.broadcast_arrays(intercept, slope), axis=-1)
+            intercept = np.clip(centre - at * middle, *box.intercept)
+            found = _better(found, error(intercept, at), intercept, at)
+        slope = covariance / variance
+        intercept = centre - slope * middle
+        inside = (intercept >= box.intercept[0]) & (intercept <= box.intercept[1])
+        inside &= (slope >= box.slope[0]) & (slope <= box.slope[1])
+        found = _better(found, np.where(inside, error(intercept, slope), np.inf), intercept, slope)
+    errors, intercept, slope = found
+    return errors, np.stack([intercept, slope], axis=-1)
 
 
-def _better(errors, intercept, slope, other, other_intercept, other_slope):
-    """Returns errors and lines, those of the others where these are better."""
-    is_better = other < errors
-    return (
-        np.where(is_better, other, errors),
-        np.where(is_better, other_intercept, intercept),
-        np.where(is_better, other_slope, slope),
-    )
+def _better(found: tuple[np.ndarray, np.ndarray, np.ndarray], errors, intercept, slope):
+    """Returns errors, intercepts and slopes: those that were found, or the others where these are better."""
+    is_better = errors < found[0]
+    return tuple(np.where(is_better, other, own) for own, other in zip(found, (errors, intercept, slope), strict=True))
