@@ -135,7 +135,8 @@ def without_law(found: Sequence[Fitted]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for one in found:
         if isinstance(one.law, str):
-            words = f"{one.line.architecture} against {WORDS[one.line.size]}"
+            line = one.line
+            words = f"{line.architecture} against {WORDS[line.size]} ({line.tasks} tasks of {line.test_dataset})"
             reasons.setdefault(one.law, []).append(words)
     texts = []
     for reason, names in reasons.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.stats import scaling_law, seed_draws
-from gpicl_flax.analysis.stats.law_forms import Form, OffsetPower, Saturating
+from gpicl_flax.analysis.stats.law_forms import Form, OffsetPower, Saturating, as_array
 
 UNSEEN = "unseen size"  # the law at four times the largest size
 
@@ -17,13 +17,13 @@ class Truth:
 
     Attributes:
       form: the form of the law.
-      constants: those of the law, in the form's order.
+      constants: those of the law, in the order of their names.
       of_seeds: the standard deviation of the shifts.
       of_runs: that of the noise of runs.
     """
 
     form: Form
-    constants: tuple[float, ...]
+    constants: tuple[float, float, float]
     of_seeds: float
     of_runs: float
 
@@ -31,7 +31,11 @@ class Truth:
         """Returns sizes [K], each four times the one before, from 256 on, and the values of each seed, [S, K]."""
         n = 256 * 4.0 ** np.arange(sizes)
         noise = self.of_seeds * rng.standard_normal((seeds, 1)) + self.of_runs * rng.standard_normal((seeds, sizes))
-        return n, self.form.at(n, np.array(self.constants)) + noise
+        return n, self.at(n) + noise
+
+    def at(self, n: np.ndarray) -> np.ndarray:
+        """Returns the law without noise at sizes [N]."""
+        return self.form.at(n, as_array(*self.constants))
 
 
 # The noise of accuracies is about that of the runs of results/state_size and results/fig4.
@@ -65,7 +69,7 @@ def coverage(
         unseen = 4 * n[-1:]
         _, *at_unseen = law.at(unseen)
         ends = np.array([*((x.low, x.high) for x in law.constants.values()), np.ravel(at_unseen)])
-        true = np.append(truth.constants, truth.form.at(unseen, np.array(truth.constants)))
+        true = np.append(truth.constants, truth.at(unseen))
         held.append((ends[:, 0] <= true) & (true <= ends[:, 1]))
         widths.append((ends[:, 1] - ends[:, 0]) / true)
     names = [*truth.form.constants, UNSEEN]

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 import scipy.special
 
-_STEEPEST = 6.0  # alpha x the least distance of two sizes: a step between them
+_STEEPEST = 6.0  # alpha x the least distance of two sizes, or a 25th of all: a step between them
 _FLATTEST = 0.05  # alpha x the distance of the smallest from the largest: a line in log(n)
 
 
@@ -26,8 +26,11 @@ class Box(NamedTuple):
 class Form(Protocol):
     """A form of laws.
 
+    It has three constants. Arrays [..., 3] hold them in their order, the second as its logarithm, which may be beyond
+    what a number can hold where sizes are large and close together.
+
     Attributes:
-      constants: the names of its constants, in the order in which arrays [..., P] hold them.
+      constants: the names of its constants.
       formula: the law in these names.
       box: the bounds of its line.
     """
@@ -51,11 +54,11 @@ class Form(Protocol):
         ...
 
     def to_constants(self, shape: np.ndarray, line: np.ndarray, log_unit: float) -> np.ndarray:
-        """Returns the constants [..., P] of shape [..., Q] and line (a, b) [..., 2], of sizes in a unit."""
+        """Returns the constants [..., 3] of shape [..., Q] and line (a, b) [..., 2], of sizes in a unit."""
         ...
 
     def at(self, n: np.ndarray, constants: np.ndarray) -> np.ndarray:
-        """Returns the law: n [N], constants [..., P] -> [..., N]."""
+        """Returns the law: n [N], constants [..., 3] -> [..., N]."""
         ...
 
 
@@ -89,14 +92,16 @@ class OffsetPower:
         return np.exp(-np.exp(shape[..., :1]) * log_n)
 
     def to_constants(self, shape: np.ndarray, line: np.ndarray, log_unit: float) -> np.ndarray:
-        """Returns E, A and alpha. A is that of n = 1, not of the unit."""
+        """Returns E, log(A) and alpha. A is that of n = 1, not of the unit."""
         alpha = np.exp(shape[..., 0])
-        return np.stack([line[..., 0], line[..., 1] * np.exp(alpha * log_unit), alpha], axis=-1)
+        with np.errstate(divide="ignore"):  # A may be 0
+            log_factor = np.log(line[..., 1]) + alpha * log_unit
+        return np.stack([line[..., 0], log_factor, alpha], axis=-1)
 
     def at(self, n: np.ndarray, constants: np.ndarray) -> np.ndarray:
         """Returns the losses."""
-        offset, factor, alpha = (constants[..., place, None] for place in range(3))
-        return offset + factor * np.asarray(n, float) ** -alpha
+        offset, log_factor, alpha = (constants[..., place, None] for place in range(3))
+        return offset + np.exp(log_factor - alpha * np.log(n))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +143,28 @@ class Saturating:
         return scipy.special.expit(np.exp(shape[..., :1]) * (log_n - shape[..., 1:2]))
 
     def to_constants(self, shape: np.ndarray, line: np.ndarray, log_unit: float) -> np.ndarray:
-        """Returns top, half and alpha."""
-        return np.stack([self.chance + line[..., 1], np.exp(shape[..., 1] + log_unit), np.exp(shape[..., 0])], axis=-1)
+        """Returns top, log(half) and alpha."""
+        return np.stack([self.chance + line[..., 1], shape[..., 1] + log_unit, np.exp(shape[..., 0])], axis=-1)
 
     def at(self, n: np.ndarray, constants: np.ndarray) -> np.ndarray:
         """Returns the accuracies."""
-        top, half, alpha = (constants[..., place, None] for place in range(3))
-        return self.chance + (top - self.chance) * scipy.special.expit(alpha * np.log(np.asarray(n, float) / half))
+        top, log_half, alpha = (constants[..., place, None] for place in range(3))
+        return self.chance + (top - self.chance) * scipy.special.expit(alpha * (np.log(n) - log_half))
+
+
+def named(form: Form, constants: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns constants [..., 3] by their names, none as a logarithm: [...] each."""
+    first, logarithm, last = np.moveaxis(constants, -1, 0)
+    with np.errstate(over="ignore"):
+        return dict(zip(form.constants, (first, np.exp(logarithm), last), strict=True))
+
+
+def as_array(first: float, second: float, last: float) -> np.ndarray:
+    """Returns the array, [3], of constants, none of which is given as a logarithm."""
+    return np.array([first, math.log(second), last])
 
 
 def _log_alphas(log_n: np.ndarray, count: int) -> np.ndarray:
-    return np.linspace(math.log(_FLATTEST / (log_n[-1] - log_n[0])), math.log(_STEEPEST / np.diff(log_n).min()), count)
+    span = log_n[-1] - log_n[0]
+    least = max(np.diff(log_n).min(), span / 25)
+    return np.linspace(math.log(_FLATTEST / span), math.log(_STEEPEST / least), count)

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from gpicl_flax.analysis.stats import law_search, seed_draws
+from gpicl_flax.analysis.stats import law_forms, law_search, seed_draws
 from gpicl_flax.analysis.stats.intervals import Estimate
 from gpicl_flax.analysis.stats.law_forms import Form
 
@@ -27,8 +27,8 @@ class Law:
       sizes: [K], ascending.
       values: [S, K], those of each seed.
       weights: [R, S], those of the seeds in each draw; R = 0 for a single seed, which has no interval.
-      fitted: [P], the constants, named by `form.constants`.
-      drawn: [R, P], those of each draw.
+      fitted: [3], the constants, as `law_forms.Form` holds them.
+      drawn: [R, 3], those of each draw.
     """
 
     form: Form
@@ -46,8 +46,9 @@ class Law:
     @property
     def constants(self) -> dict[str, Estimate]:
         """The constants by their names."""
-        estimates = map(seed_draws.estimate, self.fitted, self.drawn.T)
-        return dict(zip(self.form.constants, estimates, strict=True))
+        drawn = law_forms.named(self.form, self.drawn)
+        fitted = law_forms.named(self.form, self.fitted)
+        return {name: seed_draws.estimate(value, drawn[name]) for name, value in fitted.items()}
 
     def at(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the law at sizes [N], and the ends of its 95% interval there, [N] each; NaN for a single seed."""
@@ -95,6 +96,8 @@ def fit(
       resample: makes the draws.
     """
     sizes, values = np.asarray(sizes, float), np.asarray(values, float)
+    if not (np.diff(np.append(0, sizes)) > 0).all():
+        raise ValueError("sizes have to be positive, and ascending")
     if (reason := refusal(len(sizes))) is not None:
         return reason
     seeds = len(values)
@@ -114,7 +117,7 @@ def refusal(sizes: int) -> str | None:
 
 
 def _fit(form: Form, sizes: np.ndarray, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the constants of the law of the means, [P], and those of each draw, [R, P]."""
+    """Returns the constants of the law of the means, [3], and those of each draw, [R, 3]."""
     log_n = np.log(sizes)
     unit = log_n.mean()  # in it, sizes are about 1, and constants do not depend on the unit in which they are given
     log_n = log_n - unit
