@@ -116,7 +116,8 @@ def _caption(found: Sequence[Fitted], score: str) -> str:
     text = (
         f"{what} of runs that are alike but for their seeds and one size, and the law {form.formula} of its mean over "
         "seeds. Points: means over seeds with Student's 95% intervals. Bands: 95% intervals of the law, by whole "
-        "seeds, resampled with Student's weights; one seed has none. "
+        "seeds, resampled with Student's weights; one seed has none. They do not say whether the law is the right one: "
+        "its error at the largest size does, when it is fitted without it. "
     )
     if any(one.line.size == size_lines.COMPUTE for one in found):
         text += "Compute is an estimate, and too low for models that use a parameter several times. "

@@ -115,7 +115,10 @@ def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
     return errors, np.stack([intercept, slope], axis=-1)
 
 
-def _better(found: tuple[np.ndarray, np.ndarray, np.ndarray], errors, intercept, slope):
+def _better(
+    found: tuple[np.ndarray, np.ndarray, np.ndarray], errors: np.ndarray, *line: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns errors, intercepts and slopes: those that were found, or the others where these are better."""
     is_better = errors < found[0]
-    return tuple(np.where(is_better, other, own) for own, other in zip(found, (errors, intercept, slope), strict=True))
+    best = [np.where(is_better, other, own) for own, other in zip(found, (errors, *line), strict=True)]
+    return best[0], best[1], best[2]

@@ -48,7 +48,7 @@ class Law:
         """The constants by their names."""
         drawn = law_forms.named(self.form, self.drawn)
         fitted = law_forms.named(self.form, self.fitted)
-        return {name: seed_draws.estimate(value, drawn[name]) for name, value in fitted.items()}
+        return {name: seed_draws.estimate(value.item(), drawn[name]) for name, value in fitted.items()}
 
     def at(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the law at sizes [N], and the ends of its 95% interval there, [N] each; NaN for a single seed."""
