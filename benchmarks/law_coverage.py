@@ -24,8 +24,9 @@ def main() -> None:
     arguments = parser.parse_args()
     resample = seed_draws.with_replacement if arguments.plain else seed_draws.weights
     for name, truth in law_coverage.TRUTHS.items():
-        print(f"| {name} | seeds | sizes | {' | '.join([*truth.form.constants, law_coverage.UNSEEN])} |")
-        print("|---" * (4 + len(truth.form.constants)) + "|")
+        print(f"{name}: {truth.form.formula}\n")
+        print(f"| seeds | sizes | {' | '.join([*truth.form.constants, law_coverage.UNSEEN])} |")
+        print("|---" * (3 + len(truth.form.constants)) + "|")
         for seeds in SEEDS:
             for sizes in SIZES:
                 table = law_coverage.coverage(
@@ -37,7 +38,7 @@ def main() -> None:
                     resample=resample,
                 )
                 cells = [f"{row.coverage:.1%} ({row.width:.2f})" for row in table.itertuples()]
-                print(f"| | {seeds} | {sizes} | {' | '.join(cells)} |", flush=True)
+                print(f"| {seeds} | {sizes} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
