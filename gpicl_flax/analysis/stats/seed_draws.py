@@ -1,11 +1,11 @@
 """Resamples whole seeds: every draw is a weighted mean of seeds, each with all of its sizes.
 
 Drawing seeds with replacement gives intervals that are too narrow: the spread of S values is estimated too small by
-(S - 1) / S, and its uncertainty is ignored. With three seeds, such 95% intervals hold the truth in 75% of cases. Here
-weights are normal, with their spread divided by an independent chi variable, so that the quantiles of a weighted mean
-are Student's interval, exactly, for every size and every combination of sizes. Nothing is assumed about how the sizes
-of a seed go together. For what is computed from the means, such as a law, these are generalized confidence intervals
-(Weerahandi, 1993, Journal of the American Statistical Association 88).
+(S - 1) / S, and its uncertainty is ignored. With three seeds, such 95% intervals hold the truth in about three of four
+cases. Here weights are normal, with their spread divided by an independent chi variable, so that the quantiles of a
+weighted mean are Student's interval, exactly, for every size and every combination of sizes. Nothing is assumed about
+how the sizes of a seed go together. For what is computed from the means, such as a law, these are generalized
+confidence intervals (Weerahandi, 1993, Journal of the American Statistical Association 88).
 """
 
 import math
