@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-families benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers learner clean
+.PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-families benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers benchmark-laws learner clean
 
 help:
 	@echo "make quickstart       meta-train an in-context learner on this machine's CPU (about a minute) and draw what it learned"
@@ -30,6 +30,7 @@ help:
 	@echo "make benchmark-estimator  what a query of the classifier costs, with its context read once and read again"
 	@echo "make benchmark-classifiers  how accurate the classifier is beside others of scikit-learn, by labelled examples"
 	@echo "make benchmark-image-classifiers  how accurate the learner and classifiers of scikit-learn are on MNIST and Fashion-MNIST"
+	@echo "make benchmark-laws   how often the 95% intervals of scaling laws hold the truth, on simulated sweeps (about ten minutes)"
 	@echo "make learner          meta-train the learner that comes with the package anew (on MNIST; minutes on a GPU)"
 	@echo "make install          only set up $(VENV)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
@@ -128,6 +129,9 @@ benchmark-classifiers: install
 
 benchmark-image-classifiers: install
 	$(BIN)/python benchmarks/image_classifiers.py
+
+benchmark-laws: install
+	$(BIN)/python benchmarks/law_coverage.py
 
 learner: install
 	$(BIN)/gpicl train --gin_file gin/learner.gin --workdir runs/learner

@@ -13,6 +13,7 @@ from gpicl_flax.records import selection_rule
 from gpicl_flax.records.run_folder import DIVERGED, DONE, write_json
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import cost, folders, listing, outcomes, runner, stacking, stages, subset
+from gpicl_flax.training.cost import chips
 
 BINDINGS = ["Run.model = @LSTM()", "LSTM.hidden_size = 4", "Run.optimizer = @adam()", "Training.steps = 20"]
 GRIDS = "sweep.grids = [{'LSTM.hidden_size': [4, 8], 'Run.seed': [0, 1, 2]}]"

@@ -52,14 +52,14 @@ def with_architectures(study: Study) -> pd.DataFrame:
     """Returns the rows of `counted` with the columns architecture, baseline, own and chance (see `table`)."""
     rows = counted(study)
     return rows.assign(
-        architecture=_architectures(rows),
+        architecture=architectures(rows),
         baseline=rows["model"].isin(BASELINES),
         own=rows["test_dataset"] == rows["base_dataset"],
         chance=1 / rows["num_classes"].astype(float),
     )
 
 
-def _architectures(rows: pd.DataFrame) -> pd.Series:
+def architectures(rows: pd.DataFrame) -> pd.Series:
     """Returns the name of each model, with its intervention where a sweep names these."""
     if "label_intervention" not in rows:
         return rows["model"]

@@ -63,16 +63,19 @@ class Study:
         ]
         return table.assign(progress=progress)
 
-    def final(self) -> pd.DataFrame:
+    def final(self, number: str = "last") -> pd.DataFrame:
         """Returns the last evaluation of every run that is done.
 
-        It has one row for each curve of accuracies, with `evaluations.NUMBERS` beside the run's own columns. Its
+        It has one row for each curve that has the number, with `evaluations.NUMBERS` beside the run's own columns. Its
         base_dataset is the one trained on, its test_dataset the one tested on. A run that diverged or has not ended has
         no row, so that runs are compared at the end of their training.
+
+        Args:
+          number: one of `evaluations.NUMBERS`. By default, only curves of accuracies have it.
         """
         tested = self.evaluations.rename(columns={"base_dataset": "test_dataset"})
         rows = self.ended().merge(tested, on="run_id")
-        return rows[(rows["step"] == rows["evaluated_at"]) & rows["last"].notna()].reset_index(drop=True)
+        return rows[(rows["step"] == rows["evaluated_at"]) & rows[number].notna()].reset_index(drop=True)
 
     def measured(self) -> pd.DataFrame:
         """Returns one run with telemetry for each panel and intervention, in the order of figures.

@@ -1,107 +1,28 @@
 """Fig 8bc, 18 and 19: the length of the plateau against batch size and number of tasks, by optimiser."""
 
 import math
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gpicl_flax.analysis.data import groups
+from gpicl_flax.analysis.data import groups, plateau_laws
 from gpicl_flax.analysis.data.frames import group_by
-from gpicl_flax.analysis.data.groups import BY_TRAINING_LOSS, conditions
+from gpicl_flax.analysis.data.groups import BY_TRAINING_LOSS
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import chart, log2_axis, registry
 from gpicl_flax.analysis.figures.chart import DASHES, Chart
-from gpicl_flax.analysis.stats import power_law, survival
 
 _PAPER, _NAME, _TITLE = (
     "Figures 8bc, 18, 19",
     "plateau_scaling",
     "Length of the plateau by batch size and number of tasks",
 )
-_OPTIMISER = ["optimizer", "learning_rate", "eps"]
-_LINE = ["condition", "optimiser", "num_tasks"]
-_LAW = ["exponent", "exponent_low", "exponent_high", "coefficient", "scatter", "no_law"]
 _MOST = 2
 _THIN = 0.8
 _SAID = 8  # power laws in a caption
 _HEIGHTS = {"median": "training steps", "tasks_seen": "tasks seen"}
-
-
-def numbers(study: Study) -> pd.DataFrame:
-    """Returns a row for each condition, optimiser (in words), num_tasks (inf: unbounded) and task_batch_size.
-
-    Further columns: the fields of `survival.Median` (median for its steps, inf if fewer than half have left), and the
-    same in sequences seen, which is steps x batch size: tasks_seen, tasks_low, tasks_high, tasks_budget. Then the power
-    law of all batch sizes of that condition, optimiser and num_tasks, `power_law.PowerLaw`: exponent with exponent_low
-    and exponent_high (of the length in steps; in tasks seen each is larger by one), coefficient, scatter, and no_law:
-    why there is none, or ''.
-    """
-    runs = BY_TRAINING_LOSS.known(study.table.dropna(subset=["num_tasks", "task_batch_size"]))
-    axes = [*_OPTIMISER, "num_tasks", "task_batch_size"]
-    runs = runs.assign(condition=conditions(runs, axes), optimiser=_optimisers(runs))
-    rows = []
-    for key, line in group_by(runs, _LINE):
-        law = _law(line)
-        for batch_size, same in group_by(line, "task_batch_size"):
-            found = vars(survival.median(BY_TRAINING_LOSS.lengths(same)))
-            row: dict[str, Any] = dict(zip(_LINE, key, strict=True)) | {
-                "task_batch_size": batch_size,
-                "median": found["steps"],
-            }
-            row |= {name: found[name] for name in ("low", "high", "budget", "runs", "left")}
-            for name, old in (("seen", "median"), ("low", "low"), ("high", "high"), ("budget", "budget")):
-                row[f"tasks_{name}"] = row[old] * batch_size
-            rows.append(row | law)
-    columns = [*_LINE, "task_batch_size", "median", "low", "high", "budget", "runs", "left"]
-    columns += ["tasks_seen", "tasks_low", "tasks_high", "tasks_budget", *_LAW]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _optimisers(runs: pd.DataFrame) -> pd.Series:
-    """Returns the names of the optimisers, with their learning rate and eps where these vary."""
-    names = words = runs["optimizer"].fillna("unknown optimiser")
-    for column in ("learning_rate", "eps"):
-        varies = runs.groupby(names)[column].transform("nunique") > 1
-        words = words.where(~varies, words + runs[column].map(f", {column.replace('_', ' ')} {{:g}}".format))
-    return words
-
-
-def _law(runs: pd.DataFrame) -> dict[str, float | str]:
-    law = power_law.fit(runs["task_batch_size"].to_numpy(float), BY_TRAINING_LOSS.lengths(runs))
-    if isinstance(law, str):
-        return {"no_law": law}
-    exponents = law.exponent, law.low, law.high
-    return dict(zip(_LAW, (*exponents, law.coefficient, law.scatter, ""), strict=True))
-
-
-def laws(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the power laws in rows of `numbers`.
-
-    There is one for each condition, optimiser and num_tasks with several batch sizes, with its number of runs and how
-    many of them left.
-    """
-    several = table[table.groupby(_LINE)["task_batch_size"].transform("size") > 1]
-    return several.groupby(_LINE, as_index=False).agg({"runs": "sum", "left": "sum"} | dict.fromkeys(_LAW, "first"))
-
-
-def sentence(law: pd.Series) -> str:
-    """Returns a row of `laws` in words."""
-    start = f"K = {groups.number(law['num_tasks'])}"
-    if law["no_law"]:
-        return f"{start}: no fit, {law['no_law']}."
-    text = f"{start}: the plateau lasts for {_power(law, 0)} steps, which is {_power(law, 1)} tasks"
-    if law["exponent_low"] > -1:
-        text += ": larger batches leave it after more tasks"
-    elif law["exponent_high"] < -1:
-        text += ": larger batches leave it after fewer tasks"
-    return f"{text} ({law['left']:.0f} of {law['runs']:.0f} runs have left)."
-
-
-def _power(law: pd.Series, more: int) -> str:
-    value, low, high = (law[name] + more for name in ("exponent", "exponent_low", "exponent_high"))
-    return f"B^{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @registry.register_paper_figure(8.5)
@@ -112,7 +33,7 @@ def draw(study: Study) -> Chart:
     """
     # There are two columns only if a condition has several numbers of tasks. Otherwise the second would show single
     # points.
-    table = numbers(study)
+    table = plateau_laws.numbers(study)
     kinds = [(key, rows) for key, rows in group_by(table, "condition") if rows["task_batch_size"].nunique() > 1]
     lacks = chart.missing({"runs alike but for at least two batch sizes, with a training log": bool(kinds)})
     if lacks:
@@ -130,7 +51,7 @@ def draw(study: Study) -> Chart:
         axes.set_title(condition, fontsize="medium")
     marks = [Line2D([], [], color="0.3", linestyle=dash, label=name) for name, dash in dashes.items()]
     marks = marks if len(marks) > 1 else []
-    if (table["no_law"] == "").any():
+    if (table[["no_law", "tasks_no_law"]] == "").any(axis=None):
         marks.append(Line2D([], [], color="0.3", linewidth=_THIN, label="power law"))
     hollow = Line2D(
         [], [], color="0.3", linestyle="none", marker="^", markerfacecolor="white", label="longer than that"
@@ -139,17 +60,20 @@ def draw(study: Study) -> Chart:
     caption = (
         "Kaplan-Meier medians over runs that differ in their seeds, with 95% log-log intervals, told by the training "
         "loss. A hollow triangle stands at the budget of runs of which fewer than half left their plateau: it is "
-        "longer than that. Tasks seen are sequences: steps x batch size. Thin lines against the batch size B: power "
-        "laws, fitted to all runs by maximum likelihood, with those that did not leave as censored; brackets are 95% "
-        "intervals of the exponents." + BY_TRAINING_LOSS.caveat + more
+        "longer than that. Tasks seen are sequences: steps x batch size. Thin lines: power laws of the batch size "
+        "B and of the bounded numbers of tasks K, fitted to all runs by maximum likelihood, with those that did not "
+        "leave as censored; brackets are 95% intervals of the exponents." + BY_TRAINING_LOSS.caveat + more
     )
-    fits = laws(table)
-    several = len(fits[_LINE[:2]].drop_duplicates()) > 1
-    for _, law in fits.head(_SAID).iterrows():
-        where = ", ".join(filter(None, (law["condition"], law["optimiser"], ""))) if several else ""
-        caption += f" {where}{sentence(law)}"
-    if len(fits) > _SAID:
-        caption += f" {len(fits) - _SAID} further power laws are in the numbers."
+    for fits, in_words in (
+        (plateau_laws.laws(table), plateau_laws.sentence),
+        (plateau_laws.laws_by_tasks(table), plateau_laws.sentence_by_tasks),
+    ):
+        several = len(fits[["condition", "optimiser"]].drop_duplicates()) > 1
+        for _, law in fits.head(_SAID).iterrows():
+            where = ", ".join(filter(None, (law["condition"], law["optimiser"], ""))) if several else ""
+            caption += f" {where}{in_words(law)}"
+        if len(fits) > _SAID:
+            caption += f" {len(fits) - _SAID} further power laws are in the numbers."
     return Chart(_NAME, _TITLE, caption, figure, table, _PAPER, _ours(table))
 
 
@@ -177,11 +101,15 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
         axes.plot(
             at[~known], heights[~known], "^", color=style["color"], markerfacecolor="white", markersize=7, zorder=3
         )
-        law = line.iloc[0]
-        if across == "task_batch_size" and law["no_law"] == "" and len(line) > 1:
-            batch_sizes = line[across].agg(["min", "max"])
-            fitted = law["coefficient"] * batch_sizes ** (law["exponent"] + (height == "tasks_seen"))
-            axes.plot(batch_sizes.map(places), fitted, color=style["color"], linewidth=_THIN)
+        prefix = "" if across == "task_batch_size" else "tasks_"
+        bounded = line[np.isfinite(line[across])]
+        if len(bounded) > 1 and bounded[f"{prefix}no_law"].iloc[0] == "":
+            exponent, coefficient = bounded[[f"{prefix}exponent", f"{prefix}coefficient"]].iloc[0]
+            sizes = bounded[across].agg(["min", "max"])
+            fitted = coefficient * sizes**exponent
+            if height == "tasks_seen":
+                fitted *= sizes if across == "task_batch_size" else value
+            axes.plot(sizes.map(places), fitted, color=style["color"], linewidth=_THIN)
         ends = line[[low, high]].to_numpy(float)
         for x, (start, end), is_known in zip(at, ends, known, strict=True):
             if is_known and math.isfinite(start) and math.isfinite(end):
@@ -194,7 +122,7 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, across: str, colour: str, height
 
 def _ours(table: pd.DataFrame) -> dict[str, str]:
     """Returns the power laws of the batch size, and the change of medians from the largest to the smallest eps."""
-    fits = laws(table)
+    fits = plateau_laws.laws(table)
     ours = {"plateau_by_batch_size": _powers(fits, 0), "tasks_seen_by_batch_size": _powers(fits, 1)}
     parts = table["optimiser"].str.extract(r"^(.*), eps (.*)$").dropna().rename(columns={0: "name", 1: "eps"})
     known = table.join(parts, how="inner").astype({"eps": float})
@@ -211,8 +139,9 @@ def _powers(fits: pd.DataFrame, more: int) -> str:
     if known.empty:
         return f"no power law: {fits['no_law'].iloc[0]}"
     if len(known) == 1:
-        return _power(known.iloc[0], more)
-    return f"{_power(known.iloc[0], more)} to {_power(known.iloc[-1], more)}, of {len(known)} power laws"
+        return plateau_laws.power(known.iloc[0], more)
+    first, last = (plateau_laws.power(known.iloc[end], more) for end in (0, -1))
+    return f"{first} to {last}, of {len(known)} power laws"
 
 
 def _range(ratios: list[float]) -> str:

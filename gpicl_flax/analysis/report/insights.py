@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from gpicl_flax.analysis.data import groups, selections
+from gpicl_flax.analysis.data import groups, line_laws, selections
 from gpicl_flax.analysis.data.configurations import STATE_PAPER
 from gpicl_flax.analysis.data.frames import row_with_highest
 from gpicl_flax.analysis.data.phases import BEHAVIOURS
+from gpicl_flax.analysis.data.size_lines import ACCURACY
 from gpicl_flax.analysis.data.study import Study
 from gpicl_flax.analysis.figures import fig04_learning_phases, fig06_size_predictors
 from gpicl_flax.analysis.stats import predictors
@@ -151,7 +152,8 @@ def large_state(study: Study) -> Finding:
 
     It compares all architectures together, on unseen tasks of the base dataset trained on, with the paper's count of
     the state. Supported: in some setting state size predicts accuracy better (see `predictors`), and in none parameter
-    count does. Not supported: in some setting parameter count does.
+    count does. Not supported: in some setting parameter count does. Scaling laws have no part in the verdict; where
+    there are some, a sentence says which size predicts the largest models best.
     """
     compared = fig06_size_predictors.compare(
         study,
@@ -177,6 +179,8 @@ def large_state(study: Study) -> Finding:
             f"tested on {test['test_dataset']}.)"
         )
         because += f" {selections.sentence(study.table, study.trials)}"
+    laws = line_laws.fitted(study, ACCURACY, lambda line: line.own and line.tasks == "unseen" and line.of_models)
+    because = " ".join([because, *line_laws.sentences(laws, ACCURACY)])
     return Finding(4, "Large state is more crucial than parameter count.", verdict, because, "Figures 6, 13")
 
 

@@ -1,5 +1,6 @@
-"""Means over runs with 95% intervals."""
+"""Numbers with 95% intervals, and those of means over runs."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,18 @@ WORDS = (
     "Means over runs that differ in their seeds, with Student's 95% intervals, or those of their sequences together if "
     "they are wider; of a single run with Wilson's over its sequences."
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval; NaN where it is not defined."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def of_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,9 @@
 
 log(length) = log(c) + exponent log(x) + noise, with normal noise of constant size: a censored (Tobit) regression by
 maximum likelihood. A run that ended on its plateau counts as one that is longer than its last step. Without such runs
-this is the least squares line through the logarithms, with its usual interval.
+this is the least squares line through the logarithms, with its usual interval. A `scaling_law` is fitted to means over
+seeds, which do not exist where some runs are censored; so plateaus have this law instead, with the same rule of how
+many sizes it takes.
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
+from gpicl_flax.analysis.stats import scaling_law
 from gpicl_flax.analysis.stats.intervals import CONFIDENCE
 from gpicl_flax.analysis.stats.survival import Lengths
 
@@ -55,8 +58,10 @@ def fit(x: np.ndarray, lengths: Lengths) -> PowerLaw | str:
     x, left = np.asarray(x, float), lengths.left.astype(bool)
     if left.sum() < FEWEST:
         return f"{left.sum()} of {len(left)} runs have left their plateau, and a fit takes {FEWEST}"
+    if (reason := scaling_law.refusal(len(np.unique(x)))) is not None:
+        return reason
     if len(np.unique(x[left])) < 2:
-        return "runs have left their plateau at one value only, and a fit takes two"
+        return "runs have left their plateau at one size only, and a fit takes two"
     length = np.log(np.maximum(lengths.steps, 1))
     centre = np.log(x).mean()
     at = np.stack([np.ones(len(x)), np.log(x) - centre], axis=1)  # [n, 2]

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from gpicl_flax.analysis.stats.intervals import CONFIDENCE
+from gpicl_flax.analysis.stats.intervals import CONFIDENCE, Estimate
 
 FEWEST = 6  # configurations that a comparison needs
 COLLINEAR = 0.9  # the rank correlation of the two sizes above which they cannot be separated
@@ -32,18 +32,6 @@ _MIDPOINTS, _WIDTHS = 65, 17  # numbers of midpoints and widths of logistic curv
 
 NOT_ENOUGH, NO_VARIATION, COLLINEARITY = "not enough", "no variation", "cannot be separated"
 NEITHER, UNDECIDED, STATE, PARAMETERS = "neither", "not distinguishable", "state", "parameters"
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% interval; NaN where it is not defined."""
-
-    value: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclasses.dataclass(frozen=True)

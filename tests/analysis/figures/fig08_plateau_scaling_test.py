@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from gpicl_flax.analysis.data import study
+from gpicl_flax.analysis.data import plateau_laws, study
 from gpicl_flax.analysis.figures import fig08_plateau_scaling
 
 
@@ -32,7 +32,7 @@ def batches(make_run, tmp_path):
 
 
 def test_power_laws_are_of_all_runs_of_all_batch_sizes(batches):
-    laws = fig08_plateau_scaling.laws(fig08_plateau_scaling.numbers(batches))
+    laws = plateau_laws.laws(plateau_laws.numbers(batches))
     assert laws["num_tasks"].tolist() == [2**16, float("inf")] and laws["runs"].tolist() == [15, 15]
     assert (laws["left"] < 15).all() and (laws["no_law"] == "").all()
     assert laws["exponent"].tolist() == pytest.approx([-0.5, -0.5], abs=0.1)
@@ -64,3 +64,36 @@ def test_a_group_without_a_fit_says_why(make_run, tmp_path):
     why = "0 of 2 runs have left their plateau, and a fit takes 4"
     assert f"K = unbounded: no fit, {why}." in chart.caption
     assert set(chart.ours.values()) == {f"no power law: {why}"}
+
+
+def test_power_laws_of_the_number_of_tasks(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    for num_tasks in (4, 16, 64, 256, 1024, None):
+        for batch in (8, 16):
+            for seed in range(3):
+                left_at = 10 * round((num_tasks or 1) ** 0.5 * batch * np.exp(0.1 * rng.normal()) / 4)
+                make_run(
+                    tmp_path / f"{num_tasks}_{batch}_{seed}",
+                    num_tasks=num_tasks,
+                    task_batch_size=batch,
+                    left_at=left_at,
+                    steps=left_at,
+                    seed=seed,
+                    diagnostics_period=None,
+                    config=f"TaskDistribution.task_batch_size = {batch}",
+                )
+    of = study.load(tmp_path)
+    table = plateau_laws.numbers(of)
+    laws = plateau_laws.laws_by_tasks(table)
+    assert laws["task_batch_size"].tolist() == [8, 16] and laws["runs"].tolist() == [15, 15]  # without unbounded ones
+    assert laws["exponent"].tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+    assert laws["coefficient"].tolist() == pytest.approx([20, 40], rel=0.3)
+    assert (table.loc[np.isinf(table["num_tasks"]), "tasks_exponent"].notna()).all()
+    chart = fig08_plateau_scaling.draw(of)
+    assert re.search(r"B = 8: the plateau lasts for K\^0\.[45]\d \[", chart.caption)
+    assert "K = 2^4: no fit, 2 sizes, where a law takes 5." in chart.caption
+    _, steps, _, seen = chart.figure.axes
+    for axes, factor in ((steps, 1), (seen, 8)):
+        lines = [x for x in axes.get_lines() if x.get_linewidth() == 0.8 and x.get_xdata().tolist() == [2, 10]]
+        assert len(lines) == 2
+        assert lines[0].get_ydata() == pytest.approx([40 * factor, 640 * factor], rel=0.3)

@@ -39,9 +39,7 @@ def make(make_run, make_curve, tmp_path):
                         seed=seed,
                         selection=selection | {"values": {"adam.learning_rate": repr(rate)}},
                         settings={"adam.learning_rate": rate, "Run.selection": repr(selection)},
-                        evaluations={
-                            100: [make_curve("seen", last=last), make_curve("unseen", last=last, loss=1 - last)]
-                        },
+                        evaluations={100: curves},
                         ended=ended(stage, model, state, rate),
                         left_at=50 if last > 0.3 else None,
                         **shared,

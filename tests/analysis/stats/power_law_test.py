@@ -61,7 +61,14 @@ def test_intervals_hold_the_exponent_19_times_in_20(budget):
 def test_what_runs_do_not_tell_is_said():
     few = Lengths(np.full(5, 100.0), np.array([True, True, True, False, False]))
     assert power_law.fit(np.arange(1, 6), few) == "3 of 5 runs have left their plateau, and a fit takes 4"
-    same = Lengths(np.arange(100.0, 106), np.array([True] * 5 + [False]))
-    assert "at one value only" in power_law.fit(np.array([8] * 5 + [16]), same)
+    same = Lengths(np.arange(100.0, 109), np.array([True] * 5 + [False] * 4))
+    assert "at one size only" in power_law.fit(np.array([8] * 5 + [16, 32, 64, 128]), same)
     exact = Lengths(100 / np.arange(1.0, 6), np.ones(5, bool))
     assert "no noise" in power_law.fit(np.arange(1, 6), exact)
+
+
+def test_fewer_than_five_sizes_have_no_law():
+    lengths = plateaus(np.random.default_rng(0))
+    few = BATCHES < 2**9  # 4 of 8 sizes
+    found = power_law.fit(BATCHES[few], Lengths(lengths.steps[few], lengths.left[few]))
+    assert found == "4 sizes, where a law takes 5"
