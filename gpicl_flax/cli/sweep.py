@@ -81,13 +81,17 @@ def add(commands) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     _check(arguments)
     from gpicl_flax.config import parse
+    from gpicl_flax.runs.plateau_stop import PlateauStop
+    from gpicl_flax.runs.scale import PLATEAU_STOP
     from gpicl_flax.sweep import grid, listing, subset  # listing imports everything that gin files name
 
     if not (arguments.list or arguments.json or arguments.status or arguments.dry_run):
         distributed.connect()
     if not arguments.status or arguments.shard is not None:  # a status alone needs no device
         backend.check()
-    points = subset.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    plateau_stop = PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP))
+    points = subset.only(grid.points(config), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)
     resolved = listing.resolve_points(points)
@@ -104,7 +108,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
         if lines:
             print(lines)
         return None
-    return _run(points, resolved, arguments)
+    return _run(points, resolved, plateau_stop, arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -133,7 +137,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
 
-def _run(points, resolved, arguments: argparse.Namespace) -> None:
+def _run(points, resolved, plateau_stop, arguments: argparse.Namespace) -> None:
     from gpicl_flax.runtime.preemption import StopRequest
     from gpicl_flax.sweep import runner, stacking
 
@@ -159,6 +163,7 @@ def _run(points, resolved, arguments: argparse.Namespace) -> None:
             say=say,
             warn=console.say,
             accept_lost_log=arguments.accept_lost_log,
+            plateau_stop=plateau_stop,
         )
 
 

@@ -39,6 +39,7 @@ class RunFolder:
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
         self.run_info = self.path / "run.json"
+        self.early_stop = self.path / "early_stop.json"  # only of runs that a sweep may end early
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.evaluations = self.path / "eval"

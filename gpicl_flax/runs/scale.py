@@ -17,6 +17,7 @@ FIXED = "sweep.fixed"
 SCALE = "sweep.scale"
 SCALES = "sweep.scales"
 IMAGES_ONLY = "sweep.images_only"
+PLATEAU_STOP = "sweep.plateau_stop"
 _TASKS = "Run.tasks"
 
 
@@ -27,6 +28,7 @@ def sweep(
     scale: str | None = None,
     scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
     images_only: Mapping[str, Any] | None = None,
+    plateau_stop: Mapping[str, Any] | None = None,
 ) -> None:
     """Gives gin the names `sweep.grids` and so on; their values are read as they are written."""
 
@@ -41,7 +43,7 @@ def without_sweep(config: Config, overrides: Mapping[str, Any] | None = None) ->
     Raises:
       UsageError: sweep.fixed is not a dict of bindings, or there is nothing for the chosen scale.
     """
-    plain = config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY).override(fixed_bindings(config))
+    plain = config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP).override(fixed_bindings(config))
     run = plain.override(overrides or {})
     return run if _has_base_dataset(run) else _without_images(run, bindings_of(config, IMAGES_ONLY))
 

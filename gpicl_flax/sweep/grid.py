@@ -21,7 +21,7 @@ file of gin/scale/ shrinks any sweep; a file without grids uses it as plain bind
 different way to shrink: if `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these replace
 `sweep.grids`, and nothing is fixed. A scale with neither is an error, because nothing would be shrunk.
 `sweep.images_only` repeats the bindings of such a file that only tasks made from a base dataset have. They are left out
-where `Run.tasks` are others.
+where `Run.tasks` are others. `sweep.plateau_stop` is no part of any point, see `runs.plateau_stop`.
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ from gpicl_flax.runs.scale import (
     FIXED,
     GRIDS,
     IMAGES_ONLY,
+    PLATEAU_STOP,
     SCALE,
     SCALES,
     are_bindings,
@@ -212,7 +213,7 @@ def _names(
 def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any]) -> str:
     """Returns the run id that version 0.1 gave to a cell of the sweep that `config` describes."""
     choices = [choice._replace(bindings={k: fixed.get(k, v) for k, v in choice.bindings.items()}) for choice in choices]
-    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY).bindings, **fixed}
+    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP).bindings, **fixed}
     for choice in choices:
         bindings |= choice.bindings
     labels = {axis: label for choice in choices for axis, label in choice.labels.items()}

@@ -14,11 +14,13 @@ from gpicl_flax.records.run_folder import DIVERGED, DONE
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.plateau_stop import PlateauStop
 from gpicl_flax.runs.run import ResolvedRun
 from gpicl_flax.runtime import gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import folders, stacking
 from gpicl_flax.sweep.grid import Point
+from gpicl_flax.sweep.plateau_stop import PlateauRules
 
 # Given a number of steps and of members, returns a function of each row of metrics and the index of its member.
 MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
@@ -35,6 +37,7 @@ def run_all(
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
     accept_lost_log: bool = False,
+    plateau_stop: PlateauStop | None = None,
     poll_seconds: float = 5.0,
 ) -> None:
     """Runs every point in its folder (see `folders.find`), skipping those that are done or have diverged.
@@ -52,6 +55,7 @@ def run_all(
       say: takes a line of text for each point.
       warn: takes a line for each point that fails, diverges or is lost to another process; None: `say` takes it.
       accept_lost_log: resume points even if their logs have lost rows, see `RunSpec`.
+      plateau_stop: when points end because they will not leave their plateau; None: never.
       poll_seconds: the time between checks of what others train, while there is nothing else to do.
 
     Raises:
@@ -61,7 +65,9 @@ def run_all(
     """
     # All processes of a slice have to act on the same points, so they agree by `decide` and `any_of`.
     sizes = stack_sizes or stacking.at_most(1)
-    sweep = _Sweep(points, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log)
+    sweep = _Sweep(
+        points, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log, plateau_stop
+    )
     waiting = sweep.not_ended(range(len(points)))
     fit = sweep.check(waiting)
     for index in sorted(set(range(len(points))) - set(waiting)):
@@ -97,11 +103,13 @@ class _Sweep:
         say,
         warn,
         accept_lost_log=False,
+        plateau_stop: PlateauStop | None = None,
     ):
         self._accept_lost_log = accept_lost_log
         self._points, self._resolved, self._workdir = points, resolved, workdir
         # The first host lists once: another host could already see folders that other workers have begun since then.
         self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
+        self._rules = PlateauRules(plateau_stop, points, resolved, self._folders)
         self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
         self._say, self._warn = say, warn
         self.left: dict[int, str] = {}
@@ -238,6 +246,7 @@ class _Sweep:
                 self._folders[index],
                 [lambda row, member=member: progress(row, member)],
                 self._accept_lost_log,
+                self._rules.make(index),
             )
             for member, index in enumerate(indices)
         ]

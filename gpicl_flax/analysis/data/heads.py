@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.records import matching_scores
 
 
 def strongest(run: OneRun) -> pd.DataFrame:
@@ -16,16 +17,16 @@ def strongest(run: OneRun) -> pd.DataFrame:
     that of uniform attention, for the head whose ratio is farthest from 1. It is NaN for models without attention.
     """
     rows = [
-        (run.run_id, step, _highest(values["matching_score"]), _ratio(values))
+        (run.run_id, step, _highest(values), _ratio(values))
         for step, values in run.diagnostics.items()
         if "matching_score" in values
     ]
     return pd.DataFrame(rows, columns=["run_id", "step", "matching_score", "same_class_ratio"])
 
 
-def _highest(scores: list[list[float | None]]) -> float:
-    found = np.array(scores, float)
-    return float(np.nanmax(found)) if np.isfinite(found).any() else math.nan
+def _highest(diagnostics: dict[str, Any]) -> float:
+    score = matching_scores.highest(diagnostics)
+    return math.nan if score is None else float(score)
 
 
 def _ratio(values: dict[str, Any]) -> float:
