@@ -28,7 +28,7 @@ class Growth(NamedTuple):
     highest_rate: float
 
     def after(self, steps: int, least_rate: float) -> float:
-        """Returns the score after more steps, at most 1, at the highest rate or at the `least_rate` if that is higher."""
+        """Returns the score after more steps, at most 1: at the highest rate, or the `least_rate` if that is higher."""
         return math.exp(min(math.log(self.score) + max(self.highest_rate, least_rate) * steps, 0.0))
 
 

@@ -26,6 +26,7 @@ class PlateauRuleFile(TypedDict):
     like: Count
     left: Count
     stayed: Count
+    missed: Count
     steps: list[Count]
     leave_probability: list[Share]
     score: Annotated[float, msgspec.Meta(ge=0)] | None
@@ -42,6 +43,7 @@ class PlateauRule:
       like: the number of runs that the rule is made from.
       left: how many of them left their plateau.
       stayed: how many of them were on it after as many steps as this run has.
+      missed: how many of those that left did so although the growth of their matching score had not foretold it.
       score: the lowest matching score at which a like run left its plateau. None, as where models have no queries and
         keys: the rule never ends the run.
       growth: the fastest growth of the logarithm of that score, per step: the median over the runs that left.
@@ -56,6 +58,7 @@ class PlateauRule:
     like: int
     left: int
     stayed: int
+    missed: int = 0
     score: float | None = None
     growth: float | None = None
     steps: tuple[int, ...] = ()

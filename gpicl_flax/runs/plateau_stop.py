@@ -21,7 +21,7 @@ from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.training import plateau_stop
 
 _NAME = "sweep.plateau_stop"
-_UNSEEN_EVENT = 0.5  # runs that leave beyond those observed: the prior of Jeffreys (1946) for a share
+_UNSEEN_EVENT = 0.5  # runs beyond those observed: the prior of Jeffreys (1946) for a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,9 @@ class PlateauStop:
       one), and at no less than the median growth of its like, does not reach the lowest score at which its like left.
     - Of runs like it that were on their plateau at that step and of whose score the same could be said, a share below
       1 - `confidence` left within its steps, by Kaplan-Meier, with half a run more that leaves than was observed.
+    - Growth foretells leaving: of runs like it that left, a share below 1 - `confidence`, with half a run more, could
+      not have reached that score in twice the steps since their last diagnosis before. Where scores jump, or have
+      nothing to do with the loss, no run is ended.
 
     So a run without a matching score never ends early, and neither does one with too few like runs. A run is like
     another if both have the same bindings but for those in `differ_in`, therefore the same model and task family.
@@ -51,7 +54,7 @@ class PlateauStop:
       UsageError: a value is out of its range.
     """
 
-    confidence: Annotated[float, Range(0, 1, is_open=True)] = 0.95
+    confidence: Annotated[float, Range(0, 1, is_open=True)] = 0.9
     min_runs: Count = 5
     min_left: Count = 2
     from_step: CountOrZero = 0
@@ -129,10 +132,15 @@ def make_rule(settings: PlateauStop, like: Sequence[EndedRun], steps: int) -> Pl
         len(like),
         len(left),
         stayed,
-        min(scores, default=None),
-        max(statistics.median(growths), 0.0) if growths else None,
+        score=min(scores, default=None),
+        growth=max(statistics.median(growths), 0.0) if growths else None,
     )
-    if len(like) < settings.min_runs or len(left) < settings.min_left or rule.score is None:
+    last = [(run.step, *_last_growth(run)) for run in left]
+    foreseen = [rule.grows_in_time(growth, 2 * (end - step)) for end, step, growth in last if growth]
+    rule = dataclasses.replace(rule, missed=foreseen.count(False))
+    missed = (rule.missed + _UNSEEN_EVENT) / (len(foreseen) + 1)
+    few = len(like) < settings.min_runs or len(left) < settings.min_left
+    if few or rule.score is None or missed >= 1 - settings.confidence:
         return rule
     at = sorted({step for run in like for step in run.growths if step < steps})
     chances = []
@@ -141,6 +149,11 @@ def make_rule(settings: PlateauStop, like: Sequence[EndedRun], steps: int) -> Pl
         alike = [run for run in alike if not rule.grows_in_time(run.growths[step], steps - step)]
         chances.append(_leave_probability(alike, steps, 1 - settings.confidence))
     return dataclasses.replace(rule, steps=tuple(at), leave_probability=tuple(chances))
+
+
+def _last_growth(run: EndedRun) -> tuple[int, Growth | None]:
+    """Returns the last step at which a run was on its plateau and diagnosed, and the growth of its score there."""
+    return max(run.growths.items(), default=(0, None), key=lambda item: item[0])
 
 
 def _stays(run: EndedRun, steps: int) -> bool:
