@@ -31,6 +31,9 @@ WORLDS = {
     "plateaus differ much": SimulatedSweep(runs=60, left=0.3, spread=1.2),
     "plateaus differ little": SimulatedSweep(runs=60, left=0.3, spread=0.25),
     "scores grow late": SimulatedSweep(runs=60, left=0.3, growing=0.25),
+    "scores grow very late": SimulatedSweep(runs=60, left=0.3, growing=0.12),
+    "scores jump": SimulatedSweep(runs=60, left=0.3, growing=0.05),
+    "scores are noisy": SimulatedSweep(runs=60, left=0.3, noise=0.02),
     "scores say nothing": SimulatedSweep(runs=60, left=0.3, scores="unrelated"),
     "no scores": SimulatedSweep(runs=60, left=0.3, scores="none"),
 }

@@ -82,7 +82,9 @@ class PlateauRule:
     def from_json(cls, values: dict[str, Any]) -> "PlateauRule":
         """Reads what `dataclasses.asdict` makes of a rule, which may hold more than this version knows."""
         known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-        return cls(**known | {name: tuple(known[name]) for name in ("steps", "leave_probability")})
+        for name in ("steps", "leave_probability"):
+            known[name] = tuple(known[name])
+        return cls(**known)
 
 
 def _uneven(file: PlateauRuleFile) -> str:

@@ -71,7 +71,7 @@ class PlateauRules:
                 return False, None
             tracker = PlateauTracker.from_run_info(snapshot.read_run_info())
             return True, ended_run(snapshot.read_rows(self._folders[index].metrics), tracker)
-        except (GpiclError, OSError):  # --status names what is damaged
+        except (GpiclError, OSError, TypeError):  # --status names what is damaged
             return True, None
 
 

@@ -29,6 +29,7 @@ def test_the_fit_is_that_of_scipy_over_the_faster_window():
             end = math.exp(max(fit.intercept + fit.slope * steps[-1], math.log(FLOOR)))
             fits.append((end, fit.slope, fit.slope + 2 * fit.stderr))
         found = matching_scores.growth(list(zip(steps.tolist(), scores.tolist(), strict=True)))
+        assert found is not None
         np.testing.assert_allclose(found, np.max(fits, axis=0), rtol=1e-9, atol=1e-12)
 
 

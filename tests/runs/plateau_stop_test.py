@@ -77,7 +77,8 @@ def test_a_plateau_is_left_by_either_loss():
     assert of(row(10, 2.3, 2.3), row(20, 2.3, 2.3)) == EndedRun(20, False)
     assert of(row(10, 2.3, 2.3), row(20, 2.1, 2.3), row(30, 2.3, 2.3)) == EndedRun(20, True, 0.02)
     assert of(row(10, 2.3, 2.3), row(20, 2.3, 2.0), row(30, 2.3, 2.3)) == EndedRun(20, True, 0.02)
-    assert list(of(*(row(step, 2.3, 2.3) for step in range(10, 70, 10))).growths) == [40, 50, 60]
+    stayed = of(*(row(step, 2.3, 2.3) for step in range(10, 70, 10)))
+    assert stayed is not None and list(stayed.growths) == [40, 50, 60]
 
 
 def replayed(world, sweeps, **settings):
@@ -124,7 +125,7 @@ def test_like_runs_share_all_bindings_but_some():
 def test_settings_are_those_of_gin():
     assert PlateauStop.from_gin(None) is None
     assert PlateauStop.from_gin({}) == PlateauStop()
-    assert PlateauStop.from_gin({"confidence": 0.95}).confidence == 0.95
+    assert PlateauStop.from_gin({"confidence": 0.95}) == PlateauStop(confidence=0.95)
 
 
 @pytest.mark.parametrize(

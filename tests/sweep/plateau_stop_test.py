@@ -8,9 +8,11 @@ import signal
 
 import pytest
 
+from gpicl_flax.analysis.data.plateau_replay import stop_step
 from gpicl_flax.config import parse
 from gpicl_flax.errors import Preempted, UsageError
 from gpicl_flax.records import json_lines, plateau_rule
+from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.records.run_folder import DONE, RunFolder, write_json
 from gpicl_flax.runs.plateau_stop import PlateauStop
 from gpicl_flax.runtime.preemption import StopRequest
@@ -65,8 +67,7 @@ def workdir(points, tmp_path):
     return workdir
 
 
-def run_all(points, workdir, on_row=lambda row, member: None, settings=SETTINGS):
-    make_progress = lambda steps, members: on_row  # noqa: E731
+def run_all(points, workdir, on_row=lambda row, member: None, settings: PlateauStop | None = SETTINGS):
     with StopRequest() as stop:
         runner.run_all(
             points,
@@ -74,7 +75,7 @@ def run_all(points, workdir, on_row=lambda row, member: None, settings=SETTINGS)
             workdir,
             stop,
             say=lambda line: None,
-            make_progress=make_progress,
+            make_progress=lambda steps, members: on_row,
             plateau_stop=settings,
         )
 
@@ -91,14 +92,14 @@ def stop_at(step):
     return on_row
 
 
-def test_a_point_ends_by_its_like_however_often_it_is_interrupted(points, workdir, tmp_path):
-    shutil.copytree(workdir, tmp_path / "parts")
+def test_a_point_ends_by_its_like(points, workdir):
     run_all(points, workdir)
     first, alone = (RunFolder(workdir / points[index].run_id) for index in (0, -1))
     rows, rule = json_lines.read(first.metrics), plateau_rule.read(first)
     assert rule is not None and (rule.like, rule.left, rule.stayed, rule.missed) == (9, 3, 6, 0)
     assert rows[-1]["step"] == 10 and rows[-1]["stopped_early"] == "plateau"  # with the fourth diagnosis, and on
     assert rows[-1]["leave_probability"] == rule.probability(8) == pytest.approx(0.5 / 7)
+    assert stop_step(rule, rows, PlateauTracker(10, None), STEPS) == 8  # as a replay of it sees it
     # The one whose learning rate differs has no like, and makes all its steps.
     rule = plateau_rule.read(alone)
     assert rule is not None and (rule.like, rule.steps) == (0, ())
@@ -107,18 +108,25 @@ def test_a_point_ends_by_its_like_however_often_it_is_interrupted(points, workdi
     assert [each.stopped_early for each in (found[0], found[-1])] == ["plateau", None]
     assert "1 stopped early" in table.counts(found) and "stopped early: plateau" in table.as_table(found)
 
-    # Interrupted between two checkpoints, and with the row that decides. What ends meanwhile changes nothing.
-    for step in (4, 8):
+
+@pytest.mark.slow
+def test_whenever_it_is_interrupted_a_point_ends_where_it_would_have_ended(points, workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "parts")
+    run_all(points[: 1 + STAY + LEAVE], workdir)
+    first, parts = (RunFolder(path / points[0].run_id) for path in (workdir, tmp_path / "parts"))
+    # Between two checkpoints, and with the row that decides. What ends meanwhile changes nothing.
+    for number, step in enumerate((4, 8)):
         with pytest.raises(Preempted):
             run_all(points, tmp_path / "parts", stop_at(step))
-        shutil.rmtree(tmp_path / "parts" / points[1 if step == 4 else 2].run_id)
-        write_ended(RunFolder(tmp_path / "parts" / points[1 if step == 4 else 2].run_id), left=True)
+        like = RunFolder(tmp_path / "parts" / points[STAY + number].run_id)
+        shutil.rmtree(like.path)
+        write_ended(like, left=True)
     run_all(points[:1], tmp_path / "parts", settings=None)  # the file counts, not the setting
-    parts = RunFolder(tmp_path / "parts" / points[0].run_id)
     for name in ("early_stop.json", "metrics.jsonl", "run.json", "config.gin", "eval/step_00000010.json"):
         assert (parts.path / name).read_bytes() == (first.path / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_point_that_was_begun_without_a_rule_goes_on_without(points, workdir):
     with pytest.raises(Preempted):
         run_all(points[:1], workdir, stop_at(4), settings=None)

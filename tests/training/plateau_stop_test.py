@@ -31,7 +31,7 @@ def train(folder, rule, score=lambda step: 0.02, losses=lambda step: ON, *, star
         step += DISPATCH
         metrics = {name: np.ones(DISPATCH) for name in ("loss", "grad_norm", "param_norm")}
         metrics["loss_ema"] = np.full(DISPATCH, losses(step))
-        measured = {"unseen_loss": np.float32(ON), "unseen_accuracy_last": np.float32(0.1)}
+        measured: dict = {"unseen_loss": np.float32(ON), "unseen_accuracy_last": np.float32(0.1)}
         if score(step) is not None:
             measured["matching_score"] = np.array([[0.0, score(step)], [np.nan, 0.001]], np.float32)
         assert log.add(step, metrics, {"diagnostics": measured} if step % PERIOD == 0 else {}) is None

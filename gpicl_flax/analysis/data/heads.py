@@ -17,15 +17,15 @@ def strongest(run: OneRun) -> pd.DataFrame:
     that of uniform attention, for the head whose ratio is farthest from 1. It is NaN for models without attention.
     """
     rows = [
-        (run.run_id, step, _highest(values), _ratio(values))
+        (run.run_id, step, _highest(values["matching_score"]), _ratio(values))
         for step, values in run.diagnostics.items()
         if "matching_score" in values
     ]
     return pd.DataFrame(rows, columns=["run_id", "step", "matching_score", "same_class_ratio"])
 
 
-def _highest(diagnostics: dict[str, Any]) -> float:
-    score = matching_scores.highest(diagnostics)
+def _highest(scores: list[list[float | None]]) -> float:
+    score = matching_scores.highest({"matching_score": scores})
     return math.nan if score is None else float(score)
 
 

@@ -49,9 +49,9 @@ def kept(runs: Iterable[OneRun], settings: PlateauStop) -> list[KeptRun]:
             continue
         emas = run.metrics["loss_ema"].dropna()
         rows = [
-            {"step": int(step), "loss_ema": float(ema)}
+            {"step": step, "loss_ema": ema}
             | ({"diagnostics": run.diagnostics[step]} if "unseen_loss" in run.diagnostics.get(step, {}) else {})
-            for step, ema in emas.items()
+            for step, ema in zip(emas.index.tolist(), emas.tolist(), strict=True)
         ]
         found.append(KeptRun(run.run_id, run.run_info, rows, settings.likeness(run.bindings), *_times(run)))
     return found
