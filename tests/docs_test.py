@@ -14,15 +14,15 @@ import sklearn.datasets
 
 from gpicl_flax import config
 from gpicl_flax.cli.main import main, parser
-from gpicl_flax.runs import model_zoo
-from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
+from gpicl_flax.runs import model_zoo, scale
+from gpicl_flax.sweep import listing, stages  # noqa: F401  (listing brings what gin files name)
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [str(path.relative_to(ROOT)) for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])]
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
 FILE_NAME = re.compile(r"# (\w+\.(?:py|gin))\n")  # the first line of a block that is a file
 PROGRAMS = ("gpicl ", "python -m gpicl_flax ")
-SWEEP_BINDINGS = (grid.GRIDS, grid.FIXED, grid.SCALE, grid.SCALES)
+SWEEP_BINDINGS = scale.ALL
 
 
 def blocks(page):
@@ -124,7 +124,7 @@ def test_gin_names_exist(names):
 )
 def test_gin_blocks_are_gin(texts):
     for text in texts:
-        assert grid.points_or_run(config.parse_text(text))
+        assert stages.points_or_run(config.parse_text(text))
 
 
 def named_files(page):

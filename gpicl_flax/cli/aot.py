@@ -44,10 +44,10 @@ def add(commands) -> None:
 
 
 def _aot(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.sweep import aot, grid, listing, subset
+    from gpicl_flax.sweep import aot, listing, stages, subset
 
     backend.check()
-    points = subset.only(grid.points_or_run(_parse(arguments)), arguments.point)
+    points = subset.only(stages.points_or_run(_parse(arguments)), arguments.point)
     on = aot.Slice.describe(arguments.topology)
     runs = listing.resolve_all(points)
     results = aot.compile_all(points, runs, on, stack=arguments.stack, report=_report(arguments.json))

@@ -127,11 +127,11 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _needed(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
-    from gpicl_flax.sweep import grid, listing, subset
+    from gpicl_flax.sweep import listing, stages, subset
     from gpicl_flax.tasks.datasets import sources
 
     backend.check()
-    points = grid.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
+    points = stages.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
     runs = listing.resolve_all(subset.only(points, arguments.only))
     names = dict.fromkeys(name for run in runs for name in run.tasks.default_datasets(run.base_datasets))
     found = (sources.locate(name, data_dir=arguments.data_dir) for name in names)

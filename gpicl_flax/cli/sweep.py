@@ -80,35 +80,48 @@ def add(commands) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> None:
     _check(arguments)
-    from gpicl_flax.config import parse
-    from gpicl_flax.runs.plateau_stop import PlateauStop
-    from gpicl_flax.runs.scale import PLATEAU_STOP
-    from gpicl_flax.sweep import grid, listing, subset  # listing imports everything that gin files name
+    from gpicl_flax.sweep import listing, outcomes  # listing imports everything that gin files name
 
     if not (arguments.list or arguments.json or arguments.status or arguments.dry_run):
         distributed.connect()
     if not arguments.status or arguments.shard is not None:  # a status alone needs no device
         backend.check()
-    config = parse(arguments.gin_file, arguments.gin_bindings)
-    plateau_stop = PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP))
-    points = subset.only(grid.points(config), arguments.only)
-    if arguments.status and arguments.shard is None:
-        return _status(points, arguments)
-    resolved = listing.resolve_points(points)
-    if arguments.shard is not None:
-        share = subset.shard(points, [each.run for each in resolved], *arguments.shard)
-        points, resolved = [points[index] for index in share], [resolved[index] for index in share]
+    config, find_points = _asked(arguments)
     if arguments.status:
-        return _status(points, arguments)
-    runs = [each.run for each in resolved]
+        return _status(config, find_points, arguments)
     if arguments.dry_run:
-        return _dry_run(points, runs, arguments)
+        here = outcomes.unknown if arguments.workdir is None else outcomes.in_folder(arguments.workdir)
+        return _dry_run(find_points(here), arguments)
     if arguments.json or arguments.list:
+        points = find_points(outcomes.unknown)
+        runs = listing.resolve_all(points)
         lines = listing.as_json(points, runs) if arguments.json else listing.as_table(points, runs)
         if lines:
             print(lines)
         return None
-    return _run(points, resolved, plateau_stop, arguments)
+    return _run(config, find_points, arguments)
+
+
+def _asked(arguments: argparse.Namespace):
+    """Returns the configuration of the sweep, and a function from outcomes (see `sweep.outcomes`) to its points."""
+    from gpicl_flax.config import parse
+    from gpicl_flax.runs.plateau_stop import PlateauStop
+    from gpicl_flax.runs.scale import PLATEAU_STOP
+    from gpicl_flax.sweep import listing, outcomes, stages, subset
+
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP))  # refuses what does not fit, also where nothing runs
+    units = None
+    if arguments.shard is not None:  # shares do not depend on outcomes
+        points = subset.only(stages.points(config), arguments.only)
+        share = subset.shard(points, listing.resolve_all(points), *arguments.shard)
+        units = {points[index].unit for index in share}
+
+    def find_points(found: outcomes.Outcomes):
+        points = subset.only(stages.points(config, found), arguments.only)
+        return [point for point in points if units is None or point.unit in units]
+
+    return config, find_points
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -137,16 +150,24 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--stack auto looks at the devices here; with --topology, give a number")
 
 
-def _run(points, resolved, plateau_stop, arguments: argparse.Namespace) -> None:
+def _run(config, find_points, arguments: argparse.Namespace) -> None:
+    from gpicl_flax.records.stack_lease import decide
+    from gpicl_flax.runs.plateau_stop import PlateauStop
+    from gpicl_flax.runs.scale import PLATEAU_STOP
     from gpicl_flax.runtime.preemption import StopRequest
-    from gpicl_flax.sweep import runner, stacking
+    from gpicl_flax.sweep import outcomes, runner, stacking, stages
 
     def say(text: str) -> None:
         if not arguments.quiet:
             console.say(text)
 
     outputs.check_folder(arguments.workdir)
-    if not points:
+    read = outcomes.in_folder(arguments.workdir)
+
+    def agreed():  # the processes of a slice must come to the same points
+        return find_points(lambda points, metric: decide(lambda: read(points, metric)))
+
+    if not agreed():
         say(f"shard {arguments.shard[0]}/{arguments.shard[1]} has no points: there are fewer of them than shards")
     if arguments.stack in (None, "auto"):
         sizes = stacking.largest
@@ -154,8 +175,7 @@ def _run(points, resolved, plateau_stop, arguments: argparse.Namespace) -> None:
         sizes = stacking.at_most(1 if arguments.stack == "off" else arguments.stack)
     with StopRequest() as stop:
         runner.run_all(
-            points,
-            resolved,
+            agreed,
             arguments.workdir,
             stop,
             stack_sizes=sizes,
@@ -163,26 +183,35 @@ def _run(points, resolved, plateau_stop, arguments: argparse.Namespace) -> None:
             say=say,
             warn=console.say,
             accept_lost_log=arguments.accept_lost_log,
-            plateau_stop=plateau_stop,
+            plateau_stop=PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP)),
         )
+    for line in stages.summary(config, read):
+        say(line)
 
 
-def _status(points, arguments: argparse.Namespace) -> None:
-    from gpicl_flax.sweep import table
+def _status(config, find_points, arguments: argparse.Namespace) -> None:
+    from gpicl_flax.sweep import outcomes, stages, table
+
+    def found():
+        return find_points(outcomes.in_folder(arguments.workdir))
 
     if arguments.json:
-        for each in table.read_all(points, arguments.workdir):
+        for each in table.read_all(found(), arguments.workdir):
             print(each.as_json())
-    elif sys.stdout.isatty():
-        table.watch(points, arguments.workdir, sys.stdout)
+        return
+    if sys.stdout.isatty():
+        table.watch(found, arguments.workdir, sys.stdout)
     else:
-        print(table.as_table(table.read_all(points, arguments.workdir)))
+        print(table.as_table(table.read_all(found(), arguments.workdir)))
+    for line in stages.summary(config, outcomes.in_folder(arguments.workdir)):
+        print(line)
 
 
-def _dry_run(points, runs, arguments: argparse.Namespace) -> None:
+def _dry_run(points, arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs.status import ENDED
-    from gpicl_flax.sweep import aot, cost, table
+    from gpicl_flax.sweep import aot, cost, listing, table
 
+    runs = listing.resolve_all(points)
     if arguments.workdir is not None:
         found = table.read_all(points, arguments.workdir)
         left = [index for index, each in enumerate(found) if each.state not in ENDED]

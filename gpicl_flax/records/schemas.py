@@ -54,12 +54,29 @@ class TargetsInfo(TypedDict):
     chance_score: float
 
 
+class SelectionInfo(TypedDict):
+    """How a sweep chose, or is choosing, settings of a run, see `sweep.selection`.
+
+    Attributes:
+      stage: 'select', a run by which settings are chosen; or 'report', a run with those that were.
+      configuration: the identity that the runs of one choice share.
+      values: the settings, as text.
+      metric: that by which they are chosen.
+    """
+
+    stage: Literal["select", "report"]
+    configuration: str
+    values: dict[str, str]
+    metric: str
+
+
 class RunInfo(TypedDict, total=False):
     """run.json. Older versions wrote fewer keys; readers say which ones they need."""
 
     gpicl_flax: str
     jax: str
     labels: dict[str, Any]
+    selection: SelectionInfo
     model: str
     parameters: Count
     state_size_paper: Count
@@ -71,6 +88,7 @@ class RunInfo(TypedDict, total=False):
     task_batch_size: Count
     num_tasks: Count | None
     permute_labels_prob: float
+    validation_share: float
     features: str
     steps: Count
     seed: Count

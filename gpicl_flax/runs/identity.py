@@ -5,16 +5,17 @@ import hashlib
 from gpicl_flax.config import Config, canonical_key
 
 # Bindings that may differ between two starts of one run: where its data come from and are kept, the layout on devices
-# (which changes results only by rounding), what it logs in addition to its records, and how often it can be resumed. A
-# run continues with other values for them in the same folder, so they must not change its digest.
-# Training.checkpoint_period is not one of them, because it determines when a run is meta-tested. Nor is Run.labels: a
-# run folder carries its labels to the report, and an experiment may have the same bindings under several labels (as in
-# gin/parameter_count.gin). A name with a dot at its end means all parameters.
+# (which changes results only by rounding), what it logs in addition to its records, how often it can be resumed, and
+# how its settings were chosen. A run continues with other values for them in the same folder, so they must not change
+# its digest. Training.checkpoint_period is not one of them, because it determines when a run is meta-tested. Nor is
+# Run.labels: a run folder carries its labels to the report, and an experiment may have the same bindings under several
+# labels (as in gin/parameter_count.gin). A name with a dot at its end means all parameters.
 _CANNOT_CHANGE_RESULTS = (
     "Loader.",
     "MeshShape.",
     "Run.loader",
     "Run.mesh",
+    "Run.selection",
     "Run.tensorboard",
     "TaskDistribution.data_dir",
     "Training.checkpoint_seconds",

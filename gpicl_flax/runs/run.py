@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import jax
@@ -43,6 +43,8 @@ class Run:
       tensorboard: also write the training metrics for TensorBoard (needs the extra `tensorboard`).
       labels: the names that the axes of a sweep give to this run, for its analysis (see `sweep.grid`). They change
         nothing.
+      selection: how a sweep chose, or is choosing, settings of this run, for its analysis (see `sweep.selection`). It
+        changes nothing.
 
     Raises:
       UsageError: the parts do not fit together.
@@ -59,6 +61,7 @@ class Run:
     matmul_precision: str | None = None
     tensorboard: bool = False
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    selection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         # The parts check themselves. Here are the conditions that involve several of them, so that a run that cannot
@@ -92,6 +95,10 @@ class Run:
             if self.training.diagnostics.class_accuracies:
                 class_accuracies.check(tasks)
         self._check_curriculum()
+        if self.selection.get("metric") == "accuracy" and tasks.targets.predicts != models.CLASSES:
+            raise UsageError(
+                f"sweep.select_metric is 'accuracy', but the targets of {family} are numbers; set it to 'loss'"
+            )
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:

@@ -16,6 +16,7 @@ def run_info(run: Run, dataset: TaskData, drawing: Hashable, mesh: jax.sharding.
         "gpicl_flax": gpicl_flax.__version__,
         "jax": jax.__version__,
         "labels": dict(run.labels),
+        **({"selection": dict(run.selection)} if run.selection else {}),
         "model": type(run.model).__name__,
         **run.sizes(),
         **run.tasks.run_info(),

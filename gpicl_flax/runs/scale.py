@@ -3,6 +3,7 @@
 `sweep.grid` says what they mean for a sweep.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any
@@ -18,6 +19,13 @@ SCALE = "sweep.scale"
 SCALES = "sweep.scales"
 IMAGES_ONLY = "sweep.images_only"
 PLATEAU_STOP = "sweep.plateau_stop"
+SELECT, BISECT = "sweep.select", "sweep.bisect"
+# The settings of the stages of a sweep, which a single run does not follow.
+STAGES = (
+    SELECT, "sweep.select_metric", "sweep.select_seeds", "sweep.select_share", "sweep.select_budget",
+    "sweep.select_validation_share", BISECT, "sweep.bisect_metric", "sweep.bisect_threshold", "sweep.bisect_resolution",
+)  # fmt: skip
+ALL = (GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP, *STAGES)
 _TASKS = "Run.tasks"
 
 
@@ -28,9 +36,27 @@ def sweep(
     scale: str | None = None,
     scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
     images_only: Mapping[str, Any] | None = None,
+    select: Mapping[Any, Any] | None = None,
+    select_metric: str | None = None,
+    select_seeds: int = 2,
+    select_share: float = 1.0,
+    select_budget: int | None = None,
+    select_validation_share: float = 0.1,
+    bisect: Mapping[str, Sequence[float]] | None = None,
+    bisect_metric: str = "accuracy",
+    bisect_threshold: float | None = None,
+    bisect_resolution: float = 2.0,
     plateau_stop: Mapping[str, Any] | None = None,
 ) -> None:
-    """Gives gin the names `sweep.grids` and so on; their values are read as they are written."""
+    """Gives gin the names `sweep.grids` and so on; their values are read as they are written.
+
+    `sweep.grid`, `sweep.selection`, `sweep.bisection` and `runs.plateau_stop` say what they are.
+    """
+
+
+def sweep_setting(config: Config, name: str) -> Any:
+    """Returns a setting such as 'sweep.select_seeds', or its default."""
+    return config.bindings.get(name, inspect.signature(sweep).parameters[name.removeprefix("sweep.")].default)
 
 
 def without_sweep(config: Config, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -43,7 +69,7 @@ def without_sweep(config: Config, overrides: Mapping[str, Any] | None = None) ->
     Raises:
       UsageError: sweep.fixed is not a dict of bindings, or there is nothing for the chosen scale.
     """
-    plain = config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP).override(fixed_bindings(config))
+    plain = config.without(*ALL).override(fixed_bindings(config))
     run = plain.override(overrides or {})
     return run if _has_base_dataset(run) else _without_images(run, bindings_of(config, IMAGES_ONLY))
 

@@ -8,14 +8,16 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
 from gpicl_flax.errors import UsageError
+from gpicl_flax.records.selection_rule import SELECT
 from gpicl_flax.runs.run import Run
 from gpicl_flax.sweep import aot
 from gpicl_flax.sweep.aot import Cost, Slice
-from gpicl_flax.sweep.grid import Point
+from gpicl_flax.sweep.grid import STAGES_IN_WORDS, Point
 from gpicl_flax.sweep.programs import Program, programs, trace
 from gpicl_flax.tasks.datasets.assumed import ASSUMPTION
 from gpicl_flax.terminal import text_table
@@ -40,6 +42,7 @@ class Budget:
       memory_bytes: the approximate memory of one run on a chip of its own.
       chip_hours: those of all these points.
       fits: whether a chip has that memory.
+      stage: the stage of the sweep that the points belong to, '' where there is only one.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Budget:
     memory_bytes: int
     chip_hours: float
     fits: bool
+    stage: str = ""
 
     @property
     def flops(self) -> float:
@@ -86,12 +90,12 @@ def budget(
             counted[text] = program, _count(program.run, traced, steps)
     rows = []
     for program, counts in counted.values():
-        for steps in dict.fromkeys(run.training.steps for run in program.runs):
-            part = program.of_steps(steps)
+        for part in program.parts():
+            steps, stage = part.run.training.steps, part.points[0].stage
             hours = counts.flops * steps * len(part.points) / (chip.peak_flops * utilization) / 3600
             ids = tuple(point.run_id for point in part.points)
             fits = counts.memory <= chip.usable_hbm_bytes // chip.devices
-            rows.append(Budget(part.name, ids, steps, counts.flops, counts.turns, counts.memory, hours, fits))
+            rows.append(Budget(part.name, ids, steps, counts.flops, counts.turns, counts.memory, hours, fits, stage))
     return rows
 
 
@@ -140,8 +144,9 @@ def as_table(
     kind = chips.chip(chip)
     rows = budget(points, runs, chip=kind, utilization=utilization)
     memory = kind.usable_hbm_bytes / kind.devices / GIB
-    table = [("program", "points", "steps", "GFLOP/step", "turns", "PFLOP", "memory GiB", "chip-hours")]
-    for row in rows:
+    heads = ("program", "points", "steps", "GFLOP/step", "turns", "PFLOP", "memory GiB", "chip-hours")
+    table: list[tuple[str, ...]] = [heads]
+    for row in sorted(rows, key=lambda row: row.stage != SELECT):
         table.append(
             (
                 row.name,
@@ -154,10 +159,9 @@ def as_table(
                 f"{row.chip_hours:.3g}",
             )
         )
-    flops, hours = sum(row.flops for row in rows), sum(row.chip_hours for row in rows)
-    table.append(
-        ("all", f"{sum(len(r.points) for r in rows):,}", "", "", "", f"{flops / 1e15:,.2f}", "", f"{hours:,.2f}")
-    )
+    for stage in dict.fromkeys(row.stage for row in rows if row.stage):
+        table.append(_total(STAGES_IN_WORDS[stage], [row for row in rows if row.stage == stage]))
+    table.append(_total("all", rows))
     lines = [
         f"An estimate for {chip} ({kind.peak_flops / 1e12:,.0f} TFLOP/s of bfloat16 products and {memory:.2f} GiB a "
         "device); nothing was compiled or run.",
@@ -176,6 +180,13 @@ def as_table(
         *_remarks(rows, runs),
     ]
     return "\n".join(lines)
+
+
+def _total(name: str, rows: Sequence[Budget]) -> tuple[str, ...]:
+    points, flops, hours = (
+        sum(each) for each in zip(*((len(r.points), r.flops, r.chip_hours) for r in rows), strict=True)
+    )
+    return name, f"{points:,}", "", "", "", f"{flops / 1e15:,.2f}", "", f"{hours:,.2f}"
 
 
 def _remarks(rows: Sequence[Budget], runs: Sequence[Run]) -> list[str]:
@@ -197,7 +208,12 @@ def as_json(
     """Returns the budget as JSON, one object on each line; raises as `as_table` does."""
     rows = budget(points, runs, chip=chips.chip(chip), utilization=utilization)
     settings = {"chip": chip, "utilization": utilization}
-    return "\n".join(json.dumps(dataclasses.asdict(row) | {"flops": row.flops} | settings) for row in rows)
+    return "\n".join(json.dumps(_as_dict(row) | settings) for row in rows)
+
+
+def _as_dict(row: Budget) -> dict[str, Any]:
+    values = dataclasses.asdict(row) | {"flops": row.flops}
+    return values if row.stage else {key: value for key, value in values.items() if key != "stage"}
 
 
 def compiled_as_table(results: Sequence[tuple[Program, Cost]], on: Slice) -> str:

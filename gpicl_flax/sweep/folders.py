@@ -37,6 +37,8 @@ def find(points: Sequence[Point], workdir: epath.PathLike, names: Sequence[str] 
 
 
 def _name(point: Point, by_digest: dict[str, list[str]], workdir: epath.PathLike) -> str:
+    if not point.digest:  # it is pending, and no folder can be its own
+        return point.run_id
     present = by_digest.get(point.digest, [])
     if not present:
         return _legacy_name(point, by_digest, workdir) or point.run_id

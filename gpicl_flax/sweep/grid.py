@@ -21,7 +21,9 @@ file of gin/scale/ shrinks any sweep; a file without grids uses it as plain bind
 different way to shrink: if `sweep.scale` is 'cpu' and `sweep.scales` has grids under that name, these replace
 `sweep.grids`, and nothing is fixed. A scale with neither is an error, because nothing would be shrunk.
 `sweep.images_only` repeats the bindings of such a file that only tasks made from a base dataset have. They are left out
-where `Run.tasks` are others. `sweep.plateau_stop` is no part of any point, see `runs.plateau_stop`.
+where `Run.tasks` are others.
+
+A sweep may have more stages than this grid, see `sweep.stages`.
 """
 
 import dataclasses
@@ -32,22 +34,13 @@ from typing import Any, NamedTuple
 import gpicl_flax.runs.run  # noqa: F401 - registers configurables in gin; digests need their full names
 from gpicl_flax.config import Config, differences, short_key
 from gpicl_flax.errors import UsageError
+from gpicl_flax.records.selection_rule import BISECT, REPORT, SELECT
 from gpicl_flax.runs.identity import digest
-from gpicl_flax.runs.scale import (
-    FIXED,
-    GRIDS,
-    IMAGES_ONLY,
-    PLATEAU_STOP,
-    SCALE,
-    SCALES,
-    are_bindings,
-    fixed_bindings,
-    scaled_grids,
-    without_sweep,
-)
+from gpicl_flax.runs.scale import ALL, FIXED, GRIDS, SCALES, are_bindings, fixed_bindings, scaled_grids, without_sweep
 from gpicl_flax.sweep import legacy_ids, run_ids
 
 LABELS = "Run.labels"
+STAGES_IN_WORDS = {SELECT: "to choose settings", REPORT: "with what was chosen", BISECT: "to find a threshold"}
 _MODEL = "Run.model"
 
 
@@ -63,6 +56,9 @@ class Point:
       digest: the identity of the point, made from its configuration. It depends on this point alone, so it stays the
         same when the grid grows or names its axes differently. The readable parts may change then.
       legacy_ids: the run ids that version 0.1 gave to the point.
+      stage: the stage of the sweep that trains it (see `sweep.stages`), '' where there is only one.
+      configuration: the identity that the points of all stages share which depend on each other; '' where there is only
+        one stage.
     """
 
     run_id: str
@@ -71,9 +67,21 @@ class Point:
     names: tuple[str, ...] = ()
     digest: str = ""
     legacy_ids: tuple[str, ...] = ()
+    stage: str = ""
+    configuration: str = ""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it depends on points that have not ended, so that its values, and its digest, are not known yet."""
+        return not self.digest
+
+    @property
+    def unit(self) -> str:
+        """What shares of a sweep cannot divide: the points that depend on each other, or this point."""
+        return self.configuration or self.digest
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """One value of an axis.
 
     Attributes:
@@ -97,8 +105,8 @@ def points(config: Config) -> list[Point]:
     grids = config.bindings.get(GRIDS) if grids is None else grids
     if not isinstance(grids, list | tuple) or not grids or not all(isinstance(g, dict) and g for g in grids):
         raise UsageError(f"no sweep: {GRIDS} must be a list of {{binding: values}}, one dict a grid")
-    cells = []
-    for choices in itertools.chain.from_iterable(map(_product, grids)):
+    found_cells = []
+    for choices in itertools.chain.from_iterable(map(cells, grids)):
         for choice in choices:
             undone = _common(choice.bindings, fixed)
             if choice.labels and undone:
@@ -107,10 +115,10 @@ def points(config: Config) -> list[Point]:
                     f"({', '.join(undone)}); give the sweep grids of this scale ({SCALES})"
                 )
         overrides = _overrides(choices, fixed)
-        cells.append((choices, overrides, without_sweep(config, overrides)))
-    several_models = len({repr(cell.bindings.get(_MODEL)) for _, _, cell in cells}) > 1
+        found_cells.append((choices, overrides, without_sweep(config, overrides)))
+    several_models = len({repr(cell.bindings.get(_MODEL)) for _, _, cell in found_cells}) > 1
     found: dict[str, Point] = {}
-    for choices, overrides, whole in cells:
+    for choices, overrides, whole in found_cells:
         names = _names(choices, whole, fixed, several_models)
         identity = digest(whole)
         legacy_id = _legacy_id(choices, config, fixed)
@@ -121,50 +129,41 @@ def points(config: Config) -> list[Point]:
     return list(found.values())
 
 
-def points_or_run(config: Config) -> list[Point]:
-    """Returns the points of a sweep, or a single run as one point; raises as `points` does."""
-    if GRIDS in config.bindings:
-        return points(config)
-    single = without_sweep(config)
-    identity = digest(single)
-    return [Point(run_ids.join(("run",), identity), {}, single, digest=identity)]
-
-
-def _product(grid: Mapping[Any, Any]) -> Iterator[tuple[_Choice, ...]]:
-    """Yields the cells of a grid: a choice for each of its axes."""
-    for cell in itertools.product(*itertools.starmap(_axis, grid.items())):
+def cells(grid: Mapping[Any, Any], name: str = GRIDS) -> Iterator[tuple[Choice, ...]]:
+    """Yields the cells of a grid: a choice for each of its axes. Messages call the grid `name`."""
+    for cell in itertools.product(*(_axis(keys, values, name) for keys, values in grid.items())):
         keys = [short_key(key) for choice in cell for key in choice.bindings]
         if len(set(keys)) < len(keys):
             twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise UsageError(f"{GRIDS}: a grid sets {', '.join(twice)} twice")
+            raise UsageError(f"{name}: a grid sets {', '.join(twice)} twice")
         yield cell
 
 
-def _axis(keys: str | tuple[str, ...], values: Any) -> list[_Choice]:
+def _axis(keys: str | tuple[str, ...], values: Any, name: str) -> list[Choice]:
     """Returns the choices of one axis."""
     if not isinstance(values, dict):
-        return [_Choice(bindings, {}, isinstance(values, list)) for bindings in _bound(keys, values)]
+        return [Choice(bindings, {}, isinstance(values, list)) for bindings in _bound(keys, values, name)]
     if not isinstance(keys, str) or "." in keys:
         raise UsageError(
-            f"{GRIDS}: {keys!r} has a dict, so it must be a name without a dot, with labels as the dict's keys"
+            f"{name}: {keys!r} has a dict, so it must be a name without a dot, with labels as the dict's keys"
         )
     if not values or not all(isinstance(k, str) and are_bindings(v) for k, v in values.items()):
-        raise UsageError(f"{GRIDS}: {keys!r} must be {{label: {{binding: value}}}}")
-    return [_Choice(dict(bindings), {keys: label}) for label, bindings in values.items()]
+        raise UsageError(f"{name}: {keys!r} must be {{label: {{binding: value}}}}")
+    return [Choice(dict(bindings), {keys: label}) for label, bindings in values.items()]
 
 
-def _bound(keys: str | tuple[str, ...], values: Any) -> list[dict[str, Any]]:
+def _bound(keys: str | tuple[str, ...], values: Any, name: str) -> list[dict[str, Any]]:
     """Returns the bindings that an axis of values chooses from."""
     names = keys if isinstance(keys, tuple) else (keys,)
-    if not names or not all(isinstance(name, str) and "." in name for name in names):
-        raise UsageError(f"{GRIDS}: {keys!r} is no binding, nor a tuple of bindings")
+    if not names or not all(isinstance(key, str) and "." in key for key in names):
+        raise UsageError(f"{name}: {keys!r} is no binding, nor a tuple of bindings")
     values = values if isinstance(values, list) else [values]
     if not values:
-        raise UsageError(f"{GRIDS}: {keys!r} has no values")
+        raise UsageError(f"{name}: {keys!r} has no values")
     if isinstance(keys, str):
         return [{keys: value} for value in values]
     if not all(isinstance(value, tuple) and len(value) == len(keys) for value in values):
-        raise UsageError(f"{GRIDS}: the values of {keys!r} must be tuples of {len(keys)}")
+        raise UsageError(f"{name}: the values of {keys!r} must be tuples of {len(keys)}")
     return [dict(zip(keys, value, strict=True)) for value in values]
 
 
@@ -174,7 +173,7 @@ def _common(bindings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]
     return sorted(key for key in bindings if short_key(key) in short)
 
 
-def _overrides(choices: Sequence[_Choice], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _overrides(choices: Sequence[Choice], fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the bindings that a cell sets, with the fixed values where there are any, and its labels."""
     values = {short_key(key): value for key, value in fixed.items()}
     overrides, labels = {}, {}
@@ -186,7 +185,7 @@ def _overrides(choices: Sequence[_Choice], fixed: Mapping[str, Any]) -> dict[str
 
 
 def _names(
-    choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any], several_models: bool
+    choices: Sequence[Choice], config: Config, fixed: Mapping[str, Any], several_models: bool
 ) -> tuple[str, ...]:
     """Returns the readable parts of a run id.
 
@@ -210,10 +209,10 @@ def _names(
     return (*labels, *(name for name in models if name not in chosen), *values)
 
 
-def _legacy_id(choices: Sequence[_Choice], config: Config, fixed: Mapping[str, Any]) -> str:
+def _legacy_id(choices: Sequence[Choice], config: Config, fixed: Mapping[str, Any]) -> str:
     """Returns the run id that version 0.1 gave to a cell of the sweep that `config` describes."""
     choices = [choice._replace(bindings={k: fixed.get(k, v) for k, v in choice.bindings.items()}) for choice in choices]
-    bindings = {**config.without(GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP).bindings, **fixed}
+    bindings = {**config.without(*ALL).bindings, **fixed}
     for choice in choices:
         bindings |= choice.bindings
     labels = {axis: label for choice in choices for axis, label in choice.labels.items()}

@@ -40,10 +40,13 @@ class Program:
         """The settings of the first point."""
         return self.runs[0]
 
-    def of_steps(self, steps: int) -> "Program":
-        """Returns the program with only those points that train for `steps` steps."""
-        kept = [index for index, run in enumerate(self.runs) if run.training.steps == steps]
-        return Program(tuple(self.points[index] for index in kept), tuple(self.runs[index] for index in kept))
+    def parts(self) -> "list[Program]":
+        """Returns the program once for each stage of the sweep and number of steps, with the points that have them."""
+        found: dict[tuple[str, int], Program] = {}
+        for point, run in zip(self.points, self.runs, strict=True):
+            key, own = (point.stage, run.training.steps), Program((point,), (run,))
+            found[key] = found[key] + own if key in found else own
+        return list(found.values())
 
     @property
     def name(self) -> str:

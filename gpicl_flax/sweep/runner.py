@@ -11,24 +11,24 @@ from gpicl_flax.errors import Damaged, GpiclError, Preempted, StorageError, Usag
 from gpicl_flax.records import lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.run_folder import DIVERGED, DONE
+from gpicl_flax.records.selection_rule import SELECT
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runs.plateau_stop import PlateauStop
-from gpicl_flax.runs.run import ResolvedRun
 from gpicl_flax.runtime import gcs
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.sweep import folders, stacking
+from gpicl_flax.sweep import folders, listing, stacking
 from gpicl_flax.sweep.grid import Point
 from gpicl_flax.sweep.plateau_stop import PlateauRules
+from gpicl_flax.tasks.datasets import sources
 
 # Given a number of steps and of members, returns a function of each row of metrics and the index of its member.
 MakeProgress = Callable[[int, int], Callable[[Row, int], None]]
 
 
 def run_all(
-    points: Sequence[Point],
-    resolved: Sequence[ResolvedRun],
+    find_points: Callable[[], list[Point]],
     workdir: epath.PathLike,
     stop: StopRequest,
     *,
@@ -40,14 +40,14 @@ def run_all(
     plateau_stop: PlateauStop | None = None,
     poll_seconds: float = 5.0,
 ) -> None:
-    """Runs every point in its folder (see `folders.find`), skipping those that are done or have diverged.
+    """Runs every point in its folder (see `folders.find`), stage after stage, skipping those that have ended.
 
-    Points that another process trains are skipped at first. At the end, this process waits for them and takes over
-    those that are left unfinished. A point that fails, or whose folder is damaged, does not stop the others.
+    Points that another process trains are skipped at first. At the end of a stage, this process waits for them and
+    takes over those that are left unfinished. A point that fails, or whose folder is damaged, does not stop the others.
 
     Args:
-      points: the points of the sweep.
-      resolved: their configurations and settings.
+      find_points: returns the points, as far as they are known now (see `stages.points`). Processes that train together
+        must get the same ones.
       workdir: the folder of the sweep.
       stop: checked during and between the runs.
       stack_sizes: how many points train together (see `stacking.plan`); None: each trains alone.
@@ -59,18 +59,49 @@ def run_all(
       poll_seconds: the time between checks of what others train, while there is nothing else to do.
 
     Raises:
-      UsageError: a folder holds something else, or the data or devices do not fit; no point has run then.
+      UsageError: a folder holds something else, or the data or devices do not fit; no point has run then. The settings
+        of later stages are checked as well.
       Preempted: a stop was requested; call again to resume.
-      GpiclError: at the end, if points diverged, now or earlier, or failed now.
+      GpiclError: at the end, if points diverged, now or earlier, or failed now, or if points of a later stage could not
+        begin because of that.
     """
-    # All processes of a slice have to act on the same points, so they agree by `decide` and `any_of`.
     sizes = stack_sizes or stacking.at_most(1)
-    sweep = _Sweep(
-        points, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log, plateau_stop
-    )
-    waiting = sweep.not_ended(range(len(points)))
+    problems, begun = [], set()
+    points = find_points()
+    _check_later([point for point in points if point.is_pending])
+    while ready := [point for point in points if not point.is_pending and point.digest not in begun]:
+        if any(point.stage for point in ready):
+            say(f"{listing.counts(ready)}:")
+        resolved = listing.resolve_points(ready)
+        sweep = _Sweep(
+            ready, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log, plateau_stop
+        )
+        problems += _run(sweep, stop, poll_seconds)
+        begun |= {point.digest for point in ready}
+        points = find_points()
+    if pending := sum(point.is_pending for point in points):
+        problems.append(f"{pending} points wait for others that failed, or of which every candidate diverged")
+    if problems:
+        raise GpiclError("; ".join(problems))
+
+
+def _check_later(points: Sequence[Point]) -> None:
+    """Raises UsageError if points of a later stage cannot run. Their data are only looked for, and not read."""
+    located = set()
+    for run in listing.resolve_all(points):
+        run.check_devices()
+        for name in run.tasks.default_datasets(run.base_datasets):
+            if name not in located:
+                located.add(name)
+                sources.find(name)
+
+
+def _run(sweep: "_Sweep", stop: StopRequest, poll_seconds: float) -> list[str]:
+    """Runs all points of a sweep, and returns its problems."""
+    # All processes of a slice have to act on the same points, so they agree by `decide` and `any_of`.
+    waiting = sweep.not_ended(range(sweep.num_points))
     fit = sweep.check(waiting)
-    for index in sorted(set(range(len(points))) - set(waiting)):
+    for index in sorted(set(range(sweep.num_points)) - set(waiting)):
         sweep.say_ended(index)
     sweep.run(fit)
     while sweep.left:
@@ -81,13 +112,14 @@ def run_all(
             raise Preempted("stopped while others train the last points; start it again to go on")
         else:
             time.sleep(poll_seconds)
-    sweep.raise_failures()
+    return sweep.problems()
 
 
 class _Sweep:
     """The points and their outcomes.
 
     Attributes:
+      num_points: the number of points.
       left: for each index of a point that another process trains, that process as text.
       failed: the indices of points that failed.
     """
@@ -107,6 +139,7 @@ class _Sweep:
     ):
         self._accept_lost_log = accept_lost_log
         self._points, self._resolved, self._workdir = points, resolved, workdir
+        self.num_points = len(points)
         # The first host lists once: another host could already see folders that other workers have begun since then.
         self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
         self._rules = PlateauRules(plateau_stop, points, resolved, self._folders)
@@ -170,9 +203,13 @@ class _Sweep:
                 raise Preempted("stopped between two runs; start it again to go on")
             self._run_stack([indices[number] for number in stack])
 
-    def raise_failures(self) -> None:
-        """Raises GpiclError if any points failed or diverged."""
-        diverged = decide(lambda: gcs.each(lambda folder: folder.ended, self._folders, self._workdir).count(DIVERGED))
+    def problems(self) -> list[str]:
+        """Returns a phrase for the points that failed, and one for those that diverged, where there are any.
+
+        A run by which a setting is chosen may diverge: that says something about the setting.
+        """
+        ends = decide(lambda: gcs.each(lambda folder: folder.ended, self._folders, self._workdir))
+        diverged = sum(end == DIVERGED and point.stage != SELECT for end, point in zip(ends, self._points, strict=True))
         problems = []
         if self.failed:
             problems.append(
@@ -182,8 +219,7 @@ class _Sweep:
             problems.append(
                 f"{diverged} of {len(self._points)} points diverged; see the DIVERGED files in {self._workdir}"
             )
-        if problems:
-            raise GpiclError("; ".join(problems))
+        return problems
 
     def _run_stack(self, indices: Sequence[int]) -> None:
         """Runs one stack, without the members that others train or that have ended."""

@@ -61,7 +61,7 @@ def shape(config: Config, run: Run) -> str:
     """Returns the settings that members of a stack must share, as text."""
     bindings = config.bindings
     of_tasks = (f"{run.tasks.gin_name}.{name}" for name in run.tasks.member_settings)
-    own = {LABELS, *(key for key in ("Run.seed", *of_tasks) if _is_number(bindings.get(key)))}
+    own = {LABELS, "Run.selection", *(key for key in ("Run.seed", *of_tasks) if _is_number(bindings.get(key)))}
     scope, _, name = str(bindings.get("Run.optimizer", Reference("@adam()"))).strip("@()").rpartition("/")
     last = name.rpartition(".")[2]  # gin also accepts module.name
     elsewhere = any(f"{last}()" in str(value) for key, value in bindings.items() if key != "Run.optimizer")

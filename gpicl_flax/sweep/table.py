@@ -71,12 +71,22 @@ def _remark(each: Status) -> str:
 
 
 def watch(
-    points: Sequence[Point], workdir: epath.PathLike, stream: TextIO, sleep: Callable[[float], None] = time.sleep
+    find_points: Callable[[], Sequence[Point]],
+    workdir: epath.PathLike,
+    stream: TextIO,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows the table on a terminal, in place, until all points have ended or Ctrl-C."""
+    """Shows the table on a terminal, in place, until all points have ended or Ctrl-C.
+
+    Args:
+      find_points: returns the points, which can become known only while others end.
+      workdir: the folder of the sweep.
+      stream: the terminal.
+      sleep: waits for some seconds.
+    """
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            found = read_all(points, workdir)
+            found = read_all(find_points(), workdir)
             ended = all(each.state in ENDED for each in found)
             table = as_table(found)
             stream.write(f"\033[H\033[2J{table if ended else _cut(table)}\n")

@@ -1,9 +1,11 @@
 """Optimisers as gin knows them: those of optax, with the paper's values as defaults.
 
 All of them take a learning rate that is a number or an optax schedule of the step (`adam.learning_rate =
-@optax.warmup_constant_schedule()`). They also take `clip_norm`, a global norm to which gradients are first scaled down.
-A value out of its range raises UsageError. A scope defines a second optimiser of the same kind: `@inner/adam()` uses
-the bindings of `inner/adam` and, where it has none, those of `adam`.
+@optax.warmup_constant_schedule()`), and `schedule`, a factor of all updates that changes with the step. With a schedule
+that peaks at 1, the learning rate stays a number, in which the members of a stack can differ. They also take
+`clip_norm`, a global norm to which gradients are first scaled down. A value out of its range raises UsageError. A scope
+defines a second optimiser of the same kind: `@inner/adam()` uses the bindings of `inner/adam` and, where it has none,
+those of `adam`.
 """
 
 import functools
@@ -19,7 +21,8 @@ import optax
 from gpicl_flax.bindings.kinds import Decay, NotNegative, Range, check
 from gpicl_flax.training import schedules
 
-LearningRate = Annotated[float, Range(0)] | Callable[[jax.Array], jax.Array]
+Schedule = Callable[[jax.Array], jax.Array]
+LearningRate = Annotated[float, Range(0)] | Schedule
 
 
 class Optimizer(optax.GradientTransformation):
@@ -43,7 +46,8 @@ def inject(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
     """
     if not isinstance(optimizer, Optimizer):
         return optimizer
-    return optax.inject_hyperparams(optimizer.factory)(**optimizer.arguments)
+    # The schedule stays a function of the step; optax would take its value for one more number.
+    return optax.inject_hyperparams(optimizer.factory, static_args=("schedule",))(**optimizer.arguments)
 
 
 def hyperparameters(optimizer: optax.GradientTransformation) -> dict[str, jax.Array]:
@@ -79,7 +83,7 @@ def _checked[**P](make: Callable[P, optax.GradientTransformation]) -> Callable[P
         for key, value in signature.bind(*args, **kwargs).arguments.items():
             name = f"{make.__name__}.{key}"
             check(name, value, signature.parameters[key].annotation)
-            if key == "learning_rate" and callable(value):
+            if key in ("learning_rate", "schedule") and callable(value):
                 schedules.check(name, value)
         return make(*args, **kwargs)
 
@@ -96,6 +100,7 @@ def adam(
     eps: NotNegative = 1e-8,
     eps_root: NotNegative = 1e-8,
     clip_norm: NotNegative | None = None,
+    schedule: Schedule | None = None,
 ) -> optax.GradientTransformation:
     """Makes Adam as the authors ran it. Their eps_root makes the floor of the denominator about 1e-4.
 
@@ -105,9 +110,10 @@ def adam(
       eps: added to the root of the second moment.
       eps_root: added to the second moment under the root; 0 gives the usual Adam.
       clip_norm: the largest global norm of gradients; None: any.
+      schedule: a factor of the updates at each step; None: 1.
     """
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return Optimizer.make(_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm)
+    return Optimizer.make(_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm, **_given(schedule))
 
 
 @gin.configurable
@@ -120,62 +126,81 @@ def adamw(
     eps_root: NotNegative = 1e-8,
     weight_decay: NotNegative = 1e-4,
     clip_norm: NotNegative | None = None,
+    schedule: Schedule | None = None,
 ) -> optax.GradientTransformation:
     """Makes Adam with decoupled weight decay (Fig 20, and the SGD baseline).
 
     Args:
-      learning_rate, b1, b2, eps, eps_root, clip_norm: those of `adam`.
+      learning_rate, b1, b2, eps, eps_root, clip_norm, schedule: those of `adam`.
       weight_decay: the fraction of every parameter, including biases, that a step removes, times the learning rate.
     """
     numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
-    return Optimizer.make(_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers)
+    return Optimizer.make(_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers, **_given(schedule))
 
 
 @gin.configurable
 @_checked
 def sgd(
-    learning_rate: LearningRate = 1e-3, momentum: Decay = 0.0, clip_norm: NotNegative | None = None
+    learning_rate: LearningRate = 1e-3,
+    momentum: Decay = 0.0,
+    clip_norm: NotNegative | None = None,
+    schedule: Schedule | None = None,
 ) -> optax.GradientTransformation:
     """Makes gradient descent.
 
     Args:
-      learning_rate, clip_norm: those of `adam`.
+      learning_rate, clip_norm, schedule: those of `adam`.
       momentum: decay of the sum of past gradients that a step follows; 0: the gradient alone.
     """
-    return Optimizer.make(_sgd, learning_rate=learning_rate, momentum=momentum or None, clip_norm=clip_norm)
+    numbers = {"momentum": momentum or None, "clip_norm": clip_norm}
+    return Optimizer.make(_sgd, learning_rate=learning_rate, **numbers, **_given(schedule))
 
 
 @gin.configurable
 @_checked
 def sign_ema(
-    learning_rate: LearningRate = 1e-3, decay: Decay = 0.9, clip_norm: NotNegative | None = None
+    learning_rate: LearningRate = 1e-3,
+    decay: Decay = 0.9,
+    clip_norm: NotNegative | None = None,
+    schedule: Schedule | None = None,
 ) -> optax.GradientTransformation:
     """Makes updates of -learning rate x the sign of the gradient's exponential moving average (Fig 19).
 
     Args:
-      learning_rate, clip_norm: those of `adam`.
+      learning_rate, clip_norm, schedule: those of `adam`.
       decay: the decay of the average.
     """
-    return Optimizer.make(_sign_ema, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm)
+    numbers = {"decay": decay, "clip_norm": clip_norm}
+    return Optimizer.make(_sign_ema, learning_rate=learning_rate, **numbers, **_given(schedule))
 
 
-def _adam(learning_rate, b1, b2, eps, eps_root, clip_norm):
-    return _clipped(clip_norm, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root))
+def _given(schedule: Schedule | None) -> dict[str, Schedule]:
+    """Returns the argument `schedule` if there is one, so that optimisers without it stay what they were."""
+    return {} if schedule is None else {"schedule": schedule}
 
 
-def _adamw(learning_rate, b1, b2, eps, eps_root, weight_decay, clip_norm):
+def _adam(learning_rate, b1, b2, eps, eps_root, clip_norm, schedule=None):
+    return _whole(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root), clip_norm, schedule)
+
+
+def _adamw(learning_rate, b1, b2, eps, eps_root, weight_decay, clip_norm, schedule=None):
     optimizer = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
-    return _clipped(clip_norm, optimizer)
+    return _whole(optimizer, clip_norm, schedule)
 
 
-def _sgd(learning_rate, momentum, clip_norm):
-    return _clipped(clip_norm, optax.sgd(learning_rate, momentum=momentum))
+def _sgd(learning_rate, momentum, clip_norm, schedule=None):
+    return _whole(optax.sgd(learning_rate, momentum=momentum), clip_norm, schedule)
 
 
-def _sign_ema(learning_rate, decay, clip_norm):
+def _sign_ema(learning_rate, decay, clip_norm, schedule=None):
     average = optax.ema(decay, debias=False)  # debiasing would be a positive factor, which does not change a sign
-    return _clipped(clip_norm, optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate)))
+    signs = optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate))
+    return _whole(signs, clip_norm, schedule)
 
 
-def _clipped(clip_norm: float | None, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    return optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+def _whole(
+    optimizer: optax.GradientTransformation, clip_norm: float | None, schedule: Schedule | None
+) -> optax.GradientTransformation:
+    """Returns the optimiser between the clipping of gradients and the factor of its updates, where there are any."""
+    clipped = optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    return clipped if schedule is None else optax.chain(clipped, optax.scale_by_schedule(schedule))

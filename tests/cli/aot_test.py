@@ -11,7 +11,7 @@ import pytest
 
 from gpicl_flax.cli.main import main
 from gpicl_flax.config import parse
-from gpicl_flax.sweep import cost, grid, listing
+from gpicl_flax.sweep import cost, listing, stages
 from gpicl_flax.training.cost import chips
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_every_program_of_a_sweep_is_compiled_once_and_says_what_it_takes_or_why
 
 @pytest.mark.launch
 def test_the_compiler_counts_what_the_budget_counts(aot):
-    point = grid.points_or_run(parse(["gin/base.gin"]))
+    point = stages.points_or_run(parse(["gin/base.gin"]))
     (row,) = cost.budget(point, listing.resolve_all(point), chip=chips.chip("v5e"))
     compiled = json.loads(aot("--gin_file", "gin/base.gin", "--topology", "v5e:2x2x1", "--json"))
     assert compiled["flops"] == pytest.approx(row.step_flops / 4, rel=0.05)

@@ -16,7 +16,7 @@ from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.records.run_folder import DONE, RunFolder, write_json
 from gpicl_flax.runs.plateau_stop import PlateauStop
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.sweep import grid, listing, runner, table
+from gpicl_flax.sweep import grid, runner, table
 
 STEPS, STAY, LEAVE = 24, 6, 3
 BINDINGS = [
@@ -70,8 +70,7 @@ def workdir(points, tmp_path):
 def run_all(points, workdir, on_row=lambda row, member: None, settings: PlateauStop | None = SETTINGS):
     with StopRequest() as stop:
         runner.run_all(
-            points,
-            listing.resolve_points(points),
+            lambda: points,
             workdir,
             stop,
             say=lambda line: None,

@@ -1,7 +1,7 @@
 import pytest
 
 from gpicl_flax.config import parse
-from gpicl_flax.sweep import grid, listing, programs
+from gpicl_flax.sweep import grid, listing, programs, stages
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_base_datasets_of_one_stored_shape_and_size_are_one_program_and_nothing_
 
 def test_a_single_run_is_a_point(small_bindings):
     single = parse([], [*small_bindings, "Run.model = @MLP()"])
-    (point,) = grid.points_or_run(single)
+    (point,) = stages.points_or_run(single)
     assert point.config == single and point.run_id.startswith("run_")
     sweep = parse([], [*small_bindings, "sweep.grids = [{'Run.model': [@MLP(), @LSTM()], 'Run.seed': [0, 1, 2]}]"])
-    assert grid.points_or_run(sweep) == grid.points(sweep)
+    assert stages.points_or_run(sweep) == grid.points(sweep)

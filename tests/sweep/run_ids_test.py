@@ -6,7 +6,7 @@ import pytest
 
 from gpicl_flax.config import Config, Reference, parse
 from gpicl_flax.runs import identity
-from gpicl_flax.sweep import grid, run_ids
+from gpicl_flax.sweep import grid, run_ids, stages
 
 NASTY = (
     "",
@@ -164,6 +164,6 @@ def test_a_long_run_id_loses_whole_parts_from_its_end():
 
 
 def test_a_single_run_has_a_digest():
-    (point,) = grid.points_or_run(parse(["gin/base.gin"]))
+    (point,) = stages.points_or_run(parse(["gin/base.gin"]))
     assert point.run_id == f"run_{point.digest}" and point.digest == identity.digest(point.config)
     assert point.digest != identity.digest(Config({}))

@@ -143,13 +143,13 @@ def test_a_log_of_an_older_version_is_shown_as_far_as_it_goes(workdir):
 def test_a_terminal_is_refreshed_until_all_have_ended_or_ctrl_c(workdir):
     points, stream = [a_point("a")], io.StringIO()
     folder = folder_of(workdir, "a", step=10)
-    table.watch(points, workdir, stream, sleep=lambda seconds: folder.mark(DONE))
+    table.watch(lambda: points, workdir, stream, sleep=lambda seconds: folder.mark(DONE))
     assert stream.getvalue().count("\033[H") == 2 and "1 points: 1 waiting" in stream.getvalue()
 
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    table.watch([*points, a_point("b")], workdir, stream, sleep=interrupt)
+    table.watch(lambda: [*points, a_point("b")], workdir, stream, sleep=interrupt)
     assert stream.getvalue().count("\033[H") == 3
 
 

@@ -103,3 +103,23 @@ def test_every_optimizer_clips_and_takes_schedules_and_refuses_what_it_cannot_us
 def test_a_decay_of_one_is_refused(make, decay):
     with pytest.raises(UsageError, match=f"{decay} must be less than 1"):
         make(**{decay: 1.0})
+
+
+@pytest.mark.parametrize("make", [adam, adamw, sgd, sign_ema])
+def test_a_schedule_is_a_factor_of_the_learning_rate(make):
+    schedule = optax.linear_schedule(0.0, 1.0, 4)
+    whole, factored = make(lambda step: 0.1 * schedule(step)), make(0.1, schedule=schedule)
+    assert "schedule" not in make(0.1).arguments
+    params = jnp.float32([1.0, -2.0])
+    for optimizer in (factored, optimizers.inject(factored)):
+        states, moved = [whole.init(params), optimizer.init(params)], [params, params]
+        for step in range(6):
+            gradient = jnp.float32([0.3, -0.1 * step])
+            for index, each in enumerate((whole, optimizer)):
+                update, states[index] = each.update(gradient, states[index], moved[index])
+                moved[index] = optax.apply_updates(moved[index], update)
+            np.testing.assert_allclose(moved[0], moved[1], rtol=1e-5)
+    assert optimizers.hyperparameters(factored)["learning_rate"] == np.float32(0.1)
+    assert optimizers.structure(factored) == optimizers.structure(make(0.2, schedule=schedule))
+    with pytest.raises(UsageError, match="schedule must be"):
+        make(0.1, schedule=0.5)

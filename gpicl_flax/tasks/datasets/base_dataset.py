@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.tasks.datasets import checks, sources
+from gpicl_flax.tasks.datasets import checks, sources, validation
 from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
 from gpicl_flax.tasks.datasets.sampler import ExampleSampler
 from gpicl_flax.tasks.projections import input_space
@@ -96,7 +96,8 @@ class BaseDataset:
 
     Attributes:
       name: the name that the user gave.
-      train, test: the fixed splits. Meta-training uses only `train`, meta-testing only `test`.
+      train, test: the fixed splits. Meta-training uses only `train`, meta-testing only `test`. Of a dataset that was
+        loaded with a validation share, `test` is that share of the training split.
       mean, std: over all examples and inputs of the training split at the input shape (paper A.4).
       input_shape: (height, width, channels), or (X,) for features.
       num_classes: C.
@@ -136,6 +137,7 @@ def load_base_dataset(
     input_shape: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     data_dir: str | None = None,
+    validation_share: float | None = None,
 ) -> BaseDataset:
     """Loads base dataset `name`.
 
@@ -146,12 +148,17 @@ def load_base_dataset(
         of the first example.
       num_classes: C; None: one more than the largest label.
       data_dir: where TFDS keeps datasets; None for its own default.
+      validation_share: the share of the training split that takes the place of the test split, which is not read; None:
+        both splits are used as they are.
 
     Raises:
       UsageError: the dataset is missing, does not have this input shape, or cannot be trained on (see `checks`).
     """
     what = f"base dataset {name!r}"
-    raw = checks.check(what, sources.load(name, input_shape=input_shape, data_dir=data_dir), num_classes)
+    raw = sources.load(name, input_shape=input_shape, data_dir=data_dir, with_test=validation_share is None)
+    if validation_share is not None:
+        raw = validation.hold_out(what, raw, validation_share)
+    raw = checks.check(what, raw, num_classes)
     if input_shape is None:
         input_shape = tuple(map(int, raw.train.inputs[0].shape))
         if isinstance(raw.train.inputs, list):

@@ -29,7 +29,7 @@ def check(what: str, dataset: RawDataset, num_classes: int | None = None) -> Raw
         that are not finite; or the splits do not fit each other.
     """
     train, test = (
-        _check_split(f"{what}, {name} split", split, num_classes)
+        check_split(f"{what}, {name} split", split, num_classes)
         for name, split in (("train", dataset.train), ("test", dataset.test))
     )
     first, other = train.inputs[0], test.inputs[0]
@@ -69,7 +69,8 @@ def warn(what: str, train: RawSplit, test: RawSplit, num_classes: int) -> None:
         logger.warning("%s: %d test example(s) are in the train split as well", what, shared)
 
 
-def _check_split(what: str, split: RawSplit, num_classes: int | None) -> RawSplit:
+def check_split(what: str, split: RawSplit, num_classes: int | None = None) -> RawSplit:
+    """Checks one split, of which messages say `what` it is; returns and raises as `check` does."""
     inputs, labels = split
     if isinstance(inputs, list):
         wrong = next((x for x in inputs if x.dtype != np.uint8 or x.ndim != 3), None)

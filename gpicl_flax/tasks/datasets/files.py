@@ -5,37 +5,45 @@ These are npz and npy, idx in the distribution of MNIST, and folders with a fold
 
 import pathlib
 import zipfile
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gpicl_flax.errors import UsageError, one_line
 from gpicl_flax.tasks.datasets import class_folder, idx, paths
-from gpicl_flax.tasks.datasets.raw import RawDataset, RawSplit
+from gpicl_flax.tasks.datasets.raw import NOT_READ, RawDataset, RawSplit
 
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")  # in the npz files of keras.datasets
 
 
-def read_dataset(path: pathlib.Path) -> RawDataset:
+def read_dataset(path: pathlib.Path, with_test: bool = True) -> RawDataset:
     """Reads both splits from an .npz file, a folder of idx files, or folders train/ and test/ of class folders.
+
+    Args:
+      path: that of the file or folder.
+      with_test: read the test split as well.
 
     Raises:
       UsageError: nothing of this kind exists, or it is damaged.
     """
     if path.suffix.lower() == ".npz":
-        return _read_npz_dataset(path)
+        return _read_npz_dataset(path, with_test)
     if not path.is_dir():
         raise UsageError(f"base dataset {str(path)!r}: no such .npz file or folder")
     if (path / "train").is_dir() and (path / "test").is_dir():
         class_folder.warn_of_others(path, ("train", "test"))
+        if not with_test:
+            train, names = class_folder.read(path / "train")
+            return RawDataset(train, NOT_READ, names)
         return join(class_folder.read(path / "train"), class_folder.read(path / "test"))
     if not idx.holds_any(path):
         raise UsageError(
             f"{path}: holds neither idx files ({', '.join(idx.FILES)}) nor folders train and test of class folders"
             f"{idx.similar(path, idx.FILES[0])}"
         )
-    images, labels, test_images, test_labels = (idx.read(idx.find(path, name)) for name in idx.FILES)
-    return RawDataset(RawSplit(images, labels), RawSplit(test_images, test_labels))
+    paths_of_files = [idx.find(path, name) for name in idx.FILES]
+    return _of_arrays([idx.read(file) for file in (paths_of_files if with_test else paths_of_files[:2])])
 
 
 def read_array(path: pathlib.Path, kind: str) -> np.ndarray:
@@ -73,28 +81,45 @@ def join(train: tuple[RawSplit, tuple[str, ...]], test: tuple[RawSplit, tuple[st
     return RawDataset(train[0], test[0], train[1])
 
 
-def _read_npz_dataset(path: pathlib.Path) -> RawDataset:
-    arrays = read_npz(path)
-    keys = KERAS_KEYS if set(KERAS_KEYS) <= arrays.keys() else NPZ_KEYS
-    missing = [key for key in keys if key not in arrays]
-    if missing:
-        raise UsageError(
-            f"{path}: no array named {', '.join(missing)}; needed are {', '.join(NPZ_KEYS)} (or "
-            f"{', '.join(KERAS_KEYS)}), found are {', '.join(arrays) or 'none'}"
-        )
-    images, labels, test_images, test_labels = (arrays[key] for key in keys)
-    return RawDataset(RawSplit(images, labels), RawSplit(test_images, test_labels))
+def _of_arrays(arrays: Sequence[np.ndarray]) -> RawDataset:
+    """Returns the dataset of train inputs, train labels, and, where they were read, the same of the test split."""
+    images, labels, *test = arrays
+    return RawDataset(RawSplit(images, labels), RawSplit(*test) if test else NOT_READ)
 
 
-def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of an .npz file, by name; raises UsageError if it cannot be read."""
+def _read_npz_dataset(path: pathlib.Path, with_test: bool) -> RawDataset:
+    def choose(found: Sequence[str]) -> Sequence[str]:
+        keys = KERAS_KEYS if set(KERAS_KEYS) <= set(found) else NPZ_KEYS
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise UsageError(
+                f"{path}: no array named {', '.join(missing)}; needed are {', '.join(NPZ_KEYS)} (or "
+                f"{', '.join(KERAS_KEYS)}), found are {', '.join(found) or 'none'}"
+            )
+        return keys if with_test else keys[:2]
+
+    return _of_arrays([*read_npz(path, choose).values()])
+
+
+def read_npz(path: pathlib.Path, choose: Callable[[Sequence[str]], Sequence[str]] = tuple) -> dict[str, np.ndarray]:
+    """Returns arrays of an .npz file, by name.
+
+    Args:
+      path: that of the file.
+      choose: given the names of its arrays, returns those to be read, in order.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
     paths.check_file(path)
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path}: not a readable .npz file (not a zip archive, or cut off)")
     try:
         # Opened here, because NumPy leaves the file open where it is damaged.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file}
+            arrays = {key: file[key] for key in choose(file.files)}
+    except UsageError:
+        raise
     except Exception as error:  # numpy and zipfile raise many kinds
         raise _unreadable(path, ".npz", error) from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):

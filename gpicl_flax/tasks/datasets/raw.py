@@ -26,11 +26,15 @@ class RawSplit(NamedTuple):
         return self.inputs
 
 
+# Stands for a split that was not asked for, and therefore not read.
+NOT_READ = RawSplit(np.empty(0), np.empty(0))
+
+
 class RawDataset(NamedTuple):
     """Both splits.
 
     Attributes:
-      train, test: the fixed splits.
+      train, test: the fixed splits. `test` is NOT_READ where only the training split was asked for.
       class_names: names of the labels 0..C-1, if the source has them.
       group_size: examples of a group, if a sequence resamples one group of neighbours instead of drawing from all.
     """

@@ -9,12 +9,14 @@ from etils import epath
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks.datasets import files, random_points, tfds_store
-from gpicl_flax.tasks.datasets.raw import BUILT_IN, RawDataset, RawSplit
+from gpicl_flax.tasks.datasets.raw import BUILT_IN, NOT_READ, RawDataset, RawSplit
 
 NUM_DIGITS_TEST = 360
 
 
-def load(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str | None = None) -> RawDataset:
+def load(
+    name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str | None = None, with_test: bool = True
+) -> RawDataset:
     """Reads the base dataset `name`.
 
     Args:
@@ -23,16 +25,22 @@ def load(name: str, *, input_shape: tuple[int, ...] | None = None, data_dir: str
         that TFDS has or that was imported.
       input_shape: the shape of the random datasets; None: the paper's, 32x32x3.
       data_dir: where TFDS keeps datasets; None for its own default.
+      with_test: read the test split as well; otherwise it is `NOT_READ`.
 
     Raises:
       UsageError: there is no such dataset, or it is not on this machine, or the file has the wrong content.
     """
+    if name in BUILT_IN:  # made as a whole
+        whole = _make(name, input_shape)
+        return whole if with_test else whole._replace(test=NOT_READ)
+    path = _as_path(name)
+    return tfds_store.load(name, data_dir, with_test) if path is None else files.read_dataset(path, with_test)
+
+
+def _make(name: str, input_shape: tuple[int, ...] | None) -> RawDataset:
     if name == "digits":
         return _read_digits()
-    if name in BUILT_IN:
-        return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
-    path = _as_path(name)
-    return tfds_store.load(name, data_dir) if path is None else files.read_dataset(path)
+    return random_points.make(tuple(input_shape or (32, 32, 3)), own_labels=name == "random_own_labels")
 
 
 def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] | None:
@@ -51,6 +59,15 @@ def locate(name: str, *, data_dir: str | None = None) -> tuple[str, epath.Path] 
             "datasets import my_name --images ...` (or set TaskDistribution.data_dir where they all see it)"
         )
     return tfds_store.locate(name, data_dir)
+
+
+def find(name: str) -> None:
+    """Raises UsageError if the base dataset `name` is not on this machine, without reading it."""
+    path = _as_path(name)
+    if path is None:
+        locate(name)
+    elif not path.exists():
+        raise UsageError(f"base dataset {name!r}: no such .npz file or folder")
 
 
 def _as_path(name: str) -> pathlib.Path | None:

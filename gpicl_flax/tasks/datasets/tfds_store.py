@@ -22,7 +22,7 @@ from etils import epath
 
 from gpicl_flax.errors import GpiclError, UsageError, first_line
 from gpicl_flax.tasks.datasets import array_cache
-from gpicl_flax.tasks.datasets.raw import BUILT_IN, RawDataset, RawSplit
+from gpicl_flax.tasks.datasets.raw import BUILT_IN, NOT_READ, RawDataset, RawSplit
 from gpicl_flax.terminal import library_logs
 
 logger = logging.getLogger(__name__)
@@ -39,25 +39,38 @@ def data_dir_or_default(data_dir: str | None) -> epath.Path:
     return epath.Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
-def load(name: str, data_dir: str | None) -> RawDataset:
+def load(name: str, data_dir: str | None, with_test: bool = True) -> RawDataset:
     """Reads the splits train and test of a prepared dataset, without TensorFlow.
+
+    Args:
+      name: the name of the dataset.
+      data_dir: where TFDS keeps datasets; None for its own default.
+      with_test: read the test split as well.
 
     Raises:
       UsageError: TFDS has no such dataset, it is not prepared, or its files are damaged.
     """
     builder, inputs = _open(name, data_dir)
     try:
-        splits = array_cache.load(pathlib.Path(builder.data_dir))
-        if splits is None:
-            with _quiet_tfds():
-                splits = [_decode(builder.as_data_source(split=split), inputs) for split in ("train", "test")]
-            if all(isinstance(x, np.ndarray) and x.dtype == np.uint8 for x, _ in splits):  # nothing else takes long
-                array_cache.save(pathlib.Path(builder.data_dir), splits)
+        train = _read_split(builder, "train", inputs)
+        test = _read_split(builder, "test", inputs) if with_test else NOT_READ
     except NotImplementedError as error:  # TFDS raises it for files in its TFRECORD format
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} is not in the array_record format") from error
     except Exception as error:  # its readers raise many kinds for files that are missing or cut off
         raise UsageError(f"base dataset {name!r} in {builder.data_dir} cannot be read ({first_line(error)})") from error
-    return RawDataset(*splits, class_names=_class_names(builder.info.features["label"]))
+    return RawDataset(train, test, class_names=_class_names(builder.info.features["label"]))
+
+
+def _read_split(builder: Any, split: str, inputs: str) -> RawSplit:
+    """Returns a split, from the cache of arrays where that has it."""
+    folder = pathlib.Path(builder.data_dir)
+    found = array_cache.load(folder, split)
+    if found is None:
+        with _quiet_tfds():
+            found = _decode(builder.as_data_source(split=split), inputs)
+        if isinstance(found.inputs, np.ndarray) and found.inputs.dtype == np.uint8:  # nothing else takes long
+            array_cache.save(folder, split, found)
+    return found
 
 
 def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:

@@ -3,13 +3,13 @@
 import dataclasses
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpicl_flax.bindings.kinds import Count, Width, check_settings
+from gpicl_flax.bindings.kinds import Count, Range, Width, check_settings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.datasets.assumed import AssumedExamples
@@ -18,6 +18,8 @@ from gpicl_flax.tasks.targets import Targets
 
 # Training draws ids below this one. Ids from here on are never trained on, for any number of tasks.
 FIRST_UNSEEN_ID = 2**31
+# Of these, the ids from here on are those of validation.
+FIRST_VALIDATION_ID = 3 * 2**30
 
 
 class Sequences(NamedTuple):
@@ -57,6 +59,9 @@ class TaskFamily:
       task_batch_size: B, the sequences of one training step.
       num_tasks: K, the tasks that training draws from, uniformly with replacement; None: every sequence has a new one.
       sequences_per_task: sequences of one step that share a task.
+      validation_share: if set, diagnostics and meta-tests are those of validation, by which settings can be chosen.
+        Their unseen tasks have ids of their own. Where there is a base dataset, they draw this share of its training
+        split, which training leaves out, and the test split is not read.
 
     Raises:
       UsageError: a value is out of its range.
@@ -66,6 +71,7 @@ class TaskFamily:
     task_batch_size: Width = 128
     num_tasks: int | None = None
     sequences_per_task: Count = 1
+    validation_share: Annotated[float, Range(0, 1)] | None = None
 
     # The name of the family in gin files.
     gin_name: ClassVar[str]
@@ -73,7 +79,7 @@ class TaskFamily:
     # have to reach programs through `numbers`.
     member_settings: ClassVar[tuple[str, ...]] = ("num_tasks",)
     # The settings that do not change a training program.
-    host_settings: ClassVar[tuple[str, ...]] = ("num_tasks",)
+    host_settings: ClassVar[tuple[str, ...]] = ("num_tasks", "validation_share")
     # The properties of `Curriculum` that these tasks have.
     curricula: ClassVar[tuple[str, ...]] = ("sequence_length",)
     # Whether `MetaTest.base_datasets` can name data to test on.
@@ -93,6 +99,8 @@ class TaskFamily:
                 f"{self.gin_name}.task_batch_size = {self.task_batch_size} is not a multiple of "
                 f"sequences_per_task = {self.sequences_per_task}"
             )
+        if self.validation_share in (0, 1):
+            raise UsageError(f"{self.gin_name}.validation_share must be between 0 and 1, not {self.validation_share}")
 
     # What a family is.
 
@@ -134,8 +142,9 @@ class TaskFamily:
         return (np.arange(count) % (self.num_tasks or count)).astype(np.uint32)
 
     def unseen_task_ids(self, count: int) -> np.ndarray:
-        """Returns ids [count] uint32 that no training run draws."""
-        return (FIRST_UNSEEN_ID + np.arange(count)).astype(np.uint32)
+        """Returns ids [count] uint32 that no training run draws. Those of validation are never those of a test."""
+        first = FIRST_UNSEEN_ID if self.validation_share is None else FIRST_VALIDATION_ID
+        return (first + np.arange(count)).astype(np.uint32)
 
     # The data that tasks are made from, and what they determine: `drawing`, the way in which tasks are drawn.
 
@@ -197,7 +206,12 @@ class TaskFamily:
             "sequence_length": self.sequence_length,
             "task_batch_size": self.task_batch_size,
             "num_tasks": self.num_tasks,
+            **self.validation_run_info(),
         }
+
+    def validation_run_info(self) -> dict[str, Any]:
+        """Returns the entry of run.json about validation; none where there is no validation."""
+        return {} if self.validation_share is None else {"validation_share": self.validation_share}
 
     def data_run_info(self, data: Any, drawing: Any) -> dict[str, Any]:
         """Returns the entries of run.json that describe the data."""
@@ -208,7 +222,8 @@ class TaskFamily:
     @property
     def program_settings(self) -> Hashable:
         """The settings that the program of `make_sequences` depends on, besides the drawing."""
-        own = (field.name for field in dataclasses.fields(self) if field.name not in self.member_settings)
+        elsewhere = (*self.member_settings, "validation_share")  # which changes the data alone
+        own = (field.name for field in dataclasses.fields(self) if field.name not in elsewhere)
         return type(self), tuple((name, getattr(self, name)) for name in own)
 
     def numbers(self) -> Any:

@@ -21,7 +21,7 @@ from gpicl_flax.tasks.mixed_targets import mixed_targets
 from gpicl_flax.tasks.targets import Targets
 
 # The settings that a mixture has in the place of its families.
-_SHARED = ("task_batch_size", "num_tasks", "sequences_per_task")
+_SHARED = ("task_batch_size", "num_tasks", "sequences_per_task", "validation_share")
 
 
 @gin.configurable

@@ -51,6 +51,7 @@ class ProjectedImages(ClassAxes):
       permute_labels_prob: p, the probability that a task permutes its labels. The other tasks, a fraction of 1 - p ("1
         - p biased"), keep them (Section 4.3 and Fig 9).
       sequences_per_task: sequences of one step that share a task.
+      validation_share: see `TaskFamily`.
       normalize: subtract the mean and divide by the standard deviation of the base dataset's training split; if False,
         grey values are only scaled to [0, 1] (Fig 4).
       projection: how projections are drawn, one of `spec.KINDS` or 'auto' (see `spec.choose`). All of them have the
@@ -79,7 +80,9 @@ class ProjectedImages(ClassAxes):
 
     gin_name: ClassVar[str] = "TaskDistribution"
     member_settings: ClassVar[tuple[str, ...]] = ("num_tasks", "permute_labels_prob")
-    host_settings: ClassVar[tuple[str, ...]] = ("base_dataset", "data_dir", "num_tasks", "burstiness", "zipf_exponent")
+    host_settings: ClassVar[tuple[str, ...]] = (
+        "base_dataset", "data_dir", "num_tasks", "validation_share", "burstiness", "zipf_exponent",
+    )  # fmt: skip
     curricula: ClassVar[tuple[str, ...]] = ("sequence_length", "num_classes", "permute_labels_prob")
     has_base_datasets: ClassVar[bool] = True
 
@@ -116,7 +119,8 @@ class ProjectedImages(ClassAxes):
     @property
     def data_settings(self) -> tuple[Hashable, ...]:
         axes = not self.class_distribution.is_uniform, self.within_class_variation
-        return self.data_dir, self.input_shape, self.num_classes, self.sequence_length, *axes
+        shape = self.input_shape, self.num_classes, self.sequence_length
+        return self.data_dir, self.validation_share, *shape, *axes
 
     def load(self, name: str | None = None) -> BaseDataset:
         """Loads base dataset `name`, by default the one trained on, at this input shape.
@@ -126,10 +130,14 @@ class ProjectedImages(ClassAxes):
         """
         name = name or self.base_dataset
         data = load_base_dataset(
-            name, input_shape=self.input_shape, num_classes=self.num_classes, data_dir=self.data_dir
+            name,
+            input_shape=self.input_shape,
+            num_classes=self.num_classes,
+            data_dir=self.data_dir,
+            validation_share=self.validation_share,
         )
-        for split in ("train", "test"):
-            examples = getattr(data, split)
+        held_out = "test" if self.validation_share is None else "validation"
+        for split, examples in (("train", data.train), (held_out, data.test)):
             if examples.group_size is None and len(examples) < self.sequence_length:
                 raise UsageError(
                     f"base dataset {name!r} has {len(examples)} {split} examples, fewer than "
@@ -222,6 +230,7 @@ class ProjectedImages(ClassAxes):
             "task_batch_size": self.task_batch_size,
             "num_tasks": self.num_tasks,
             "permute_labels_prob": self.permute_labels_prob,
+            **self.validation_run_info(),
         } | self.axes_run_info()
 
     def axes_run_info(self) -> dict[str, Any]:

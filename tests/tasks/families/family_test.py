@@ -11,7 +11,7 @@ import pytest
 from gpicl_flax.errors import UsageError
 from gpicl_flax.evaluation.meta_test import MetaTest, meta_test
 from gpicl_flax.models import LSTM, SequenceModel
-from gpicl_flax.tasks.families import Sequences, TaskFamily
+from gpicl_flax.tasks.families import FIRST_UNSEEN_ID, Recall, Sequences, TaskFamily
 from gpicl_flax.tasks.loader import Stream, TrainingBatches
 from gpicl_flax.tasks.targets import Classes
 from gpicl_flax.training import partitioning
@@ -136,3 +136,15 @@ def test_a_family_that_draws_something_else_is_told_what_is_wrong(change, messag
     batch = {"task_ids": np.zeros(2, np.uint32), "sequence_seeds": np.zeros(2, np.uint32)}
     with pytest.raises(UsageError, match=f"Wrong.draw_sequence must return .*{message}"):
         Wrong().make_sequences(None, np.uint32(0), batch, (), (), max_bytes=0, num_shards=1)
+
+
+def test_unseen_tasks_of_validation_are_neither_trained_on_nor_tested_on():
+    tested, validated = (Recall(validation_share=share).unseen_task_ids(1000) for share in (None, 0.5))
+    assert len({*tested.tolist(), *validated.tolist()}) == 2000
+    assert min(tested.min(), validated.min()) >= FIRST_UNSEEN_ID
+    assert "validation_share" not in Recall().run_info()
+    assert Recall(validation_share=0.5).run_info()["validation_share"] == 0.5
+    assert Recall(validation_share=0.5).program_settings == Recall().program_settings
+    for share in (0.0, 1.0):
+        with pytest.raises(UsageError, match="Recall.validation_share must be between 0 and 1"):
+            Recall(validation_share=share)
