@@ -105,9 +105,12 @@ def _sweep(arguments: argparse.Namespace) -> None:
 def _asked(arguments: argparse.Namespace):
     """Returns the configuration of the sweep, and a function from outcomes (see `sweep.outcomes`) to its points."""
     from gpicl_flax.config import parse
+    from gpicl_flax.runs.plateau_stop import PlateauStop
+    from gpicl_flax.runs.scale import PLATEAU_STOP
     from gpicl_flax.sweep import listing, outcomes, stages, subset
 
     config = parse(arguments.gin_file, arguments.gin_bindings)
+    PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP))  # refuses what does not fit, also where nothing runs
     units = None
     if arguments.shard is not None:  # shares do not depend on outcomes
         points = subset.only(stages.points(config), arguments.only)
@@ -149,6 +152,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _run(config, find_points, arguments: argparse.Namespace) -> None:
     from gpicl_flax.records.stack_lease import decide
+    from gpicl_flax.runs.plateau_stop import PlateauStop
+    from gpicl_flax.runs.scale import PLATEAU_STOP
     from gpicl_flax.runtime.preemption import StopRequest
     from gpicl_flax.sweep import outcomes, runner, stacking, stages
 
@@ -178,6 +183,7 @@ def _run(config, find_points, arguments: argparse.Namespace) -> None:
             say=say,
             warn=console.say,
             accept_lost_log=arguments.accept_lost_log,
+            plateau_stop=PlateauStop.from_gin(config.bindings.get(PLATEAU_STOP)),
         )
     for line in stages.summary(config, read):
         say(line)

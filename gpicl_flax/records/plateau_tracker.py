@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from gpicl_flax.records import phase, plateau
@@ -29,6 +30,11 @@ class PlateauTracker:
     unseen_losses: list[float] = dataclasses.field(default_factory=list)
     gain: float | None = None
     targets: dict[str, Any] | None = None
+
+    @classmethod
+    def from_run_info(cls, run_info: Mapping[str, Any]) -> "PlateauTracker":
+        """Returns that of a run before its first row, given its run.json."""
+        return cls(run_info.get("num_classes"), run_info.get("num_tasks"), targets=run_info.get("targets"))
 
     @property
     def criteria(self) -> Criteria:

@@ -25,7 +25,8 @@ class RunFolder:
     """Paths of one run's folder, local or gs://, and its small files.
 
     It contains config.gin (all bindings), operative_config.gin (with every default used), run.json (the info about the
-    run), metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED.
+    run), metrics.jsonl, timing.jsonl, eval/, checkpoints/, and at the end one of the markers DONE and DIVERGED. A
+    run that its sweep may end early also has early_stop.json, see `plateau_rule`.
 
     Raises:
       UsageError: the path is on another kind of storage.
@@ -39,6 +40,7 @@ class RunFolder:
         self.config = self.path / "config.gin"
         self.operative_config = self.path / "operative_config.gin"
         self.run_info = self.path / "run.json"
+        self.early_stop = self.path / "early_stop.json"  # only of runs that a sweep may end early
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.evaluations = self.path / "eval"

@@ -123,6 +123,7 @@ class MetricsRow(TypedDict):
     plateau_left_at: NotRequired[Count | None]
     phase: NotRequired[str | None]
     stopped_early: NotRequired[str]
+    leave_probability: NotRequired[float]
     diagnostics: NotRequired[Diagnostics]
     telemetry: NotRequired[dict[str, Any]]
 
@@ -203,6 +204,8 @@ class StopRecord(TypedDict):
     why: str | None
     best: float | None
     best_at: Count | None
+    scores: NotRequired[list[tuple[Count, float]]]  # only with a `records.plateau_rule`, as the next one
+    leave_probability: NotRequired[float]
 
 
 class LogRecord(TypedDict):

@@ -13,6 +13,7 @@ from gpicl_flax.errors import Diverged, Preempted
 from gpicl_flax.records import stack_lease
 from gpicl_flax.records.json_lines import Row
 from gpicl_flax.records.lease import LeaseLost
+from gpicl_flax.records.plateau_rule import PlateauRule, begun
 from gpicl_flax.records.run_folder import DONE, RunFolder, as_json, write_atomically, write_together
 from gpicl_flax.runs.check import check_data, check_folder
 from gpicl_flax.runs.evaluate import write_evaluation
@@ -35,12 +36,14 @@ class RunSpec(NamedTuple):
       folder: its folder, which need not exist.
       on_row: each is called with every new row of its metrics.jsonl.
       accept_lost_log: resume it even if its log has lost rows, see `RunLog`.
+      plateau_rule: saved in the folder if it has not begun, and then followed by every process that trains it.
     """
 
     resolved: ResolvedRun
     folder: RunFolder
     on_row: Sequence[Callable[[Row], None]] = ()
     accept_lost_log: bool = False
+    plateau_rule: PlateauRule | None = None
 
     @classmethod
     def from_config(cls, config: Config, folder: RunFolder, *on_row: Callable[[Row], None]) -> "RunSpec":
@@ -158,10 +161,13 @@ def _remove_own_leftovers(folders: Sequence[RunFolder]) -> None:
 
 
 def _write_settings(spec: RunSpec, dataset: TaskData, drawing: Hashable, mesh: jax.sharding.Mesh) -> None:
-    """Writes config.gin, operative_config.gin and run.json."""
+    """Writes config.gin, operative_config.gin and run.json, and before them a rule for the stop."""
     if distributed.is_primary():
-        # The configuration comes first: with it the folder is a run folder, which can be resumed.
+        # The configuration comes first: with it the folder is a run folder, which can be resumed. Only a rule comes
+        # before it, so that a run which was begun without one goes on without.
         folder, info = spec.folder, run_info(spec.resolved.run, dataset, drawing, mesh)
+        if spec.plateau_rule is not None and not begun(folder):
+            write_atomically(folder.early_stop, spec.plateau_rule.text)
         write_atomically(folder.config, spec.resolved.config.text)
         texts = {folder.operative_config.name: spec.resolved.operative_config, folder.run_info.name: as_json(info)}
         write_together(folder.path, {name: text.encode() for name, text in texts.items()})

@@ -18,13 +18,14 @@ FIXED = "sweep.fixed"
 SCALE = "sweep.scale"
 SCALES = "sweep.scales"
 IMAGES_ONLY = "sweep.images_only"
+PLATEAU_STOP = "sweep.plateau_stop"
 SELECT, BISECT = "sweep.select", "sweep.bisect"
 # The settings of the stages of a sweep, which a single run does not follow.
 STAGES = (
     SELECT, "sweep.select_metric", "sweep.select_seeds", "sweep.select_share", "sweep.select_budget",
     "sweep.select_validation_share", BISECT, "sweep.bisect_metric", "sweep.bisect_threshold", "sweep.bisect_resolution",
 )  # fmt: skip
-ALL = (GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, *STAGES)
+ALL = (GRIDS, FIXED, SCALE, SCALES, IMAGES_ONLY, PLATEAU_STOP, *STAGES)
 _TASKS = "Run.tasks"
 
 
@@ -45,10 +46,11 @@ def sweep(
     bisect_metric: str = "accuracy",
     bisect_threshold: float | None = None,
     bisect_resolution: float = 2.0,
+    plateau_stop: Mapping[str, Any] | None = None,
 ) -> None:
     """Gives gin the names `sweep.grids` and so on; their values are read as they are written.
 
-    `sweep.grid`, `sweep.selection` and `sweep.bisection` say what they are.
+    `sweep.grid`, `sweep.selection`, `sweep.bisection` and `runs.plateau_stop` say what they are.
     """
 
 

@@ -15,10 +15,12 @@ from gpicl_flax.records.selection_rule import SELECT
 from gpicl_flax.records.stack_lease import LeaseUnavailable, any_of, decide
 from gpicl_flax.runs.check import check_folder
 from gpicl_flax.runs.execute import RunSpec, execute
+from gpicl_flax.runs.plateau_stop import PlateauStop
 from gpicl_flax.runtime import gcs
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import folders, listing, stacking
 from gpicl_flax.sweep.grid import Point
+from gpicl_flax.sweep.plateau_stop import PlateauRules
 from gpicl_flax.tasks.datasets import sources
 
 # Given a number of steps and of members, returns a function of each row of metrics and the index of its member.
@@ -35,6 +37,7 @@ def run_all(
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] | None = None,
     accept_lost_log: bool = False,
+    plateau_stop: PlateauStop | None = None,
     poll_seconds: float = 5.0,
 ) -> None:
     """Runs every point in its folder (see `folders.find`), stage after stage, skipping those that have ended.
@@ -52,6 +55,7 @@ def run_all(
       say: takes a line of text for each point.
       warn: takes a line for each point that fails, diverges or is lost to another process; None: `say` takes it.
       accept_lost_log: resume points even if their logs have lost rows, see `RunSpec`.
+      plateau_stop: when points end because they will not leave their plateau; None: never.
       poll_seconds: the time between checks of what others train, while there is nothing else to do.
 
     Raises:
@@ -69,7 +73,9 @@ def run_all(
         if any(point.stage for point in ready):
             say(f"{listing.counts(ready)}:")
         resolved = listing.resolve_points(ready)
-        sweep = _Sweep(ready, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log)
+        sweep = _Sweep(
+            ready, resolved, workdir, stop, sizes, make_progress, say, warn or say, accept_lost_log, plateau_stop
+        )
         problems += _run(sweep, stop, poll_seconds)
         begun |= {point.digest for point in ready}
         points = find_points()
@@ -129,12 +135,14 @@ class _Sweep:
         say,
         warn,
         accept_lost_log=False,
+        plateau_stop: PlateauStop | None = None,
     ):
         self._accept_lost_log = accept_lost_log
         self._points, self._resolved, self._workdir = points, resolved, workdir
         self.num_points = len(points)
         # The first host lists once: another host could already see folders that other workers have begun since then.
         self._folders = folders.find(points, workdir, decide(lambda: folders.listed(workdir)))
+        self._rules = PlateauRules(plateau_stop, points, resolved, self._folders)
         self._stop, self._sizes, self._make_progress = stop, sizes, make_progress
         self._say, self._warn = say, warn
         self.left: dict[int, str] = {}
@@ -274,6 +282,7 @@ class _Sweep:
                 self._folders[index],
                 [lambda row, member=member: progress(row, member)],
                 self._accept_lost_log,
+                self._rules.make(index),
             )
             for member, index in enumerate(indices)
         ]

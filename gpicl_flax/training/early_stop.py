@@ -5,6 +5,7 @@ The paper does not use it.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import gin
 
@@ -24,12 +25,16 @@ class StopState:
       last_step: the last step that it makes.
       why: 'plateau' or 'converged' if it does not make all its steps; otherwise None.
       best, best_at: the loss that the next one is compared with, and its step. None: no comparison has begun.
+      scores: the last matching scores, pairs of a step and a score, of a run with a `PlateauRule`; otherwise None.
+      leave_probability: if that rule ends the run, its probability to leave the plateau in time; otherwise None.
     """
 
     last_step: int
     why: str | None = None
     best: float | None = None
     best_at: int | None = None
+    scores: list[Sequence[float]] | None = None
+    leave_probability: float | None = None
 
 
 @gin.configurable

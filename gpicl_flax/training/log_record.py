@@ -40,6 +40,9 @@ class LogRecord:
         values = dataclasses.asdict(self)
         if values["tracker"]["targets"] is None:
             del values["tracker"]["targets"]  # the form that records of classes have always had
+        for name in ("scores", "leave_probability"):  # likewise, for runs without a `PlateauRule`
+            if values["stop_state"][name] is None:
+                del values["stop_state"][name]
         return values
 
     def count(self, row: Row) -> None:

@@ -1,5 +1,6 @@
 """The logs of a run while it trains: metrics.jsonl and timing.jsonl."""
 
+import dataclasses
 import json
 import logging
 import time
@@ -10,13 +11,15 @@ import jax
 import numpy as np
 
 from gpicl_flax.errors import Damaged, Diverged
-from gpicl_flax.records import schemas
+from gpicl_flax.records import plateau_rule, schemas
 from gpicl_flax.records.json_lines import JsonLines, Row
+from gpicl_flax.records.plateau_rule import PlateauRule
 from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.records.run_folder import DIVERGED, RunFolder, write_json
 from gpicl_flax.runtime import distributed
 from gpicl_flax.tasks.families.family import TaskFamily
-from gpicl_flax.training.early_stop import EarlyStop, StopState
+from gpicl_flax.training import plateau_stop
+from gpicl_flax.training.early_stop import PLATEAU, EarlyStop, StopState
 from gpicl_flax.training.log_record import LogRecord
 from gpicl_flax.training.log_writer import LogWriter
 
@@ -34,10 +37,13 @@ class RunLog:
     - `plateau_left_at`: the first step at which the loss was below it, or null.
     - `phase`: the phase as far as diagnostics determine it, or null.
     - `stopped_early`: why this row is the last, only in the last row of a run that stops before its last step.
+    - `leave_probability`: that of its `PlateauRule`, beside `stopped_early` in a run that the rule ended.
 
     Each checkpoint carries a record of the log: how many rows it has, their digest, and the decisions made by them. A
     run whose log has lost rows since then, or has other ones, is not resumed without a word: its plateau, its phase and
     its early stop would be decided by the remaining rows.
+
+    Where the folder holds a `PlateauRule`, the run may also end by it.
 
     Args:
       folder: the run folder.
@@ -50,7 +56,7 @@ class RunLog:
       accept_lost_log: go on without the lost rows, by the record in the checkpoint. The gap is named in run.json.
 
     Raises:
-      Damaged: a log is damaged, or is not the one that the checkpoint records.
+      Damaged: a log is damaged, or is not the one that the checkpoint records; or the rule is damaged.
     """
 
     def __init__(
@@ -73,22 +79,26 @@ class RunLog:
         self._folder = folder
         self._threshold = tracker.criteria.threshold
         self._on_row = on_row
-        self._steps_per_dispatch, self._early_stop = steps_per_dispatch, early_stop
+        self._steps, self._steps_per_dispatch, self._early_stop = steps, steps_per_dispatch, early_stop
+        self._rule: PlateauRule | None = None
         self._metrics = JsonLines(folder.metrics, schemas.METRICS)
         self._timing = JsonLines(folder.timing, schemas.TIMING)
         self._writer = writer
         # All processes have to end together, and only the first one may read what it rewrites.
         error = self._resume(start_step, saved, accept_lost_log) if self._writes else ""
-        known = json.loads(distributed.broadcast(json.dumps([error, self.record()]), "how the run stands"))
+        rule = dataclasses.asdict(self._rule) if self._rule else None
+        known = json.loads(distributed.broadcast(json.dumps([error, self.record(), rule]), "how the run stands"))
         if known[0]:
             raise Damaged(known[0])
         self._record = LogRecord.from_json(known[1])
+        self._rule = PlateauRule.from_json(known[2]) if known[2] else None
         if self._writes:
             writer.add(self._metrics, self._timing)
 
     def _resume(self, step: int, saved: dict[str, Any] | None, accept_lost_log: bool) -> str:
         """Reads the logs up to a step and removes later rows. Returns why the run cannot continue, or nothing."""
         try:
+            self._rule = plateau_rule.read(self._folder)
             # With a record, what matters is whether the recorded rows are there, whatever else the file holds.
             rows = self._metrics.rows_until(step, skip_damaged=accept_lost_log or saved is not None)
             times = self._timing.rows_until(step, skip_damaged=accept_lost_log)
@@ -164,6 +174,8 @@ class RunLog:
         measured = jax.tree.map(_as_json, numbers)
         if self.stop_state.why and step == self.stop_state.last_step:
             row["stopped_early"] = self.stop_state.why
+            if self.stop_state.leave_probability is not None:
+                row["leave_probability"] = self.stop_state.leave_probability
         self._follow(step, row["loss_ema"], measured.get("diagnostics"))
         row |= {"plateau_left_at": self._record.tracker.exit_step, "phase": self._record.tracker.phase} | measured
         self._record.count(row)
@@ -177,12 +189,20 @@ class RunLog:
     def _follow(self, step: int, loss_ema: float, diagnostics: dict[str, Any] | None) -> None:
         """Updates the record by a row."""
         self._record.tracker.follow(step, loss_ema, diagnostics)
-        if self._early_stop is None or self.stop_state.why:
-            return
-        why = self._early_stop.reason(self.stop_state, step, self._record.tracker, loss_ema, diagnostics is not None)
+        state, tracker, diagnosed = self.stop_state, self._record.tracker, diagnostics is not None
         last_step = step + self._steps_per_dispatch  # the device is already busy with these steps
-        if why and last_step < self.stop_state.last_step:
-            self.stop_state.why, self.stop_state.last_step = why, last_step
+        if state.why:
+            return
+        why = self._early_stop and self._early_stop.reason(state, step, tracker, loss_ema, diagnosed)
+        if self._rule and not why:
+            state.scores = plateau_stop.with_score(state.scores or [], step, diagnostics)
+            if diagnosed and last_step < state.last_step:
+                state.leave_probability = plateau_stop.leave_probability(
+                    self._rule, state.scores, step, self._steps, tracker
+                )
+            why = PLATEAU if state.leave_probability is not None else None
+        if why and last_step < state.last_step:
+            state.why, state.last_step = why, last_step
 
     def _mark_diverged(self, step: int, metrics: dict[str, np.floating]) -> Diverged:
         self._writer.flush()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gpicl_flax.analysis.data.frames import column_names, group_by
 from gpicl_flax.analysis.stats import survival
-from gpicl_flax.analysis.stats.survival import Lengths
+from gpicl_flax.records.lengths import Lengths
 
 BASELINE = "paper"  # the intervention that leaves the paper's setting as it is
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gpicl_flax.analysis.data.one_run import OneRun
+from gpicl_flax.records import matching_scores
 
 
 def strongest(run: OneRun) -> pd.DataFrame:
@@ -24,8 +25,8 @@ def strongest(run: OneRun) -> pd.DataFrame:
 
 
 def _highest(scores: list[list[float | None]]) -> float:
-    found = np.array(scores, float)
-    return float(np.nanmax(found)) if np.isfinite(found).any() else math.nan
+    score = matching_scores.highest({"matching_score": scores})
+    return math.nan if score is None else float(score)
 
 
 def _ratio(values: dict[str, Any]) -> float:

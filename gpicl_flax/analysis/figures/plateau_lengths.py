@@ -21,21 +21,23 @@ def numbers(study: Study, rule: Rule) -> pd.DataFrame:
 
     Columns: panel, intervention, the fields of `survival.Median` (median for its steps), and, if the panel has a
     baseline, the fields of `survival.SpeedUp` (with `speed_up_` before low and high). Those of the baseline itself are
-    missing.
+    missing. If any run was stopped early on its plateau, ended_early is the number of those.
     """
-    rows = []
+    rows, early = [], study.table["stopped_early"].eq("plateau") & ~study.table[rule.left].fillna(True).astype(bool)
     for panel, runs in by_panel(rule.known(study.table)):
         lengths = {x: rule.lengths(group) for x, group in group_by(runs, "intervention")}
         for intervention in (x for x in study.interventions if x in lengths):
             median = vars(survival.median(lengths[intervention]))
             row = {"panel": panel, "intervention": intervention, "median": median.pop("steps")} | median
+            if early.any():
+                row["ended_early"] = int(early[runs.index[runs["intervention"] == intervention]].sum())
             if BASELINE in lengths and intervention != BASELINE:
                 compared = survival.speed_up(lengths[BASELINE], lengths[intervention])
                 row |= {"speed_up": compared.ratio, "bound": compared.bound}
                 row |= {"speed_up_low": compared.low, "speed_up_high": compared.high, "p_value": compared.p_value}
             rows.append(row)
     columns = ["panel", "intervention", "median", "low", "high", "budget", "runs", "left"]
-    columns += ["speed_up", "bound", "speed_up_low", "speed_up_high", "p_value"]
+    columns += ["speed_up", "bound", "speed_up_low", "speed_up_high", "p_value", *["ended_early"] * bool(early.any())]
     return pd.DataFrame(rows, columns=columns).astype({"bound": object})
 
 

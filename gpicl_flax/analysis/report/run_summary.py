@@ -63,9 +63,9 @@ def plateau_sentence(folder: RunFolder) -> str:
         sentence += ", on unseen tasks " + (f"not in {max(losses):,}" if step is None else f"by step {step:,}")
     sentence += _transience_clause(rows, Criteria.required(run_info).chance_score)
     if rows and "stopped_early" in rows[-1]:
-        sentence += (
-            f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({rows[-1]['stopped_early']})"
-        )
+        why, share = rows[-1]["stopped_early"], rows[-1].get("leave_probability")
+        why += "" if share is None else f": by runs like it, {share:.1%} would still leave it"
+        sentence += f". Stopped early at step {rows[-1]['step']:,} of {run_info['steps']:,} ({why})"
     gaps = [f"Its log has a gap: {schemas.gap_in_words(gap)}" for gap in run_info.get("log_gaps", ())]
     return ". ".join([sentence, *gaps]) + "."
 

@@ -159,12 +159,18 @@ def phases(study: Study) -> Iterator[Table]:
         )
 
 
+def _left(row: pd.Series) -> str:
+    """Returns how many runs of a row left their plateau, and how many were stopped early on it."""
+    early = row.get("ended_early", 0)
+    return f"{row['left']} of {row['runs']}" + (f", {early} stopped early" if early else "")
+
+
 def _in_words(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "setting": numbers["panel"],
             "intervention": numbers["intervention"],
-            "left": [f"{left} of {runs}" for left, runs in zip(numbers["left"], numbers["runs"], strict=True)],
+            "left": [_left(row) for _, row in numbers.iterrows()],
             "median [95% interval]": numbers.apply(plateau_lengths.median_in_words, axis=1),
             "speed-up [95% interval]": numbers.apply(plateau_lengths.speed_up_in_words, axis=1),
             "p": [f"{p:.2g}" if pd.notna(p) else "" for p in numbers["p_value"]],

@@ -16,7 +16,7 @@ import scipy.stats
 
 from gpicl_flax.analysis.stats import scaling_law
 from gpicl_flax.analysis.stats.intervals import CONFIDENCE
-from gpicl_flax.analysis.stats.survival import Lengths
+from gpicl_flax.records.lengths import Lengths
 
 FEWEST = 4  # runs that have left, for two parameters of a line and one of the noise
 

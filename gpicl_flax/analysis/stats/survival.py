@@ -18,32 +18,13 @@ import warnings
 import numpy as np
 import scipy.stats
 
+from gpicl_flax.records.lengths import Lengths, kaplan_meier
+
 CONFIDENCE = 0.95
 _RESAMPLES = 2_000
 _PERMUTATIONS = 10_000  # up to seven runs against seven, all permutations; otherwise this many random ones
 _FEWEST = 5  # runs whose range contains their median about 19 times in 20: 1 - 2 / 2^5
 _ROUNDING = 1e-9  # the rounding error of shares as floating point numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """The lengths of the plateaus of a group of runs.
-
-    Attributes:
-      steps: [n], one or more.
-      left: [n], whether the plateau was left then; if not, the run ended on it.
-    """
-
-    steps: np.ndarray
-    left: np.ndarray
-
-    @property
-    def budget(self) -> float:
-        """How long the group was observed: the largest of its steps."""
-        return float(self.steps.max())
-
-    def _censored_data(self) -> scipy.stats.CensoredData:
-        return scipy.stats.CensoredData.right_censored(self.steps, ~self.left)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +93,7 @@ class SpeedUp:
 
 def curve(lengths: Lengths) -> Curve:
     """Returns the Kaplan-Meier curve of a group."""
-    survival = scipy.stats.ecdf(lengths._censored_data()).sf
+    survival = kaplan_meier(lengths)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
         interval = survival.confidence_interval(CONFIDENCE, method="log-log")

@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from gpicl_flax.analysis.data import evaluations, runs
-from gpicl_flax.analysis.report import run_summary
+from gpicl_flax.analysis.data import evaluations, groups, runs, study
+from gpicl_flax.analysis.figures import plateau_lengths
+from gpicl_flax.analysis.report import run_summary, tables
 from gpicl_flax.records import json_lines
 from gpicl_flax.records.run_folder import RunFolder, write_json
 
@@ -59,6 +60,20 @@ def test_a_run_that_stopped_early_says_why_and_its_plateau_is_censored_there(mak
     assert (table["gaps"] == "").all() and table["ended"].tolist() == ["DONE"] * 3
     text = run_summary.plateau_sentence(RunFolder(tmp_path / "plateau"))
     assert text.endswith("on unseen tasks not in 80. Stopped early at step 80 of 500 (plateau).")
+
+
+def test_a_run_that_its_sweep_ended_is_counted_beside_those_that_left(make_run, tmp_path):
+    for seed, left_at in enumerate((50, None, None)):
+        make_run(tmp_path / str(seed), left_at=left_at, seed=seed)
+    folder = RunFolder(tmp_path / "2")
+    *rows, last = json_lines.read(folder.metrics)
+    last |= {"stopped_early": "plateau", "leave_probability": 0.0625}
+    folder.metrics.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, last]))
+    assert run_summary.plateau_sentence(folder).endswith("(plateau: by runs like it, 6.2% would still leave it).")
+    found = study.load(tmp_path)
+    by_training_loss = list(tables.plateaus(found))[-1].numbers
+    assert by_training_loss["left"].tolist() == ["1 of 3, 1 stopped early"]
+    assert plateau_lengths.numbers(found, groups.BY_TRAINING_LOSS)["ended_early"].tolist() == [1]
 
 
 def test_the_last_evaluation_is_in_columns_by_base_dataset(make_run, make_curve, tmp_path):

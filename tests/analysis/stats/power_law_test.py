@@ -4,7 +4,7 @@ import scipy.optimize
 import scipy.stats
 
 from gpicl_flax.analysis.stats import power_law
-from gpicl_flax.analysis.stats.survival import Lengths
+from gpicl_flax.records.lengths import Lengths
 
 BATCHES = np.repeat(2.0 ** np.arange(5, 13), 3)
 

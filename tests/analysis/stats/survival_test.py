@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from gpicl_flax.analysis.stats import survival
-from gpicl_flax.analysis.stats.survival import Lengths
+from gpicl_flax.records.lengths import Lengths
 
 
 def lengths(*steps):
@@ -114,7 +114,7 @@ def test_of_many_runs_the_p_value_is_that_of_the_log_rank_test():
     baseline, group = (
         Lengths(np.minimum(steps, 150), steps <= 150) for steps in (rng.exponential(scale, 60) for scale in (130, 90))
     )
-    expected = scipy.stats.logrank(baseline._censored_data(), group._censored_data()).pvalue
+    expected = scipy.stats.logrank(baseline.censored, group.censored).pvalue
     assert 0.01 < expected < 0.5
     assert survival.speed_up(baseline, group).p_value == pytest.approx(expected, rel=0.15)
 
