@@ -69,9 +69,10 @@ def lines(study: Study, score: str) -> list[Line]:
     """Returns the lines of the runs that are done, of two or more sizes each. Baselines have none.
 
     State and parameters are those of models. Examples are those that a run was trained on: steps x sequences x
-    positions. Compute is the flops of the matrix products of training. Where runs of older versions do not say these, it
-    is 6 x parameters x examples, the estimate of Kaplan et al. (2020, arXiv 2001.08361); if all had the same number of
-    examples, that would say the same as the parameters, and has no line. Values of 0 and unbounded numbers of tasks have no place on a logarithmic axis, and are left out.
+    positions. Compute is the flops of the matrix products of training. Where runs of older versions do not say these,
+    it is 6 x parameters x examples, the estimate of Kaplan et al. (2020, arXiv 2001.08361); if all had the same number
+    of examples, that would say the same as the parameters, and has no line. Values of 0 and unbounded numbers of tasks
+    have no place on a logarithmic axis, and are left out.
 
     Args:
       study: the runs.

@@ -151,7 +151,7 @@ def test_steps_make_lines_of_examples_and_compute(make_runs):
     assert [line.condition for line in examples] == ["", ""]
     (line,) = compute
     assert line.sizes.tolist() == (6 * 1000 * 40 * np.array([100, 200, 400, 800, 1600, 3200])).tolist()
-    assert "Compute is an estimate" in scaling_laws.draw_loss(of).caption
+    assert "Flops are an estimate" in scaling_laws.draw_loss(of).caption
     assert {x.condition for x in of_size(lines, PARAMETERS)} == {f"steps = {n}" for n in steps}
 
 
@@ -185,3 +185,11 @@ def test_laws_of_the_same_runs_share_their_draws(make_runs):
     found = line_laws.fitted(study.load(make_runs(of_state())), ACCURACY)
     first, second = (one.law for one in found)
     assert isinstance(first, scaling_law.Law) and np.array_equal(first.weights, second.weights)
+
+
+def test_flops_that_runs_say_take_the_place_of_the_estimate(make_runs):
+    runs = [{"n": n, "parameters": n, "steps": 100, "step_flops": 7 * n} for n in STATES]
+    of = study.load(make_runs(runs))
+    (line,) = of_size(size_lines.lines(of, LOSS), COMPUTE)
+    assert line.sizes.tolist() == [7 * n * 100 for n in STATES]
+    assert "Flops are those of matrix products" in scaling_laws.draw_loss(of).caption
