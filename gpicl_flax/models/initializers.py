@@ -17,7 +17,7 @@ def partitioned(init: Initializer, names: tuple[str | None, ...]) -> Initializer
     return cast(Initializer, nn.with_logical_partitioning(init, names))
 
 
-def fan_in_truncated_normal(fan_in: int | None = None) -> Initializer:
+def fan_in_truncated_normal(fan_in: float | None = None) -> Initializer:
     """Returns a truncated normal with standard deviation 1 / sqrt(fan_in) before truncation at two of them.
 
     This is the linear layer's default in Haiku, without the correction for the truncation that `variance_scaling`

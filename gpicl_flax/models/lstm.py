@@ -27,6 +27,7 @@ class LSTM(StatefulModel):
     mlp_size: Width | None = None
 
     predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
+    growing: ClassVar[tuple[str, ...]] = ("hidden_size", "mlp_size")
 
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         return StateSize(paper=self.hidden_size, exact=2 * self.hidden_size)
@@ -50,4 +51,5 @@ class LSTM(StatefulModel):
         )
         cell = jnp.zeros((len(gates), self.hidden_size), gates.dtype)
         hidden, state = run_cell(lambda _, *args: lstm_cell(*args), (), kernel, gates, cell, over, self.dtype)
+        self.sow("intermediates", "hidden", hidden)
         return layers.logits(hidden, self.num_outputs), state

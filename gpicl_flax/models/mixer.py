@@ -101,6 +101,7 @@ class Mixer(BlockPart):
       num_heads: H.
       key_size: K, the size of each head's queries and keys.
       value_size: V, the size of each head's values.
+      base_key_size: the key size at the base width, see `models.scaling`.
       matched: the initialisers of queries and keys of a block that may start matched.
       short_convolution: whether queries, keys and values pass through `ShortConvolution`, whose state is
         `convolution_size` numbers.
@@ -109,6 +110,7 @@ class Mixer(BlockPart):
     num_heads: int
     key_size: int
     value_size: int
+    base_key_size: float
     matched: MatchedHeads
     short_convolution: bool
 
@@ -143,6 +145,16 @@ class Mixer(BlockPart):
         key = projected(of_key, "key", self.key_size, self.matched.key(self.kernel_init), self.shares_keys)
         value = projected(of_value, "value", self.value_size, self.kernel_init)
         return (query, key, value), {"convolution": kept} if kept else {}
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on products of queries and keys: 1 / sqrt(K), or sqrt(base K) / K if keys grow with the width."""
+        return self.key_size**-0.5 * self.query_scale
+
+    @property
+    def query_scale(self) -> float:
+        """The factor on queries whose products with keys are divided by sqrt(K) elsewhere."""
+        return (self.base_key_size / self.key_size) ** 0.5
 
     @property
     def convolution_size(self) -> int:

@@ -23,6 +23,7 @@ class MLP(SequenceModel):
     hidden_size: Width = 1024
 
     predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
+    growing: ClassVar[tuple[str, ...]] = ("hidden_size",)
 
     def encode(self, inputs: jax.Array, labels: jax.Array, length=None) -> tuple[()]:
         return ()

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from gpicl_flax.bindings.kinds import Width, check
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import initializers, layers
+from gpicl_flax.models import initializers, layers, scaling
 from gpicl_flax.models.matching import outer_product
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.recurrence import run_cell, sigmoid
@@ -32,10 +32,15 @@ class OuterProductLSTM(StatefulModel):
     matching_heads: int = 0
 
     predictable: ClassVar[tuple[str, ...]] = PREDICTIONS
+    growing: ClassVar[tuple[str, ...]] = ("num_heads",)
 
     def __post_init__(self):
         super().__post_init__()
         if self.matching_heads != 0:
+            if self.parametrization == scaling.MUP:
+                raise UsageError(
+                    "OuterProductLSTM.matching_heads sets a read-out that 'mup' would scale: leave one of them out"
+                )
             check("OuterProductLSTM.matching_heads", self.matching_heads, Width)
             if self.token_layout != "aligned":
                 raise UsageError("OuterProductLSTM.matching_heads needs OuterProductLSTM.token_layout = 'aligned'")
@@ -80,18 +85,21 @@ class OuterProductLSTM(StatefulModel):
         # One copy for each sequence, so that on a mesh its gradient is summed once, rather than at every position.
         key_scale = jnp.broadcast_to(key_scale, (len(gates), 1, 1, 1))
         hidden, state = run_cell(_cell, key_scale, kernel, gates, cell, over, self.dtype)
+        self.sow("intermediates", "hidden", hidden)
         return layers.logits(hidden, self.num_outputs, init=inits.logits), state
 
     def _inits(self, num_features: int) -> outer_product.Inits:
         """Returns the initialisers of the parameters for X = num_features: the paper's, or matched ones."""
         zeros, linear = nn.initializers.zeros, initializers.fan_in_truncated_normal()
-        gates = initializers.fan_in_truncated_normal(self.size + self.num_heads * self.size)
+        # The gates read the MLP, which does not grow with the number of heads, and the hidden vector, which does.
+        fan_in = self.size + round(self.num_heads / self.width_ratio) * self.size
+        gates, recurrent = map(initializers.fan_in_truncated_normal, (fan_in, fan_in * self.width_ratio))
         paper = outer_product.Inits(
             mlp=(linear, linear),
             mlp_bias=zeros,
             gates=gates,
             gates_bias=zeros,
-            recurrent=gates,
+            recurrent=recurrent,
             key_scale=zeros,
             logits=linear,
         )

@@ -2,7 +2,8 @@
 
 import functools
 import re
-from typing import Any, ClassVar, NamedTuple
+from fractions import Fraction
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import traverse_util
 
 from gpicl_flax.bindings.kinds import Width, check_settings
 from gpicl_flax.errors import UsageError
-from gpicl_flax.models import passes
+from gpicl_flax.models import passes, scaling
 from gpicl_flax.models.passes import Pass
 
 TOKEN_LAYOUTS = ("shifted", "aligned")
@@ -71,17 +72,26 @@ class SequenceModel(nn.Module):
         variance [B, T, 2]. A run sets it from its task family.
       dtype: the type of activations, or, in a model that would amplify their rounding, of what the gradients of
         parameters are made from (see `models.products`); parameters, logits and losses stay float32.
+      parametrization: 'standard'; or 'mup': initial values, multipliers and the steps of the optimiser scale from the
+        base size so that a learning rate that was found there fits any size (see `models.scaling`).
+      base_width: the width at which 'mup' is the standard parametrisation, in units of the first of `growing`.
     """
 
     num_classes: Width = 10
     dtype: str = "float32"
     predicts: str = CLASSES
+    parametrization: str = scaling.STANDARD
+    base_width: Width | None = None
 
     # Whether there is anything to meta-train. A learner without parameters is only meta-tested, and may draw random
     # numbers from the stream 'learner'.
     is_meta_trained: ClassVar[bool] = True
     # What the model can predict: its outputs and tokens must follow `predicts` for anything but classes.
     predictable: ClassVar[tuple[str, ...]] = (CLASSES,)
+
+    # The settings that grow with the width, in proportion; the first of them is the width. Those that are None do not
+    # count. A model that names none has no 'mup'.
+    growing: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         check_settings(self)
@@ -91,7 +101,81 @@ class SequenceModel(nn.Module):
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"{type(self).__name__}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        self._check_parametrization()
         super().__post_init__()
+
+    def _check_parametrization(self) -> None:
+        """Raises UsageError unless the base width is known and is one that the model can have."""
+        name = type(self).__name__
+        if self.parametrization not in scaling.PARAMETRIZATIONS:
+            raise UsageError(
+                f"{name}.parametrization must be one of {', '.join(scaling.PARAMETRIZATIONS)}, "
+                f"not {self.parametrization!r}"
+            )
+        if self.parametrization == scaling.MUP:
+            if not self.growing:
+                raise UsageError(f"{name}.parametrization = 'mup' is not defined: {name} says of no width how it grows")
+            if self.base_width is None:
+                raise UsageError(f"{name}.parametrization = 'mup' needs {name}.base_width, the width that was tuned")
+            self.grown(self.base_width)
+
+    @property
+    def width(self) -> int:
+        """The width, in units of the first of `growing`."""
+        return getattr(self, self.growing[0])
+
+    @property
+    def width_ratio(self) -> float:
+        """The width over the base width; 1 in the standard parametrisation."""
+        base = self.base_width if self.parametrization == scaling.MUP else None
+        return 1.0 if base is None else self.width / base
+
+    def grown(self, width: int) -> dict[str, Any]:
+        """Returns the settings of this model that grow, at another width.
+
+        Raises:
+          UsageError: one of them would be no whole number.
+        """
+        return self._multiplied(Fraction(width, self.width), self.growing)
+
+    def _multiplied(self, factor: Fraction, names: tuple[str, ...]) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name, value in settings.items():
+            if (value * factor).denominator != 1:
+                raise UsageError(
+                    f"{type(self).__name__}.{name} = {value} grows with the width and would be "
+                    f"{float(value * factor):g} at {float(factor):g} times the width; choose sizes that divide"
+                )
+        return {name: int(value * factor) for name, value in settings.items()}
+
+    def at_width(self, width: int) -> Self:
+        """Returns this model at another width, of the same base; raises UsageError as `grown` does."""
+        return self.clone(**self.grown(width))
+
+    def tensor_scales(self) -> dict[scaling.Path, scaling.TensorScale]:
+        """Returns how each tensor scales from the base size; {} in the standard parametrisation."""
+        return {} if self.parametrization == scaling.STANDARD else _tensor_scales(self)
+
+    def depth_ratio(self, path: scaling.Path) -> float:
+        """Returns the depth over the base depth for a tensor of a residual branch, and 1 for others."""
+        return 1.0
+
+    @nn.nowrap
+    def init(self, *args, **kwargs):
+        """Returns the initial variables, as flax's `init` does, scaled by the parametrisation."""
+        variables = super().init(*args, **kwargs)
+        return self._scaled(variables, {path: scale.init for path, scale in self.tensor_scales().items()})
+
+    @nn.nowrap
+    def apply(self, variables, *args, **kwargs):
+        """Applies the model, as flax's `apply` does, with parameters times the multipliers of the parametrisation."""
+        factors = {path: scale.multiplier for path, scale in self.tensor_scales().items()}
+        return super().apply(self._scaled(variables, factors), *args, **kwargs)
+
+    def _scaled(self, variables: Any, factors: dict[scaling.Path, float]) -> Any:
+        if all(factor == 1 for factor in factors.values()) or "params" not in variables:
+            return variables
+        return {**variables, "params": scaling.multiply(variables["params"], factors)}
 
     @property
     def num_outputs(self) -> int:
@@ -281,6 +365,16 @@ def abstract_parameters(model: SequenceModel, num_features: int, sequence_length
     inputs = jax.ShapeDtypeStruct((1, sequence_length, num_features), jnp.float32)
     labels = jax.ShapeDtypeStruct((1, sequence_length), jnp.int32)
     return jax.eval_shape(model.init, jax.random.key(0), inputs, labels).get("params", {})
+
+
+# Cached because every call of a model needs it, and tracing takes long.
+@functools.lru_cache(maxsize=256)
+def _tensor_scales(model: SequenceModel) -> dict[scaling.Path, scaling.TensorScale]:
+    assert model.base_width is not None  # the model has checked it
+    plain = model.clone(parent=None, name=None, parametrization=scaling.STANDARD)
+    # The sizes of inputs and sequences do not grow with the width, so any will do.
+    own, base = (abstract_parameters(each, 2, 1) for each in (plain, plain.at_width(model.base_width)))
+    return scaling.compare(own, base, model.depth_ratio)
 
 
 SIZE_NAMES = {"parameters": "parameters", "state_size_paper": "state (paper)", "state_size_exact": "state (exact)"}

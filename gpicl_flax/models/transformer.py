@@ -91,6 +91,8 @@ class SelfAttention(Mixer):
     @nn.compact
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
         (query, key, value), kept = self.queries_keys_values(x, over)
+        if self.query_scale != 1:
+            query = query * self.query_scale
         sow_query_key(self, "attention", query, key)
         if isinstance(over, Queries | Step):
             keys, values = over.state["keys"], over.state["values"]

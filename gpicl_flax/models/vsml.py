@@ -1,5 +1,7 @@
 """VSML, the in-context learner with shared parameters that the paper compares with (Table 2), and deep (Fig 21)."""
 
+from typing import ClassVar
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,8 @@ class VSML(StatefulModel):
     message_size: Width = 8
     micro_ticks: Layers = 2
 
+    growing: ClassVar[tuple[str, ...]] = ("hidden_size",)
+
     def __post_init__(self):
         super().__post_init__()
         row_inputs = 2 if self.token_layout == "aligned" else 1
@@ -71,7 +75,7 @@ class VSML(StatefulModel):
             row_inputs, column_inputs = self._padded(row_inputs), self._padded(column_inputs)
             sizes = self.message_size, self.message_size
         layers = [
-            vsml_layer.VSMLWeights(self.hidden_size, self.message_size, name=f"layer_{i}")(*sizes)
+            vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.width_ratio, name=f"layer_{i}")(*sizes)
             for i in range(self.num_layers)
         ]
         states = [

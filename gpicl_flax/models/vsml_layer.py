@@ -57,15 +57,19 @@ class VSMLWeights(nn.Module):
     Attributes:
       hidden_size: H.
       message_size: M.
+      width_ratio: H over the one at the base width, see `models.scaling`.
     """
 
     hidden_size: int
     message_size: int
+    width_ratio: float
 
     @nn.compact
     def __call__(self, row_inputs: int, column_inputs: int) -> LayerWeights:
         hidden, message = self.hidden_size, self.message_size
-        fan_in = 2 * message + row_inputs + column_inputs + hidden
+        # All gates share the fan-in of all that they read. At another width it is that of the base for what does not
+        # grow, the inputs and messages, and that times the ratio for what does.
+        fan_in = 2 * message + row_inputs + column_inputs + round(hidden / self.width_ratio)
 
         def kernel(name, rows, columns, fan_in):
             init = initializers.partitioned(initializers.fan_in_truncated_normal(fan_in), (None, None))
@@ -78,7 +82,7 @@ class VSMLWeights(nn.Module):
         return LayerWeights(
             row=kernel("gates_row", message + row_inputs, 4 * hidden, fan_in),
             column=kernel("gates_column", message + column_inputs, 4 * hidden, fan_in),
-            recurrent=kernel("gates_recurrent", hidden, 4 * hidden, fan_in),
+            recurrent=kernel("gates_recurrent", hidden, 4 * hidden, fan_in * self.width_ratio),
             bias=bias("gates_bias", 4 * hidden),
             forward=(kernel("forward_kernel", hidden, message, hidden), bias("forward_bias", message)),
             backward=(kernel("backward_kernel", hidden, message, hidden), bias("backward_bias", message)),

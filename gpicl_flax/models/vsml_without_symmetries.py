@@ -1,6 +1,7 @@
 """VSML without symmetries (Fig 6, Appendix A.3): VSML's grid between learned projections, so nothing is equivariant."""
 
 import functools
+from typing import ClassVar
 
 import gin
 import jax
@@ -34,6 +35,8 @@ class VSMLWithoutSymmetries(StatefulModel):
     message_size: Width = 8
     micro_ticks: Layers = 2
 
+    growing: ClassVar[tuple[str, ...]] = ("hidden_size",)
+
     def state_size(self, num_features: int, sequence_length: int) -> StateSize:
         k = self.grid_size
         return StateSize(
@@ -51,7 +54,9 @@ class VSMLWithoutSymmetries(StatefulModel):
 
         row_inputs = projected(jnp.concatenate(examples, axis=-1), _ROW_INPUTS, "inputs")
         column_inputs = projected(previous_labels, _COLUMN_INPUTS, "labels")
-        weights = vsml_layer.VSMLWeights(self.hidden_size, self.message_size, name="layer")(_ROW_INPUTS, _COLUMN_INPUTS)
+        weights = vsml_layer.VSMLWeights(self.hidden_size, self.message_size, self.width_ratio, name="layer")(
+            _ROW_INPUTS, _COLUMN_INPUTS
+        )
 
         @jax.checkpoint
         def step(state, example):

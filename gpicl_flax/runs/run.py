@@ -19,7 +19,7 @@ from gpicl_flax.evaluation.meta_test import MetaTest
 from gpicl_flax.references import by_family
 from gpicl_flax.tasks.families import FIRST_UNSEEN_ID, ProjectedImages, TaskFamily
 from gpicl_flax.tasks.loader import Loader
-from gpicl_flax.training import partitioning, tensorboard
+from gpicl_flax.training import parametrization, partitioning, tensorboard
 from gpicl_flax.training.device_data import device_memory, host_memory
 from gpicl_flax.training.optimizers import adam
 from gpicl_flax.training.partitioning import MeshShape
@@ -79,6 +79,7 @@ class Run:
                 f"the model; raise {name}.max_length"
             )
         self._fit_model_to_targets()
+        object.__setattr__(self, "optimizer", parametrization.for_model(self.optimizer, self.model))
         if self.training.steps and not self.model.is_meta_trained:
             raise UsageError(f"{name} has no parameters to meta-train, only a meta-test: set Training.steps = 0")
         if tasks.num_tasks is None and self.training.steps * tasks.task_batch_size > FIRST_UNSEEN_ID:

@@ -30,6 +30,7 @@ class Optimizer(optax.GradientTransformation):
 
     factory: Callable[..., optax.GradientTransformation]
     arguments: dict[str, Any]
+    unscaled: "Optimizer"  # that of the base size, if this is one of another size, see `training.parametrization`
 
     @classmethod
     def make(cls, factory: Callable[..., optax.GradientTransformation], **arguments: Any) -> "Optimizer":
@@ -113,7 +114,7 @@ def adam(
       schedule: a factor of the updates at each step; None: 1.
     """
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return Optimizer.make(_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm, **_given(schedule))
+    return Optimizer.make(make_adam, learning_rate=learning_rate, **numbers, clip_norm=clip_norm, **_given(schedule))
 
 
 @gin.configurable
@@ -135,7 +136,7 @@ def adamw(
       weight_decay: the fraction of every parameter, including biases, that a step removes, times the learning rate.
     """
     numbers = {"eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "clip_norm": clip_norm}
-    return Optimizer.make(_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers, **_given(schedule))
+    return Optimizer.make(make_adamw, learning_rate=learning_rate, b1=b1, b2=b2, **numbers, **_given(schedule))
 
 
 @gin.configurable
@@ -171,7 +172,7 @@ def sign_ema(
       decay: the decay of the average.
     """
     numbers = {"decay": decay, "clip_norm": clip_norm}
-    return Optimizer.make(_sign_ema, learning_rate=learning_rate, **numbers, **_given(schedule))
+    return Optimizer.make(make_sign_ema, learning_rate=learning_rate, **numbers, **_given(schedule))
 
 
 def _given(schedule: Schedule | None) -> dict[str, Schedule]:
@@ -179,26 +180,26 @@ def _given(schedule: Schedule | None) -> dict[str, Schedule]:
     return {} if schedule is None else {"schedule": schedule}
 
 
-def _adam(learning_rate, b1, b2, eps, eps_root, clip_norm, schedule=None):
-    return _whole(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root), clip_norm, schedule)
+def make_adam(learning_rate, b1, b2, eps, eps_root, clip_norm, schedule=None):
+    return whole(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root), clip_norm, schedule)
 
 
-def _adamw(learning_rate, b1, b2, eps, eps_root, weight_decay, clip_norm, schedule=None):
+def make_adamw(learning_rate, b1, b2, eps, eps_root, weight_decay, clip_norm, schedule=None):
     optimizer = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
-    return _whole(optimizer, clip_norm, schedule)
+    return whole(optimizer, clip_norm, schedule)
 
 
 def _sgd(learning_rate, momentum, clip_norm, schedule=None):
-    return _whole(optax.sgd(learning_rate, momentum=momentum), clip_norm, schedule)
+    return whole(optax.sgd(learning_rate, momentum=momentum), clip_norm, schedule)
 
 
-def _sign_ema(learning_rate, decay, clip_norm, schedule=None):
+def make_sign_ema(learning_rate, decay, clip_norm, schedule=None):
     average = optax.ema(decay, debias=False)  # debiasing would be a positive factor, which does not change a sign
     signs = optax.chain(average, optax.scale_by_sign(), optax.scale_by_learning_rate(learning_rate))
-    return _whole(signs, clip_norm, schedule)
+    return whole(signs, clip_norm, schedule)
 
 
-def _whole(
+def whole(
     optimizer: optax.GradientTransformation, clip_norm: float | None, schedule: Schedule | None
 ) -> optax.GradientTransformation:
     """Returns the optimiser between the clipping of gradients and the factor of its updates, where there are any."""

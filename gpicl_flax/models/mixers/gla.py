@@ -54,6 +54,6 @@ class GatedLinearAttention(MatrixMemory):
         bias_init = query_key.first_heads(nn.initializers.zeros, self.matched.num_heads, _SLOWEST_BIAS)
         decay = layers.linear(heads, (None, "heads", "kv"), "decay", dtype="float32", bias_init=bias_init)(low)
         log_decay = nn.log_sigmoid(decay) / _TEMPERATURE
-        read, memory = self.remember(over, query * self.key_size**-0.5, key, value, log_decay)
+        read, memory = self.remember(over, query * self.logit_scale, key, value, log_decay)
         read = self.normalized_read(read) * nn.silu(self.gate(x))
         return self.output(read, x.shape[-1]), kept | memory

@@ -1,6 +1,7 @@
 """Hybrids: blocks of several models, one after another, such as three that are recurrent and one of attention."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import gin
@@ -14,6 +15,7 @@ from gpicl_flax.models.mixers.sliding_window import SlidingWindowTransformer
 
 # What a hybrid determines for all blocks. Only its own values count.
 _OWN = ("num_classes", "dtype", "predicts", "token_layout", "num_layers", "model_size", "mlp_ratio", "mlp_size")
+_OWN += ("parametrization", "base_width", "base_depth")
 # What a part has outside its blocks.
 _OUTSIDE = ("max_length",)
 
@@ -56,6 +58,11 @@ class Hybrid(BlockStack):
             if value not in (default, getattr(self, setting, default)):
                 remedy = f"set Hybrid.{setting}" if setting in _OWN else "leave it out"
                 raise UsageError(f"{name}.{setting} = {value!r} has no effect in a hybrid: {remedy}")
+
+    def grown(self, width: int) -> dict[str, Any]:
+        factor = Fraction(width, self.width)
+        parts = tuple(part.clone(parent=None, name=None, **part.heads_grown(factor)) for part in self.pattern)
+        return super().grown(width) | {"pattern": parts}
 
     def part(self, layer: int) -> Backbone:
         """Returns the model that a block is of, with what the hybrid determines."""

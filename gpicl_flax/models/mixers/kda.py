@@ -51,7 +51,7 @@ class KimiDeltaRule(MatrixMemory):
         strength = nn.sigmoid(layers.linear(self.num_heads, ("embed", "heads"), "strength", dtype="float32")(x))
         strength, log_decay = strength[..., None], self._log_decay(x)
         recall = strength * jnp.exp(log_decay) * key  # what the decayed memory has for the key
-        scaled = query * self.key_size**-0.5
+        scaled = query * self.logit_scale
         read, memory = self.remember(over, scaled, key, strength * value, log_decay, (None, recall))
         low = self.linear(self.value_size, ("embed", None), "gate_low_rank", use_bias=False)(x)
         gate = self.linear((self.num_heads, self.value_size), (None, "heads", "kv"), "gate")(low)

@@ -60,7 +60,7 @@ class MatrixLSTM(MatrixMemory):
         log_input = self._gate("input_gate", nn.initializers.normal(0.1))(x)
         slowest = query_key.first_heads(_from_3_to_6, self.matched.num_heads, _SLOWEST_BIAS)
         log_forget = nn.log_sigmoid(self._gate("forget_gate", slowest)(x))
-        read, memory = self.gated(over, query, key * self.key_size**-0.5, value, log_input, log_forget)
+        read, memory = self.gated(over, query, key * self.logit_scale, value, log_input, log_forget)
         read = self.normalized_read(read) * nn.sigmoid(self.gate(x))
         return self.output(read, x.shape[-1]), kept | memory
 

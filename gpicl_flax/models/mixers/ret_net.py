@@ -35,7 +35,7 @@ class Retention(MatrixMemory):
     def __call__(self, x: jax.Array, over: Pass) -> tuple[jax.Array, dict[str, Any]]:
         (query, key, value), kept = self.queries_keys_values(x, over)
         own = positions(over, x.shape[1])
-        query, key = rotate(query, own), rotate(key, own) * self.key_size**-0.5
+        query, key = rotate(query, own), rotate(key, own) * self.logit_scale
         sow_query_key(self, "memory", query, key)
         log_decay = jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(self.num_heads))))
         log_decay = jnp.broadcast_to(log_decay.astype(x.dtype), key.shape[:-1])

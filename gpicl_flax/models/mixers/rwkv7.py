@@ -43,7 +43,11 @@ class RWKV7(MatrixBackbone):
 
     def mixer(self, layer: int) -> "TimeMix":
         return TimeMix(
-            **self.mixer_settings(layer), model_size=self.model_size, layer=layer, num_layers=self.num_layers
+            **self.mixer_settings(layer),
+            model_size=self.model_size,
+            base_model_size=round(self.model_size / self.width_ratio),
+            layer=layer,
+            num_layers=self.num_layers,
         )
 
     def feed_forward(self, layer: int) -> BlockPart:
@@ -73,10 +77,12 @@ class TimeMix(MatrixMemory):
 
     Attributes:
       model_size: d.
+      base_model_size: d at the base width, see `models.scaling`.
       layer, num_layers: the place of the block, by which it starts differently.
     """
 
     model_size: int
+    base_model_size: int
     layer: int
     num_layers: int
 
@@ -112,13 +118,21 @@ class TimeMix(MatrixMemory):
 
     def _low_rank(self, name, x, factor, size, bias_init, activation=lambda y: y):
         """Returns activation(x W) W' (+ bias), [B, T, H, size], where W starts at zero."""
-        rank = 8 * max(1, round(factor * self.model_size**0.5 / 8))
+        rank, base_rank = (
+            8 * max(1, round(factor * width**0.5 / 8)) for width in (self.model_size, self.base_model_size)
+        )
+        # Orthogonal rows, or columns, of a fixed length have entries of variance 1 / the longer side. Entries with that
+        # of the base over the growth of the rank are what 'mup' asks for.
+        features = self.num_heads * size
+        base_features = features * self.base_model_size / self.model_size
+        longer = max(rank, features) / max(base_rank, base_features)
+        scale = 0.1 * (longer * base_rank / rank) ** 0.5
         y = self.linear(rank, ("embed", None), f"{name}_down", use_bias=False, init=nn.initializers.zeros)(x)
         up = self.linear(
             (self.num_heads, size),
             (None, "heads", "kv"),
             f"{name}_up",
-            init=nn.initializers.orthogonal(0.1),
+            init=nn.initializers.orthogonal(scale),
             **{"use_bias": False} if bias_init is None else {"bias_init": bias_init},
         )
         return up(activation(y))

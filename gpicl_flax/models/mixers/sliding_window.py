@@ -52,6 +52,8 @@ class WindowAttention(Mixer):
         (query, key, value), kept = self.queries_keys_values(x, over)
         own = positions(over, x.shape[1])
         query, key = rotate(query, own), rotate(key, own)
+        if self.query_scale != 1:
+            query = query * self.query_scale
         sow_query_key(self, "memory", query, key)  # and not 'attention', which says that it is to the whole past
         if isinstance(over, Queries | Step):
             keys, values = over.state["keys"], over.state["values"]
