@@ -144,9 +144,9 @@ class Backbone(BlockStack):
     grows_by: str = HEADS
 
     def __post_init__(self):
+        super().__post_init__()
         if self.grows_by not in GROWTHS:
             raise UsageError(f"{type(self).__name__}.grows_by must be one of {', '.join(GROWTHS)}, not {self.grows_by!r}")
-        super().__post_init__()
 
     def heads_grown(self, factor: Fraction) -> dict[str, Any]:
         """Returns the settings of heads at `factor` times the width; raises UsageError if one is no whole number."""

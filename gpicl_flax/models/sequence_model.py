@@ -372,8 +372,9 @@ def abstract_parameters(model: SequenceModel, num_features: int, sequence_length
 def _tensor_scales(model: SequenceModel) -> dict[scaling.Path, scaling.TensorScale]:
     assert model.base_width is not None  # the model has checked it
     plain = model.clone(parent=None, name=None, parametrization=scaling.STANDARD)
-    # The sizes of inputs and sequences do not grow with the width, so any will do.
-    own, base = (abstract_parameters(each, 2, 1) for each in (plain, plain.at_width(model.base_width)))
+    with jax.ensure_compile_time_eval():  # so that a program that is being traced has no part of this
+        # The sizes of inputs and sequences do not grow with the width, so any will do.
+        own, base = (abstract_parameters(each, 2, 1) for each in (plain, plain.at_width(model.base_width)))
     return scaling.compare(own, base, model.depth_ratio)
 
 
