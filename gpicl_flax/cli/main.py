@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import gpicl_flax
-from gpicl_flax.cli import aot, datasets, evaluate, export, inspect, models, predict, report, sweep, train
+from gpicl_flax.cli import aot, check_scaling, datasets, evaluate, export, inspect, models, predict, report, sweep, train
 from gpicl_flax.errors import GpiclError, Preempted, brief, first_line
 from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
-COMMANDS = (train, evaluate, inspect, sweep, report, models, predict, export, aot, datasets)
+COMMANDS = (train, evaluate, inspect, sweep, report, models, check_scaling, predict, export, aot, datasets)
 
 
 def run_process() -> NoReturn:

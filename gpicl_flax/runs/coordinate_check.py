@@ -25,7 +25,7 @@ class Row(NamedTuple):
       parametrization: 'standard' or 'mup'.
       axis, value: what is varied, 'width' or 'depth', and its value.
       step, seed: the number of steps, and the seed of the run.
-      layer: its name; with depth, that of a part of all blocks.
+      layer: its name; with depth, of blocks only the last one's.
       size, change: root mean squares.
     """
 
@@ -87,7 +87,7 @@ def check(
                 at_steps=at_steps,
             )
         for step, sizes in found.items():
-            size, change = (_merged(each) if axis == DEPTH else each for each in sizes)
+            size, change = (_of_last_block(each) if axis == DEPTH else each for each in sizes)
             for layer in size:
                 for index, seed in enumerate(seeds):
                     measured = float(size[layer][index]), float(change[layer][index])
@@ -114,15 +114,9 @@ def _at(model: SequenceModel, parametrization: str, axis: str, base: int, value:
     return model.clone(**settings, base_width=model.base_width or model.width, base_depth=base, num_layers=value)
 
 
-def _merged(sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the root mean square over all blocks of each part, and the residual stream after the last block."""
-    parts, last = {}, {}
-    for layer, size in sizes.items():
-        found = re.fullmatch(r"block_(\d+)(?:/(.*))?", layer)
-        if found is None:
-            parts[layer] = [size]
-        elif found[2] is None:
-            last = {"last block": [size]}
-        else:
-            parts.setdefault(f"blocks/{found[2]}", []).append(size)
-    return {name: np.sqrt(np.mean(np.square(each), axis=0)) for name, each in (parts | last).items()}
+def _of_last_block(sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the sizes of what models of all depths have: the layers of the last block, and those outside of blocks."""
+    numbers = [int(found[1]) for layer in sizes if (found := re.match(r"block_(\d+)", layer))]
+    last = f"block_{max(numbers)}"
+    kept = [layer for layer in sizes if not layer.startswith("block_") or layer.split("/")[0] == last]
+    return {layer.replace(last, "last block"): sizes[layer] for layer in kept}

@@ -154,3 +154,51 @@ def test_a_run_scales_its_optimiser_and_shares_a_stack_with_other_rates():
     assert stacking.groups(points, [found.run for found in runs]) == [[0, 1]]
     with pytest.raises(UsageError, match="it is sgd"):
         resolve(parse_text(RUN.replace("adam", "sgd")))
+
+
+def changes(model, data):
+    """How much the logits and the hidden layers of an LSTM or a Transformer change in one step, by layer."""
+    inputs, labels = data
+
+    def activations(params):
+        _, kept = model.apply({"params": params}, inputs, labels, capture_intermediates=True, mutable=["intermediates"])
+        return {name: jax.tree.leaves(each)[0] for name, each in kept["intermediates"].items() if name != "__call__"}
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def change():
+        params = nn.unbox(model.init(jax.random.key(0), inputs, labels))["params"]
+        optimizer = parametrization.for_model(adam(1e-2, eps_root=0.0), model)
+
+        def loss(params):
+            logits = model.apply({"params": params}, inputs, labels)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        updates, _ = optimizer.update(jax.grad(loss)(params), optimizer.init(params), params)
+        before, after = activations(params), activations(optax.apply_updates(params, updates))
+        return jax.tree.map(lambda x, y: jnp.sqrt(jnp.mean((x - y) ** 2)), before, after)
+
+    return change()
+
+
+SMALL = {"num_heads": 2, "key_size": 4, "model_size": 8, "num_layers": 1, "mlp_ratio": 1, "num_classes": 4}
+
+
+@pytest.mark.parametrize(
+    ("base", "layers"),
+    [
+        (models.LSTM(num_classes=4, hidden_size=16), ("gates_input", "hidden", "logits")),
+        pytest.param(models.Transformer(**SMALL, max_length=4), ("block_0", "logits"), marks=pytest.mark.slow),
+        pytest.param(models.DeltaNet(**SMALL), ("block_0", "logits"), marks=pytest.mark.slow),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_changes_do_not_grow_with_the_width(base, layers):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(8, 4, 5)).astype(np.float32), rng.integers(4, size=(8, 4)).astype(np.int32)
+    small = changes(base, data)
+    wide = base.at_width(16 * base.width)
+    mup = wide.clone(parametrization="mup", base_width=base.width)
+    found = [changes(model, data) for model in (wide, mup)]
+    for layer in layers:
+        standard, scaled = (large[layer] / small[layer] for large in found)
+        assert 0.5 < scaled < 2 and standard > 4, layer
