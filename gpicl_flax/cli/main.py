@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import gpicl_flax
-from gpicl_flax.cli import aot, check_scaling, datasets, evaluate, export, inspect, models, predict, report, sweep, train
+from gpicl_flax.cli import (
+    aot,
+    check_scaling,
+    datasets,
+    evaluate,
+    export,
+    inspect,
+    models,
+    predict,
+    report,
+    sweep,
+    train,
+)
 from gpicl_flax.errors import GpiclError, Preempted, brief, first_line
 from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress

@@ -20,7 +20,6 @@ from gpicl_flax.models.mixer import BlockPart, FeedForward, Mixer, Shared
 from gpicl_flax.models.passes import Pass
 from gpicl_flax.models.sequence_model import PREDICTIONS, StatefulModel, StateSize
 
-
 GROWTHS = HEADS, KEYS = ("heads", "keys")
 _BLOCK = "block_"
 
@@ -146,7 +145,9 @@ class Backbone(BlockStack):
     def __post_init__(self):
         super().__post_init__()
         if self.grows_by not in GROWTHS:
-            raise UsageError(f"{type(self).__name__}.grows_by must be one of {', '.join(GROWTHS)}, not {self.grows_by!r}")
+            raise UsageError(
+                f"{type(self).__name__}.grows_by must be one of {', '.join(GROWTHS)}, not {self.grows_by!r}"
+            )
 
     def heads_grown(self, factor: Fraction) -> dict[str, Any]:
         """Returns the settings of heads at `factor` times the width; raises UsageError if one is no whole number."""

@@ -39,7 +39,7 @@ class TensorScale:
 
     @property
     def init(self) -> float:
-        """The factor on the initial values, which have variance 1 / fan-in without it: an output has that of the base."""
+        """The factor on initial values, whose variance is 1 / fan-in without it. An output has that of the base."""
         return self.fan_in**0.5 if self.role == OUTPUT else 1.0
 
     @property
@@ -85,9 +85,7 @@ def compare(tree: Any, base: Any, depth: Callable[[Path], float] = lambda path: 
 
 
 def _scale(leaf: Any, base: Any, depth: float) -> TensorScale:
-    batch, fan_in, fan_out = (
-        own / other for own, other in zip(*_fans(leaf, base), strict=True)
-    )  # ratios of batch, fan-in and fan-out
+    batch, fan_in, fan_out = (own / other for own, other in zip(*_fans(leaf, base), strict=True))
     if fan_in != 1:
         return TensorScale(HIDDEN if fan_out != 1 else OUTPUT, fan_in, fan_out * batch, depth)
     is_matrix = len(_features(leaf, base)[0]) > 1

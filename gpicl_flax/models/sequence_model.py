@@ -154,7 +154,7 @@ class SequenceModel(nn.Module):
 
     def tensor_scales(self) -> dict[scaling.Path, scaling.TensorScale]:
         """Returns how each tensor scales from the base size; {} in the standard parametrisation."""
-        return {} if self.parametrization == scaling.STANDARD else _tensor_scales(self)
+        return {} if self.parametrization == scaling.STANDARD else _tensor_scales(self)  # pyright: ignore[reportArgumentType]  hashable
 
     def depth_ratio(self, path: scaling.Path) -> float:
         """Returns the depth over the base depth for a tensor of a residual branch, and 1 for others."""

@@ -115,7 +115,7 @@ def _at(model: SequenceModel, parametrization: str, axis: str, base: int, value:
 
 
 def _of_last_block(sizes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the sizes of what models of all depths have: the layers of the last block, and those outside of blocks."""
+    """Returns the sizes of what models of all depths have: layers of the last block, and those outside of blocks."""
     numbers = [int(found[1]) for layer in sizes if (found := re.match(r"block_(\d+)", layer))]
     last = f"block_{max(numbers)}"
     kept = [layer for layer in sizes if not layer.startswith("block_") or layer.split("/")[0] == last]

@@ -32,7 +32,7 @@ def for_model(optimizer: optax.GradientTransformation, model: SequenceModel) -> 
         return plain
     scales = model.tensor_scales()
     kind = _KINDS.get(plain.factory) if isinstance(plain, Optimizer) else None
-    if kind is None:
+    if kind is None or not isinstance(plain, Optimizer):
         name = plain.factory.__name__.strip("_") if isinstance(plain, Optimizer) else "one that is not gpicl_flax's"
         raise UsageError(
             f"{type(model).__name__}.parametrization = 'mup' needs Run.optimizer = @adam(), @adamw() or @sign_ema(), "

@@ -52,7 +52,7 @@ def test_it_writes_json_and_a_picture(checked, capsys, tmp_path):
     assert len(found["sizes"]) == 12 and {row["layer"] for row in found["slopes"]} == {"mlp_0", "logits"}
     assert found["verdicts"][0]["tolerance"] == 0.1
     drawn = (tmp_path / "check.svg").read_text()
-    assert "after 2 steps" in drawn or drawn.count("<g id=\"axes_") == 2
+    assert "after 2 steps" in drawn or drawn.count('<g id="axes_') == 2
 
 
 def test_widths_and_depths_are_checked_if_they_are_named(checked):

@@ -184,7 +184,9 @@ def test_larger_keys_have_logits_over_their_size(data, quick_jit, random_params)
     expected["logits"]["kernel"] /= 4
     standard = base.at_width(model.width)
     np.testing.assert_allclose(
-        quick_jit(model.apply)({"params": params}, *data), quick_jit(standard.apply)({"params": expected}, *data), rtol=1e-4
+        quick_jit(model.apply)({"params": params}, *data),
+        quick_jit(standard.apply)({"params": expected}, *data),
+        rtol=1e-4,
     )
 
 
@@ -207,10 +209,12 @@ def test_residual_branches_are_divided_by_the_depth(cls, data, quick_jit, random
 
 def test_initial_scales_of_blocks_are_those_of_the_base_depth(data, quick_jit):
     deep = small(models.Transformer, num_layers=4)
-    base, own = (
-        quick_jit(lambda model=mup(deep, base_depth=depth): params_of(model, data)["block_0"]["mlp_hidden"])()
-        for depth in (1, 4)
-    )
+
+    def drawn(depth):
+        model = mup(deep, base_depth=depth)
+        return quick_jit(lambda: params_of(model, data)["block_0"]["mlp_hidden"])()
+
+    base, own = drawn(1), drawn(4)
     np.testing.assert_allclose(base["kernel"], 2 * own["kernel"], rtol=1e-5)  # variance 2 / depth over the fan-in
 
 
@@ -222,6 +226,4 @@ def test_what_cannot_be_scaled_is_refused():
     with pytest.raises(UsageError, match="Transformer.num_heads = 8 grows with the width and would be 0.5"):
         models.Transformer(parametrization="mup", base_width=16)
     with pytest.raises(UsageError, match="matching_heads"):
-        models.OuterProductLSTM(
-            parametrization="mup", base_width=1, size=32, matching_heads=1, token_layout="aligned"
-        )
+        models.OuterProductLSTM(parametrization="mup", base_width=1, size=32, matching_heads=1, token_layout="aligned")

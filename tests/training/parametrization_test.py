@@ -131,9 +131,7 @@ def test_the_numbers_stay_in_the_state(gradients):
         np.testing.assert_allclose(3 * np.asarray(mine), theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "name"), [(sgd(0.1), "sgd"), (optax.adam(0.1), "one that is not gpicl_flax's")]
-)
+@pytest.mark.parametrize(("optimizer", "name"), [(sgd(0.1), "sgd"), (optax.adam(0.1), "one that is not gpicl_flax's")])
 def test_optimisers_without_rules_are_refused(optimizer, name):
     with pytest.raises(UsageError, match=f"Transformer.parametrization = 'mup' needs Run.optimizer.*{name}"):
         parametrization.for_model(optimizer, WIDE)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from gpicl_flax.analysis.data.frames import group_by
+from gpicl_flax.analysis.data.frames import group_by, row_with_highest
 from gpicl_flax.runs.coordinate_check import Row
 from gpicl_flax.terminal import text_table
 
@@ -46,7 +46,8 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     found = pd.DataFrame(list(rows), columns=list(Row._fields))
     keys = ["parametrization", "axis", "value", "step", "layer"]
     logs = found.assign(**{name: np.log(found[name].where(found[name] > 0)) for name in ("size", "change")})
-    return np.exp(logs.groupby(keys, sort=False)[["size", "change"]].mean()).reset_index()
+    means = logs.groupby(keys, sort=False)[["size", "change"]].mean().reset_index()
+    return means.assign(size=np.exp(means["size"]), change=np.exp(means["change"]))
 
 
 def slopes(found: pd.DataFrame) -> pd.DataFrame:
@@ -71,8 +72,10 @@ def slopes(found: pd.DataFrame) -> pd.DataFrame:
 def verdicts(found: pd.DataFrame, tolerance: float = TOLERANCE) -> list[Verdict]:
     """Returns the verdict on each parametrisation and axis of `slopes`."""
     judged = []
-    for (parametrization, axis), same in group_by(found.dropna(subset=["change"]), ["parametrization", "axis"], sort=False):
-        worst = same.loc[same["change"].abs().idxmax()]
+    for (parametrization, axis), same in group_by(
+        found.dropna(subset=["change"]), ["parametrization", "axis"], sort=False
+    ):
+        worst = row_with_highest(same.assign(steep=same["change"].abs()), "steep")
         flat = bool(abs(worst["change"]) <= tolerance)
         where = str(worst["layer"]), int(worst["step"]), float(worst["change"])
         judged.append(Verdict(parametrization, axis, flat, *where, tolerance))

@@ -28,9 +28,14 @@ def draw(found: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"{axis} (log scale)")
             axes.set_title(f"{parametrization}, after {step} {'step' if step == 1 else 'steps'}", fontsize="medium")
         row[0].set_ylabel("change of activations\n(root mean square)")
-    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    handles = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(
-        handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="x-small", labelspacing=0.25
+        handles.values(),
+        handles.keys(),
+        loc="outside right upper",
+        frameon=False,
+        fontsize="x-small",
+        labelspacing=0.25,
     )
     return figure
 

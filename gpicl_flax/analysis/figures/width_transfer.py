@@ -143,8 +143,8 @@ def _sentence(name: str, rows: pd.DataFrame, edge: bool) -> str:
     verdict = "less than one step" if abs(steps) < 1 else "not less than one step"
     note = "; some best rates lie at the edge of the grid, and may lie beyond it" if edge else ""
     return (
-        f"{name}: from width {widths.min():,.0f} to {widths.max():,.0f} the best rate moves by {steps:+.1f} steps of the "
-        f"grid, {verdict}{note}."
+        f"{name}: from width {widths.min():,.0f} to {widths.max():,.0f} the best rate moves by {steps:+.1f} steps "
+        f"of the grid, {verdict}{note}."
     )
 
 

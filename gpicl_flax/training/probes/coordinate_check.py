@@ -4,7 +4,6 @@ If the sizes of activations, and their changes since the start, do not depend on
 """
 
 import contextlib
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,11 +70,14 @@ def record(
     activations = _activations(model, task_batches, train, seeds, run_inputs)
     start, found = activations(states.params), {}
     streams = [Stream(tasks, seed) for seed in seeds]
-    layout = {
-        "local_members": partitioning.local_members(mesh, len(seeds)),
-        "local_rows": partitioning.local_rows(mesh, tasks.task_batch_size),
-    }
-    with contextlib.closing(TrainingBatches(streams, train.split, gather=not train.on_device, **layout)) as batches:
+    drawn = TrainingBatches(
+        streams,
+        train.split,
+        gather=not train.on_device,
+        local_members=partitioning.local_members(mesh, len(seeds)),
+        local_rows=partitioning.local_rows(mesh, tasks.task_batch_size),
+    )
+    with contextlib.closing(drawn) as batches:
         for step in range(1, max(at_steps) + 1):
             batch = partitioning.shard_stacked_batches(mesh, next(batches))
             states, _, _ = train_steps(states, run_inputs, train.data, batch)
@@ -92,7 +94,7 @@ def _activations(
     run_inputs: PerRunInputs,
 ) -> Any:
     """Returns a function of parameters [S, ...] that returns the activations [S, ...] of each layer."""
-    tasks, mesh = task_batches.tasks, task_batches.mesh
+    tasks = task_batches.tasks
     count, sampler = fixed_batch.num_rows(task_batches, _SEQUENCES), tasks.sampler(train.split)
     drawn = [sampler(np.random.default_rng(seed), count, tasks.sequence_length) for seed in seeds]
     rows = [{"task_ids": tasks.unseen_task_ids(count)} | own for own in drawn]
@@ -136,7 +138,7 @@ def _root_mean_square(x: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.tree.map(lambda y: jnp.sqrt(jnp.mean(y**2, axis=range(1, y.ndim))), x)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _difference(x: dict[str, jax.Array], y: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.subtract, x, y)
 
