@@ -74,16 +74,12 @@ def test_a_check_records_every_layer_at_every_width(run):
 
 
 @pytest.mark.slow
-def test_the_last_block_is_flat_in_depth(run):
-    wide = "Transformer.model_size = 64", "Transformer.num_heads = 8", "Transformer.num_layers = 2"
-    rows = coordinate_check.check(
-        run("Transformer", *wide, tasks=IMAGES), axis="depth", values=[2, 16], seeds=[0], at_steps=[1, 2]
-    )
-    slopes = coordinates.slopes(coordinates.table(rows))
-    assert {"last block/query", "last block", "logits"} <= set(slopes["layer"])
-    found = {verdict.parametrization: verdict for verdict in coordinates.verdicts(slopes)}
-    assert found["mup"].flat, found["mup"].words
-    assert not found["standard"].flat
+def test_the_residual_stream_is_flat_in_depth(run):
+    own = run("Transformer", "Transformer.model_size = 32", "Transformer.num_heads = 4", tasks=IMAGES)
+    rows = coordinate_check.check(own, axis="depth", values=[1, 4], seeds=[0, 1], at_steps=[1])
+    slopes = coordinates.slopes(coordinates.table(rows)).set_index(["parametrization", "layer"])["change"]
+    assert {"last block/query", "last block", "logits", "embedding"} <= set(slopes["mup"].index)
+    assert abs(slopes["mup", "last block"]) < 0.25 and slopes["standard", "last block"] > 0.35
 
 
 def test_slopes_are_those_of_powers_over_all_seeds():
