@@ -9,7 +9,7 @@ from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
-TOLERANCE_HELP = "the largest slope, up or down, that counts as flat (default 0.35)"
+TOLERANCE_HELP = "the largest mean slope of a layer, up or down, that counts as flat (default 0.35)"
 
 
 def add(commands) -> None:

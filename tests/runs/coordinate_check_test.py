@@ -94,9 +94,7 @@ def test_slopes_are_those_of_powers_over_all_seeds():
     assert slopes.loc["dead", ["size", "change"]].isna().all()
     (flat,), (steep,) = (coordinates.verdicts(slopes.reset_index(), tolerance) for tolerance in (0.3, 0.2))
     assert flat.flat and not steep.flat
-    assert flat.words == (
-        "mup: flat in width: the largest slope of a change is +0.25 (logits, step 8), the tolerance 0.3"
-    )
+    assert flat.words == ("mup: flat in width: the largest slope of a change is +0.25 (logits), the tolerance 0.3")
 
 
 def test_what_cannot_be_checked_is_refused(run):

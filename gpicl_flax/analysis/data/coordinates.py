@@ -20,8 +20,9 @@ class Verdict(NamedTuple):
 
     Attributes:
       parametrization, axis: the cell that is judged.
-      flat: whether no slope of a change exceeds the tolerance, up or down.
-      layer, step, slope: the largest of these slopes.
+      flat: whether no layer's slope of the change, in the mean over steps, exceeds the tolerance, up or down. Single
+        steps are noisy: changes of few logits cross zero.
+      layer, slope: the largest of these slopes.
       tolerance: what it is compared with.
     """
 
@@ -29,14 +30,13 @@ class Verdict(NamedTuple):
     axis: str
     flat: bool
     layer: str
-    step: int
     slope: float
     tolerance: float
 
     @property
     def words(self) -> str:
         """Returns the verdict as a sentence."""
-        found = f"the largest slope of a change is {self.slope:+.2f} ({self.layer}, step {self.step})"
+        found = f"the largest slope of a change is {self.slope:+.2f} ({self.layer})"
         kind = "flat" if self.flat else "not flat"
         return f"{self.parametrization}: {kind} in {self.axis}: {found}, the tolerance {self.tolerance:g}"
 
@@ -75,10 +75,10 @@ def verdicts(found: pd.DataFrame, tolerance: float = TOLERANCE) -> list[Verdict]
     for (parametrization, axis), same in group_by(
         found.dropna(subset=["change"]), ["parametrization", "axis"], sort=False
     ):
-        worst = row_with_highest(same.assign(steep=same["change"].abs()), "steep")
+        means = same.groupby("layer", sort=False)["change"].mean().reset_index()
+        worst = row_with_highest(means.assign(steep=means["change"].abs()), "steep")
         flat = bool(abs(worst["change"]) <= tolerance)
-        where = str(worst["layer"]), int(worst["step"]), float(worst["change"])
-        judged.append(Verdict(parametrization, axis, flat, *where, tolerance))
+        judged.append(Verdict(parametrization, axis, flat, str(worst["layer"]), float(worst["change"]), tolerance))
     return judged
 
 
