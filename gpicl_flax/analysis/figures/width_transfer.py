@@ -132,7 +132,7 @@ def draw(study: Study) -> Chart:
     chart.legend(figure)
     caption = (
         f"The average training loss at the end, by learning rate; a star marks the best rate. {' '.join(sentences)} "
-        f"{intervals.WORDS}{more}"
+        f"Means over seeds, where there are several, with Student's 95% intervals.{more}"
     )
     return Chart(_NAME, _TITLE, caption, figure, table)
 
