@@ -200,3 +200,15 @@ def test_changes_do_not_grow_with_the_width(base, layers):
     for layer in layers:
         standard, scaled = (large[layer] / small[layer] for large in found)
         assert 1 / 3 < scaled < 3 and standard > 4, layer
+
+
+def test_a_schedule_is_a_factor_of_all_steps(gradients):
+    params, steps = gradients
+    half = parametrization.for_model(adamw(RATE, eps=EPS, schedule=lambda step: 0.5), WIDE)
+    found, expected = (
+        taken(parametrization.for_model(optimizer, WIDE), params, steps[:1])
+        for optimizer in (half, adamw(RATE / 2, eps=EPS))
+    )
+    for name, array in found.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-12)
+    assert "schedule" not in optimizers.hyperparameters(half)
