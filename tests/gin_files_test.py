@@ -29,6 +29,7 @@ NUM_POINTS = {
     "gin/regression_tasks.gin": 20 + 1,
     "gin/bursty.gin": 4 * 2,
     "gin/transfer.gin": 2 * 2 * 4,
+    "gin/frontiers.gin": 11 * 5 + 2 * 4,
 }
 # Axes of which all tests but one look at a single value, and the number of values that they have.
 _SEEDS = ["SEEDS = [0]"]
@@ -36,7 +37,7 @@ SHORTENED = {
     "gin/state_models.gin": (_SEEDS, 8), "gin/state_size.gin": (_SEEDS, 8), "gin/plateau.gin": (_SEEDS, 5),
     "gin/bursty.gin": (_SEEDS, 3), "gin/functions.gin": (_SEEDS, 3), "gin/regression_tasks.gin": (_SEEDS, 3),
     "gin/recall.gin": (["RATES = [1e-3]", "NUM_PAIRS = [4]"], 4 * 6),
-    "gin/transfer.gin": ([*_SEEDS, "RATES = [1e-3]"], 3 * 7),
+    "gin/transfer.gin": ([*_SEEDS, "RATES = [1e-3]"], 3 * 7), "gin/frontiers.gin": (_SEEDS, 3),
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_the_other_axes_are_whole(path):
 ELSEWHERE = {"gin/base.gin", "gin/quickstart.gin", "gin/small_sweep.gin"}  # their models take steps in other tests
 # Many architectures or large programs; their models take steps in step_test.
 LONG = {
-    "gin/bursty.gin", "gin/functions.gin", "gin/griffin.gin", "gin/learner.gin", "gin/maml.gin",
+    "gin/bursty.gin", "gin/frontiers.gin", "gin/functions.gin", "gin/griffin.gin", "gin/learner.gin", "gin/maml.gin",
     "gin/parameter_count.gin", "gin/plateau.gin", "gin/recall.gin", "gin/regression.gin", "gin/regression_tasks.gin",
     "gin/sgd.gin", "gin/state_models.gin", "gin/state_size.gin", "gin/transfer.gin",
 }  # fmt: skip
