@@ -90,13 +90,15 @@ def _sweep(arguments: argparse.Namespace) -> None:
     points = subset.only(grid.points(parse(arguments.gin_file, arguments.gin_bindings)), arguments.only)
     if arguments.status and arguments.shard is None:
         return _status(points, arguments)
-    resolved = listing.resolve_points(points)
+    shown = arguments.list or arguments.json or arguments.status or arguments.dry_run
+    resolved = listing.resolve_points(points) if not shown else None
+    runs = listing.resolve_all(points) if resolved is None else [each.run for each in resolved]
     if arguments.shard is not None:
-        share = subset.shard(points, [each.run for each in resolved], *arguments.shard)
-        points, resolved = [points[index] for index in share], [resolved[index] for index in share]
+        share = subset.shard(points, runs, *arguments.shard)
+        points, runs = [points[index] for index in share], [runs[index] for index in share]
+        resolved = resolved and [resolved[index] for index in share]
     if arguments.status:
         return _status(points, arguments)
-    runs = [each.run for each in resolved]
     if arguments.dry_run:
         return _dry_run(points, runs, arguments)
     if arguments.json or arguments.list:
