@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--gin_file", default="gin/fig2.gin", metavar="FILE")
     parser.add_argument("--workdir", metavar="FOLDER")
     arguments = parser.parse_args()
-    rows = [("", "s", "s of CPU", "GB")]
+    rows: list[tuple[str, ...]] = [("", "s", "s of CPU", "GB")]
     with tempfile.TemporaryDirectory() as empty:
         modes = {"--list": [], "--dry_run": [], "--status, empty folder": ["--workdir", empty]}
         if arguments.workdir:

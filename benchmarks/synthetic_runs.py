@@ -97,6 +97,14 @@ def _run_info(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _classes(run: Run) -> int:
+    """Returns the number of classes; exits if targets are numbers, for which there are no formulas here."""
+    classes = run.tasks.targets.num_classes
+    if not classes:
+        raise SystemExit(f"the targets of {run.tasks.gin_name} are numbers; only tasks of classes can be made up")
+    return classes
+
+
 def _plateau(run: Run, info: dict[str, Any], rng: np.random.Generator) -> float:
     """Returns the step at which a run leaves its plateau, log-normal around a power law; inf: beyond its last step."""
     tasks = run.tasks.num_tasks or 2**25
@@ -106,9 +114,9 @@ def _plateau(run: Run, info: dict[str, Any], rng: np.random.Generator) -> float:
 
 def _rows(run: Run, left_at: float, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Yields the rows of metrics.jsonl."""
-    tracker = PlateauTracker(run.tasks.num_classes, run.tasks.num_tasks)
+    tracker = PlateauTracker(_classes(run), run.tasks.num_tasks)
     steps = np.linspace(0, run.training.steps, ROWS + 1)[1:].astype(int)
-    height = math.log(run.tasks.num_classes)
+    height = math.log(_classes(run))
     learned = 1 / (1 + np.exp(-(steps - 1.1 * left_at) / (0.1 * left_at))) if left_at < math.inf else 0.0 * steps
     ema = height - 0.02 - (height - 0.7) * learned + rng.normal(0, 0.003, ROWS)
     noise = np.abs(rng.normal(0.5, 0.1, (ROWS, 7)))
@@ -149,7 +157,7 @@ def _diagnostics(run: Run, loss: float, accuracy: float, rng: np.random.Generato
 def _curves(run: Run, has_left: bool, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Yields the curves of a meta-test on the base dataset trained on, and on another one."""
     positions, sequences = np.arange(run.tasks.sequence_length), run.meta_test.num_sequences
-    chance, many = 1 / run.tasks.num_classes, min(1.0, math.log2(run.tasks.num_tasks or 2**25) / 16)
+    chance, many = 1 / _classes(run), min(1.0, math.log2(run.tasks.num_tasks or 2**25) / 16)
     own = run.tasks.data_name
     for name in dict.fromkeys((own, "mnist", "fashion_mnist")):
         for tasks in ("seen", "unseen"):

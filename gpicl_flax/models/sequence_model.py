@@ -278,7 +278,8 @@ def _later(x: jax.Array) -> jax.Array:
 
 def abstract_parameters(model: SequenceModel, num_features: int, sequence_length: int):
     """Returns the shapes of the model's parameters for X = num_features, without computing anything."""
-    return _abstract_parameters(model, num_features, sequence_length, bool(jax.config.jax_enable_x64))
+    x64 = bool(jax.config.jax_enable_x64)
+    return _abstract_parameters(model, num_features, sequence_length, x64)  # pyright: ignore[reportArgumentType]  hashable
 
 
 # Cached because a sweep has many points of one model, and tracing it takes most of the time of a listing.
