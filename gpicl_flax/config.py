@@ -17,8 +17,8 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
-from gpicl_flax.bindings import moved, parser, reader
-from gpicl_flax.bindings.values import check_plain
+from gpicl_flax.bindings import direct, moved, parser, reader
+from gpicl_flax.bindings.values import Reference, check_plain
 from gpicl_flax.errors import UsageError, first_line, one_line
 
 T = TypeVar("T")
@@ -30,15 +30,6 @@ _HOME = _PACKAGE if (_PACKAGE / "gin").is_dir() else _PACKAGE.parent
 logging.getLogger().addFilter(lambda record: record.module != "resource_reader")
 
 _registry = moved.registry  # it knows former names as well
-
-
-class Reference(NamedTuple):
-    """A gin reference in a binding's value, in its written form: @Transformer() or @Transformer."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 class Import(NamedTuple):
@@ -118,23 +109,44 @@ class Config:
         Raises:
           UsageError: a binding is unknown, was not used, or has a value that does not fit.
         """
+        with self._in_gin():
+            return self._call(root), gin.operative_config_str()
+
+    def settings(self, root: Callable[[], T]) -> T:
+        """Returns the value of `resolve` without the operative configuration, which takes longer; raises as it does."""
+        with self._in_gin():
+            return self._call(root)
+
+    def _in_gin(self) -> contextlib.AbstractContextManager[None]:
         for key, value in self.bindings.items():
             check_plain(key, value)
-        with _gin(lambda: reader.load_text(self.text)):
-            try:
-                value = root()
-            except UsageError as error:
-                raise UsageError(first_line(error)) from error  # without the lines that gin adds about its location
-            except RecursionError as error:
-                own = [key for key, value in self.bindings.items() if _is_circular(key, value)]
-                raise UsageError(f"{', '.join(own) or 'a value'} refers to itself") from error
-            except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-                raise UsageError(_explain(error)) from error
-            given, operative = gin.config_str(), gin.operative_config_str()  # both use names as short as possible
-        unused = parse_bindings(given).bindings.keys() - parse_bindings(operative).bindings.keys()
+        return _gin(self._load)
+
+    def _load(self) -> None:
+        """Gives gin these bindings, in the order of their names."""
+        try:
+            if self.imports:
+                raise direct.NeedsText
+            found = [(key, _resolved_key(key), value) for key, value in sorted(self.bindings.items())]
+            direct.load((key, own and own.parsed, value) for key, own, value in found)
+        except direct.NeedsText:
+            reader.load_text(self.text)
+
+    def _call(self, root: Callable[[], T]) -> T:
+        """Returns the value of `resolve`, given that gin has these bindings."""
+        try:
+            value = root()
+        except UsageError as error:
+            raise UsageError(first_line(error)) from error  # without the lines that gin adds about its location
+        except RecursionError as error:
+            own = [key for key, value in self.bindings.items() if _is_circular(key, value)]
+            raise UsageError(f"{', '.join(own) or 'a value'} refers to itself") from error
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            raise UsageError(_explain(error)) from error
+        unused = _unused()
         if unused:
             raise UsageError(f"not used by this run, so probably not what was meant: {', '.join(sorted(unused))}")
-        return value, operative
+        return value
 
 
 def parse(gin_files: Iterable[str], bindings: Iterable[str] = ()) -> Config:
@@ -215,19 +227,13 @@ def short_key(key: str) -> str:
     A name that gin does not know is not changed.
     """
     found = _resolved_key(key)
-    if found is None:
-        return key
-    scope = f"{found.scope}/" if found.scope else ""
-    return f"{scope}{_registry.minimal_selector(found.complete_selector)}.{found.arg_name}"
+    return key if found is None else found.short
 
 
 def canonical_key(key: str) -> str:
     """Returns the name of a binding in the form of `Config.canonical`, or unchanged if gin does not know it."""
     found = _resolved_key(key)
-    if found is None:
-        return key
-    scope = f"{found.scope}/" if found.scope else ""
-    return f"{scope}{_canonical_selector(found.complete_selector)}.{found.arg_name}"
+    return key if found is None else found.canonical
 
 
 def _canonical_value(value: Any) -> str:
@@ -255,7 +261,15 @@ def _canonical_selector(complete: str) -> str:
     return f"{package}.{rest.rpartition('.')[2]}" if package == __package__ else complete
 
 
-def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
+class _Key(NamedTuple):
+    """The name of a binding that gin knows: what it stands for, and its other forms."""
+
+    parsed: gin_config.ParsedBindingKey
+    short: str
+    canonical: str
+
+
+def _resolved_key(key: str) -> _Key | None:
     """Returns the configurable and its parameter for a name, or None if gin does not know them."""
     try:
         return _parsed_key(key, len(_registry))
@@ -263,10 +277,13 @@ def _resolved_key(key: str) -> gin_config.ParsedBindingKey | None:
         return None
 
 
-@functools.cache
-def _parsed_key(key: str, registered: int) -> gin_config.ParsedBindingKey:
+@functools.cache  # the points of a sweep have the same few names
+def _parsed_key(key: str, registered: int) -> _Key:
     del registered  # a key of the cache, because the meaning of a name can change with each registered configurable
-    return gin_config.ParsedBindingKey.parse(key)
+    found = gin_config.ParsedBindingKey.parse(key)
+    scope = f"{found.scope}/" if found.scope else ""
+    short, canonical = _registry.minimal_selector(found.complete_selector), _canonical_selector(found.complete_selector)
+    return _Key(found, f"{scope}{short}.{found.arg_name}", f"{scope}{canonical}.{found.arg_name}")
 
 
 @contextlib.contextmanager
@@ -283,6 +300,15 @@ def _gin(parse_: Callable[[], Any]) -> Iterator[None]:
         yield
     finally:
         gin.clear_config()
+
+
+def _unused() -> set[str]:
+    """Returns the names of the bindings in gin's globals that no call has used."""
+    used = gin_config._OPERATIVE_CONFIG
+    if all(own.keys() <= used.get(key, {}).keys() for key, own in gin_config._CONFIG.items()):
+        return set()
+    given, operative = gin.config_str(), gin.operative_config_str()  # both use names as short as possible
+    return parse_bindings(given).bindings.keys() - parse_bindings(operative).bindings.keys()
 
 
 def _explain(error: Exception) -> str:

@@ -1,7 +1,9 @@
+import re
+
 import gin
 import pytest
 
-from gpicl_flax.bindings import moved
+from gpicl_flax.bindings import direct, moved, reader
 from gpicl_flax.config import Config, Reference, differences, parse
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
@@ -116,6 +118,46 @@ def test_values_that_do_not_fit_are_refused_in_one_line():
     refused(resolve("MetaTest.base_datasets = [3]"), "MetaTest.base_datasets")
     refused(resolve("Transformer.dtype = 'float8'"), "dtype must be one of float32, bfloat16")
     refused(resolve("Training.steps = 'many'"), "Training.steps")
+
+
+def test_settings_are_those_of_resolve_and_need_no_text(monkeypatch):
+    config = parse(["gin/base.gin"], ["a/adam.b1 = 0.5", "Run.optimizer = @a/adam()", "Run.labels = {'x': 'y'}"])
+    run, operative = config.resolve(Run)
+    assert "a/adam.b1 = 0.5" in operative
+    monkeypatch.setattr(reader, "load_text", lambda text: pytest.fail("a text is parsed"))
+    assert repr(config.settings(Run)).partition(" at 0x")[0] == repr(run).partition(" at 0x")[0]
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        {"LSTM.hidden_size": 3},
+        {"LSTM.hiden_size": 3},
+        {"Run.model": Reference("@LTSM()")},
+        {"Run.model": Reference("@a b/LSTM()")},
+        {"a b/Run.seed": 1},
+        {"Run.seed": float("nan")},
+        {"Run.seed": object()},
+        {"Run.seed": -1},
+        {"Run.model": (Reference("@LTSM"),)},
+        {"Transformer.num_layers": Reference("@Transformer()")},
+    ],
+)
+def test_settings_are_refused_in_the_words_of_a_text(bindings, monkeypatch):
+    """Values that gin gets as they are have no other messages than the same values in a text."""
+
+    def message() -> str:
+        with pytest.raises(UsageError) as error:
+            parse(["gin/base.gin"]).override(bindings).settings(Run)
+        return re.sub(r"0x\w+", "", str(error.value))
+
+    found = message()
+
+    def load(bindings):
+        raise direct.NeedsText
+
+    monkeypatch.setattr(direct, "load", load)
+    assert found == message()
 
 
 def test_an_import_in_a_gin_file_is_kept(gin_file, tmp_path, monkeypatch):

@@ -46,19 +46,19 @@ def check_settings(settings: Any, gin_name: str | None = None) -> None:
 
     Gin files call the dataclass `gin_name`; None: by the name of its class.
     """
-    for name, kind in _kinds(type(settings)).items():
-        check(f"{gin_name or type(settings).__name__}.{name}", getattr(settings, name), kind)
+    for name, kinds in _kinds(type(settings)).items():
+        _check(f"{gin_name or type(settings).__name__}.{name}", getattr(settings, name), kinds)
 
 
-@functools.cache
-def _kinds(cls: type) -> dict[str, Any]:
+@functools.cache  # a sweep makes thousands of settings of a class
+def _kinds(cls: type) -> dict[str, "list[_Kind]"]:
     """Returns the kinds of the attributes, as far as their annotations can be resolved. Flax adds two of its own."""
     own = {field.name: field.type for field in dataclasses.fields(cls) if field.name not in ("parent", "name")}
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError:  # a text that names something which is not imported
         hints = {name: kind for name, kind in own.items() if not isinstance(kind, str)}
-    return {name: hints[name] for name in own if name in hints}
+    return {name: _alternatives(hints[name]) for name in own if name in hints}
 
 
 def check(name: str, value: Any, kind: Any) -> None:
@@ -67,7 +67,10 @@ def check(name: str, value: Any, kind: Any) -> None:
     A kind is a type as in annotations: `int | None`, `Sequence[str]`, `Annotated[float, Range(0, 1)]`. A float may be
     written as an integer, and must be finite. A bool is no number. Any kind of which nothing is known here fits.
     """
-    kinds = _alternatives(kind)
+    _check(name, value, _alternatives(kind))
+
+
+def _check(name: str, value: Any, kinds: "Sequence[_Kind]") -> None:
     fitting = next((each for each in kinds if each.fits(value)), None)
     if fitting is None:
         raise UsageError(f"{name} must be {_in_words(kinds)}, not {shown(value)}")
@@ -131,7 +134,7 @@ def _alternatives(kind: Any) -> list[_Kind]:
 
 
 def _check_number(name: str, value: float, kind: _Kind) -> None:
-    low, high, is_open = dataclasses.astuple(kind.range)
+    low, high, is_open = kind.range.low, kind.range.high, kind.range.is_open
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be {_in_words([kind])}, not {value}")
     if kind.type is float and isinstance(value, int) and abs(value) > _LARGEST_INT32:

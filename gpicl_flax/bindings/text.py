@@ -14,6 +14,9 @@ _QUOTED = re.compile(
 )
 
 
+_PLAIN = re.compile(r"[\n\t\f -~]*")
+
+
 class Mistake(NamedTuple):
     """A fault of a text: its reason, and its line, from 1."""
 
@@ -40,6 +43,8 @@ def odd_character(text: str) -> Mistake | None:
 
     Such characters are invisible, as a no-break space is, or look like ASCII, as curly quotes and wide digits do.
     """
+    if _PLAIN.fullmatch(text):  # nearly every text, and looking at each character takes longer than parsing it
+        return None
     plain = _QUOTED.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
     for position, character in enumerate(plain):
         if _is_odd(character):

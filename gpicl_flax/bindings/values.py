@@ -2,11 +2,20 @@
 
 import cmath
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpicl_flax.errors import UsageError, brief
 
 _BITS = 64
+
+
+class Reference(NamedTuple):
+    """A gin reference in a binding's value, in its written form: @Transformer() or @Transformer."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def check_plain(name: str, value: Any) -> None:

@@ -362,6 +362,14 @@ def _later(x: jax.Array) -> jax.Array:
 
 def abstract_parameters(model: SequenceModel, num_features: int, sequence_length: int):
     """Returns the shapes of the model's parameters for X = num_features, without computing anything."""
+    x64 = bool(jax.config.jax_enable_x64)
+    return _abstract_parameters(model, num_features, sequence_length, x64)  # pyright: ignore[reportArgumentType]  hashable
+
+
+# Cached because a sweep has many points of one model, and tracing it takes most of the time of a listing.
+@functools.lru_cache(maxsize=1024)
+def _abstract_parameters(model: SequenceModel, num_features: int, sequence_length: int, x64: bool):
+    del x64  # a key of the cache, because types depend on it
     inputs = jax.ShapeDtypeStruct((1, sequence_length, num_features), jnp.float32)
     labels = jax.ShapeDtypeStruct((1, sequence_length), jnp.int32)
     return jax.eval_shape(model.init, jax.random.key(0), inputs, labels).get("params", {})
@@ -383,14 +391,16 @@ SIZE_NAMES = {"parameters": "parameters", "state_size_paper": "state (paper)", "
 
 def sizes(model: SequenceModel, num_features: int, sequence_length: int) -> dict[str, int]:
     """Returns the model's number of parameters and both state sizes, under the keys of SIZE_NAMES."""
-    state = model.state_size(num_features, sequence_length)
-    parameters = count_parameters(model, num_features, sequence_length)  # pyright: ignore[reportArgumentType]  hashable
-    counts = parameters, state.paper, state.exact
+    counts = _counts(model, num_features, sequence_length)  # pyright: ignore[reportArgumentType]  hashable
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
-# Cached because a sweep has many points of one model, and tracing it takes most of the time of a listing.
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)  # as above
+def _counts(model: SequenceModel, num_features: int, sequence_length: int) -> tuple[int, int, int]:
+    state = model.state_size(num_features, sequence_length)
+    return count_parameters(model, num_features, sequence_length), state.paper, state.exact
+
+
 def count_parameters(model: SequenceModel, num_features: int, sequence_length: int) -> int:
     """Returns the model's number of parameters for X = num_features."""
     parameters = nn.unbox(abstract_parameters(model, num_features, sequence_length))

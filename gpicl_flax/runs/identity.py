@@ -1,5 +1,6 @@
 """The identity of a run: all of its configuration that can change its results."""
 
+import functools
 import hashlib
 
 from gpicl_flax.config import Config, canonical_key
@@ -39,6 +40,7 @@ def digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
+@functools.cache  # the points of a sweep have the same few names
 def _cannot_change_results(canonical_name: str) -> bool:
     name = canonical_name.rpartition("/")[2]  # without its scope
     own = name.removeprefix("gpicl_flax.")

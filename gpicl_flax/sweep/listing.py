@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from gpicl_flax.config import Config
 from gpicl_flax.models import SIZE_NAMES
 from gpicl_flax.runs.run import ResolvedRun, Run, resolve
 from gpicl_flax.sweep.grid import STAGES_IN_WORDS, Point
@@ -13,19 +14,20 @@ from gpicl_flax.terminal import text_table
 
 def resolve_points(points: Iterable[Point]) -> list[ResolvedRun]:
     """Resolves every point; raises UsageError that names the point if one is wrong, before anything runs."""
-    resolved = []
-    for point in points:
-        try:
-            resolved.append(resolve(point.config))
-        except Exception as error:
-            error.args = (f"{point.run_id}: {error}",)
-            raise
-    return resolved
+    return [_of_point(point, resolve) for point in points]
 
 
 def resolve_all(points: Iterable[Point]) -> list[Run]:
-    """Returns the settings of every point; raises as `resolve_points` does."""
-    return [resolved.run for resolved in resolve_points(points)]
+    """Returns the settings of every point; raises as `resolve_points` does, and takes a fraction of its time."""
+    return [_of_point(point, lambda config: config.settings(Run)) for point in points]
+
+
+def _of_point[T](point: Point, resolve_config: Callable[[Config], T]) -> T:
+    try:
+        return resolve_config(point.config)
+    except Exception as error:
+        error.args = (f"{point.run_id}: {error}",)
+        raise
 
 
 def as_json(points: Sequence[Point], runs: Sequence[Run]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from gpicl_flax.models import SequenceModel
+from gpicl_flax.models import SequenceModel, abstract_parameters
 from gpicl_flax.tasks import keys
 from gpicl_flax.tasks.families.family import TaskFamily
 from gpicl_flax.training import optimizers, partitioning
@@ -39,7 +39,8 @@ def abstract_state(
       UsageError: a parameter does not divide over the mesh.
     """
     optimizer = optimizers.inject(optimizer)
-    shapes = jax.eval_shape(functools.partial(_init, model, optimizer, tasks), np.uint32(0), {})
+    params = abstract_parameters(model, tasks.num_features, tasks.sequence_length)
+    shapes = jax.eval_shape(functools.partial(_state, optimizer, numbers={}), params)
     shardings = partitioning.state_shardings(mesh, shapes)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(shapes), shardings)
 
@@ -79,7 +80,10 @@ def _init(model, optimizer, tasks: TaskFamily, seed, numbers: dict[str, jax.Arra
     """Returns the state of one run, in flax's boxes, with the hyperparameters `numbers` if there are any."""
     shape = (1, tasks.sequence_length)
     inputs, labels = jnp.zeros((*shape, tasks.num_features)), jnp.zeros(shape, jnp.int32)
-    params = model.init(keys.init_key(seed), inputs, labels).get("params", {})
+    return _state(optimizer, model.init(keys.init_key(seed), inputs, labels).get("params", {}), numbers)
+
+
+def _state(optimizer, params, numbers: dict[str, jax.Array]) -> TrainState:
     opt_state = optimizers.with_hyperparameters(optimizer.init(params), numbers)
     return TrainState(jnp.int32(0), params, opt_state, jnp.float32(0))
 

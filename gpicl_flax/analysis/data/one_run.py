@@ -137,7 +137,11 @@ def _read_rows(snapshot: Snapshot, gaps: list[str]) -> dict[int, dict[str, Any]]
 
 def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:
     """Returns the names of all numbers of the rows, with the two losses even where no row has them."""
-    return list(dict.fromkeys(["loss", "loss_ema", *(name for row in rows.values() for name in row)]))
+    found = dict.fromkeys(["loss", "loss_ema"])
+    for row in rows.values():
+        if not row.keys() <= found.keys():
+            found |= dict.fromkeys(row)
+    return list(found)
 
 
 def _telemetry(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:

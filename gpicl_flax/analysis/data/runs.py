@@ -24,6 +24,7 @@ from gpicl_flax.errors import UsageError
 from gpicl_flax.records import plateau, schemas
 from gpicl_flax.records.criteria import Criteria
 from gpicl_flax.records.run_folder import RunFolder, is_run
+from gpicl_flax.runtime import gcs
 
 FROM_RUN_INFO = (
     "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
@@ -111,7 +112,9 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       evaluated_at: the step of the last evaluation. For each of its curves there are `evaluations.NUMBERS`, in columns
         such as unseen_last_low[digits].
     """
-    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+    # Threads only help where answers are slow: otherwise they take turns, which itself takes time.
+    count = READERS if any(gcs.is_remote(folder.path) for folder in folders) else 1
+    with concurrent.futures.ThreadPoolExecutor(count) as readers:
         rows, used, *parts = zip(*readers.map(_read, folders), strict=True)
     _fill_defaults(rows, used)
     return joined(rows, *parts)

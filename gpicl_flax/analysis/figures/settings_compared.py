@@ -27,9 +27,12 @@ def numbers(study: Study) -> pd.DataFrame:
     table = study.table.dropna(subset=["model"])
     rule = groups.rule_of(table)
     table = table.assign(condition=groups.conditions(table, ["base_dataset"]))
+    # Divided once, because the losses of thousands of runs are long, and there may be hundreds of settings.
+    of_run = dict(group_by(study.losses, "run_id", sort=False))
     parts = []
     for (dataset, condition), same in group_by(table, ["base_dataset", "condition"], sort=False):
-        losses = same[["run_id"]].merge(study.losses, on="run_id").rename(columns={"step": "x", "loss_ema": "value"})
+        own = [of_run[run_id] for run_id in same["run_id"] if run_id in of_run]
+        losses = pd.concat(own or [study.losses[:0]]).rename(columns={"step": "x", "loss_ema": "value"})
         found = intervals.table(losses.assign(quantity=_LOSS), ["quantity", "x"], "value")
         found = pd.concat([found, _tested(same, study.curves, dataset)], ignore_index=True)
         known = rule.known(same)

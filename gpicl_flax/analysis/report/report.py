@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib
 from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 from gpicl_flax.analysis.data import phases, selections
 from gpicl_flax.analysis.data.one_run import OneRun
@@ -110,14 +113,22 @@ def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
             continue
         if chart.numbers is not None:
             (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
-        for ending in ("png", "svg"):
-            buffer = io.BytesIO()
-            # The same runs give the same files.
-            with matplotlib.rc_context({"svg.hashsalt": chart.name}):
-                date = {"Date": None} if ending == "svg" else None
-                chart.figure.savefig(buffer, format=ending, dpi=150, metadata=date)
-            (out / f"{chart.name}.{ending}").write_bytes(buffer.getvalue())
+        for ending, data in _pictures(chart.name, chart.figure).items():
+            (out / f"{chart.name}.{ending}").write_bytes(data)
         yield page.chart_section(chart)
+
+
+def _pictures(name: str, figure: Figure) -> dict[str, bytes]:
+    """Returns a figure as PNG and SVG, by their endings. The same runs give the same files."""
+    # A figure is laid out once, and drawn once for each file. `Figure.savefig` would lay it out and draw it twice for
+    # each, and figures take most of the time of a report.
+    figure.set_dpi(150)
+    png, svg = io.BytesIO(), io.StringIO()
+    FigureCanvasAgg(figure).print_png(png)
+    figure.set_layout_engine("none")
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue().encode()}
 
 
 def _overview(study: Study) -> str:

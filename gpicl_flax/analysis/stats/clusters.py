@@ -13,6 +13,7 @@ SMALLEST = 2  # values in a cluster; a single one is an outlier
 SEPARATION = 2.0  # Ashman's D above which two clusters are separate (Ashman, Bird and Zepf, 1994)
 _DRAWS = 500
 _GRID = 256  # places at which modes are searched
+_LEAST = 1e-3  # the smallest bandwidth, in standard deviations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +83,25 @@ def find(values: np.ndarray, *, seed: int = 0) -> Clusters | str:
 def _p_value(z: np.ndarray, rng: np.random.Generator) -> float:
     """Returns the p value of Silverman's test for one mode of standardised values [n]."""
     # The number of modes of a Gaussian kernel density does not grow with its bandwidth, so there is a smallest one.
-    bandwidth = scipy.optimize.bisect(lambda h: _modes(z[None], h)[0] - 1.5, 1e-3, 3.0, xtol=1e-3) + 1e-3
+    # Two clusters narrower than the places at which modes are searched, one at each end of the values, have their modes
+    # at the outermost places, where a mode is only seen with another place beyond it.
+    beyond = int(_modes(z[None], _LEAST)[0] < 2)
+    bandwidth = scipy.optimize.bisect(lambda h: _modes(z[None], h, beyond)[0] - 1.5, _LEAST, 3.0, xtol=1e-3) + 1e-3
     draws = rng.choice(z, (_DRAWS, len(z))) + bandwidth * rng.standard_normal((_DRAWS, len(z)))
     draws /= np.sqrt(1 + bandwidth**2)  # with the variance of the values, whose mean is 0
-    return float((1 + (_modes(draws, bandwidth) > 1).sum()) / (1 + _DRAWS))
+    return float((1 + (_modes(draws, bandwidth, beyond) > 1).sum()) / (1 + _DRAWS))
 
 
-def _modes(z: np.ndarray, bandwidth: float) -> np.ndarray:
-    """Returns the number of modes in the densities of R samples: z [R, n] -> [R]."""
+def _modes(z: np.ndarray, bandwidth: float, beyond: int = 0) -> np.ndarray:
+    """Returns the number of modes in the densities of R samples: z [R, n] -> [R].
+
+    `beyond` more places are searched on each side of the values.
+    """
     counts = []
     for sample in z:  # one at a time, because R x n x grid would be large
-        grid = np.linspace(sample.min(), sample.max(), _GRID)
+        low, high = sample.min(), sample.max()
+        margin = beyond * (high - low) / (_GRID - 1)
+        grid = np.linspace(low - margin, high + margin, _GRID + 2 * beyond)
         density = np.exp(-0.5 * ((grid - sample[:, None]) / bandwidth) ** 2).sum(axis=0)
         rises = np.sign(np.diff(density))
         rises = rises[rises != 0]

@@ -44,3 +44,13 @@ def test_modes_are_those_of_a_kernel_density_estimate():
 def test_few_or_equal_values_are_not_tested():
     assert clusters.find(np.arange(7)) == "7 runs, where a test takes 8"
     assert clusters.find(np.full(9, 1.5)) == "all values are the same"
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+def test_clusters_that_are_very_narrow_are_found(width):
+    noise = width * np.random.default_rng(0).standard_normal(40)
+    found = clusters.find(np.repeat([0.7, 2.3], 20) + noise)
+    assert isinstance(found, clusters.Clusters)
+    assert found.bimodal
+    np.testing.assert_allclose(found.means, (0.7, 2.3), atol=3 * width)
+    assert found.shares == (0.5, 0.5)
