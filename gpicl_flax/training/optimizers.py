@@ -11,7 +11,7 @@ those of `adam`.
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import gin
 import jax
@@ -204,4 +204,6 @@ def whole(
 ) -> optax.GradientTransformation:
     """Returns the optimiser between the clipping of gradients and the factor of its updates, where there are any."""
     clipped = optimizer if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-    return clipped if schedule is None else optax.chain(clipped, optax.scale_by_schedule(schedule))
+    return (
+        clipped if schedule is None else optax.chain(clipped, optax.scale_by_schedule(cast(optax.Schedule, schedule)))
+    )
