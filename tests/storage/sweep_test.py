@@ -77,6 +77,23 @@ def test_two_workers_and_their_readers(gcs, study, start, options, tmp_path, cap
     assert results(below(remote, run_id)) == results(below(local, run_id))  # with the second meta-test
 
 
+def test_two_workers_choose_as_one_does_on_a_disk(gcs, start, options, tmp_path):
+    bindings = [
+        "sweep.grids = [{'LSTM.hidden_size': [8, 12], 'Run.seed': [0]}]", "Training.steps = 400",
+        "sweep.select = {'adam.learning_rate': [1e-3, 1e-2]}", "sweep.select_seeds = 1",
+    ]  # fmt: skip
+    sweep = ["sweep", *options, *gin_options(bindings)[2:], "--workdir"]
+    start(*sweep, str(tmp_path / "chosen")).succeed()
+    for worker in [start(*sweep, "gs://bucket/chosen") for _ in range(2)]:
+        worker.succeed()
+    local, remote = local_files(tmp_path / "chosen"), remote_files(gcs, "chosen")
+    run_ids = sorted({name.partition("/")[0] for name in local})
+    assert len(run_ids) == 2 * 2 + 2 and sum(not run_id.startswith("select_") for run_id in run_ids) == 2
+    assert {name.partition("/")[0] for name in remote} == {*run_ids}
+    for run_id in run_ids:
+        assert results(below(remote, run_id)) == results(below(local, run_id))
+
+
 def run(capsys, *arguments):
     """The output of a command that succeeds, in this process, which has the programs already."""
     capsys.readouterr()

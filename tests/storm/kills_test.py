@@ -76,6 +76,36 @@ def test_a_sweep(start, tmp_path, wait_for, workers, stack):
     assert not leftovers(folder)
 
 
+SELECT = [
+    *("--gin_bindings", "sweep.grids = [{'LSTM.hidden_size': [6, 8], 'Run.seed': [0]}]"),
+    *("--gin_bindings", "sweep.select = {'adam.learning_rate': [1e-3, 1e30, 1e-2]}"),
+    *("--gin_bindings", "sweep.select_seeds = 1"),
+]
+
+
+def test_a_sweep_that_chooses(start, tmp_path, wait_for):
+    """Two workers, which take over from each other in both stages; one candidate diverges."""
+    undisturbed, folder, log = (str(tmp_path / name) for name in ("undisturbed", "sweep", "log"))
+    more = [*SELECT, "--quiet"]
+    assert start(log, "sweep", "--workdir", undisturbed, more=more).wait() == 0
+    rng, kills = np.random.default_rng(2), 0
+    for _ in range(12):
+        begun = first_change(folder)
+        for process in [start(log, "sweep", "--workdir", folder, more=more) for _ in range(2)]:
+            kills += kill_at_random(process, rng, wait_for, begun)
+    assert start(log, "sweep", "--workdir", folder, more=more).wait() == 0
+    print(f"{kills} kills of a sweep that chooses")
+    assert kills >= 8
+    names = sorted(os.listdir(undisturbed))
+    assert sorted(os.listdir(folder)) == names and len(names) == 2 * 3 + 2
+    for name in names:
+        if not os.path.exists(os.path.join(undisturbed, name, "DIVERGED")):
+            assert results(os.path.join(folder, name)) == results(os.path.join(undisturbed, name))
+        else:
+            assert os.path.exists(os.path.join(folder, name, "DIVERGED"))
+    assert not leftovers(folder)
+
+
 # The command with leases that end sooner than those of users.
 SHORT_LEASES = """
 import sys

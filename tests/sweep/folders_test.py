@@ -15,6 +15,7 @@ from gpicl_flax.records.run_folder import DONE, RunFolder, write_atomically
 from gpicl_flax.runs.execute import RunSpec, execute
 from gpicl_flax.runtime.preemption import StopRequest
 from gpicl_flax.sweep import folders, grid, listing, runner, table
+from gpicl_flax.sweep.stage_runner import StageRunner
 
 DATA = Path(__file__).parent / "data"
 
@@ -90,7 +91,7 @@ def test_a_run_goes_on_where_only_what_cannot_change_results_changed(points, tmp
     changed = {grid.GRIDS: grids, "Training.keep_checkpoints": 1, "MeshShape.data": 2}
     (other,) = grid.points(point.config.without(grid.LABELS, "Run.seed").override(changed))
     assert names([other], tmp_path) == [point.run_id]
-    runner._Sweep([other], listing.resolve_points([other]), tmp_path, None, None, None, print, print).check([0])
+    StageRunner([other], listing.resolve_points([other]), tmp_path, None, None, None, print, print).check([0])
 
 
 class TestVersion01:
@@ -142,7 +143,7 @@ class TestVersion01:
         run_id = f"b1=0.5_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         write_atomically(RunFolder(tmp_path / run_id).config, text)
         assert names(points, tmp_path) == [run_id]
-        runner._Sweep(points, listing.resolve_points(points), tmp_path, None, None, None, print, print).check([0])
+        StageRunner(points, listing.resolve_points(points), tmp_path, None, None, None, print, print).check([0])
 
     @pytest.mark.slow
     def test_a_sweep_takes_a_finished_run_as_done_and_goes_on_with_an_unfinished_one(self, kept, tmp_path):

@@ -14,7 +14,7 @@ from gpicl_flax.records import lease, stack_lease
 from gpicl_flax.records.run_folder import RunFolder
 from gpicl_flax.runs import execute as execute_module
 from gpicl_flax.runtime.preemption import StopRequest
-from gpicl_flax.sweep import grid, listing, runner, stacking
+from gpicl_flax.sweep import grid, listing, runner, stacking, stage_runner
 
 BINDINGS = [
     "Run.model = @LSTM()",
@@ -160,7 +160,7 @@ def test_two_workers_on_one_folder_train_every_point_once(sweep, tmp_path, monke
         runner.run_all(lambda: points, tmp_path, stop, say=say, poll_seconds=0.02)
         ended.append(name)
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(stage_runner, "execute", execute)
     resolved = listing.resolve_points(points)  # here, because gin is not for threads
     monkeypatch.setattr(listing, "resolve_points", lambda points: resolved if points else [])
     workers = [threading.Thread(target=work, args=(name,)) for name in said]
@@ -217,7 +217,7 @@ def test_what_another_host_trains_is_left_until_it_dies_and_then_finished(other_
         if len(slept) == 3:
             other_holds(folders[0], time=time.time() - 100)
 
-    monkeypatch.setattr(runner.time, "sleep", sleep)
+    monkeypatch.setattr(stage_runner.time, "sleep", sleep)
     run_all(points, tmp_path, say=said.append, poll_seconds=7.0)
     first, second = points[0].run_id, points[1].run_id
     assert said == [f"[1/2] {first}: left to host tpu-7, process 12", f"[2/2] {second}", f"[1/2] {first}"]
@@ -234,7 +234,7 @@ def test_who_loses_a_close_race_for_a_point_says_only_who_has_it(other_holds, sw
         return hold(folders, wait)
 
     monkeypatch.setattr(stack_lease, "hold", hold_too_late)
-    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
+    monkeypatch.setattr(stage_runner.time, "sleep", lambda seconds: folder.mark("DONE"))
     run_all(points, tmp_path, say=said.append)
     name = f"[1/1] {points[0].run_id}"
     assert said == [f"{name}: left to host tpu-7, process 12", f"{name}: DONE"]
@@ -244,7 +244,7 @@ def test_what_another_host_ends_is_not_trained_again(other_holds, sweep, tmp_pat
     points = sweep("[{'Run.seed': [0]}]")
     folder, said = RunFolder(tmp_path / points[0].run_id), []
     other_holds(folder)
-    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DIVERGED", "diverged at step 3\n"))
+    monkeypatch.setattr(stage_runner.time, "sleep", lambda seconds: folder.mark("DIVERGED", "diverged at step 3\n"))
     with pytest.raises(GpiclError, match="1 of 1 points diverged"):
         run_all(points, tmp_path, say=said.append)
     assert said[-1].endswith(": DIVERGED") and not folder.metrics.exists()
@@ -253,7 +253,7 @@ def test_what_another_host_ends_is_not_trained_again(other_holds, sweep, tmp_pat
 def test_who_waits_for_others_stops_when_told_to(other_holds, sweep, tmp_path, monkeypatch):
     points = sweep("[{'Run.seed': [0]}]")
     other_holds(RunFolder(tmp_path / points[0].run_id))
-    monkeypatch.setattr(runner.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(stage_runner.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Preempted, match="others train"):
         run_all(points, tmp_path)
 
@@ -286,11 +286,11 @@ def test_of_several_processes_a_failing_one_does_not_go_on_without_the_others(sw
     def fail(starts, stop, on_begin):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner, "execute", fail)
-    monkeypatch.setattr(runner, "decide", lambda compute: compute())
-    monkeypatch.setattr(runner, "any_of", lambda flag: flag)
-    monkeypatch.setattr(runner._Sweep, "check", lambda _, indices: indices)
-    monkeypatch.setattr(runner.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(stage_runner, "execute", fail)
+    monkeypatch.setattr(stage_runner, "decide", lambda compute: compute())
+    monkeypatch.setattr(stage_runner, "any_of", lambda flag: flag)
+    monkeypatch.setattr(stage_runner.StageRunner, "check", lambda _, indices: indices)
+    monkeypatch.setattr(stage_runner.jax, "process_count", lambda: 2)
     with pytest.raises(RuntimeError):
         run_all(points, tmp_path)
 
@@ -304,8 +304,8 @@ def test_a_run_that_was_taken_over_meanwhile_is_left_to_who_has_it(other_holds, 
         other_holds(folder)
         raise lease.LeaseLost("taken over")
 
-    monkeypatch.setattr(runner, "execute", lose)
-    monkeypatch.setattr(runner.time, "sleep", lambda seconds: folder.mark("DONE"))
+    monkeypatch.setattr(stage_runner, "execute", lose)
+    monkeypatch.setattr(stage_runner.time, "sleep", lambda seconds: folder.mark("DONE"))
     run_all(points, tmp_path, say=said.append)
     assert said[1:] == ["taken over", f"[1/1] {points[0].run_id}: left to host tpu-7, process 12", f"{said[0]}: DONE"]
 
@@ -322,7 +322,7 @@ def test_a_run_that_another_worker_saw_diverge_just_now_does_not_stop_the_sweep(
         start.folder.mark("DONE")
         return [None]
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(stage_runner, "execute", execute)
     with pytest.raises(GpiclError, match="1 of 2 points diverged"):
         run_all(points, tmp_path)
     assert [folder.ended for folder in folders] == ["DIVERGED", "DONE"]
