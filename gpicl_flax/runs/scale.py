@@ -37,7 +37,7 @@ def sweep(
     scales: Mapping[str, Sequence[Mapping[Any, Any]]] | None = None,
     images_only: Mapping[str, Any] | None = None,
     select: Mapping[Any, Any] | None = None,
-    select_metric: str | None = None,
+    select_metric: str = "accuracy",
     select_seeds: int = 2,
     select_share: float = 1.0,
     select_budget: int | None = None,

@@ -42,7 +42,7 @@ class PlateauRules:
         for point, run in zip(points, self._runs, strict=True):
             if run.training.steps and run.training.diagnostics is None:
                 raise UsageError(
-                    f"sweep.plateau_stop needs Training.diagnostics = @Diagnostics(), which {point.run_id} has not"
+                    f"sweep.plateau_stop needs Training.diagnostics = @Diagnostics(); {point.run_id} has none"
                 )
         configs = [identifying(point.config).canonical for point in points]
         self._likeness = [settings.likeness(_short(config)) for config in configs]

@@ -120,7 +120,7 @@ class Selection:
             raise UsageError(f"sweep.fixed would undo what {SELECT} chooses ({', '.join(undone)})")
         found = cls(
             tuple(candidates),
-            metric=sweep_setting(config, "sweep.select_metric") or selection_rule.ACCURACY,
+            metric=sweep_setting(config, "sweep.select_metric"),
             num_seeds=sweep_setting(config, "sweep.select_seeds"),
             share=sweep_setting(config, "sweep.select_share"),
             validation_share=sweep_setting(config, "sweep.select_validation_share"),
