@@ -33,15 +33,16 @@ def _train(arguments: argparse.Namespace) -> None:
     from gpicl_flax.runs.check import check_folder
     from gpicl_flax.runs.execute import RunSpec, execute
     from gpicl_flax.runs.run import resolve
-    from gpicl_flax.runs.scale import GRIDS, without_sweep
+    from gpicl_flax.runs.scale import GRIDS, PLATEAU_STOP, STAGES, without_sweep
     from gpicl_flax.runtime.preemption import StopRequest
 
     outputs.check_folder(arguments.workdir)
     distributed.connect()
     backend.check()
     config = parse(arguments.gin_file, arguments.gin_bindings)
-    if GRIDS in config.bindings:
-        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); use `gpicl sweep`")
+    of_sweeps = [name for name in (GRIDS, PLATEAU_STOP, *STAGES) if name in config.bindings]
+    if of_sweeps:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({of_sweeps[0]}); use `gpicl sweep`")
     config = without_sweep(config)
     resolved = resolve(config)
     folder = RunFolder(arguments.workdir)

@@ -260,6 +260,7 @@ def test_a_sweep_chooses_without_the_test_split_and_reports_in_one_call(config, 
     assert all(line.endswith((":", "DONE")) for line in run(whole, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_selection_that_was_interrupted_ends_with_the_same_bytes(config, tmp_path):
     whole = config("sweep.select_seeds = 1", grids=ONE)
     run(whole, tmp_path / "whole")
@@ -274,6 +275,7 @@ def test_a_selection_that_was_interrupted_ends_with_the_same_bytes(config, tmp_p
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_candidate_may_diverge_and_a_configuration_without_any_is_said(config, tmp_path):
     select = "sweep.select = {'adam.learning_rate': [1e30, 1e-3]}"
     whole = config("sweep.select_seeds = 1", grids=ONE, select=select)
@@ -319,3 +321,9 @@ def test_status_lists_and_costs_show_both_stages(small_bindings, tmp_path, capsy
     states = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [state["state"] for state in states] == ["done"] * 8 + ["waiting"] * 6
     assert all("learning_rate=0.001" in state["run_id"] for state in states[8:])
+
+
+def test_a_single_run_refuses_what_only_sweeps_follow(small_bindings, tmp_path, refused):
+    (tmp_path / "small.gin").write_text("\n".join([*small_bindings, *BINDINGS, SELECT]))
+    arguments = ["train", "--gin_file", str(tmp_path / "small.gin"), "--workdir", str(tmp_path / "run")]
+    refused(arguments, "describes a sweep (sweep.select); use `gpicl sweep`")
