@@ -21,6 +21,7 @@ from gpicl_flax.records.plateau_tracker import PlateauTracker
 from gpicl_flax.training import plateau_stop
 
 _NAME = "sweep.plateau_stop"
+_NOTES = ("Run.labels", "Run.selection")
 _UNSEEN_EVENT = 0.5  # runs beyond those observed: the prior of Jeffreys (1946) for a share
 
 
@@ -74,11 +75,11 @@ class PlateauStop:
         return cls(**values)
 
     def likeness(self, bindings: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-        """Returns what like runs have in common, given the bindings of a run. Labels do not count."""
+        """Returns what like runs have in common, given the bindings of a run, without those that change nothing."""
         return frozenset(
             (name, str(value))
             for name, value in bindings.items()
-            if name != "Run.labels" and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.differ_in)
+            if name not in _NOTES and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.differ_in)
         )
 
 
