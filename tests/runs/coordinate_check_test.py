@@ -61,6 +61,7 @@ def test_mup_is_flat_and_the_standard_parametrisation_is_not(name, run):
     assert {"logits", "hidden" if "LSTM" in name else "block_0/query"} <= set(slopes["layer"])
 
 
+@pytest.mark.slow
 def test_a_check_records_every_layer_at_every_width(run):
     rows = list(coordinate_check.check(run("MLP"), values=[8, 32], parametrizations=["mup"], seeds=[0], at_steps=[1]))
     assert [row[:6] for row in rows] == [

@@ -153,6 +153,7 @@ def test_wrong_settings_are_usage_errors(config, bisect, words):
         stages.points(config(bisect=bisect))
 
 
+@pytest.mark.slow
 def test_a_sweep_bisects_in_one_call_and_goes_on_after_an_interruption(config, tmp_path):
     # The accuracies of these short runs are those of chance: above 0.02, and never above 0.9.
     grids = "sweep.grids = [{'Run.seed': [0]}]"

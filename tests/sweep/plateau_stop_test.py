@@ -91,6 +91,7 @@ def stop_at(step):
     return on_row
 
 
+@pytest.mark.slow
 def test_a_point_ends_by_its_like(points, workdir):
     run_all(points, workdir)
     first, alone = (RunFolder(workdir / points[index].run_id) for index in (0, -1))
@@ -143,5 +144,7 @@ def test_the_setting_changes_no_point(points, small_bindings):
 
 def test_points_without_diagnostics_are_refused(small_bindings, tmp_path):
     bindings = [*small_bindings, *BINDINGS[:-3], "sweep.grids = [{'Run.seed': [0]}]"]
-    with pytest.raises(UsageError, match=r"sweep.plateau_stop needs Training.diagnostics = @Diagnostics\(\), which .*"):
+    with pytest.raises(
+        UsageError, match=r"sweep.plateau_stop needs Training.diagnostics = @Diagnostics\(\); .* has none"
+    ):
         run_all(grid.points(parse([], bindings)), tmp_path)
