@@ -57,6 +57,7 @@ setuptools.setup(
         "scikit-learn>=1.6",
         "scipy",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.1",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://

@@ -343,6 +343,23 @@ class _Delegate(config_parser.ParserDelegate):
         return _Macro(macro_name)
 
 
+def _statements(text: str) -> Iterable[tuple[int, Any]]:
+    """Returns the statements of a text with their lines, from 1; raises as `parser.statements` does."""
+    # Runs of a sweep have nearly the same lines. A line that is no whole statement cannot be parsed by itself.
+    lines = text.split("\n")
+    if any(line.startswith((" ", "\t", "\f")) for line in lines):  # a block, or a value of several lines
+        return parser.statements(text, _Delegate())
+    try:
+        return [(number, each) for number, line in enumerate(lines, 1) for each in _statements_of_line(line)]
+    except parser.ParseError:
+        return parser.statements(text, _Delegate())
+
+
+@functools.lru_cache(maxsize=4096)
+def _statements_of_line(line: str) -> tuple[Any, ...]:
+    return tuple(statement for _, statement in parser.statements(line, _Delegate()))
+
+
 def parse_bindings(text: str) -> Config:
     """Reads the configuration in a text that gin or `Config.text` wrote, without changing gin's globals or importing.
 
@@ -352,7 +369,7 @@ def parse_bindings(text: str) -> Config:
     """
     macros, bindings, imports = {}, {}, []
     try:
-        for line, statement in parser.statements(text, _Delegate()):
+        for line, statement in _statements(text):
             if isinstance(statement, config_parser.ImportStatement):
                 imports.append(statement.format())
             elif not isinstance(statement, config_parser.BindingStatement):  # gin resolves includes, writes no blocks

@@ -3,8 +3,9 @@ import re
 import gin
 import pytest
 
-from gpicl_flax.bindings import direct, moved, reader
-from gpicl_flax.config import Config, Reference, differences, parse
+from gpicl_flax import config
+from gpicl_flax.bindings import direct, moved, parser, reader
+from gpicl_flax.config import Config, Reference, differences, parse, parse_bindings
 from gpicl_flax.errors import UsageError
 from gpicl_flax.models import LSTM, Transformer
 from gpicl_flax.runs.run import Run
@@ -252,3 +253,40 @@ def test_names_with_the_modules_of_before_work_and_give_one_warning(gin_file, ca
 @pytest.mark.parametrize(("old", "new"), moved.FORMER_NAMES.items())
 def test_every_module_that_moved_is_found(old, new):
     assert gin.config._REGISTRY.get_match(old).selector == new
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment \\\n\nimport os\nRun.seed = 1  # one\nRun.seed = 2\n",
+        "LSTM.name = %n\nn = 'a'\n",
+        "Run.labels = {'a': [1, %n], 'b': @LSTM()}\nn = (2,)\n",
+        "Run.labels = {\n'a': [1,\n2],\n}\nRun.seed = 3\n",
+        "Run.seed = \\\n    4\n",
+        'LSTM.name = """a\n\nRun.seed = 5\n"""\nRun.steps = 1\n',
+        "LSTM.name = 'a' \\\n'b'\n",
+        "Run.seed = 1\n  Run.steps = 2\n",
+        "Run:\n  seed = 1\n",
+        "Run.seed = 1\n\ninclude 'x.gin'\n",
+        "Run.seed = 1\nRun.steps = two\n",
+        "Run.seed = 1\nRun.steps = (2\n",
+        "Run.seed = 1\n'b'\n",
+        "Run.seed = \u20281\n",
+    ],
+)
+def test_a_text_is_read_line_by_line_as_it_is_as_a_whole(text, monkeypatch):
+    def found():
+        try:
+            return parse_bindings(text)
+        except UsageError as error:
+            return str(error)
+
+    by_line = found()
+    monkeypatch.setattr(config, "_statements", lambda text: parser.statements(text, config._Delegate()))
+    assert by_line == found()
+
+
+def test_configurations_with_the_same_line_share_no_value():
+    first, second = (parse_bindings("Run.labels = {'a': [1]}\n").bindings["Run.labels"] for _ in range(2))
+    first["a"].append(2)
+    assert second == {"a": [1]}

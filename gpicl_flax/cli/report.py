@@ -49,5 +49,5 @@ def _report(arguments: argparse.Namespace) -> None:
         print(write_tables.write(arguments.workdir, arguments.tables))
         return
     with console.figure_style():
-        page = report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop)
+        page = report.write(arguments.workdir, arguments.out, after_drop=arguments.after_drop, processes=None)
     print(page)

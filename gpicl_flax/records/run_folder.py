@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import msgspec
 from etils import epath
 
 from gpicl_flax.errors import Damaged, UsageError, first_line
@@ -213,6 +214,8 @@ def read_json(path: epath.Path, schema: Schema, data: bytes | None = None) -> An
 
 def parse_json(text: str) -> Any:
     """Returns the value of a JSON text; raises ValueError if it is none."""
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+        return msgspec.json.decode(text)  # faster than json, which also takes NaN, and says where the text is wrong
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -120,3 +120,21 @@ def test_curves_of_uneven_lists_are_damaged(tmp_path, name):
     write_json(folder.evaluation(4), {"step": 4, "curves": [curve | {name: [0.1]}]})
     with pytest.raises(Damaged, match="several lengths"):
         folder.latest_evaluation()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+     "NaN", "[Infinity, -Infinity]", "-0", "-0.0", "1E400", "5e-324", "9007199254740993.0",
+     "123456789012345678901234567890", '{"a": 1, "a": 2}', '"\\ud800"', '"\\ud83d\\ude00 é"', " [1, null] ",
+     "0.1", "18446744073709551616",
+    ],
+)  # fmt: skip
+def test_json_has_the_value_that_pythons_own_reader_gives(text):
+    assert repr(run_folder.parse_json(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "01", "'a'", '"\x01"', "[" * 100_000])
+def test_no_json_is_refused_in_the_same_words(text):
+    with pytest.raises(ValueError, match="^(no JSON at character \\d+|nested too deeply)$"):
+        run_folder.parse_json(text)

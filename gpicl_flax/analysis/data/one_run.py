@@ -65,7 +65,6 @@ def read(folder: RunFolder) -> OneRun:
     stopped_early = rows[max(rows)].get("stopped_early") if rows else None
     for row, name in itertools.product(rows.values(), _WORDS):
         row.pop(name, None)
-    metrics = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=_columns(rows))
     evaluations = _read_evaluations(snapshot, gaps)
     if not evaluations:
         gaps.append("no evaluation")
@@ -77,7 +76,7 @@ def read(folder: RunFolder) -> OneRun:
         run_info,
         bindings,
         settings,
-        metrics.apply(pd.to_numeric, errors="coerce").rename_axis("step"),
+        _metrics(rows),
         {step: values for step, values in diagnostics.items() if isinstance(values, dict)},
         _telemetry({step: values for step, values in telemetry.items() if isinstance(values, dict)}),
         evaluations,
@@ -133,6 +132,18 @@ def _read_rows(snapshot: Snapshot, gaps: list[str]) -> dict[int, dict[str, Any]]
     if damaged:
         gaps.append(f"{damaged} damaged line{'s' if damaged > 1 else ''} in {log.name}")
     return rows
+
+
+def _metrics(rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    """Returns `OneRun.metrics`, given the values by step. A value is missing if it is not a number."""
+    # A table is made much faster of columns than of rows.
+    columns = {name: [row.get(name) for row in rows.values()] for name in _columns(rows)}
+    index = pd.Index(list(rows), name="step", dtype=None if rows else int)
+    table = pd.DataFrame(columns, index, dtype=None if rows else float)
+    for name, kind in table.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(kind):
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table
 
 
 def _columns(rows: dict[int, dict[str, Any]]) -> list[str]:

@@ -25,12 +25,14 @@ from gpicl_flax.records import plateau, schemas
 from gpicl_flax.records.criteria import Criteria
 from gpicl_flax.records.run_folder import RunFolder, is_run
 from gpicl_flax.runtime import gcs
+from gpicl_flax.runtime.processes import executor
 
 FROM_RUN_INFO = (
     "model", "parameters", "state_size_paper", "state_size_exact", "num_classes", "sequence_length", "task_batch_size",
     "permute_labels_prob", "steps", "seed",
 )  # fmt: skip
 READERS = 32  # folders read at once, because gs:// answers slowly but serves many requests at a time
+_AT_ONCE = 10  # folders that a process reads before it answers
 
 
 class Runs(NamedTuple):
@@ -83,8 +85,8 @@ def find(workdir: epath.PathLike) -> list[RunFolder]:
     return found
 
 
-def read_all(folders: Sequence[RunFolder]) -> Runs:
-    """Reads runs, and keeps only what figures of many runs show.
+def read_all(folders: Sequence[RunFolder], processes: int = 1, preload: str = __name__) -> Runs:
+    """Reads runs, and keeps only what figures of many runs show. For the arguments see `runtime.processes.executor`.
 
     Values that a run does not have are missing in its row.
 
@@ -112,12 +114,18 @@ def read_all(folders: Sequence[RunFolder]) -> Runs:
       evaluated_at: the step of the last evaluation. For each of its curves there are `evaluations.NUMBERS`, in columns
         such as unseen_last_low[digits].
     """
-    # Threads only help where answers are slow: otherwise they take turns, which itself takes time.
-    count = READERS if any(gcs.is_remote(folder.path) for folder in folders) else 1
-    with concurrent.futures.ThreadPoolExecutor(count) as readers:
-        rows, used, *parts = zip(*readers.map(_read, folders), strict=True)
+    with _readers(folders, processes, preload) as readers:
+        found = readers.map(_read, folders, chunksize=_AT_ONCE)
+        rows, used, *parts = zip(*found, strict=True)
     _fill_defaults(rows, used)
     return joined(rows, *parts)
+
+
+def _readers(folders: Sequence[RunFolder], processes: int, preload: str) -> concurrent.futures.Executor:
+    # Threads only help where answers are slow: otherwise they take turns, which itself takes time.
+    if any(gcs.is_remote(folder.path) for folder in folders):
+        return concurrent.futures.ThreadPoolExecutor(READERS)
+    return executor(processes, preload) if processes > 1 else concurrent.futures.ThreadPoolExecutor(1)
 
 
 def rows(found: Sequence[OneRun]) -> list[dict[str, Any]]:

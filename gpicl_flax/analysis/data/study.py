@@ -1,6 +1,7 @@
 """The study of which the figures of a report are drawn."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import pandas as pd
@@ -11,6 +12,7 @@ from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.runs import Runs
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records.run_folder import DONE, RunFolder
+from gpicl_flax.runtime.processes import fastest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,21 +110,32 @@ class Study:
         return [dataclasses.replace(self, table=self.table[self.table[column].isin(chunk)]) for chunk in chunks]
 
 
-def load(workdir: epath.PathLike) -> Study:
+def load(workdir: epath.PathLike, processes: int | None = 1, preload: str = __name__) -> Study:
     """Reads the folder of a sweep, of one run, or of the tables of either.
+
+    Args:
+      workdir: the folder.
+      processes: how many read; None: as many as are fastest.
+      preload: see `runtime.processes.executor`.
 
     Raises:
       UsageError: the folder holds none of these, or the tables are damaged.
     """
     if study_tables.holds_tables(workdir):
         tables = read_tables.read(workdir)
-        return _study(tables.runs, lambda label: tables.each[label], tables.single)
+        return _study(tables.runs, tables.each.__getitem__, tables.single)
     try:
         folders = runs.find(workdir)
     except UsageError as error:
         raise UsageError(f"{error}{study_tables.hint(workdir)}") from None
     single = folders[0].path == RunFolder(workdir).path
-    return _study(runs.read_all(folders), lambda label: one_run.read(folders[label]), single)
+    return _study(
+        runs.read_all(folders, processes or fastest(len(folders)), preload), functools.partial(_read, folders), single
+    )
+
+
+def _read(folders: list[RunFolder], label: int) -> OneRun:  # not a lambda, so that a study can be pickled
+    return one_run.read(folders[label])
 
 
 def _study(found: Runs, run: Callable[[int], OneRun], single: bool) -> Study:

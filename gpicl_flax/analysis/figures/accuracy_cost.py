@@ -38,12 +38,13 @@ def numbers(study: Study, after_drop: int | None = None) -> pd.DataFrame:
     """
     rule = rule_of(study)
     accuracies = _accuracies(study)
+    by_run = dict(group_by(accuracies, "run_id", sort=False))
     after_drop = steps_after_drop(study) if after_drop is None else after_drop
     rows = []
     for panel, runs in by_panel(study.table):
         total = _common_step(runs, accuracies)
         for _, run in runs.iterrows():
-            own = accuracies[accuracies["run_id"] == run["run_id"]].set_index("step").sort_index()
+            own = by_run.get(run["run_id"], accuracies[:0]).set_index("step").sort_index()
             has_left = pd.notna(run[rule.left]) and bool(run[rule.left])
             drop = run[rule.steps] if has_left else np.nan
             later = own.index[own.index >= drop + after_drop]

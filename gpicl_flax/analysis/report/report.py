@@ -1,28 +1,29 @@
 """A report of a sweep or of one run: every figure that its runs allow, their numbers, and a page that shows them."""
 
 import dataclasses
-import io
-from collections.abc import Iterator, Sequence
 
-import matplotlib
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from gpicl_flax.analysis.data import phases, selections
 from gpicl_flax.analysis.data.one_run import OneRun
 from gpicl_flax.analysis.data.study import Study, load
-from gpicl_flax.analysis.figures import diagnostics, registry
+from gpicl_flax.analysis.figures import registry
 from gpicl_flax.analysis.figures.chart import Chart
-from gpicl_flax.analysis.report import page, tables
+from gpicl_flax.analysis.report import drawing, page, tables
 from gpicl_flax.records.run_folder import DIVERGED, DONE, RunFolder
 from gpicl_flax.records.selection_rule import SELECT
+from gpicl_flax.runtime.processes import fastest
 
 _NAMED = 6  # how many runs that lack the same thing are named
 
 
-def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_drop: int | None = None) -> epath.Path:
+def write(
+    workdir: epath.PathLike,
+    out: epath.PathLike | None = None,
+    *,
+    after_drop: int | None = None,
+    processes: int | None = 1,
+) -> epath.Path:
     """Writes a report of the runs in `workdir` into the folder `out` and returns the path of its page, index.html.
 
     The folder also gets each figure as PNG and SVG, its data as CSV, and runs.csv and evaluations.csv with all runs.
@@ -32,11 +33,13 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
       out: None: the folder report in `workdir`. Files of the same names are replaced.
       after_drop: how many steps after their drop runs are compared; None: a quarter of the steps of the
         shortest intervention.
+      processes: how many read and draw, see `runtime.processes.executor`; None: as many as are fastest.
 
     Raises:
       UsageError: there is no run, or the tables are damaged.
     """
-    study = dataclasses.replace(load(workdir), after_drop=after_drop)
+    study = dataclasses.replace(load(workdir, processes, drawing.__name__), after_drop=after_drop)
+    processes = processes or fastest(len(study.table))
     out = epath.Path(out) if out is not None else RunFolder(workdir).path / "report"
     out.mkdir(parents=True, exist_ok=True)
     (out / "runs.csv").write_text(study.table.assign(phase=phases.phases(study.table)).to_csv(index=False))
@@ -45,20 +48,22 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
     # A single run has its own figures. A sweep has those of the paper, which compare with published values, and then
     # those that compare interventions.
     if study.single:
-        charts = charts_of_run(study.run(0))
-        sections += _save(charts, out)
+        drawn = [drawing.save(chart, out) for chart in charts_of_run(study.run(0))]
+        sections += [one.section for one in drawn if one.section]
     else:
-        charts, compared = (
-            list(_drawn(study, registry.paper_figures())),
-            [*_drawn(study, registry.comparisons()), *_diagnostics(study)],
-        )
-        sections += [tables.insights(study).html, tables.published_values(charts).html, *_save(charts, out)]
+        with drawing.saver(study, out, processes) as save:
+            paper = save(drawing.jobs(study, registry.paper_figures()))
+            compared = save([*drawing.jobs(study, registry.comparisons()), *drawing.diagnostics_jobs(study)])
+            insights = tables.insights(study).html  # while other processes draw
+            paper, compared = list(paper), list(compared)
+        sections += [insights, tables.published_values([one.chart for one in paper]).html]
+        sections += [one.section for one in paper if one.section]
         sections += [
             table.html for table in (*tables.accuracies(study), *tables.plateaus(study), *tables.phases(study))
         ]
-        sections += _save(compared, out)
-        charts += compared
-    lacking = [f"{chart.heading}: {chart.caption}" for chart in charts if chart.figure is None]
+        sections += [one.section for one in compared if one.section]
+        drawn = [*paper, *compared]
+    lacking = [f"{one.chart.heading}: {one.chart.caption}" for one in drawn if one.section is None]
     if lacking:
         sections.append(page.list_section("Not drawn, and what they need", lacking))
     gaps = study.table[study.table["gaps"] != ""]
@@ -78,57 +83,6 @@ def write(workdir: epath.PathLike, out: epath.PathLike | None = None, *, after_d
 def charts_of_run(run: OneRun) -> list[Chart]:
     """Returns the charts of a single run."""
     return [entry.draw(run) for entry in registry.run_figures()]
-
-
-def _drawn(study: Study, entries: Sequence[registry.Entry[registry.DrawStudy]]) -> Iterator[Chart]:
-    for _, draw, column, most in entries:
-        parts = study.parts(column, most) if most else [study]
-        if len(parts) > 1 and len(study.interventions) < 2:  # there would be many figures without any comparison
-            chart = draw(parts[0])
-            yield Chart(chart.name, chart.title, "Needs at least two interventions to compare.")
-            continue
-        for number, part in enumerate(parts, 1):
-            chart = draw(part)
-            if len(parts) > 1:
-                title = f"{chart.title} ({number} of {len(parts)})"
-                chart = dataclasses.replace(chart, name=f"{chart.name}_{number}", title=title)
-            yield chart
-
-
-def _diagnostics(study: Study) -> Iterator[Chart]:
-    diagnosed = study.table[study.table["unseen_plateau_steps"].notna()].dropna(subset=["panel", "intervention"])
-    if diagnosed.empty:
-        yield Chart("diagnostics", "Diagnostics", "No run has diagnostics.")
-    one_each = diagnosed.sort_values(["panel", "seed"], kind="stable").drop_duplicates("intervention")
-    for index in sorted(
-        one_each.index, key=lambda index: study.interventions.index(study.table["intervention"][index])
-    ):
-        yield diagnostics.draw(study.run(index))
-
-
-def _save(charts: Sequence[Chart], out: epath.Path) -> Iterator[str]:
-    """Writes the files of the charts that have a figure, and yields their sections of the page."""
-    for chart in charts:
-        if chart.figure is None:
-            continue
-        if chart.numbers is not None:
-            (out / f"{chart.name}.csv").write_text(chart.numbers.to_csv(index=False))
-        for ending, data in _pictures(chart.name, chart.figure).items():
-            (out / f"{chart.name}.{ending}").write_bytes(data)
-        yield page.chart_section(chart)
-
-
-def _pictures(name: str, figure: Figure) -> dict[str, bytes]:
-    """Returns a figure as PNG and SVG, by their endings. The same runs give the same files."""
-    # A figure is laid out once, and drawn once for each file. `Figure.savefig` would lay it out and draw it twice for
-    # each, and figures take most of the time of a report.
-    figure.set_dpi(150)
-    png, svg = io.BytesIO(), io.StringIO()
-    FigureCanvasAgg(figure).print_png(png)
-    figure.set_layout_engine("none")
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    return {"png": png.getvalue(), "svg": svg.getvalue().encode()}
 
 
 def _overview(study: Study) -> str:

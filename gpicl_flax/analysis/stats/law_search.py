@@ -12,6 +12,7 @@ import scipy.optimize
 from gpicl_flax.analysis.stats.law_forms import Box, Form
 
 _AROUND = np.linspace(-1, 1, 5)  # places of the finer grids along each constant
+_AT_ONCE = 32  # curves whose errors on the whole grid fit into a processor's cache
 _ZOOMS, _ZOOM = 22, 0.65  # each has this fraction of the spacing of the one before; valleys take slow ones
 
 
@@ -25,8 +26,9 @@ def best(form: Form, log_n: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
     axes = form.shapes(log_n)
     low, high = _bounds(axes)
     grid, gaps = _grid(axes), _grid([np.maximum(*_gaps(axis)) for axis in axes])  # [G, Q]
-    loss, _ = _lines(form.box, form.feature(log_n, grid)[None], y)
-    found = loss.argmin(axis=1)
+    feature = form.feature(log_n, grid)[None]
+    parts = [y[start : start + _AT_ONCE] for start in range(0, len(y), _AT_ONCE)]
+    found = np.concatenate([_lines(form.box, feature, part)[0].argmin(axis=1) for part in parts])
     shape, steps = grid[found], gaps[found]  # [R, Q]
     around = _grid([_AROUND] * len(axes))
     for _ in range(_ZOOMS):

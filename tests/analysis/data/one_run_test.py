@@ -1,6 +1,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from gpicl_flax.analysis.data import one_run, runs
@@ -103,3 +104,25 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         runs.load(tmp_path)
     with pytest.raises(UsageError, match="no folder"):
         runs.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {1: {"loss": 1.5, "a": 1, "b": True}, 2: {"loss": 2, "a": 2, "b": False}},
+        {1: {"a": 1}, 5: {"b": 2.5}},
+        {1: {"a": None, "b": "x", "loss": float("nan")}, 2: {"a": 1, "b": 3, "loss": [1]}},
+        {3: {"a": None, "b": True}, 4: {"a": None}},
+        {3: {"loss_ema": 2**70}},
+        {1: {}},
+    ],
+)
+def test_metrics_are_those_of_a_table_made_row_by_row(rows):
+    expected = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=one_run._columns(rows))
+    expected = expected.apply(pd.to_numeric, errors="coerce").rename_axis("step")
+    pd.testing.assert_frame_equal(one_run._metrics(rows), expected, check_exact=True)
+
+
+def test_metrics_of_no_rows_are_numbers():
+    table = one_run._metrics({})
+    assert table.empty and table.index.dtype == int and list(map(str, table.dtypes)) == ["float64"] * 2

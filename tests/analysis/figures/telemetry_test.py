@@ -10,7 +10,7 @@ import pytest
 from gpicl_flax.analysis.data import one_run, study
 from gpicl_flax.analysis.figures import fig09_gradient_dynamics, fig15_adam_moments, fig17_tensor_gradients, registry
 from gpicl_flax.analysis.figures.chart import COLOURS
-from gpicl_flax.analysis.report import report
+from gpicl_flax.analysis.report import drawing, report
 from gpicl_flax.records.run_folder import RunFolder
 
 TENSORS = ("block_0/query/kernel", "block_2/query/kernel", "block_10/query/kernel", "logits/bias")
@@ -158,7 +158,9 @@ def test_a_report_has_what_there_is(make_run, tmp_path):
             make_run(tmp_path / name, labels={"intervention": name}, left_at=left_at, diagnostics_period=None)
         )
     make_run(tmp_path / "d", labels={"intervention": "d"}, ended=None)
-    of_the_study = {chart.name: chart for chart in report._drawn(study.load(tmp_path), registry.paper_figures())}
+    found = study.load(tmp_path)
+    charts = (job(found) for job in drawing.jobs(found, registry.paper_figures()))
+    of_the_study = {chart.name: chart for chart in charts}
     drawn = {name for name, chart in of_the_study.items() if chart.figure}
     assert drawn > {"gradient_dynamics", "adam_moments_b", "tensor_gradients_b"}
     assert [of_the_study[name].paper for name in ("gradient_dynamics", "adam_moments_b", "tensor_gradients_b")] == [

@@ -214,3 +214,12 @@ def test_seeds_drawn_with_replacement_hold_it_less_often():
 def test_the_table_of_coverage(name, seeds, sizes):
     table = law_coverage.coverage(law_coverage.TRUTHS[name], sizes=sizes, seeds=seeds, sweeps=400)
     assert table["coverage"].between(0.9, 0.98).all(), table
+
+
+@pytest.mark.parametrize("truth", law_coverage.TRUTHS.values(), ids=law_coverage.TRUTHS)
+def test_many_curves_are_fitted_as_each_alone(truth):
+    sizes, values = truth.sweep(6, 70, np.random.default_rng(0))
+    log_n = np.log(sizes) - np.log(sizes).mean()
+    together, _ = law_search.best(truth.form, log_n, values)
+    alone = [law_search.best(truth.form, log_n, curve[None])[0][0] for curve in values]
+    np.testing.assert_allclose(together, alone, rtol=1e-9)
