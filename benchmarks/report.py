@@ -2,30 +2,46 @@
 
     JAX_PLATFORMS=cpu python benchmarks/report.py [--runs 200 2000] [--folder FOLDER]
 
-The runs are those of benchmarks/synthetic_runs.py, 1 GB for the larger study. Each report is a process of its own.
+The runs are those of benchmarks/synthetic_runs.py, 1 GB for the larger study. Each report is a command of its own, with
+all its processes.
 """
 
 import argparse
-import os
+import contextlib
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
+import psutil
 import synthetic_runs
 
 from gpicl_flax.terminal import text_table
 
+_EVERY = 0.25  # seconds between two looks at a command
+
 
 def measure(command: list[str]) -> tuple[float, float, float]:
-    """Runs a command, and returns its seconds, those of the processor, and the gigabytes that it had at most."""
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
-    return time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
+    """Runs a command, and returns its seconds, those of processors, and the gigabytes that its processes had at most.
+
+    They are looked at every quarter of a second. Memory that they share counts once.
+    """
+    start, seconds, most = time.monotonic(), {}, 0.0
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        memory = 0.0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
+                    used = each.cpu_times()
+                    seconds[each.pid] = used.user + used.system
+                    memory += each.memory_full_info().pss / 1e9
+        most = max(most, memory)
+        time.sleep(_EVERY)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
+    return time.monotonic() - start, sum(seconds.values()), most
 
 
 def main() -> None:
