@@ -1,4 +1,4 @@
-"""What a sweep chose for its configurations (`sweep.select`), by the runs of its first stage.
+"""The choices of a sweep for its configurations (`sweep.select`), by the runs of its first stage.
 
 A configuration is a set of runs with one `selection_configuration`. Its trials are the runs of stage one, by whose
 validation its settings are chosen; the others are reported. Figures of results show the latter alone.
