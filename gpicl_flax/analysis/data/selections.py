@@ -188,8 +188,10 @@ def sentence(reported: pd.DataFrame, trials: pd.DataFrame) -> str:
       reported: the runs that are reported.
       trials: the runs by which settings were chosen.
     """
-    if trials.empty or STAGE not in reported or not (reported[STAGE] == REPORT).any():
+    if STAGE not in reported or not (reported[STAGE] == REPORT).any():
         return "No setting was tuned: every configuration was trained with the settings of its file."
+    if trials.empty:
+        return "Settings were chosen by other runs, which are not here, so how well they are tuned is not known."
     chosen = choices(trials)
     chosen = chosen[chosen["configuration"].isin(reported[CONFIGURATION].dropna())]
     names = ", ".join(json.loads(chosen["values"].dropna().iloc[0])) if chosen["values"].notna().any() else "settings"
