@@ -167,7 +167,7 @@ def _run(config, find_points, arguments: argparse.Namespace) -> None:
     def agreed():  # the processes of a slice must come to the same points
         return find_points(lambda points, metric: decide(lambda: read(points, metric)))
 
-    if not agreed():
+    if arguments.shard is not None and not agreed():
         say(f"shard {arguments.shard[0]}/{arguments.shard[1]} has no points: there are fewer of them than shards")
     if arguments.stack in (None, "auto"):
         sizes = stacking.largest

@@ -8,6 +8,7 @@ from gpicl_flax.errors import Damaged
 
 ACCURACY, LOSS = METRICS = ("accuracy", "loss")
 SELECT, REPORT, BISECT = "select", "report", "bisect"  # stages of sweeps
+RECORD = {"stage", "configuration", "values", "metric"}  # the keys of `Run.selection`, see `schemas.SelectionInfo`
 
 
 def score(evaluation: Mapping[str, Any], base_dataset: str, metric: str) -> float:

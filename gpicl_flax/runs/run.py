@@ -16,6 +16,7 @@ from gpicl_flax.bindings.kinds import check_settings
 from gpicl_flax.config import Config
 from gpicl_flax.errors import UsageError, first_line
 from gpicl_flax.evaluation.meta_test import MetaTest
+from gpicl_flax.records import selection_rule
 from gpicl_flax.references import by_family
 from gpicl_flax.tasks.families import FIRST_UNSEEN_ID, ProjectedImages, TaskFamily
 from gpicl_flax.tasks.loader import Loader
@@ -96,10 +97,7 @@ class Run:
             if self.training.diagnostics.class_accuracies:
                 class_accuracies.check(tasks)
         self._check_curriculum()
-        if self.selection.get("metric") == "accuracy" and tasks.targets.predicts != models.CLASSES:
-            raise UsageError(
-                f"sweep.select_metric is 'accuracy', but the targets of {family} are numbers; set it to 'loss'"
-            )
+        self._check_selection()
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"Run.seed must be in 0..2**32-1, not {self.seed}")
         if self.tensorboard:
@@ -111,6 +109,16 @@ class Run:
         for field in dataclasses.fields(curriculum) if curriculum else ():
             if getattr(curriculum, field.name) is not None and field.name not in self.tasks.curricula:
                 raise UsageError(f"Curriculum.{field.name}: the tasks of {self.tasks.gin_name} have no {field.name}")
+
+    def _check_selection(self) -> None:
+        """Raises UsageError if `selection` is not as a sweep writes it, or the metric is none of these tasks."""
+        if self.selection and self.selection.keys() != selection_rule.RECORD:
+            raise UsageError("Run.selection is for sweeps, which write it for reports; leave it out")
+        if self.selection.get("metric") == selection_rule.ACCURACY and self.tasks.targets.predicts != models.CLASSES:
+            raise UsageError(
+                f"sweep.select_metric is 'accuracy', but the targets of {self.tasks.gin_name} are numbers; set it to "
+                "'loss'"
+            )
 
     def _fit_model_to_targets(self) -> None:
         """Sets what the model predicts from the task family; raises UsageError if it cannot, or is set otherwise."""

@@ -21,8 +21,10 @@ The settings are:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from gpicl_flax.bindings import kinds
+from gpicl_flax.bindings.kinds import Range
 from gpicl_flax.config import Config, short_key
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import selection_rule
@@ -86,10 +88,12 @@ class Bisection:
         if found.metric not in selection_rule.METRICS:
             names = ", ".join(selection_rule.METRICS)
             raise UsageError(f"sweep.bisect_metric must be one of {names}, not {found.metric!r}")
-        if not _is_number(found.threshold):
-            raise UsageError(f"{BISECT} needs sweep.bisect_threshold, a number, not {found.threshold!r}")
-        if not _is_number(found.resolution) or found.resolution <= 1:
-            raise UsageError(f"sweep.bisect_resolution must be a number above 1, not {found.resolution!r}")
+        if found.threshold is None:
+            raise UsageError(f"{BISECT} needs sweep.bisect_threshold, a number")
+        kinds.check("sweep.bisect_threshold", found.threshold, kinds.Number)
+        kinds.check("sweep.bisect_resolution", found.resolution, Annotated[float, Range(1, 1e30)])
+        if found.resolution == 1:
+            raise UsageError("sweep.bisect_resolution must be above 1")
         return found
 
     def passes(self, scores: Sequence[float]) -> bool:

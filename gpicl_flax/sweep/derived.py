@@ -62,6 +62,6 @@ def derive(
     seed = [new] if old in point.names or SEED in bindings else []
     names = (*(part for part in point.names if part != old), *own, *seed)
     overrides = {**point.overrides, **bindings, **(pending or {})}
-    identity = "" if pending else digest(config)
+    identity = digest(config) if pending is None else ""
     run_id = run_ids.join(names, identity) if identity else "_".join(names)
     return Point(run_id, overrides, config, names, identity, stage=stage, configuration=configuration)

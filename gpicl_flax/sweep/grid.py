@@ -77,7 +77,7 @@ class Point:
 
     @property
     def unit(self) -> str:
-        """What shares of a sweep cannot divide: the points that depend on each other, or this point."""
+        """The name of what shares of a sweep do not divide: points that depend on each other, or this point."""
         return self.configuration or self.digest
 
 

@@ -69,7 +69,9 @@ def run_all(
         begun |= {point.digest for point in ready}
         points = find_points()
     if pending := sum(point.is_pending for point in points):
-        problems.append(f"{pending} points wait for others that failed, or of which every candidate diverged")
+        problems.append(
+            f"{pending} points wait for others, which have not ended, are damaged, or diverged with every candidate"
+        )
     if problems:
         raise GpiclError("; ".join(problems))
 

@@ -28,10 +28,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from gpicl_flax.bindings import kinds
+from gpicl_flax.bindings.kinds import Range
 from gpicl_flax.config import Config, short_key
 from gpicl_flax.errors import UsageError
 from gpicl_flax.records import selection_rule
@@ -107,17 +109,13 @@ class Selection:
             raise UsageError(f"{SELECT} must be {{binding: values}}")
         candidates = [Candidate.from_choices(cell) for cell in cells(given, SELECT)]
         budget = sweep_setting(config, "sweep.select_budget")
-        if budget is not None and (not _is_whole(budget) or budget < 2):
-            raise UsageError(f"sweep.select_budget must be an integer of at least 2, or None, not {budget!r}")
+        if budget is not None:
+            kinds.check("sweep.select_budget", budget, Annotated[int, Range(2)])
         if budget is not None and budget < len(candidates):
             drawn = np.random.default_rng(0).choice(len(candidates), budget, replace=False)
             candidates = [candidates[index] for index in sorted(drawn)]
         if len(candidates) < 2:
             raise UsageError(f"{SELECT} has one candidate, so there is nothing to choose; bind it instead")
-        fixed = {short_key(key) for key in fixed_bindings(config)}
-        undone = sorted(fixed.intersection(*[candidate.bindings for candidate in candidates[:1]]))
-        if undone:
-            raise UsageError(f"sweep.fixed would undo what {SELECT} chooses ({', '.join(undone)})")
         found = cls(
             tuple(candidates),
             metric=sweep_setting(config, "sweep.select_metric"),
@@ -125,6 +123,9 @@ class Selection:
             share=sweep_setting(config, "sweep.select_share"),
             validation_share=sweep_setting(config, "sweep.select_validation_share"),
         )
+        undone = sorted(found.names.intersection(short_key(key) for key in fixed_bindings(config)))
+        if undone:
+            raise UsageError(f"sweep.fixed would undo what {SELECT} chooses ({', '.join(undone)})")
         found._check()
         return found
 
@@ -133,12 +134,22 @@ class Selection:
             raise UsageError(
                 f"sweep.select_metric must be one of {', '.join(selection_rule.METRICS)}, not {self.metric!r}"
             )
-        if not _is_whole(self.num_seeds) or self.num_seeds < 1:
-            raise UsageError(f"sweep.select_seeds must be a positive integer, not {self.num_seeds!r}")
-        if not _is_number(self.share) or not 0 < self.share <= 1:
-            raise UsageError(f"sweep.select_share must be in (0, 1], not {self.share!r}")
-        if not _is_number(self.validation_share) or not 0 < self.validation_share < 1:
-            raise UsageError(f"sweep.select_validation_share must be in (0, 1), not {self.validation_share!r}")
+        kinds.check("sweep.select_seeds", self.num_seeds, kinds.Count)
+        kinds.check("sweep.select_share", self.share, Annotated[float, Range(0, 1)])
+        kinds.check("sweep.select_validation_share", self.validation_share, kinds.Decay)
+        for name, share in (("share", self.share), ("validation_share", self.validation_share)):
+            if share == 0:
+                raise UsageError(f"sweep.select_{name} must be above 0")
+
+    @property
+    def names(self) -> set[str]:
+        """The bindings that any candidate sets. A labelled one may set others than the next."""
+        return {name for candidate in self.candidates for name in candidate.bindings}
+
+    @property
+    def axes(self) -> set[str]:
+        """The names of the labelled axes."""
+        return {*self.candidates[0].labels}
 
     @property
     def seeds(self) -> range:
@@ -178,9 +189,8 @@ def _configuration(point: Point, selection: Selection) -> str:
     Raises:
       UsageError: it sets what is to be chosen, or has a seed of stage one.
     """
-    first = selection.candidates[0]
-    twice = sorted({*first.bindings} & {*point.overrides})
-    twice += sorted({*first.labels} & {*point.overrides.get(LABELS, {})})
+    twice = sorted(selection.names & {*point.overrides})
+    twice += sorted(selection.axes & {*point.overrides.get(LABELS, {})})
     if twice:
         raise UsageError(f"{SELECT}: {twice[0]} is also set by sweep.grids; leave it out of one of them")
     if derived.binding(point.config, derived.SEED, 0) in selection.seeds:
@@ -191,7 +201,7 @@ def _configuration(point: Point, selection: Selection) -> str:
     if any(short_key(key).endswith(".validation_share") for key in point.config.bindings):
         raise UsageError(f"{SELECT} sets the validation share itself; set sweep.select_validation_share instead")
     trains = derived.binding(point.config, _STEPS, Training.steps) != 0
-    return derived.configuration(point, first.bindings) if trains else ""
+    return derived.configuration(point, selection.names) if trains else ""
 
 
 def _trials(name: str, point: Point, selection: Selection) -> list[Point]:
@@ -237,8 +247,13 @@ def _reported(point: Point, name: str, chosen: Candidate | None, selection: Sele
         stage=REPORT,
         configuration=name,
         record=_record(REPORT, name, candidate, selection),
-        pending=None if chosen else dict.fromkeys(candidate.bindings, PENDING),
+        pending=None if chosen else _unknown(point, selection),
     )
+
+
+def _unknown(point: Point, selection: Selection) -> dict[str, Any]:
+    """Returns what lists show in the place of values that are not chosen yet."""
+    return dict.fromkeys(selection.names, PENDING) | derived.labelled(point, dict.fromkeys(selection.axes, PENDING))
 
 
 def _record(stage: str, configuration: str, candidate: Candidate, selection: Selection) -> dict[str, Any]:
@@ -257,11 +272,3 @@ def _family(config: Config) -> str:
     """Returns the name of the task family as gin files write it."""
     reference = str(derived.binding(config, _TASKS, "@TaskDistribution()"))
     return reference.removeprefix("@").removesuffix("()").rpartition("/")[2]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

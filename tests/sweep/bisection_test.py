@@ -141,8 +141,8 @@ def test_points_are_those_that_a_grid_with_their_values_has(config):
         (["sweep.bisect = {'TaskDistribution.num_tasks': [1, None]}"], "at least two positive numbers, ascending"),
         (["sweep.bisect = {'a': [1, 2]}"], "sweep.bisect must be {binding: values}, with one binding"),
         (["sweep.bisect = {'LSTM.hidden_size': [4, 8]}", BISECT[1]], "LSTM.hidden_size is also set by sweep.grids"),
-        ([BISECT[0]], "sweep.bisect needs sweep.bisect_threshold, a number, not None"),
-        ([*BISECT, "sweep.bisect_resolution = 1.0"], "sweep.bisect_resolution must be a number above 1, not 1.0"),
+        ([BISECT[0]], "sweep.bisect needs sweep.bisect_threshold, a number"),
+        ([*BISECT, "sweep.bisect_resolution = 1.0"], "sweep.bisect_resolution must be above 1"),
         ([*BISECT, "sweep.bisect_metric = 'f1'"], "sweep.bisect_metric must be one of accuracy, loss, not 'f1'"),
         ([*BISECT, "sweep.select = {'adam.b1': [0.8, 0.9]}"], "sweep.select and sweep.bisect exclude each other"),
         ([BISECT[1]], "sweep.bisect_threshold has no effect without sweep.bisect"),
@@ -155,7 +155,7 @@ def test_wrong_settings_are_usage_errors(config, bisect, words):
 
 @pytest.mark.slow
 def test_a_sweep_bisects_in_one_call_and_goes_on_after_an_interruption(config, tmp_path):
-    # The accuracies of these short runs are those of chance: above 0.02, and never above 0.9.
+    # The accuracy of a run that does not diverge is above the threshold, whatever it learns.
     grids = "sweep.grids = [{'Run.seed': [0]}]"
     bisect = ["sweep.bisect = {'adam.learning_rate': [1e-3, 1e30]}", "sweep.bisect_threshold = 0.01"]
     config = config("sweep.bisect_resolution = 1e12", grids=grids, bisect=["Run.optimizer = @adam()", *bisect])

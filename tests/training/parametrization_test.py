@@ -184,7 +184,9 @@ SMALL = {"num_heads": 2, "key_size": 4, "model_size": 8, "num_layers": 1, "mlp_r
 @pytest.mark.parametrize(
     ("base", "layers"),
     [
-        (models.LSTM(num_classes=4, hidden_size=16), ("gates_input", "hidden", "logits")),
+        pytest.param(
+            models.LSTM(num_classes=4, hidden_size=16), ("gates_input", "hidden", "logits"), marks=pytest.mark.slow
+        ),
         pytest.param(models.Transformer(**SMALL, max_length=4), ("block_0", "logits"), marks=pytest.mark.slow),
         pytest.param(models.DeltaNet(**SMALL), ("block_0", "logits"), marks=pytest.mark.slow),
     ],

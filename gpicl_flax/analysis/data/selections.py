@@ -1,4 +1,4 @@
-"""What a sweep chose for its configurations (`sweep.select`), by the runs of its first stage.
+"""The choices of a sweep for its configurations (`sweep.select`), by the runs of its first stage.
 
 A configuration is a set of runs with one `selection_configuration`. Its trials are the runs of stage one, by whose
 validation its settings are chosen; the others are reported. Figures of results show the latter alone.
@@ -188,8 +188,10 @@ def sentence(reported: pd.DataFrame, trials: pd.DataFrame) -> str:
       reported: the runs that are reported.
       trials: the runs by which settings were chosen.
     """
-    if trials.empty or STAGE not in reported or not (reported[STAGE] == REPORT).any():
+    if STAGE not in reported or not (reported[STAGE] == REPORT).any():
         return "No setting was tuned: every configuration was trained with the settings of its file."
+    if trials.empty:
+        return "Settings were chosen by other runs, which are not here, so how well they are tuned is not known."
     chosen = choices(trials)
     chosen = chosen[chosen["configuration"].isin(reported[CONFIGURATION].dropna())]
     names = ", ".join(json.loads(chosen["values"].dropna().iloc[0])) if chosen["values"].notna().any() else "settings"

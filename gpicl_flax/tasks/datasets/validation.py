@@ -31,7 +31,8 @@ def hold_out(what: str, dataset: RawDataset, share: float) -> RawDataset:
     if size is not None:
         held_out = np.repeat(held_out, size)
     if held_out.all() or not held_out.any():
-        raise UsageError(f"{what} has {len(kinds)} train examples, too few to hold out a share of {share:g} of them")
+        number = len(train.labels)
+        raise UsageError(f"{what} has {number} train examples, too few to hold out a share of {share:g} of them")
     return dataset._replace(train=_part(train, ~held_out), test=_part(train, held_out))
 
 

@@ -2,13 +2,13 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from gpicl_flax.analysis.data import configurations, frontiers, selections, study
-from gpicl_flax.analysis.figures import fig06_size_predictors
 from gpicl_flax.analysis.figures import frontiers as figure
 from gpicl_flax.analysis.report import insights, report
 from gpicl_flax.records.run_folder import DIVERGED, DONE
@@ -174,11 +174,17 @@ def test_runs_without_a_selection_have_no_frontier_and_are_said_not_to_be_tuned(
 
 
 def test_the_verdict_on_state_and_parameters_says_whether_it_was_tuned(make):
-    found = study.load(make(lambda model, state, rate: by_rate(model, state, rate)))
-    finding = insights.large_state(found)
-    assert "Tuned: adam.learning_rate was chosen" in finding.because or "No runs" in finding.because
-    chart = fig06_size_predictors.draw(found)
-    assert chart.figure is None or "Tuned:" in chart.caption
+    found = study.load(make(by_rate))
+    assert "Tuned: adam.learning_rate was chosen" in insights.large_state(found).because
+
+
+def test_without_the_runs_that_chose_it_is_said_that_they_are_missing(make):
+    folder = make(by_rate)
+    for trial in folder.glob("select_*"):
+        shutil.rmtree(trial)
+    found = study.load(folder)
+    assert "chosen by other runs, which are not here" in selections.sentence(found.table, found.trials)
+    assert len(frontiers.table(found)) == 4
 
 
 def test_tables_keep_what_was_chosen(make, tmp_path):

@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_images_of_several_sizes_can_be_held_out():
 
 @pytest.mark.parametrize(("labels", "group_size"), [([0, 1], None), (list(range(10)), 10)])
 def test_too_few_examples_are_refused(labels, group_size):
-    with pytest.raises(UsageError, match="it has . train examples, too few to hold out a share of 0.1"):
+    with pytest.raises(UsageError, match="it has (2|10) train examples, too few to hold out a share of 0.1"):
         validation.hold_out("it", dataset(labels, group_size), 0.1)
 
 
@@ -72,6 +74,16 @@ def test_the_test_split_of_files_is_not_read(tmp_path, monkeypatch):
     assert len(found.train) == 32 and len(found.test) == 8
     with pytest.raises(UsageError, match="test split"):  # the test split of this file cannot be used
         load_base_dataset(str(tmp_path / "data.npz"), input_shape=(4, 4, 1), num_classes=2)
+    for name in files.idx.FILES[:2]:
+        array = train["x_train" if "images" in name else "y_train"].astype(np.uint8)
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (tmp_path / "idx").mkdir(exist_ok=True)
+        (tmp_path / "idx" / name).write_bytes(header + array.tobytes())
+    for name in files.idx.FILES[2:]:
+        (tmp_path / "idx" / name).write_bytes(b"damaged")
+    assert len(sources.load(f"{tmp_path}/idx/", with_test=False).train.inputs) == 40
+    with pytest.raises(UsageError, match="not a readable idx file"):
+        sources.load(f"{tmp_path}/idx/")
     # Nor are the files of a folder of class folders.
     for split in ("train", "test"):
         (tmp_path / "folder" / split).mkdir(parents=True)
