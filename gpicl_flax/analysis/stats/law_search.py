@@ -4,12 +4,15 @@ Least squares have several local optima here. So a grid of all shapes is tried, 
 and finer ones around the best of each. A single curve, the one that is reported, is finished by scipy.
 """
 
+import functools
 import math
 
 import numpy as np
 import scipy.optimize
 
 from gpicl_flax.analysis.stats.law_forms import Box, Form
+
+Lines = tuple[np.ndarray, np.ndarray, np.ndarray]  # squared errors, intercepts and slopes
 
 _AROUND = np.linspace(-1, 1, 5)  # places of the finer grids along each constant
 _AT_ONCE = 32  # curves whose errors on the whole grid fit into a processor's cache
@@ -33,7 +36,7 @@ def best(form: Form, log_n: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
     around = _grid([_AROUND] * len(axes))
     for _ in range(_ZOOMS):
         candidates = np.clip(shape[:, None] + around * steps[:, None], low, high)  # [R, G, Q]
-        loss, _ = _lines(form.box, form.feature(log_n, candidates), y)
+        loss, *_ = _lines(form.box, form.feature(log_n, candidates), y)
         shape = np.take_along_axis(candidates, loss.argmin(axis=1)[:, None, None], axis=1)[:, 0]
         steps = steps * _ZOOM
     return shape, line(form, log_n, shape, y)
@@ -56,7 +59,8 @@ def finished(form: Form, log_n: np.ndarray, y: np.ndarray, start: np.ndarray) ->
 
 def line(form: Form, log_n: np.ndarray, shape: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the best lines of given shapes: shape [R, Q], y [R, K] -> [R, 2]."""
-    return _lines(form.box, form.feature(log_n, shape)[:, None], y)[1][:, 0]
+    _, intercept, slope = _lines(form.box, form.feature(log_n, shape)[:, None], y)
+    return np.concatenate([intercept, slope], axis=1)
 
 
 def _residuals(form: Form, log_n: np.ndarray, shape: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -81,8 +85,10 @@ def _grid(axes: list[np.ndarray]) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
-def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the squared errors [R, G], less the variance of y, and the lines [R, G, 2] of least squares within a box.
+def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> Lines:
+    """Returns the lines of least squares within a box.
+
+    It returns their squared errors, less the variance of y, their intercepts and their slopes: [R, G] each.
 
     Args:
       box: the bounds.
@@ -100,27 +106,24 @@ def _lines(box: Box, feature: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
         """Returns the squared error, less the variance of y."""
         return slope * (slope * variance - 2 * covariance) + (centre - intercept - slope * middle) ** 2
 
-    found = np.full_like(covariance, np.inf), np.zeros_like(covariance), np.zeros_like(covariance)
+    found = []
     for at in filter(math.isfinite, dict.fromkeys(box.intercept)):
         slope = np.clip((covariance + middle * (centre - at)) / (variance + middle**2), *box.slope)
-        found = _better(found, error(at, slope), at, slope)
+        found.append((error(at, slope), np.full_like(slope, at), slope))
     if box.intercept[0] < box.intercept[1]:
         for at in filter(math.isfinite, dict.fromkeys(box.slope)):
             intercept = np.clip(centre - at * middle, *box.intercept)
-            found = _better(found, error(intercept, at), intercept, at)
+            found.append((error(intercept, at), intercept, np.full_like(intercept, at)))
         slope = covariance / variance
         intercept = centre - slope * middle
         inside = (intercept >= box.intercept[0]) & (intercept <= box.intercept[1])
         inside &= (slope >= box.slope[0]) & (slope <= box.slope[1])
-        found = _better(found, np.where(inside, error(intercept, slope), np.inf), intercept, slope)
-    errors, intercept, slope = found
-    return errors, np.stack([intercept, slope], axis=-1)
+        found.append((np.where(inside, error(intercept, slope), np.inf), intercept, slope))
+    return functools.reduce(_better, found)
 
 
-def _better(
-    found: tuple[np.ndarray, np.ndarray, np.ndarray], errors: np.ndarray, *line: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns errors, intercepts and slopes: those that were found, or the others where these are better."""
-    is_better = errors < found[0]
-    best = [np.where(is_better, other, own) for own, other in zip(found, (errors, *line), strict=True)]
-    return best[0], best[1], best[2]
+def _better(found: Lines, others: Lines) -> Lines:
+    """Returns the lines that were found, or others where these are better."""
+    is_better = others[0] < found[0]
+    error, intercept, slope = (np.where(is_better, other, own) for own, other in zip(found, others, strict=True))
+    return error, intercept, slope
