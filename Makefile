@@ -6,6 +6,16 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
+# The accelerator that the environment is for: EXTRA=gpu or EXTRA=tpu, an extra of setup.py. The environment remembers it,
+# so that no later target has to be given it; `make install EXTRA=` installs for the CPU again.
+INSTALLED_EXTRA := $(shell cat $(VENV)/.extra 2>/dev/null)
+EXTRA ?= $(INSTALLED_EXTRA)
+ifneq ($(filter-out gpu tpu,$(EXTRA)),)
+$(error EXTRA must be gpu or tpu, not $(EXTRA))
+endif
+comma := ,
+EXTRAS := test,embeddings$(if $(EXTRA),$(comma)$(EXTRA))
+
 .PHONY: help install quickstart lint test test-slow test-launch test-storm test-colabs libtpu aot docs benchmark benchmark-tpu benchmark-models benchmark-kernels benchmark-data benchmark-families benchmark-diagnostics benchmark-telemetry benchmark-storage benchmark-estimator benchmark-classifiers benchmark-image-classifiers benchmark-laws learner clean
 
 help:
@@ -32,16 +42,19 @@ help:
 	@echo "make benchmark-image-classifiers  how accurate the learner and classifiers of scikit-learn are on MNIST and Fashion-MNIST"
 	@echo "make benchmark-laws   how often the 95% intervals of scaling laws hold the truth, on simulated sweeps (about ten minutes)"
 	@echo "make learner          meta-train the learner that comes with the package anew (on MNIST; minutes on a GPU)"
-	@echo "make install          only set up $(VENV)"
+	@echo "make install          only set up $(VENV); with EXTRA=gpu or EXTRA=tpu, for that accelerator (docs/gpu.md, docs/tpu.md)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt $(if $(filter-out $(INSTALLED_EXTRA)-,$(EXTRA)-),FORCE)
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,embeddings]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@echo $(EXTRA) > $(VENV)/.extra
 	@touch $@
+
+FORCE:
 
 quickstart: install
 	$(BIN)/gpicl train --gin_file gin/quickstart.gin --workdir runs/quickstart

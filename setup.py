@@ -60,6 +60,7 @@ setuptools.setup(
         "threadpoolctl>=3.1",
     ],
     extras_require={
+        "gpu": ["jax[cuda13]>=0.11", "gcsfs"],  # NVIDIA's driver 580 or newer; CUDA and cuDNN come as wheels
         "tpu": ["jax[tpu]>=0.11", "gcsfs"],  # gcsfs: run folders on gs://
         "tensorboard": ["tensorflow-cpu>=2.21", "tensorboard>=2.21"],
         "embeddings": ["keras>=3.15"],  # ImageNet networks, on its JAX backend
