@@ -71,7 +71,8 @@ class SequenceModel(nn.Module):
       predicts: 'classes': logits [B, T, C]; 'numbers': the number itself [B, T, 1]; 'normals': its mean and log
         variance [B, T, 2]. A run sets it from its task family.
       dtype: the type of activations, or, in a model that would amplify their rounding, of what the gradients of
-        parameters are made from (see `models.products`); parameters, logits and losses stay float32.
+        parameters are made from (see `models.products`); parameters, logits and losses stay float32. `compute_dtype`
+        says which of the two a model does.
       parametrization: 'standard'; or 'mup': initial values, multipliers and the steps of the optimiser scale from the
         base size so that a learning rate that was found there fits any size (see `models.scaling`).
       base_width: the width at which 'mup' is the standard parametrisation, in units of the first of `growing`.
@@ -176,6 +177,11 @@ class SequenceModel(nn.Module):
         if all(factor == 1 for factor in factors.values()) or "params" not in variables:
             return variables
         return {**variables, "params": scaling.multiply(variables["params"], factors)}
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of activations: `dtype` in models that do not amplify rounding, and float32 in the others."""
+        return "float32"
 
     @property
     def num_outputs(self) -> int:

@@ -104,6 +104,11 @@ class OnlineLearner(SequenceModel):
             self, "hidden_sizes", tuple(sizes)
         )  # a tuple, because a model must be hashable and gin passes lists
         super().__post_init__()
+        if self.dtype != "float32" and not self.hidden_sizes:
+            raise UsageError(
+                f"{name}.dtype = {self.dtype!r} has no effect without {name}.hidden_sizes: only the gradients of "
+                "hidden layers round to it; leave it out"
+            )
 
     @property
     def classifier(self) -> Classifier:
