@@ -1,15 +1,31 @@
 """Softmax attention to the past or a window of it, in forms for sequences and for queries after a context."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from gpicl_flax.models import fused_attention
+
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Computes causal attention for queries, keys and values [B, T, heads, key size]. On CPU it takes few passes."""
+    """Computes causal attention for queries, keys and values [B, T, heads, key size].
+
+    On CPU it takes few passes, and on a GPU one kernel where that exists (see `fused_attention`).
+    """
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True)
-    return jax.lax.platform_dependent(query, key, value, cpu=attention_in_few_passes, default=library)
+    branches = {"cpu": attention_in_few_passes} | _fused_branch(query)
+    return jax.lax.platform_dependent(query, key, value, **branches, default=library)
+
+
+def _fused_branch(query: jax.Array, window: tuple[int, int] | None = None) -> dict[str, Callable[..., jax.Array]]:
+    """Returns {'cuda': the fused kernel}, or {} where there is none: without cuDNN it cannot even be traced."""
+    implementation = fused_attention.chosen(query)
+    if implementation is None:
+        return {}
+    settings = {"is_causal": True, "local_window_size": window, "implementation": implementation}
+    return {"cuda": functools.partial(jax.nn.dot_product_attention, **settings)}
 
 
 def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
@@ -53,6 +69,20 @@ def attention_to_context(query, key, value, context_key, context_value, length) 
 
 def windowed_attention(query: jax.Array, key: jax.Array, value: jax.Array, *, window: int) -> jax.Array:
     """Computes attention of [B, T, H, K] to itself and the `window` positions before, in time linear in T.
+
+    On a GPU it is one kernel where that exists (see `fused_attention`).
+    """
+    blocks = functools.partial(attention_in_blocks, window=window)
+    branches = _fused_branch(query, (window, 0) if window < query.shape[1] else None)
+    return (
+        jax.lax.platform_dependent(query, key, value, **branches, default=blocks)
+        if branches
+        else blocks(query, key, value)
+    )
+
+
+def attention_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, window: int) -> jax.Array:
+    """Computes the same in products of blocks.
 
     Positions form blocks of `window`: those of a block attend to it and to the one before it.
     """
