@@ -59,7 +59,7 @@ def _check_scaling(arguments: argparse.Namespace) -> None:
 
     backend.check()
     _check_output(arguments.output)
-    run = _resolved(arguments)
+    run = console.resolve_run(arguments)
     names = scaling.PARAMETRIZATIONS if arguments.parametrization == "both" else (arguments.parametrization,)
     axes = {coordinate_check.WIDTH: arguments.widths, coordinate_check.DEPTH: arguments.depths}
     if not any(axes.values()):
@@ -99,15 +99,3 @@ def _check_output(output: str | None) -> None:
     if "://" in output:
         raise UsageError(f"--output {output}: the picture must be a local file")
     outputs.check_file(output)
-
-
-def _resolved(arguments: argparse.Namespace):
-    """Returns the run that the options describe; raises UsageError if they describe a sweep."""
-    from gpicl_flax.config import parse
-    from gpicl_flax.runs.run import resolve
-    from gpicl_flax.runs.scale import GRIDS, without_sweep
-
-    config = parse(arguments.gin_file, arguments.gin_bindings)
-    if GRIDS in config.bindings:
-        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); name the file of one run")
-    return resolve(without_sweep(config)).run

@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.runtime import distributed
 from gpicl_flax.terminal.progress import ProgressLine, erase
 
@@ -60,6 +61,18 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="let the run folder import this module, which is code that runs; needed for models of your own; repeat it",
     )
+
+
+def resolve_run(arguments: argparse.Namespace):
+    """Returns the settings of the run that the options of `add_gin` describe; raises UsageError for a sweep."""
+    from gpicl_flax.config import parse  # takes a while, which `gpicl --help` avoids
+    from gpicl_flax.runs.run import resolve
+    from gpicl_flax.runs.scale import GRIDS, without_sweep
+
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    if GRIDS in config.bindings:
+        raise UsageError(f"{', '.join(arguments.gin_file)} describes a sweep ({GRIDS}); name the file of one run")
+    return resolve(without_sweep(config)).run
 
 
 def positive(text: str) -> int:

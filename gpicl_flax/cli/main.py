@@ -20,6 +20,7 @@ from gpicl_flax.cli import (
     inspect,
     models,
     predict,
+    profile,
     report,
     sweep,
     train,
@@ -29,7 +30,7 @@ from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
-COMMANDS = (train, evaluate, inspect, sweep, report, models, check_scaling, predict, export, aot, datasets)
+COMMANDS = (train, evaluate, inspect, sweep, report, models, check_scaling, predict, export, aot, profile, datasets)
 
 
 def run_process() -> NoReturn:
