@@ -5,12 +5,13 @@ import json
 import pathlib
 
 from gpicl_flax.cli import console, outputs
-from gpicl_flax.errors import UsageError
+from gpicl_flax.errors import UsageError, brief
 from gpicl_flax.runtime import backend
 
 # Imports inside the command keep `gpicl --help` instant.
 
 _SHOWN = 10
+_LONGEST_PLACE = 70  # characters
 
 
 def add(commands) -> None:
@@ -38,7 +39,7 @@ def add(commands) -> None:
         type=console.positive,
         default=1,
         metavar="N",
-        help="steps before them, which include the compilation (default %(default)s)",
+        help="steps before them (default %(default)s)",
     )
     parser.add_argument(
         "--output", required=True, metavar="FOLDER", help="local folder for the trace, new or empty; made if missing"
@@ -76,15 +77,18 @@ def _as_text(found, output: str) -> str:
 
     shown = found.kernels[:_SHOWN]
     rest = found.kernels[_SHOWN:]
-    rows = [("kernel", "calls", "total ms", "share")]
-    rows += [(kernel.name, *_numbers(kernel.calls, kernel.milliseconds, kernel.share)) for kernel in shown]
+    rows = [("kernel", "calls", "total ms", "share", "place")]
+    rows += [
+        (kernel.name, *_numbers(kernel.calls, kernel.milliseconds, kernel.share), brief(kernel.place, _LONGEST_PLACE))
+        for kernel in shown
+    ]
     if rest:
         sums = (sum(getattr(kernel, name) for kernel in rest) for name in ("calls", "milliseconds", "share"))
-        rows.append((f"({len(rest):,} others)", *_numbers(*sums)))
+        rows.append((f"({len(rest):,} others)", *_numbers(*sums), ""))
     return "\n".join(
         [
             f"{found.model}, {found.num_devices} x {found.device}: {found.steps:,} steps in dispatches of "
-            f"{found.steps_per_dispatch:,}, the first after {found.compile_seconds:.1f} s",
+            f"{found.steps_per_dispatch:,}, compiled in {found.compile_seconds:.1f} s",
             f"{found.steps_per_second:,.2f} steps/s, {found.traced_steps_per_second:,.2f} with the tracer",
             text_table.render(rows, right=(1, 2, 3)),
             f"{found.perfetto}: for https://ui.perfetto.dev; TensorBoard: tensorboard --logdir {output}",
