@@ -42,7 +42,7 @@ help:
 	@echo "make benchmark-image-classifiers  how accurate the learner and classifiers of scikit-learn are on MNIST and Fashion-MNIST"
 	@echo "make benchmark-laws   how often the 95% intervals of scaling laws hold the truth, on simulated sweeps (about ten minutes)"
 	@echo "make learner          meta-train the learner that comes with the package anew (on MNIST; minutes on a GPU)"
-	@echo "make install          only set up $(VENV); with EXTRA=gpu or EXTRA=tpu, for that accelerator (docs/gpu.md, docs/tpu.md)"
+	@echo "make install          only set up $(VENV); with EXTRA=gpu or EXTRA=tpu, for that accelerator (docs/gpu.md)"
 	@echo "make clean            remove $(VENV) and runs/quickstart"
 
 install: $(VENV)/.installed
