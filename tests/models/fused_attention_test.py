@@ -5,6 +5,7 @@ No GPU is needed: programs for CUDA can be lowered on any machine, only not comp
 
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,11 @@ from gpicl_flax.models.attention import (
     windowed_attention,
 )
 from gpicl_flax.models.fused_attention import Accelerator, implementation
+from gpicl_flax.tasks.families.projected_images import ProjectedImages
+from gpicl_flax.training.cost import lowering
+from gpicl_flax.training.optimizers import adam
+from gpicl_flax.training.partitioning import MeshShape
+from gpicl_flax.training.settings import Training
 
 HOPPER = Accelerator("cuda", (9, 0))
 SHAPE = (2, 100, 4, 32)
@@ -52,7 +58,22 @@ def test_the_kernel_is_chosen_where_it_exists(shape, dtype, accelerator, expecte
     assert implementation(shape, dtype, *accelerator) == expected
 
 
-def test_this_machine_is_what_jax_says():
+@pytest.mark.parametrize(
+    ("platform", "version", "capability", "expected"),
+    [
+        ("gpu", "PJRT C API\ncuda 13000", "12.0", Accelerator("cuda", (12, 0))),
+        ("gpu", "PJRT C API\nrocm 70000", "gfx942", Accelerator("rocm")),
+        ("tpu", "PJRT C API\nTFRT TPU v5 lite", None, Accelerator("tpu")),
+    ],
+)
+def test_an_accelerator_is_what_jax_says(platform, version, capability, expected, monkeypatch):
+    client = types.SimpleNamespace(platform_version=version)
+    device = types.SimpleNamespace(platform=platform, client=client, compute_capability=capability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert fused_attention.accelerator() == expected
+
+
+def test_this_machine_is_none():
     assert fused_attention.accelerator() == Accelerator("cpu")
 
 
@@ -123,19 +144,20 @@ def test_the_kernel_is_told_mask_and_window(on_a_gpu):
     assert told(SHAPE[1]) == (["CAUSAL"] * 2, [0, 0])  # everything
 
 
-@pytest.mark.parametrize("window", [1, 99])
-def test_the_window_of_the_library_is_that_of_blocks(window):
+def test_the_window_of_the_library_is_that_of_blocks():
     """The kernel is reached through the library, whose own implementation runs here."""
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(2, 100, 2, 8)).astype(np.float32) for _ in range(3))
-    found = jax.nn.dot_product_attention(query, key, value, is_causal=True, local_window_size=(window, 0))
-    np.testing.assert_allclose(found, attention_in_blocks(query, key, value, window=window), atol=1e-5)
+    library = jax.jit(functools.partial(jax.nn.dot_product_attention, is_causal=True, local_window_size=(8, 0)))
+    np.testing.assert_allclose(library(query, key, value), jax.jit(WINDOWED)(query, key, value), atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [Transformer, SlidingWindowTransformer])
-def test_models_in_bfloat16_use_the_kernel_on_a_gpu(cls, data, on_a_gpu):
+SIZES = {"num_layers": 2, "num_heads": 2, "key_size": 8, "model_size": 16}
+
+
+def test_a_model_in_bfloat16_uses_the_kernel_on_a_gpu(data, on_a_gpu):
     data = tuple(x[:, :6] for x in data)
-    model = cls(num_layers=2, num_heads=2, key_size=8, model_size=16, dtype="bfloat16")
+    model = SlidingWindowTransformer(**SIZES, window=3, dtype="bfloat16")
     params = jax.eval_shape(model.init, jax.random.key(0), *data)
 
     def gradient(model):
@@ -144,3 +166,12 @@ def test_models_in_bfloat16_use_the_kernel_on_a_gpu(cls, data, on_a_gpu):
 
     assert sorted(kernels(gradient(model))) == sorted(2 * KERNELS)
     assert not kernels(gradient(model.clone(dtype="float32")))
+
+
+def test_the_training_steps_of_a_stack_use_it(on_a_gpu):
+    tasks = ProjectedImages(input_shape=(9,), task_batch_size=4, sequence_length=6, num_tasks=None)
+    training = Training(steps=2, steps_per_dispatch=2, checkpoint_period=2)
+    mesh = MeshShape(data=1).build(devices=jax.devices()[:1])
+    model = Transformer(**SIZES, dtype="bfloat16")
+    traced = lowering.trace(model, adam(), tasks, tasks.assumed_drawing(), training, mesh=mesh, num_members=2)
+    assert sorted(kernels(traced.lower(lowering_platforms=("cuda",)).as_text())) == sorted(2 * KERNELS)
