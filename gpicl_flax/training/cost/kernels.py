@@ -21,7 +21,9 @@ _NO_KERNEL = re.compile(r"(while|conditional|call)(\.\d+)?$|end: ")
 _EXPRESSION = re.compile(r"%([\w.-]+) = ")  # a TPU's events have the text of the instruction
 _SOURCE = re.compile(r'^\s*(?:ROOT )?%([\w.-]+) = .*\bop_name="([^"]*)"', re.MULTILINE)
 # Parts of the path of an operation that are not of the model: transformations, methods, control flow.
-_NO_PLACE = re.compile(r".*\W|(while|body|cond|eval_jaxpr|closed_call|checkpoint|rematted_computation|branch_\d+_fun|parts_\d+)$")
+_NO_PLACE = re.compile(
+    r".*\W|(while|body|cond|branch_\d+_fun|eval_jaxpr|closed_call|checkpoint|rematted_computation|parts_\d+)$"
+)
 
 
 class Kernel(NamedTuple):
