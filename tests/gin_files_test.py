@@ -153,6 +153,7 @@ def test_matrices_of_a_block_have_64_to_16384_numbers():
     assert found == dict.fromkeys(MATRICES, [2**6, 2**8, 2**10, 2**12, 2**14])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["cpu", *(pytest.param(scale, marks=pytest.mark.slow) for scale in (None, "laptop"))])
 def test_state_models_vary_the_state_at_equal_parameters(scale):
     bindings = [f"{name} = [0]" for name in ("SEEDS", "LAPTOP_SEEDS")]

@@ -35,6 +35,7 @@ def run(*arguments):
     return main(["datasets", *arguments])
 
 
+@pytest.mark.slow
 def test_import_list_show_and_train(tmp_path, store, npz, small_bindings, capsys):
     assert run("import", "my_digits", "--images", npz, "--data_dir", store) == 0
     printed = capsys.readouterr()

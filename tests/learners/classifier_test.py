@@ -261,6 +261,7 @@ def test_it_pickles_and_clones(fitted, iris, untrained):
     np.testing.assert_allclose(pickle.loads(pickle.dumps(online)).predict_proba(X), online.predict_proba(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["MAML", "VSML"])
 def test_any_kind_of_learner(untrained, iris, model):
     X, y = iris

@@ -53,8 +53,11 @@ MODELS = {
 }
 
 
-# Their passes are those of linear attention, DeltaNet, the mLSTM and RWKV-7, or parts of the hybrid.
-FURTHER = ("ret_net", "mamba2", "gla", "kda", "rg_lru", "sliding_window_transformer")
+# Their passes are much like those of the others.
+FURTHER = (
+    "ret_net", "mamba2", "mlstm", "gla", "kda", "rg_lru", "sliding_window_transformer", "hybrid",
+    "vsml_without_symmetries",
+)  # fmt: skip
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in FURTHER)) for name in MODELS])

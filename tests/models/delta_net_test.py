@@ -70,7 +70,10 @@ def reference(params, inputs, labels, *, gated=True, aligned=False):
 
 @pytest.mark.parametrize(
     ("form", "gated", "layout"),
-    [("chunked", True, "shifted"), ("chunked", False, "aligned"), ("recurrent", True, "aligned")],
+    [
+        ("chunked", True, "shifted"),
+        *(pytest.param(*each, "aligned", marks=pytest.mark.slow) for each in (("chunked", False), ("recurrent", True))),
+    ],
 )
 def test_forward_pass_is_that_of_the_equations(data, random_params, form, gated, layout, quick_jit):
     model = DeltaNet(**SIZES, form=form, gated=gated, token_layout=layout)
@@ -80,6 +83,7 @@ def test_forward_pass_is_that_of_the_equations(data, random_params, form, gated,
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations(data, random_params, check_gradients):
     model = DeltaNet(**SIZES | {"num_layers": 1})
     check_gradients(model, random_params(model, data), data, reference)
@@ -93,6 +97,7 @@ def test_bfloat16_activations_stay_near_and_logits_are_float32(data, random_para
     np.testing.assert_allclose(logits, reference(params, *data), atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gated", "chunk_size"), [(True, 3), pytest.param(False, 7, marks=pytest.mark.slow)])
 def test_both_forms_of_the_model_are_the_same_function(data, random_params, gated, chunk_size, quick_jit):
     sizes = SIZES | {"num_layers": 1, "chunk_size": chunk_size, "gated": gated}

@@ -168,6 +168,7 @@ def test_a_model_in_bfloat16_uses_the_kernel_on_a_gpu(data, on_a_gpu):
     assert not kernels(gradient(model.clone(dtype="float32")))
 
 
+@pytest.mark.slow
 def test_the_training_steps_of_a_stack_use_it(on_a_gpu):
     tasks = ProjectedImages(input_shape=(9,), task_batch_size=4, sequence_length=6, num_tasks=None)
     training = Training(steps=2, steps_per_dispatch=2, checkpoint_period=2)

@@ -8,6 +8,7 @@ X, T, D = 7, 6, 8
 BACKBONE = [models.Transformer, models.DeltaNet, models.RWKV7, models.RGLRU, models.Hybrid]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", BACKBONE)
 def test_a_width_of_the_mlp_changes_the_parameters_by_one_unit_at_a_time(cls):
     def count(**settings):

@@ -35,9 +35,7 @@ def data():
 
 
 @pytest.mark.parametrize("predicts", ["numbers", "normals"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("transformer", "lstm"))) for n in MODELS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "lstm")) for n in MODELS])
 def test_numbers_are_read_whole_and_token_by_token(name, predicts, random_params, quick_jit):
     model = MODELS[name].clone(predicts=predicts)
     inputs, numbers = data()

@@ -58,6 +58,7 @@ def test_in_one_dimension_it_is_the_posterior_mean_by_integration():
     np.testing.assert_allclose(predictions, correct, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_float32_is_enough_for_strongly_correlated_images():
     rng = np.random.default_rng(0)
     # The Gram matrix has eigenvalues from 0 to 1.4e7: in float32, it has no Cholesky decomposition.

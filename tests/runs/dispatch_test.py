@@ -54,6 +54,7 @@ def recorded(monkeypatch):
     return recorders
 
 
+@pytest.mark.slow
 def test_the_host_reads_only_the_dispatch_before(start, config, tmp_path, recorded):
     small = {"Run.model": Reference("@MLP()"), "MLP.hidden_size": 4, "Training.steps": 12}
     config = config.without("LSTM.hidden_size")
@@ -64,7 +65,7 @@ def test_the_host_reads_only_the_dispatch_before(start, config, tmp_path, record
         assert recorder.read[number] and set(recorder.read[number]) <= recorder.outputs[number - 1]
 
 
-@pytest.mark.parametrize("num_members", [1, 2])
+@pytest.mark.parametrize("num_members", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_dispatch_reuses_the_memory_of_the_states_and_of_nothing_else(num_members):
     tasks = ProjectedImages(input_shape=(9,), task_batch_size=4, sequence_length=3, num_tasks=None)
     training = Training(steps=2, steps_per_dispatch=2, checkpoint_period=2)

@@ -98,6 +98,7 @@ def test_an_interrupted_run_stops_where_it_would_have_stopped(
     assert contents(folder) == contents(stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("judged_by", "why"),
     [("training", "converged"), ("unseen", "plateau")],  # a single task is learned, but nothing of others

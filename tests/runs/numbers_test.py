@@ -86,6 +86,7 @@ def test_logs_and_curves_are_in_the_units_of_the_targets(done, kind, score):
     assert right.get_ylabel() == expected[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [[2, 8]])
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(start, contents, sigterm_at, done, tmp_path, stops):
     folder = RunFolder(tmp_path / "interrupted")

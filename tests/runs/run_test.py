@@ -190,6 +190,7 @@ def test_programs_are_made_with_the_precision_of_the_settings(start, config, tmp
         assert "\n" not in str(caught.value) and not folder.path.exists()
 
 
+@pytest.mark.slow
 def test_an_optimiser_from_elsewhere_is_taken_as_it_is(start, config, tmp_path):
     """One that cannot be initialised but with the parameters' own tree."""
 

@@ -119,6 +119,7 @@ def workers():
     return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_gone_is_one_line():
     before = set(workers())
     with contextlib.closing(TrainingBatches([Stream(TASKS, 0)], SPLIT, num_workers=1)) as batches:

@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
-import pickle
 import signal
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -98,11 +96,8 @@ def saver(study: Study, out: epath.Path, processes: int = 1) -> Iterator[Callabl
         return
     style: Any = dict(matplotlib.rcParams.copy())
     del style["backend"]  # reading it would choose one
-    with tempfile.NamedTemporaryFile() as file:  # a pipe to each process would take several copies in memory
-        pickle.dump(study, file)
-        file.flush()
-        with executor(processes, __name__, _begin, (file.name, out, style)) as pool, _one_thread():
-            yield lambda jobs: pool.map(_save_here, jobs)
+    with executor(processes, __name__, _begin, (study, out, style)) as pool, _one_thread():
+        yield lambda jobs: pool.map(_save_here, jobs)
 
 
 def _one_thread() -> contextlib.AbstractContextManager[Any]:
@@ -114,11 +109,10 @@ def _one_thread() -> contextlib.AbstractContextManager[Any]:
 _drawn_here: tuple[Study, epath.Path] | None = None  # in a process that draws
 
 
-def _begin(file: str, out: epath.Path, style: Any) -> None:
+def _begin(study: Study, out: epath.Path, style: Any) -> None:
     global _drawn_here
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback of each process
-    with open(file, "rb") as pickled:
-        _drawn_here = pickle.load(pickled), out
+    _drawn_here = study, out
     matplotlib.rcParams.update(style)
     _one_thread()
 

@@ -151,6 +151,7 @@ def test_more_runs_than_colours_allow_are_counted(make_run, tmp_path):
     assert chart.numbers["run"].nunique() == 8 and "2 further runs are not drawn" in chart.caption
 
 
+@pytest.mark.slow
 def test_a_report_has_what_there_is(make_run, tmp_path):
     """Adam's moments and the gradients by tensor are of a run that has left its plateau, where there is one."""
     for name, left_at in (("a", None), ("b", 50), ("c", 50)):

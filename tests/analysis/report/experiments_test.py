@@ -40,7 +40,7 @@ FIGURES = {
 }
 
 
-QUICK = ["fig2", "fig6", "fig21", "table2"]  # the others draw the same kinds of figures
+QUICK = ["fig2", "table2"]  # the others draw the same kinds of figures
 
 
 @pytest.fixture

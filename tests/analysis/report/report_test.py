@@ -95,6 +95,7 @@ def test_the_same_runs_give_the_same_report(make_run, tmp_path):
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 def test_figures_of_the_paper_are_beside_its_values(make_run, make_curve, tmp_path):
     for num_tasks, unseen in ((16, 0.1), (2**14, 0.7)):
         curves = [
@@ -122,6 +123,7 @@ def test_figures_of_the_paper_are_beside_its_values(make_run, make_curve, tmp_pa
     assert pictures == {path.stem for path in out.glob("*.svg")} and "memorization" not in pictures
 
 
+@pytest.mark.slow
 def test_settings_that_nothing_is_compared_with_do_not_fill_the_page(make_run, tmp_path):
     for number in range(8):
         make_run(tmp_path / str(number), num_tasks=4**number, diagnostics_period=None, evaluations={})

@@ -42,6 +42,7 @@ def test_with_censoring_it_is_the_maximum_of_the_likelihood():
     assert (np.log(law.coefficient), law.exponent) == pytest.approx(found.x[:2], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [20_000, 8_000])
 def test_intervals_hold_the_exponent_19_times_in_20(budget):
     rng = np.random.default_rng(0)

@@ -45,6 +45,7 @@ def test_the_sentence_has_the_numbers():
     assert comparison.sentence.endswith(f"difference {expected}.") and expected.low > 0
 
 
+@pytest.mark.slow
 def test_equally_good_predictors_are_rarely_told_apart():
     verdicts = [predictors.compare(*sample("both", seed)).verdict for seed in range(16)]
     assert sum(verdict in (predictors.STATE, predictors.PARAMETERS) for verdict in verdicts) <= 3

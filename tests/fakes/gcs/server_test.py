@@ -62,6 +62,7 @@ def test_one_of_many_racing_writers_creates_an_object(gcs, fs):
     assert gcs.objects("bucket") == {"lease": str(won.index(True)).encode()}
 
 
+@pytest.mark.slow
 def test_listings_come_in_pages(gcs, fs):
     for number in range(1203):
         gcs.put("bucket", f"runs/{number:04d}/run.json", b"x")

@@ -154,6 +154,7 @@ def test_maps_of_attention_are_of_the_sequence_that_is_asked_for(shipped, drawn)
         assert np.isnan(np.asarray(shown.filled(np.nan))[~seen]).all()
 
 
+@pytest.mark.slow
 def test_a_recurrent_state_is_what_the_logits_are_read_from(untrained):
     lstm, drawn = untrained("Run.model = @LSTM()", "LSTM.hidden_size = 4")
     path = states(lstm, drawn)
@@ -178,6 +179,7 @@ def test_moves_and_similarities_are_those_of_vectors():
             assert alike[t, s] == pytest.approx(np.mean([u @ v / norm(u) / norm(v) for u, v in pairs]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bindings",
     [("Run.model = @LSTM()", "LSTM.hidden_size = 8"), ("Run.model = @OnlineSGD()",)],

@@ -35,6 +35,7 @@ def recall_error(keys, values, *, delta_rule, presentations=1):
     return np.mean((recalled - values) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_pairs", [4, 8, 16])
 def test_a_sum_of_outer_products_has_the_interference_of_the_other_pairs(num_pairs):
     error = recall_error(*pairs(num_pairs), delta_rule=False)
@@ -47,6 +48,7 @@ def test_orthogonal_keys_are_recalled_exactly_up_to_as_many_as_the_key_has_dimen
         assert recall_error(rotations, pairs(K)[1], delta_rule=delta_rule) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_pairs", [4, 8, 16])
 def test_no_delta_rule_beats_least_squares_and_many_presentations_come_near_it(num_pairs):
     keys, values = pairs(num_pairs)

@@ -127,6 +127,7 @@ def test_delta_net_at_step_0_writes_under_the_previous_input_and_reads_with_the_
         np.testing.assert_allclose(block[name]["kernel"], plain[name]["kernel"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_head_s_queries_and_keys(data, quick_jit):
     model = DeltaNet(num_layers=1, num_heads=3, key_size=8, model_size=16, token_layout="aligned", matching_heads=2)
     params = nn.unbox(quick_jit(model.init)(jax.random.key(0), *data))["params"]

@@ -47,6 +47,7 @@ def test_gradients_are_those_of_the_equations(data, random_params, check_gradien
     check_gradients(model, random_params(model, data), data, expected)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_nothing_is_forgotten_or_written(data, random_params, quick_jit):
     model = RGLRU(**SIZES | {"num_layers": 1})
     params = random_params(model, data)

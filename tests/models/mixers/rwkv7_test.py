@@ -77,7 +77,7 @@ def expected(reference, maths):
     "settings",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"form": "recurrent", "value_size": 3},
+        pytest.param({"form": "recurrent", "value_size": 3}, marks=pytest.mark.slow),
         {"short_convolution": True},
     ],
 )
@@ -85,6 +85,7 @@ def test_forward_pass_is_that_of_the_equations(check_forward, expected, settings
     check_forward(RWKV7(**SIZES, **settings), expected())
 
 
+@pytest.mark.slow
 def test_forward_pass_with_the_channel_mix_is_that_of_the_equations(check_forward, expected):
     check_forward(RWKV7(**SIZES, channel_mix=True), expected(act=channel_mix))
 

@@ -26,7 +26,12 @@ def expected(reference, maths):
     return make
 
 
-@pytest.mark.parametrize(("window", "settings"), [(1, {}), (3, {}), (6, {}), (50, {"short_convolution": True})])
+FURTHER = ((1, {}), (6, {}), (50, {"short_convolution": True}))
+
+
+@pytest.mark.parametrize(
+    ("window", "settings"), [(3, {}), *(pytest.param(*each, marks=pytest.mark.slow) for each in FURTHER)]
+)
 def test_forward_pass_is_that_of_the_equations(check_forward, expected, window, settings):
     check_forward(SlidingWindowTransformer(**SIZES, window=window, **settings), expected(window))
 
@@ -37,6 +42,7 @@ def test_gradients_are_those_of_the_equations(data, random_params, check_gradien
     check_gradients(model, random_params(model, data), data, expected(3))
 
 
+@pytest.mark.slow
 def test_a_full_window_reads_on_without_end(data, random_params, quick_jit):
     model = SlidingWindowTransformer(**SIZES, window=2)
     params, parts = jax.device_put({"params": random_params(model, data)}), model.token_parts(*data)

@@ -151,6 +151,7 @@ def test_a_meta_test_has_the_curves_of_a_mixture_and_its_references():
         assert np.isfinite(curve["references"]["GaussianClasses: Bayes"]["loss"]).all()
 
 
+@pytest.mark.slow
 def test_references_of_a_family_see_its_own_inputs_and_classes():
     found = by_family.references(MIXTURE)
     mixed, alone = made(MIXTURE), made(GAUSSIANS)

@@ -34,6 +34,7 @@ def draw(**settings):
     return jax.tree.map(np.asarray, compiled(**settings)(KEYS))
 
 
+@pytest.mark.slow
 def test_informative_columns_are_log_uniform_in_number_and_among_those_that_are_used():
     columns = draw()[0].columns
     share = np.bincount(columns.num_informative, minlength=9) / COUNT

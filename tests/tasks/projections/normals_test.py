@@ -61,7 +61,7 @@ def test_neighbouring_keys_give_independent_streams():
     assert matrix.std() == pytest.approx(1200**-0.5, rel=0.02) and np.abs(matrix).max() < 6 * 1200**-0.5
 
 
-@pytest.mark.parametrize("columns", [1, 3, 4, 5, 17])
+@pytest.mark.parametrize("columns", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 5, 17))])
 def test_a_row_does_not_depend_on_how_many_there_are(columns):
     whole = np.asarray(normals.standard_normals(KEY, 50, columns))
     assert whole.shape == (50, columns) and len(np.unique(whole[:, 0])) > 45
