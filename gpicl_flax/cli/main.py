@@ -18,6 +18,7 @@ from gpicl_flax.cli import (
     evaluate,
     export,
     inspect,
+    launch,
     models,
     predict,
     report,
@@ -29,7 +30,7 @@ from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
-COMMANDS = (train, evaluate, inspect, sweep, report, models, check_scaling, predict, export, aot, datasets)
+COMMANDS = (train, evaluate, inspect, sweep, launch, report, models, check_scaling, predict, export, aot, datasets)
 
 
 def run_process() -> NoReturn:
