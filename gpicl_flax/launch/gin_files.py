@@ -21,7 +21,8 @@ class GinFiles:
     Attributes:
       here: their names as they were given, for gpicl on this machine.
       there: their names for gpicl on hosts.
-      embedded: the bytes of those that travel, by their names there.
+      embedded: the bytes of those that travel, by their names there; with Slurm, where none travels, of all that are
+        read, since a job that waits reads them later.
     """
 
     here: tuple[str, ...]
@@ -45,6 +46,8 @@ def collect(options: Options) -> GinFiles:
         here.append(given)
         if options.engine in (LOCAL, SLURM):  # nothing has to travel
             there.append(given)
+            if options.engine == SLURM:
+                _read(path, given, embedded)
         elif _comes_with_gpicl(path):
             there.append(path.resolve().relative_to(HOME.resolve()).as_posix())
         else:
@@ -58,6 +61,8 @@ def collect(options: Options) -> GinFiles:
             raise UsageError(f"--scale {options.scale}: there is no {scale}; there are {known}")
         here.append(scale)
         there.append(scale)
+        if options.engine == SLURM:
+            _read(HOME / scale, scale, embedded)
     return GinFiles(tuple(here), tuple(there), embedded)
 
 
@@ -76,6 +81,16 @@ def _comes_with_gpicl(path: pathlib.Path) -> bool:
     if folder == "." or not setup.is_file():
         return True
     return f'"gpicl_flax.gin.{folder.replace("/", ".")}"' in setup.read_text()
+
+
+def _read(path: pathlib.Path, name: str, found: dict[str, bytes]) -> None:
+    """Reads a file, and the files that it includes."""
+    found[name] = path.read_bytes()
+    for match in _INCLUDE.finditer(found[name].decode(errors="replace")):
+        included = match[1] or match[2]
+        own = next((own for own in (pathlib.Path(included), HOME / included) if own.is_file()), None)
+        if own is not None and included not in found:
+            _read(own, included, found)
 
 
 def _embed(path: pathlib.Path, target: str, embedded: dict[str, bytes]) -> None:

@@ -7,7 +7,7 @@ export HOME=${HOME:-/root} # start-up scripts have none
 FOLDER=${GPICL_HOST_FOLDER:-/var/lib/gpicl} # on a slice's host
 ID=$NAME-$SHARD
 MARKER=$WORKDIR/.launch/$ID.result
-STOPPED='' CHILD='' HOST=0 PROGRAMS=''
+STOPPED='' CHILD='' HOST=0 PROGRAMS='' JOB=''
 RUN=("$GPICL")
 
 say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
@@ -159,10 +159,16 @@ run_once() {
 }
 
 # The machine goes away, or the time of the job is over: gpicl saves and exits with 42. Where all processes are told at once,
-# gpicl hears it twice, which it takes for once.
+# gpicl hears it twice, which it takes for once. srun would kill its tasks: Slurm tells them, by itself where it ends a job.
 stop() {
   STOPPED=$1 INTERRUPTED=yes
-  if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi
+  if [[ -z $CHILD ]]; then
+    return
+  elif [[ -z ${NODES:-} ]]; then
+    kill -TERM "$CHILD" 2> /dev/null || true
+  elif [[ $1 == time ]]; then
+    scancel --signal=TERM "$JOB" || true
+  fi
 }
 
 # Starts gpicl again after 42 for ever, after other failures MAX_RESTARTS times in a row, after 0 and 2 never.
@@ -182,7 +188,7 @@ run_until_ended() {
       :2) finish 2 "wrong usage" ;;
       time:*) # of the job; --requeue alone would not: it is for nodes that fail
         say "the time is over, gpicl's exit code: $CODE; queued again"
-        exec scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
+        exec scontrol requeue "$JOB"
         ;;
       ?*:*) say "told to stop (gpicl's exit code: $CODE)" && exit 143 ;;
       :42) say "preempted after saving; starting again" ;;
@@ -210,7 +216,6 @@ fi
 say "$ID, host $HOST: begins"
 if ended_already; then say "this has ended already" && exit 0; fi
 trap 'stop told' TERM INT
-trap 'stop time' USR1
 if [[ $ENGINE == queued-resources ]]; then
   choose_program_folder
   if [[ -n $COORDINATOR_PORT ]]; then export JAX_COORDINATOR_PORT=$COORDINATOR_PORT; fi
@@ -221,6 +226,11 @@ if [[ $ENGINE == queued-resources ]]; then
   install_package || finish 1 "the package could not be installed"
   fetch_datasets || finish 1 "the base datasets could not be copied from $WORKDIR/.launch/data"
 else
-  [[ -z $NODES ]] || RUN=(srun --kill-on-bad-exit=1 "$GPICL") # one process a node; jax.distributed knows Slurm
+  JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # SLURM_JOB_ID of one task is also the number of the whole array
+  trap 'stop time' USR1
+  if [[ -n $NODES ]]; then
+    RUN=(srun --kill-on-bad-exit=1 "$GPICL") # one process a node; jax.distributed knows Slurm
+    if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi # or each has one
+  fi
 fi
 run_until_ended

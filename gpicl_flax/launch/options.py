@@ -87,7 +87,7 @@ class Options:
         "must be auto, off or a positive integer"), commands=(SWEEP,), group="what to run")
     package: str | None = _option(None, "SPEC", "a pip requirement instead of this checkout, or `preinstalled`: the "
         "gpicl on PATH; then gin files are not checked here, and no base datasets are brought", _line,
-        engines=(SLICES, LOCAL), group="what to run")
+        engines=(SLICES, SLURM, LOCAL), group="what to run")
     data_dir: str | None = _option(None, "FOLDER", "where prepared base datasets are here (default: $TFDS_DATA_DIR or "
         "~/tensorflow_datasets); on GKE in the container. Points that bind TaskDistribution.data_dir read from there, "
         "and nothing is brought for them", _line, group="what to run")
@@ -128,7 +128,7 @@ class Options:
     poll_seconds: float | None = _option(None, "S", "between two looks (default 30; local: 1)", _seconds,
         engines=(SLICES, LOCAL))
     restart_seconds: float = _option(5.0, "S", "before gpicl is started again on a host, doubled with each failure in "
-        "a row (default 5)", _seconds, engines=(SLICES,))
+        "a row (default 5)", _seconds, engines=(SLICES, SLURM))
     log: bool = _option(False, "", "show the end of the log of host 0 of every ACTIVE slice, by ssh",
         commands=(STATUS,), engines=(SLICES,))
     yes: bool = _option(False, "", "do not ask (needed where nobody can answer)", commands=(DELETE,))
@@ -159,7 +159,7 @@ class Options:
     array_limit: int | None = _option(None, "N", "tasks of the job array that run at once (default: all)", _positive,
         commands=(SWEEP,), engines=(SLURM,), group="Slurm")
     setup: str | None = _option(None, "C", "what jobs run first: a file of shell commands, or one, such as 'module "
-        "load cuda'", engines=(SLURM,), group="Slurm")
+        "load cuda'; a job ends where it fails", engines=(SLURM,), group="Slurm")
     # fmt: on
 
     def need(self, name: str, why: str = "") -> None:

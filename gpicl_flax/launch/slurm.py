@@ -1,6 +1,7 @@
 """The engine for Slurm: a job array with a task for each shard. Slurm queues and requeues; nothing has to run here.
 
-The working folder, the gin files and this environment are where all nodes see them.
+The working folder, the gin files and this environment are where all nodes see them. A task tells gpicl to save before
+its time is over, and queues itself again. What was cancelled, or lost in another way, the next call submits.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from gpicl_flax.launch.plan import Plan
 from gpicl_flax.launch.system import Answer, System
 
 _FORWARDED = ("partition", "account", "qos", "gres", "constraint", "time", "cpus_per_task")
+_EARLIER = 60  # seconds by which Slurm sends the signal before --time too early
 
 
 class Task(NamedTuple):
@@ -66,12 +68,21 @@ def _path(plan: Plan) -> pathlib.Path:
 
 
 def script(plan: Plan, system: System) -> WriteFile:
-    """Returns the batch script, which is the same for all tasks."""
+    """Returns the batch script, which is the same for all tasks.
+
+    Raises:
+      UsageError: jobs would have no time to train, --setup is no command, or there is no gpicl.
+    """
     given = plan.options
+    limit = _seconds(given.time or "0")
+    if 0 < limit <= given.grace_seconds + _EARLIER:
+        raise UsageError(
+            f"--time {given.time} must be more than --grace_seconds {given.grace_seconds} and a minute, because jobs "
+            "save then and wait for their next turn"
+        )
     first = ["SHARD=$SLURM_ARRAY_TASK_ID"]
     if given.setup:  # read by the shell of the job, and by no other
-        path = pathlib.Path(given.setup)
-        first.append(f"source {shlex.quote(str(path.resolve()))}" if path.is_file() else line(shlex.split(given.setup)))
+        first.append(f"{_setup(given.setup)} || {{ echo 'the commands of --setup failed' >&2; exit 1; }}")
     if given.data_dir:
         first.append(f"export TFDS_DATA_DIR={shlex.quote(str(pathlib.Path(given.data_dir).resolve()))}")
     values = {
@@ -79,6 +90,24 @@ def script(plan: Plan, system: System) -> WriteFile:
         "NODES": given.nodes if given.nodes > 1 else "",
     }
     return WriteFile(_path(plan), startup.host_script(first, plan, values, {}))
+
+
+def _setup(text: str) -> str:
+    path = pathlib.Path(text)
+    if path.is_file():
+        return line(["source", str(path.resolve())])
+    try:
+        return line(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"--setup must be a file or a command, not {text!r} ({error})") from None
+
+
+def _seconds(time: str) -> int:
+    """Returns a time of Slurm, M, M:S, H:M:S or D-H:M:S, in seconds."""
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    units = (3600, 60, 1) if days or len(parts) == 3 else (60, 1)
+    return 86_400 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
 
 
 def shown(plan: Plan, system: System) -> Iterator[Action]:
@@ -97,7 +126,7 @@ def run(plan: Plan, system: System) -> None:
     """
     if shutil.which("sbatch", path=system.environment.get("PATH")) is None:
         raise UsageError("sbatch is not installed: this is no login node of a Slurm cluster")
-    given, missing = plan.options, []
+    given, missing, batch = plan.options, [], script(plan, system)
     there = {task.shard: task for task in queue(given, system)}
     for shard in plan.shards:
         marker = f"{plan.store}/{plan.id(shard)}.result"
@@ -112,15 +141,15 @@ def run(plan: Plan, system: System) -> None:
                 f"(launch/delete.sh --engine slurm --name {given.name}), or take another --name"
             )
         elif task is not None:
-            system.say(f"{plan.id(shard)}: there already, job {task.id}, {task.state}")
+            system.say(f"{plan.id(shard)}: there already, job {task.id}, {task.state}, {task.where}")
         else:
             missing.append(shard)
             pathlib.Path(marker).unlink(missing_ok=True)
     if missing:
-        system.do([script(plan, system)])
+        system.do([batch])
         answer = system.call(submission(plan, missing).words)
         if answer.code:
-            raise GpiclError(f"sbatch: {answer.error}")
+            raise GpiclError(f"nothing was submitted: {answer.error}")
         system.say(f"job {answer.output.partition(';')[0]}: submitted, shards {ranges(missing)}, logs in {plan.store}")
     where = f"--engine slurm --name {given.name}"
     system.say(f"watch with launch/status.sh {where}; launch/delete.sh {where} ends it")
@@ -131,7 +160,7 @@ def queue(options: Options, system: System) -> list[Task]:
     form = "%F\t%K\t%T\t%R\t%k"
     answer = system.call(["squeue", "--me", "--noheader", "--array", f"--name={options.name}", f"--format={form}"])
     if answer.code:
-        raise GpiclError(f"squeue: {answer.error}")
+        raise GpiclError(f"the queue could not be read: {answer.error}")
     found = []
     for row in answer.output.splitlines():
         job, shard, state, where, comment = (*row.split("\t"), *[""] * 5)[:5]
