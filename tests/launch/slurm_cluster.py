@@ -113,6 +113,11 @@ class Cluster:
         [number] = {row.split()[1] for row in rows if row.split()[0] == str(task)}
         return f"{number}_{task}"
 
+    def resume(self, node: str) -> None:
+        """Brings a node back, unless it has come back by itself."""
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
     def cancel_all(self) -> None:
         """Ends all jobs."""
         self.call("scancel", f"--user={getpass.getuser()}")

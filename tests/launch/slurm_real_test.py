@@ -57,22 +57,25 @@ def cluster(wait_for):
 
 
 @pytest.fixture
-def login(cloud, cluster):
+def login(cloud, cluster, wait_for):
     """A login node: the launch scripts with Slurm, and a fake gpicl."""
     cloud.environment |= cluster.environment
     yield cloud
     cluster.cancel_all()
+    wait_for(lambda: not cluster.states())
 
 
 @pytest.fixture
-def held(login):
+def held(login, cluster):
     """The same with the real gpicl, whose runs stand still until they are told to save or `hold` is removed."""
     folder = login.folder / "held"
     folder.mkdir()
     (folder / "hold").touch()
     login.put_on_path("gpicl", f'exec {shlex.join([sys.executable, "-P", str(FAKES / "held_gpicl.py")])} "$@"')
     login.environment |= {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
-    login.environment["JAX_COMPILATION_CACHE_DIR"] = str(login.folder / "compiled")
+    # Programs are compiled once for all tests here.
+    login.environment["JAX_COMPILATION_CACHE_DIR"] = str(cluster.folder / "compiled")
+    login.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     (login.here / "setup.sh").write_text(f"export HELD_GPICL={shlex.quote(str(folder))}\n")  # in jobs alone
     (login.here / "small.gin").write_text(SWEEP + GRIDS)
     (login.here / "one.gin").write_text(SWEEP)
@@ -193,7 +196,7 @@ def test_a_task_whose_node_fails_is_queued_again(login, cluster, wait_for):
     try:
         wait_for(lambda: has_ended(login, cluster, 1))
     finally:
-        cluster.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        cluster.resume(node)
     assert "exit_code=0" in result(login, 1) and len(login.calls("gpicl")) == 2
     wait_for(cluster.is_up)
 
