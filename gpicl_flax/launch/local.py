@@ -5,7 +5,6 @@ Workers use the CPU backend unless JAX_PLATFORMS says otherwise.
 
 import dataclasses
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import psutil
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import workers
-from gpicl_flax.launch.actions import Action, Note, Started, command
+from gpicl_flax.launch.actions import Action, command, line, word
 from gpicl_flax.launch.options import SWEEP, Options
 from gpicl_flax.launch.plan import PREINSTALLED, Plan
 from gpicl_flax.launch.system import System
@@ -40,7 +39,7 @@ class _Worker:
     was_wrong_usage: bool = False
 
 
-def gpicl(options: Options, path: str | None) -> str:
+def gpicl(options: Options, system: System) -> str:
     """Returns the gpicl of the workers: that of this environment, or with `preinstalled` the one on PATH.
 
     Raises:
@@ -54,7 +53,7 @@ def gpicl(options: Options, path: str | None) -> str:
     own = pathlib.Path(sys.executable).with_name("gpicl")
     if options.package is None and own.is_file():
         return str(own)
-    found = shutil.which("gpicl", path=path)
+    found = system.path_of("gpicl")
     if found is None:
         raise UsageError("there is no gpicl on PATH")
     return found
@@ -62,14 +61,14 @@ def gpicl(options: Options, path: str | None) -> str:
 
 def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does."""
-    yield Note("A worker for each shard, started again until it ends with 0 or 2, or too often with another code.")
-    yield Note("Where taskset is, each has a share of the CPU cores for itself.")
+    yield "# A worker for each shard, started again until it ends with 0 or 2, or too often with another code."
+    yield "# Where taskset is, each has a share of the CPU cores for itself."
     folder = pathlib.Path(plan.store)
     yield command("mkdir", "-p", folder)
+    settings = " ".join(f"{name}={word(value)}" for name, value in _environment(plan, system).items())
     for shard in plan.shards:
-        environment = [f"{name}={value}" for name, value in _environment(plan, system).items()]
-        words = ["env", *environment, gpicl(plan.options, system.environment.get("PATH")), *plan.arguments(shard)]
-        yield Started(tuple(words), workers.log_path(folder, plan.id(shard)))
+        worker = line([gpicl(plan.options, system), *plan.arguments(shard)])
+        yield f"{settings} {worker} >> {word(workers.log_path(folder, plan.id(shard)))} 2>&1 &"
 
 
 def _environment(plan: Plan, system: System) -> dict[str, str]:
@@ -98,7 +97,7 @@ class _Engine:
 
     def __init__(self, plan: Plan, system: System):
         self.plan, self.system = plan, system
-        self.gpicl = gpicl(plan.options, system.environment.get("PATH"))
+        self.gpicl = gpicl(plan.options, system)
         self.folder = pathlib.Path(plan.store)
         self.workers = {shard: _Worker() for shard in plan.shards}
         self.cores = workers.usable_cores()
@@ -153,7 +152,7 @@ class _Engine:
         each, name = self.workers[shard], self.plan.id(shard)
         words = [self.gpicl, *self.plan.arguments(shard)]
         cores = self._own_cores()
-        if cores and shutil.which("taskset"):
+        if cores and self.system.path_of("taskset"):
             words = ["taskset", "-c", ",".join(map(str, cores)), *words]
         environment = {**self.system.environment, **_environment(self.plan, self.system)}
         each.child = workers.start(self.folder, name, words, environment)

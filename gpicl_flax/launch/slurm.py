@@ -5,13 +5,12 @@ The working folder, the gin files and this environment are where all nodes see t
 
 import pathlib
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import local, startup, storage
-from gpicl_flax.launch.actions import Action, Command, Note, WriteFile, command, line
+from gpicl_flax.launch.actions import Action, Command, WriteFile, command, line
 from gpicl_flax.launch.options import Options
 from gpicl_flax.launch.plan import Plan
 from gpicl_flax.launch.system import Answer, System
@@ -75,7 +74,7 @@ def script(plan: Plan, system: System) -> WriteFile:
     if given.data_dir:
         first.append(f"export TFDS_DATA_DIR={shlex.quote(str(pathlib.Path(given.data_dir).resolve()))}")
     values = {
-        "GPICL": local.gpicl(given, system.environment.get("PATH")),
+        "GPICL": local.gpicl(given, system),
         "NODES": given.nodes if given.nodes > 1 else "",
     }
     return WriteFile(_path(plan), startup.host_script(first, plan, values, {}))
@@ -83,7 +82,7 @@ def script(plan: Plan, system: System) -> WriteFile:
 
 def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does."""
-    yield Note("The batch script, and a job array with a task for each shard that neither has ended nor waits or runs")
+    yield "# The batch script, and a job array with a task for each shard that neither has ended nor waits or runs"
     yield script(plan, system)
     yield submission(plan, plan.shards)
 
@@ -95,7 +94,7 @@ def run(plan: Plan, system: System) -> None:
       UsageError: Slurm is missing, or a job of the name does something else.
       GpiclError: Slurm refuses.
     """
-    if shutil.which("sbatch", path=system.environment.get("PATH")) is None:
+    if system.path_of("sbatch") is None:
         raise UsageError("sbatch is not installed: this is no login node of a Slurm cluster")
     given, missing = plan.options, []
     there = {task.shard: task for task in queue(given, system)}

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,10 @@ class System:
         self.stop_signal = signal.SIGINT
         self._told = threading.Event()
 
+    def path_of(self, program: str) -> str | None:
+        """Returns where a program is on PATH; None where it is not."""
+        return shutil.which(program, path=self.environment.get("PATH"))
+
     def call(self, words: Sequence[str]) -> Answer:
         """Runs a command to its end. A Ctrl-C at the terminal does not reach it: it ends by itself."""
         try:
@@ -64,12 +69,13 @@ class System:
         return Answer(done.returncode, done.stdout.rstrip("\n"), (errors or complaints)[-1])
 
     def do(self, actions: Iterable[Action]) -> None:
-        """Does what actions say; raises GpiclError if a command fails."""
+        """Does what actions say; raises GpiclError, with what its failure means, if a command fails."""
         for action in actions:
             if isinstance(action, Command):
                 answer = self.call(action.words)
                 if answer.code:
-                    raise GpiclError(answer.error or f"{shown(action)} ended with exit code {answer.code}")
+                    why = answer.error or f"{shown(action)} ended with exit code {answer.code}"
+                    raise GpiclError(f"{action.failure}: {why}" if action.failure else why)
             elif isinstance(action, WriteFile):
                 action.path.parent.mkdir(parents=True, exist_ok=True)
                 action.path.write_text(action.text)

@@ -24,7 +24,7 @@ def live(folder: pathlib.Path, name: str) -> psutil.Process | None:
     try:
         pid, start = pid_path(folder, name).read_text().split()
         process = psutil.Process(int(pid))
-        is_alive = repr(process.create_time()) == start and process.status() != psutil.STATUS_ZOMBIE
+        is_alive = abs(process.create_time() - float(start)) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, psutil.Error):
         return None
     return process if is_alive else None
