@@ -110,8 +110,6 @@ def make(options: Options, system: System) -> Plan:
     Raises:
       UsageError: an option is missing or wrong, or a gin file is.
     """
-    if not options.gin_files:
-        raise UsageError("a gin file is needed, such as gin/state_size.gin (--help explains)")
     options = complete(options)
     slices = None
     if options.engine in (SLICES, GKE):

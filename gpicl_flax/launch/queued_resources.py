@@ -218,8 +218,10 @@ class _Engine:
             case _:
                 self._watch(shard, found.state)
 
-    def _prepare(self) -> None:
-        """Puts what hosts need where they find it, once. May end between two steps where it is told to stop."""
+    def _prepare(self) -> bool:
+        """Puts what hosts need where they find it, once. Returns whether it did, and was not told to stop meanwhile."""
+        if self.is_prepared:
+            return True
         assert self.plan.package is not None  # slices always have one
         steps = package.upload(self.plan.package, is_built=package.is_built(self.plan.package))
         for name, folder in self.plan.datasets.items():
@@ -228,14 +230,15 @@ class _Engine:
                 steps += storage.copy_folder(folder, target)
         for step in (*steps, *self.scripts):
             if self.system.stops:
-                return
+                return False
             self.system.do([step])
         self.is_prepared = True
+        return True
 
     def _create(self, shard: int) -> None:
         each = self.slices[shard]
-        if not self.is_prepared:
-            self._prepare()
+        if not self._prepare():
+            return
         # So that a slice that does something else is not taken for this one.
         submitted = WriteFile(self.plan.folder / f"{self.plan.id(shard)}.submitted", f"digest={self.plan.digest}\n")
         try:

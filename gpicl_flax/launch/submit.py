@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gpicl_flax.errors import UsageError
 from gpicl_flax.launch import actions, gke, local, plan, queued_resources, slurm
 from gpicl_flax.launch.options import GKE, LOCAL, SLICES, SLURM, Options
 from gpicl_flax.launch.plan import Plan
@@ -17,6 +18,8 @@ def submit(options: Options, system: System) -> None:
       UsageError: something that was asked for cannot be done. Nothing was made.
       GpiclError: something failed.
     """
+    if not options.gin_files:
+        raise UsageError("a gin file is needed, such as gin/state_size.gin (--help explains)")
     if options.engine == SLICES:
         options.need("project")
         options.need("zone")
