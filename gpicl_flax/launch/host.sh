@@ -78,7 +78,7 @@ fetch_datasets() {
     if [[ $HOST != 0 ]]; then
       try_again 20 copy_file "$stored/$name.prepared" "$told" 2> /dev/null || return 1
     elif ! copy_file "$stored/$name.prepared" "$told" 2> /dev/null; then
-      "${RUN[@]}" datasets prepare "$name" && copy_folder "$FOLDER/data/$name" "$stored/$name" || return 1
+      try_again 3 "${RUN[@]}" datasets prepare "$name" && copy_folder "$FOLDER/data/$name" "$stored/$name" || return 1
       : > "$told" && copy_file "$told" "$stored/$name.prepared" || return 1
     fi
   done

@@ -60,8 +60,9 @@ class System:
         """Runs a command to its end. A Ctrl-C at the terminal does not reach it: it ends by itself."""
         try:
             done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
-            )
+                words, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                start_new_session=True,
+            )  # fmt: skip
         except FileNotFoundError:
             return Answer(127, "", f"{words[0]} is not installed")
         complaints = done.stderr.splitlines() or [""]

@@ -79,7 +79,7 @@ class Cloud:
         self.here = folder / "here"
         self.bucket = folder / "gcloud" / "buckets" / "bucket"
         for name in ("here", "bin", "home", "gcloud", "gpicl"):
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
         for name in ("gcloud", "gpicl"):
             python = [sys.executable, "-I", "-S", str(FAKES / f"{name}.py")]
             self.put_on_path(name, f'exec {shlex.join(python)} "$@"')

@@ -107,11 +107,13 @@ class Gcloud:
 
     def end(self, name: str, code: int) -> None:
         """Lets the shard of a slice end: writes what host 0 does."""
-        value = {key: re.search(rf"^{key}=(.*)$", self.slices[name].script, re.M).group(1) for key in ("WORKDIR", "DIGEST")}
+        value = {
+            key: re.search(rf"^{key}=(.*)$", self.slices[name].script, re.M).group(1) for key in ("WORKDIR", "DIGEST")
+        }
         folder = pathlib.Path(value["WORKDIR"].replace("gs:/", str(self.buckets))) / ".launch"
         folder.mkdir(parents=True, exist_ok=True)
         why = {0: "done", 2: "wrong usage"}.get(code, "failed 3 times in a row")
-        result = f"exit_code={code}\ndigest={value['DIGEST']}\nfinished=now\nwhy={why}\n"
+        result = f"exit_code={code}\ndigest={digest}\nfinished=now\nwhy={why}\n"
         (folder / f"{name}.result").write_text(result)
         (folder / f"{name}.host0.log").write_text(f"the log of {name}\n")
 

@@ -1,5 +1,6 @@
 """A machine in this process, with a clock of its own: gcloud, kubectl and Slurm answer without processes or waiting."""
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -39,15 +40,15 @@ class FakeSystem(System):
     def __init__(self, folder: pathlib.Path):
         super().__init__()
         self.folder, self.here, self.home = folder, folder / "here", folder / "home"
-        self.environment = {"HOME": str(self.home), "PATH": ""}
+        self.environment = {"HOME": str(self.home), "PATH": os.environ["PATH"]}
         self.installed = {"gcloud", "kubectl", "sbatch", "squeue", "scancel", "gpicl"}
         self.gcloud, self.kubectl, self.slurm = Gcloud(folder), Kubectl(folder / "kubectl"), Slurm()
         self.bucket = self.gcloud.buckets / "bucket"
         self.calls: list[list[str]] = []
         self.before: Callable[[list[str]], None] = lambda words: None
         self.clock, self.lines, self.errors = 0.0, [], []
-        self.here.mkdir()
-        self.home.mkdir()
+        self.here.mkdir(exist_ok=True)
+        self.home.mkdir(exist_ok=True)
 
     def path_of(self, program: str) -> str | None:
         return f"/bin/of/{program}" if program in self.installed else None
@@ -92,7 +93,19 @@ class FakeSystem(System):
     @property
     def said(self) -> list[str]:
         """The lines of the last command, less the time."""
-        return [line.partition(" ")[2] if line[2:3] == ":" else line for text in self.lines for line in text.split("\n")]
+        return [
+            line.partition(" ")[2] if line[2:3] == ":" else line for text in self.lines for line in text.split("\n")
+        ]
+
+
+class Here(FakeSystem):
+    """This machine, with its processes and its clock; only what it says is kept, and signals are those of a test."""
+
+    path_of, call, now, wait = System.path_of, System.call, System.now, System.wait
+
+    def stop(self) -> None:
+        super().stop()
+        self._told.set()
 
 
 def system_version() -> str:
