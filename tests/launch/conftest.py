@@ -15,6 +15,7 @@ from gpicl_flax.cli.main import parser
 from gpicl_flax.launch import options, plan, startup
 from gpicl_flax.launch.system import System
 from tests.launch.fake_system import FakeSystem, launcher
+from tests.launch.prepared import pretend_prepared
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAKES = pathlib.Path(__file__).parent / "fakes"
@@ -52,15 +53,6 @@ def machine(tmp_path):
 @pytest.fixture
 def run(machine, monkeypatch, capsys):
     return launcher(machine, monkeypatch, capsys)
-
-
-def pretend_prepared(folder: pathlib.Path, *names: str) -> None:
-    """Writes of datasets of TFDS, prepared in `folder`, what tells that they are, and no examples."""
-    splits = [{"name": name, "shardLengths": ["1"]} for name in ("train", "test")]
-    for name in names:
-        info = {"name": name, "version": "3.0.1", "fileFormat": "array_record", "splits": splits}
-        (folder / name / "3.0.1").mkdir(parents=True)
-        (folder / name / "3.0.1" / "dataset_info.json").write_text(json.dumps(info))
 
 
 def make_plan(command: str, *words: str, environment: dict[str, str]) -> plan.Plan:

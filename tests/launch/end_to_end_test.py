@@ -1,4 +1,4 @@
-"""The launch scripts with the real gpicl: what is interrupted ends like what is not."""
+"""Launches with the real gpicl: what is interrupted ends like what is not."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def options(workdir) -> list[str]:
 def test_a_sweep_on_slices_of_which_one_is_preempted(real):
     workdir = real.folder / "mounted"
     real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
-    process = real.start("tpu_sweep.sh", "small.gin", *options(workdir), "--num_slices", "2")
+    process = real.start("sweep", "small.gin", *options(workdir), "--num_slices", "2")
     wait_for(lambda: rows(workdir) > 0, process)
     (real.folder / "gcloud/preempt-sweep-1").touch()
     out, err = process.communicate(timeout=4000)
@@ -114,7 +114,7 @@ def test_a_sweep_on_slices_of_which_one_is_preempted(real):
 def test_a_sweep_here_whose_workers_are_killed(real):
     workdir = real.here / "runs"
     arguments = ["--engine", "local", "--package", "preinstalled", "--num_slices", "2", "--workdir", "runs"]
-    process = real.start("tpu_sweep.sh", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
+    process = real.start("sweep", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
     generator, killed, before = random.Random(0), "", 0
 
     def workers():
@@ -137,7 +137,7 @@ def test_a_sweep_here_whose_workers_are_killed(real):
 def test_one_run_on_the_two_hosts_of_a_slice(real):
     workdir = real.folder / "mounted" / "run"
     real.script("gcloud", hosts=2)
-    result = real.run("tpu_train.sh", "one.gin", *options(workdir), "--gin_bindings", "Training.steps = 400")
+    result = real.run("train", "one.gin", *options(workdir), "--gin_bindings", "Training.steps = 400")
     assert result.returncode == 0, result.stdout + result.stderr
     assert RunFolder(workdir).ended == "DONE"
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -150,7 +150,7 @@ def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
     real.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     del real.environment["JAX_COMPILATION_CACHE_DIR"]
     real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
-    process = real.start("tpu_sweep.sh", "small.gin", *options("gs://bucket/study"), "--num_slices", "2")
+    process = real.start("sweep", "small.gin", *options("gs://bucket/study"), "--num_slices", "2")
     wait_for(lambda: any(name.endswith("/metrics.jsonl") for name in gcs.objects("bucket", "study/")), process)
     (real.folder / "gcloud/preempt-sweep-1").touch()
     out, err = process.communicate(timeout=4000)
@@ -173,7 +173,6 @@ def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
     assert by_gpicl and not [record for record in by_gpicl if "compilation_cache" in record["name"]]
 
 
-@pytest.mark.skipif(not (ROOT / ".venv/bin/gpicl").exists(), reason="base datasets are brought where .venv is")
 def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package, uv_calls):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -185,7 +184,7 @@ def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package,
     command = ["datasets", "import", "tiny", "--images", str(real.folder / "tiny.npz"), "--data_dir", str(data)]
     subprocess.run([sys.executable, "-m", "gpicl_flax", *command], check=True, capture_output=True)
     workdir = real.folder / "mounted" / "run"
-    result = real.run("tpu_train.sh", "tiny.gin", *without_package, "--workdir", str(workdir), TFDS_DATA_DIR=str(data))
+    result = real.run("train", "tiny.gin", *without_package, "--workdir", str(workdir), TFDS_DATA_DIR=str(data))
     assert result.returncode == 0, result.stdout + result.stderr
     assert RunFolder(workdir).ended == "DONE"
     assert {curve["base_dataset"] for curve in RunFolder(workdir).latest_evaluation()["curves"]} == {"tiny", "digits"}

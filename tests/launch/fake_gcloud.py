@@ -107,10 +107,9 @@ class Gcloud:
 
     def end(self, name: str, code: int) -> None:
         """Lets the shard of a slice end: writes what host 0 does."""
-        value = {
-            key: re.search(rf"^{key}=(.*)$", self.slices[name].script, re.M).group(1) for key in ("WORKDIR", "DIGEST")
-        }
-        folder = pathlib.Path(value["WORKDIR"].replace("gs:/", str(self.buckets))) / ".launch"
+        script = self.slices[name].script
+        workdir, digest = (re.search(rf"^{key}=(.*)$", script, re.M).group(1) for key in ("WORKDIR", "DIGEST"))
+        folder = pathlib.Path(workdir.replace("gs:/", str(self.buckets))) / ".launch"
         folder.mkdir(parents=True, exist_ok=True)
         why = {0: "done", 2: "wrong usage"}.get(code, "failed 3 times in a row")
         result = f"exit_code={code}\ndigest={digest}\nfinished=now\nwhy={why}\n"
