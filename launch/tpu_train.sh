@@ -1,4 +1,3 @@
 #!/usr/bin/env bash
 # Trains one run on a Cloud TPU slice, on GKE, on Slurm, or on this machine. --help explains.
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/gpicl.sh" train "$@"

@@ -7,7 +7,8 @@ export HOME=${HOME:-/root} # start-up scripts have none
 FOLDER=${GPICL_HOST_FOLDER:-/var/lib/gpicl} # on a slice's host
 ID=$NAME-$SHARD
 MARKER=$WORKDIR/.launch/$ID.result
-STOPPED='' CHILD='' HOST=0 PROGRAMS='' RUN=("$GPICL")
+STOPPED='' CHILD='' HOST=0 PROGRAMS=''
+RUN=("$GPICL")
 
 say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
 
@@ -102,8 +103,7 @@ write_files() {
   rm -rf "$FOLDER/files" && mkdir -p "$FOLDER/files"
   for ((i = 0; i < ${#FILES[@]}; i += 2)); do
     path=$FOLDER/files/${FILES[i]}
-    mkdir -p "$(dirname "$path")"
-    base64 -d <<< "${FILES[i + 1]}" > "$path"
+    mkdir -p "$(dirname "$path")" && base64 -d <<< "${FILES[i + 1]}" > "$path"
   done
   cd "$FOLDER/files"
 }
@@ -167,10 +167,8 @@ run_until_ended() {
   local failures=0 started pause
   while true; do
     started=$SECONDS CODE=none
-    if [[ $ENGINE == queued-resources ]]; then
-      free_chips
-      [[ -z $PROGRAMS ]] || copy_folder "$WORKDIR/.launch/compilation_cache" "$PROGRAMS" > /dev/null 2>&1 || true
-    fi
+    [[ $ENGINE == slurm ]] || free_chips # Slurm ends what holds them
+    [[ -z $PROGRAMS ]] || copy_folder "$WORKDIR/.launch/compilation_cache" "$PROGRAMS" > /dev/null 2>&1 || true
     if [[ -z $STOPPED ]]; then run_once; fi
     pause=$RESTART_SECONDS
     case $STOPPED:$CODE in
@@ -211,9 +209,8 @@ trap 'stop time' USR1
 if [[ $ENGINE == queued-resources ]]; then
   if [[ -z ${JAX_COMPILATION_CACHE_DIR:-} ]]; then export JAX_COMPILATION_CACHE_DIR=${PROGRAMS:=$FOLDER/compilation_cache}; fi
   if [[ -n $COORDINATOR_PORT ]]; then export JAX_COORDINATOR_PORT=$COORDINATOR_PORT; fi
-  (while sleep 300; do store; done) 9>&- &
-  # shellcheck disable=SC2064
-  trap "kill $! 2> /dev/null || true" EXIT
+  (while sleep 300; do store; done) 9>&- & COPIER=$!
+  trap 'kill "$COPIER" 2> /dev/null || true' EXIT
   write_files
   install_package || finish 1 "the package could not be installed"
   fetch_datasets || finish 1 "the base datasets could not be prepared, or copied from $WORKDIR/.launch/data"

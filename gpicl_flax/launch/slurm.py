@@ -18,7 +18,7 @@ from gpicl_flax.launch.system import Answer, System
 _FORWARDED = ("partition", "account", "qos", "gres", "constraint", "time", "cpus_per_task")
 
 
-class Task(NamedTuple):
+class ArrayTask(NamedTuple):
     """A task of a job array that waits or runs.
 
     Attributes:
@@ -125,7 +125,7 @@ def run(plan: Plan, system: System) -> None:
     system.say(f"watch with launch/status.sh {where}; launch/delete.sh {where} ends it")
 
 
-def queue(options: Options, system: System) -> list[Task]:
+def queue(options: Options, system: System) -> list[ArrayTask]:
     """Returns the tasks of a name that wait or run, by shard; raises GpiclError if squeue fails."""
     form = "%F\t%K\t%T\t%R\t%k"
     answer = system.call(["squeue", "--me", "--noheader", "--array", f"--name={options.name}", f"--format={form}"])
@@ -135,10 +135,10 @@ def queue(options: Options, system: System) -> list[Task]:
     for row in answer.output.splitlines():
         job, shard, state, where, comment = (*row.split("\t"), *[""] * 5)[:5]
         if shard.isdecimal() and comment.startswith("gpicl "):
-            found.append(Task(f"{job}_{shard}", int(shard), state, where, comment.removeprefix("gpicl ")))
+            found.append(ArrayTask(f"{job}_{shard}", int(shard), state, where, comment.removeprefix("gpicl ")))
     return sorted(found, key=lambda task: task.shard)
 
 
-def cancel(tasks: Sequence[Task], system: System) -> Answer:
+def cancel(tasks: Sequence[ArrayTask], system: System) -> Answer:
     """Cancels tasks. They are told to save first, and have the time that Slurm gives them (KillWait)."""
     return system.call(["scancel", *(task.id for task in tasks)])

@@ -63,7 +63,7 @@ HERE = ["gin/sgd.gin", "--engine", "local"]
         # options of other engines
         ([*HERE, "--zone", "us-west4-a"], ["--zone is for --engine queued-resources and gke, not local"]),
         ([*HERE, "--partition", "gpu"], ["--partition is for --engine slurm, not local"]),
-        ([*ON_GKE, "--package", "preinstalled"], ["--package is for --engine queued-resources and local, not gke"]),
+        ([*ON_GKE, "--package", "preinstalled"], ["--package is for --engine queued-resources", "not gke"]),
         ([*SLICES, "--image", "i"], ["--image is for --engine gke, not queued-resources"]),
     ],
 )

@@ -25,6 +25,10 @@ def test_there_is_little_of_them():
     assert sum(len(path.read_text().splitlines()) for path in SCRIPTS[:-1]) <= 250
 
 
+def test_scripts_stop_at_the_first_error():
+    assert "\nset -euo pipefail\n" in (ROOT / "launch/gpicl.sh").read_text()
+
+
 def test_no_value_is_evaluated():
     for path in (*SCRIPTS, *(ROOT / "gpicl_flax/launch").glob("*.py")):
         assert not re.search(r"\beval\b|\bbash -c\b|\bsh -c\b|shell=True|os\.system", path.read_text()), path

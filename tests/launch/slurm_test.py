@@ -78,7 +78,7 @@ def test_status_and_delete(sweep, run, machine, workdir):
 def test_what_slurm_complains_about_is_told(sweep, machine, program):
     machine.slurm.errors[program] = "error: Invalid account"
     result = sweep()
-    assert result.code == 1 and f"{program}: error: Invalid account" in result.err and not machine.slurm.jobs
+    assert result.code == 1 and "error: Invalid account" in result.err and not machine.slurm.jobs
 
 
 def test_without_slurm_it_says_so(sweep, machine):
