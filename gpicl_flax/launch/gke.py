@@ -25,8 +25,12 @@ def kubectl(options: Options) -> list[str]:
 
 
 def check(options: Options) -> None:
-    """Raises UsageError if an option is missing."""
+    """Raises UsageError if an option is missing or wrong."""
     options.need("image", "with --engine gke: a container image that has gpicl")
+    if "@" in (options.service_account or ""):
+        raise UsageError(
+            f"--service_account must be one of Kubernetes with --engine gke, not {options.service_account!r}"
+        )
     kubectl(options)
 
 

@@ -33,6 +33,7 @@ class _Worker:
     phase: Phase = Phase.NEW
     process: psutil.Process | None = None
     child: subprocess.Popen | None = None  # the process, if this call has started it
+    cores: list[int] = dataclasses.field(default_factory=list)  # that it has for itself
     started: float = 0.0
     failures: int = 0
     deaths: int = 0
@@ -126,14 +127,15 @@ class _Engine:
         if self.asked == 1:
             self.system.say("stopping; waiting for the workers to save (once more ends them at once)")
         for each in self.workers.values():
-            if each.phase == Phase.EXISTS and each.process is not None and each.process.is_running():
-                each.process.send_signal(signal.SIGTERM if self.asked == 1 else signal.SIGKILL)
+            if each.phase == Phase.EXISTS and each.process is not None:
+                workers.tell(each.process, signal.SIGTERM if self.asked == 1 else signal.SIGKILL)
 
     def adopt(self, shard: int) -> None:
         """Takes a worker that an earlier call has left."""
         process = workers.live(self.folder, self.plan.id(shard))
         if process is not None:
-            self.workers[shard] = _Worker(Phase.EXISTS, process, started=self.system.now())
+            cores = workers.usable_cores(process.pid)
+            self.workers[shard] = _Worker(Phase.EXISTS, process, cores=cores, started=self.system.now())
             self._say(shard, f"adopted, process {process.pid}")
 
     def advance(self, shard: int) -> bool:
@@ -151,9 +153,9 @@ class _Engine:
     def _start(self, shard: int) -> None:
         each, name = self.workers[shard], self.plan.id(shard)
         words = [self.gpicl, *self.plan.arguments(shard)]
-        cores = self._own_cores()
-        if cores and self.system.path_of("taskset"):
-            words = ["taskset", "-c", ",".join(map(str, cores)), *words]
+        each.cores = self._own_cores()
+        if each.cores and self.system.path_of("taskset"):
+            words = ["taskset", "-c", ",".join(map(str, each.cores)), *words]
         environment = {**self.system.environment, **_environment(self.plan, self.system)}
         each.child = workers.start(self.folder, name, words, environment)
         each.process, each.phase, each.started = psutil.Process(each.child.pid), Phase.EXISTS, self.system.now()
@@ -167,10 +169,7 @@ class _Engine:
         share = len(self.cores) // self.plan.most
         if self.plan.most == 1 or share == 0:
             return []
-        taken = set()
-        for each in self.workers.values():
-            if each.phase == Phase.EXISTS and each.process is not None and each.process.is_running():
-                taken.update(workers.usable_cores(each.process.pid))
+        taken = {core for each in self.workers.values() if each.phase == Phase.EXISTS for core in each.cores}
         slots = (self.cores[slot * share : (slot + 1) * share] for slot in range(self.plan.most))
         return next((slot for slot in slots if taken.isdisjoint(slot)), [])
 

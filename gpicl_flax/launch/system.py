@@ -91,7 +91,10 @@ class System:
         self._told.clear()
 
     def listen(self) -> None:
-        """Counts from now on how often this process is told to stop, in `stops`, instead of ending."""
+        """Counts from now on how often this process is told to stop, in `stops`, instead of ending.
+
+        A signal that was ignored at its start stays so: nohup says that the end of the terminal is not meant.
+        """
 
         def stop(number, frame):
             del frame
@@ -100,12 +103,22 @@ class System:
             self._told.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, stop)
 
     def stopped(self, message: str) -> NoReturn:
         """Says so, and raises the error with which a command ends that was told to stop."""
         self.say(message)
         raise Stopped(signal.SIGINT if self.stop_signal == signal.SIGINT else signal.SIGTERM, "interrupted")
+
+    def ask(self, question: str) -> str | None:
+        """Returns an answer of the user, '' at the end of input; None where nobody can answer."""
+        if not sys.stdin.isatty():
+            return None
+        try:
+            return input(question)
+        except EOFError:
+            return ""
 
     def say(self, text: str) -> None:
         """Prints a line with the time."""

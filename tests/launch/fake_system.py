@@ -34,6 +34,7 @@ class FakeSystem(System):
 
     Attributes:
       installed: the programs on PATH.
+      answer: of the user; None: nobody can answer.
       before: called with the words of each call, before it is answered.
     """
 
@@ -46,6 +47,7 @@ class FakeSystem(System):
         self.bucket = self.gcloud.buckets / "bucket"
         self.calls: list[list[str]] = []
         self.before: Callable[[list[str]], None] = lambda words: None
+        self.answer: str | None = None
         self.clock, self.lines, self.errors = 0.0, [], []
         self.here.mkdir(exist_ok=True)
         self.home.mkdir(exist_ok=True)
@@ -76,6 +78,9 @@ class FakeSystem(System):
     def stop(self) -> None:
         """What a Ctrl-C does."""
         self.stops += 1
+
+    def ask(self, question: str) -> str | None:
+        return self.answer
 
     def now(self) -> float:
         return self.clock

@@ -56,6 +56,7 @@ HERE = ["gin/sgd.gin", "--engine", "local"]
         ([*SLICES, "--prepare_on_hosts"], ["--prepare_on_hosts is for the package of this checkout"]),
         (ON_GKE, ["--image is needed"]),
         ([*ON_GKE, "--image", "i", "--cluster", "c", "--zone="], ["--zone needs a value"]),
+        ([*ON_GKE, "--image", "i", "--service_account", "a@b.c"], ["--service_account must be one of Kubernetes"]),
         ([*SLICES, "--data_dir", "none"], ["--data_dir: there is no folder 'none'"]),
         ([*SLICES, "--data_dir", "/"], ["--data_dir is for the package of this checkout", "TaskDistribution.data_dir"]),
         ([*ON_GKE, "--image", "i", "--data_dir", "data"], ["--data_dir must be an absolute path in the container"]),

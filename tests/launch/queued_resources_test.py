@@ -1,6 +1,10 @@
 """Sweeps on Cloud TPU slices: what is requested, adopted, tried again and deleted. host_test has what hosts do."""
 
+import signal
+
 import pytest
+
+from gpicl_flax.launch import queued_resources
 
 GIN = "gin/state_size.gin"
 PLACE = ["--project", "my-project", "--zone", "us-west4-a"]
@@ -170,8 +174,6 @@ def stop_at(machine, word, count=1):
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
 def test_ctrl_c_deletes_all_slices_and_the_next_call_goes_on(sweep, machine, name, code):
-    import signal
-
     machine.gcloud.ends |= {"sweep-1": [None, 0], "sweep-2": [None, 0]}
     machine.stop_signal = getattr(signal, name)
     stop_at(machine, "describe", count=8)
@@ -251,8 +253,6 @@ class Killed(BaseException):
 
 
 def test_what_a_killed_launcher_has_left_is_adopted(run, machine, on_slices):
-    from gpicl_flax.launch import queued_resources
-
     machine.gcloud.ends |= {"sweep-1": [None], "sweep-2": [1]}
 
     def before(words):
@@ -301,9 +301,6 @@ def test_max_parallel_bounds_the_slices_that_exist_at_once(sweep, machine):
 
 
 def test_a_working_folder_that_cannot_be_written_fails_the_shard(run, machine, on_slices):
-    machine.gcloud.buckets.mkdir()
-    machine.bucket.write_text("no folder")
-    machine.before = lambda words: None
     blocked = machine.folder / "blocked"
     blocked.write_text("a file")
     result = run("sweep", GIN, *on_slices, "--workdir", f"{blocked}/study")
@@ -363,3 +360,12 @@ def test_a_deletion_that_fails_is_told(run, sweep, machine):
     machine.gcloud.errors["delete"] = ["PERMISSION_DENIED: no"] * 4
     result = run("delete", "sweep", *PLACE, "--yes")
     assert result.code == 1 and "not deleted: sweep-1" in result.err and machine.gcloud.slices.keys() == {"sweep-1"}
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("Yes", 0), ("", 1), ("n", 1), (None, 2)])
+def test_a_deletion_is_confirmed_once(run, sweep, machine, answer, code):
+    assert sweep("--num_slices", "2", "--keep").code == 0
+    machine.answer = answer
+    result = run("delete", "sweep", *PLACE)
+    assert result.code == code and "to be deleted: sweep-1 sweep-2" in result.out
+    assert (not machine.gcloud.slices) is (code == 0)

@@ -72,6 +72,21 @@ except Stopped as stopped:
     assert process.returncode == code and out.startswith("1 ended 2\n") and "in order" in out
 
 
+def test_what_nohup_ignores_stays_ignored():
+    program = """
+import os, signal
+from gpicl_flax.launch.system import System
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+system = System()
+system.listen()
+for number in (signal.SIGHUP, signal.SIGTERM):
+    os.kill(os.getpid(), number)
+system.wait(600)
+print(system.stops, system.stop_signal.name)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "1 SIGTERM\n"
+
+
 def test_a_watcher_is_told_before_each_look_and_looks_again_without_a_pause():
     class Fake(System):
         waits, looks = 0, 0
