@@ -16,7 +16,7 @@ from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import workers
 from gpicl_flax.launch.actions import Action, command, line, word
 from gpicl_flax.launch.options import SWEEP, Options
-from gpicl_flax.launch.plan import PREINSTALLED, Plan
+from gpicl_flax.launch.plan import PREINSTALLED, Plan, table_arguments
 from gpicl_flax.launch.system import System
 from gpicl_flax.launch.watch import LONG_LIFE, Phase, watch
 
@@ -109,7 +109,7 @@ class _Engine:
         if self.system.stops:
             self.system.stopped("stopped; the same command goes on where this stopped")
         if self.plan.options.command == SWEEP:
-            answer = self.system.call([self.gpicl, *self.plan.arguments(), "--status"])
+            answer = self.system.call([self.gpicl, *table_arguments(self.plan.options, self.plan.gin)])
             self.system.show(answer.output) if answer.code == 0 else self.system.warn("there is no table of the runs")
         phases = [each.phase for each in self.workers.values()]
         self.system.say(f"{phases.count(Phase.FINISHED)} of {len(phases)} shards done, in {self.plan.options.workdir}")

@@ -104,6 +104,12 @@ def choosing(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> list[str]
     return words + [word for binding in gin_bindings for word in ("--gin_bindings", binding)]
 
 
+def table_arguments(options: Options, gin: GinFiles) -> list[str]:
+    """Returns the arguments of gpicl that show the runs of a sweep."""
+    only = ["--only", options.only] if options.only is not None else []
+    return ["sweep", *choosing(gin.here, options.gin_bindings), *only, "--workdir", options.workdir, "--status"]
+
+
 def make(options: Options, system: System) -> Plan:
     """Returns the plan of a launch. Nothing is made.
 

@@ -105,9 +105,7 @@ def _results(options: Options, system: System) -> None:
 
 def _runs(options: Options, system: System) -> list[str]:
     """Shows the table of the runs, from their folders."""
-    gin = collect(options)
-    words = [local.gpicl(options, system), "sweep", *plan.choosing(gin.here, options.gin_bindings)]
-    words += ["--only", options.only] if options.only is not None else []
-    answer = system.call([*words, "--workdir", options.workdir, "--status"])
+    gpicl = local.gpicl(options, system)
+    answer = system.call([gpicl, *plan.table_arguments(options, collect(options))])
     system.show(answer.output)
-    return [answer.error] if answer.code else []
+    return [answer.error.removeprefix("gpicl: error: ")] if answer.code else []

@@ -47,16 +47,29 @@ def starts(cloud, shard):
     return sum(call["shard"] == shard for call in cloud.calls("gpicl"))
 
 
-def meanwhile(*steps):
-    """Does steps in the background, in turn."""
+@pytest.fixture
+def meanwhile(here):
+    """Does steps in the background, in turn; ends what runs here if one fails."""
+    errors, threads = [], []
 
-    def work():
-        for step in steps:
-            step()
+    def work(steps):
+        try:
+            for step in steps:
+                step()
+        except BaseException as error:
+            errors.append(error)
+            here.stop()
+            here.stop()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
+    def start(*steps):
+        threads.append(threading.Thread(target=work, args=(steps,)))
+        threads[-1].start()
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.join()
+    assert not errors
 
 
 def test_a_worker_for_each_shard_on_the_cpu_backend(cloud, run):
@@ -71,6 +84,16 @@ def test_a_worker_for_each_shard_on_the_cpu_backend(cloud, run):
     assert "start 0 of shard 2/2" in (cloud.here / "runs/.launch/sweep-2.log").read_text()
     assert "the table of the runs" in result.out and "2 of 2 shards done" in result.out
     assert not list((cloud.here / "runs/.launch").glob("*.pid"))
+
+
+def test_the_table_of_the_runs_is_asked_for_without_what_only_running_takes(run, here, monkeypatch):
+    calls = []
+    monkeypatch.setattr(here, "call", lambda words: calls.append(words) or Here.call(here, words))
+    assert run("sweep", *OPTIONS, "--stack", "2", "--only", "model=LSTM*").code == 0
+    [words] = calls
+    workdir = str(here.here / "runs")
+    gin = ["--gin_file", "gin/state_size.gin"]
+    assert words[1:] == ["sweep", *gin, "--only", "model=LSTM*", "--workdir", workdir, "--status"]
 
 
 def test_workers_have_the_backend_that_the_environment_names_and_no_other_settings(cloud, run):
@@ -120,7 +143,7 @@ def test_max_parallel_bounds_the_workers(cloud, run, here):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_being_told_to_stop_waits_until_the_workers_have_saved(cloud, run, here, wait_for, number, code):
+def test_being_told_to_stop_waits_until_the_workers_have_saved(cloud, run, here, meanwhile, wait_for, number, code):
     cloud.script("gpicl", **{"1/3": ["hang"], "2/3": ["hang"]})
     here.stop_signal = number
     thread = meanwhile(lambda: wait_for(lambda: len(cloud.calls("gpicl")) == 2), here.stop)
@@ -130,7 +153,7 @@ def test_being_told_to_stop_waits_until_the_workers_have_saved(cloud, run, here,
     assert len(cloud.calls("gpicl")) == 2 and not any(is_running(call["pid"]) for call in cloud.calls("gpicl"))
 
 
-def test_the_second_ctrl_c_ends_workers_that_do_not_save(cloud, run, here, wait_for):
+def test_the_second_ctrl_c_ends_workers_that_do_not_save(cloud, run, here, meanwhile, wait_for):
     cloud.script("gpicl", **{"1/1": ["deaf"]})
     told = [lambda: wait_for(lambda: cloud.calls("gpicl")), here.stop]
     told += [lambda: wait_for(lambda: any("waiting for the workers to save" in line for line in here.lines)), here.stop]
@@ -151,7 +174,7 @@ def test_a_process_hears_ctrl_c_and_its_workers_do_not(cloud, wait_for):
     assert process.returncode == 130 and "stopped (exit code 42)" in out and "interrupted" in err
 
 
-def test_workers_share_the_cores_out(cloud, run, here, wait_for):
+def test_workers_share_the_cores_out(cloud, run, here, meanwhile, wait_for):
     usable = os.sched_getaffinity(0)
     for count, folder in ((2, "two"), (1, "one"), (len(usable) + 1, "more")):
         cloud.script("gpicl", **{f"{shard}/{count}": ["hang"] for shard in range(1, count + 1)})
@@ -178,7 +201,7 @@ def left(cloud, here):
     return [workers.start(folder, f"sweep-{shard}", [*words, f"{shard}/2"], here.environment) for shard in (1, 2)]
 
 
-def test_a_second_call_adopts_live_workers(cloud, run, left, wait_for):
+def test_a_second_call_adopts_live_workers(cloud, run, left, meanwhile, wait_for):
     wait_for(lambda: len(cloud.calls("gpicl")) == 2)
     left[1].kill()
     left[1].wait()
