@@ -1,6 +1,3 @@
 #!/usr/bin/env bash
 # Shows the slices, jobs or workers of a name, what their shards ended with, and the runs. --help explains.
-set -euo pipefail
-# shellcheck source=launch/gpicl.sh
-source "$(dirname "${BASH_SOURCE[0]}")/gpicl.sh"
-exec "$GPICL" launch status "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/gpicl.sh" status "$@"

@@ -1,6 +1,3 @@
 #!/usr/bin/env bash
 # Runs the points of a sweep on Cloud TPU slices, on GKE, on Slurm, or on this machine. --help explains.
-set -euo pipefail
-# shellcheck source=launch/gpicl.sh
-source "$(dirname "${BASH_SOURCE[0]}")/gpicl.sh"
-exec "$GPICL" launch sweep "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/gpicl.sh" sweep "$@"

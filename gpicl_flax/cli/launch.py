@@ -1,7 +1,6 @@
 """The subcommands of `gpicl launch`. Each calls the room launch/."""
 
 import argparse
-import os
 from typing import NoReturn
 
 from gpicl_flax.errors import UsageError
@@ -74,6 +73,12 @@ flags: yes or no. JAX_PLATFORMS reaches the workers of --engine local.
 Exit codes: 0 all shards are done, or submitted, shown, deleted; 1 some failed; 2 wrong usage, and nothing was made;
 130 Ctrl-C; 143 told to stop.
 """
+_GIVEN = {
+    "sweep": "a gin file, here or among those that come with gpicl; later ones win",
+    "train": "a gin file, here or among those that come with gpicl; later ones win",
+    "status": "the gin files of the sweep, for the table of its runs",
+    "delete": "the name, as --name",
+}
 _HELP = {
     "sweep": ("run the points of a sweep on Cloud TPU slices, GKE, Slurm or this machine", _SUBMIT),
     "train": ("train one run there", _TRAIN),
@@ -83,7 +88,18 @@ _HELP = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as other errors are said."""
+    """Takes gin files before, between and after options, and says what is wrong in one line, as other errors are."""
+
+    _is_inside = False
+
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self._is_inside:  # called by parse_known_intermixed_args
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        found, others = self.parse_known_intermixed_args(args, namespace)
+        if others:
+            self.error(f"unknown option {others[0]}")
+        return found, []
 
     def error(self, message: str) -> NoReturn:
         self.exit(UsageError.exit_code, f"gpicl: error: {message} (--help lists all options)\n")
@@ -98,6 +114,7 @@ def add(commands) -> None:
         help="run sweeps elsewhere: on Cloud TPU slices, GKE, Slurm, or as workers here",
         description="Runs sweeps and runs elsewhere, and looks after them.",
     )
+    parser.set_defaults(compiles=False)  # nor do the processes that it starts inherit settings of its own
     subcommands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for name in options.COMMANDS:
         short, text = _HELP[name]
@@ -109,21 +126,20 @@ def add(commands) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        metavar, most = ("NAME", "?") if name == options.DELETE else ("GIN", "*")
-        each.add_argument("given", nargs=most, metavar=metavar, help=argparse.SUPPRESS)
+        each.add_argument("given", nargs="*", metavar="NAME" if name == options.DELETE else "GIN", help=_GIVEN[name])
         options.add(each, name)
         each.set_defaults(command=_run, launch=name)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gpicl_flax.launch import delete, options, status, submit
-    from gpicl_flax.launch.system import System
+    from gpicl_flax.launch import delete, options, status, submit, system
 
-    system, given = System(), vars(arguments)
-    files = arguments.given or []
-    if arguments.launch == options.DELETE:
-        if arguments.given and arguments.name not in (None, arguments.given):
-            raise UsageError(f"one name at a time, not {arguments.given} and {arguments.name}")
-        given, files = {**given, "name": arguments.given or arguments.name}, []
-    found = options.read(arguments.launch, given, files, os.environ)
-    {options.STATUS: status.show, options.DELETE: delete.delete}.get(arguments.launch, submit.submit)(found, system)
+    machine, command, files = system.System(), arguments.launch, arguments.given
+    given = dict(vars(arguments))
+    if command == options.DELETE:
+        names = {name for name in (*files, arguments.name) if name}
+        if len(names) > 1:
+            raise UsageError(f"one name at a time, not {' and '.join(sorted(names))}")
+        given["name"], files = next(iter(names), None), []
+    found = options.read(command, given, files, machine.environment)
+    {options.STATUS: status.show, options.DELETE: delete.delete}.get(command, submit.submit)(found, machine)

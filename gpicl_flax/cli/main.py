@@ -50,7 +50,8 @@ def run_process() -> NoReturn:
 def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = parser().parse_args(argv)
-    caches.keep_compiled_programs()
+    if getattr(arguments, "compiles", True):
+        caches.keep_compiled_programs()
     _find_modules_here()
     try:
         with _log_to_stderr(quiet=getattr(arguments, "quiet", False)), _without_inherited_backend():

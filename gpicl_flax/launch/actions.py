@@ -1,9 +1,9 @@
-"""What a plan does, as plain data: commands, files and notes. A dry run prints them as lines that can be pasted."""
+"""What a plan does, as plain data: commands and files. A dry run prints them as lines that can be pasted."""
 
 import pathlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -12,9 +12,11 @@ class Command(NamedTuple):
 
     Attributes:
       words: its words; no shell reads them.
+      failure: what it means if it fails.
     """
 
     words: tuple[str, ...]
+    failure: str = ""
 
 
 class WriteFile(NamedTuple):
@@ -24,60 +26,42 @@ class WriteFile(NamedTuple):
     text: str
 
 
-class Note(NamedTuple):
-    """A line that a dry run shows, and nothing else."""
-
-    text: str
+Action = Command | WriteFile | str  # a string is a line that a dry run shows, and nothing else
 
 
-class Started(NamedTuple):
-    """A process that goes on in the background, for a dry run to show.
-
-    Attributes:
-      words: its words.
-      log: the file that its output is added to.
-    """
-
-    words: tuple[str, ...]
-    log: pathlib.Path
-
-
-Action = Command | WriteFile | Note | Started
-
-
-def command(*words: str | pathlib.Path) -> Command:
+def command(*words: str | pathlib.Path, failure: str = "") -> Command:
     """Returns a command of these words."""
-    return Command(tuple(map(str, words)))
+    return Command(tuple(map(str, words)), failure)
 
 
-def line(words: Sequence[str]) -> str:
+def line(words: Iterable[str | pathlib.Path]) -> str:
     """Returns a command line that a shell reads as these words."""
-    return " ".join(map(_word, words))
+    return " ".join(map(word, words))
 
 
-def _word(word: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9_./:=@%+,-]+", word):
-        return word
-    if any(not character.isprintable() for character in word):  # one line, whatever it holds
-        return "$'" + "".join(map(_escaped, word)) + "'"
-    return shlex.quote(word)
+def word(value: str | pathlib.Path) -> str:
+    """Returns what a shell reads as one word, on one line whatever it holds."""
+    value = str(value)
+    if re.fullmatch(r"[A-Za-z0-9_./:=@%+,-]+", value):
+        return value
+    if value.isprintable():
+        return shlex.quote(value)
+    return "$'" + "".join(map(_escaped, value)) + "'"
 
 
 def _escaped(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"
-    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode())
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
 
 
 def shown(action: Action) -> str:
     """Returns an action as lines of shell."""
-    match action:
-        case Command(words):
-            return line(words)
-        case Started(words, log):
-            return f"{line(words)} >> {_word(str(log))} 2>&1 &"
-        case Note(text):
-            return f"# {text}"
-        case WriteFile(path, text):
-            folder, file = _word(str(path.parent)), _word(str(path))
-            return f"mkdir -p {folder}\ncat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE"
+    if isinstance(action, str):
+        return action
+    if isinstance(action, Command):
+        return line(action.words)
+    folder, file = word(action.path.parent), word(action.path)
+    return f"mkdir -p {folder}\ncat > {file} <<'END_OF_FILE'\n{action.text}END_OF_FILE"

@@ -2,7 +2,6 @@
 
 import pathlib
 import signal
-import sys
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import gcloud, gke, plan, slurm, status, workers
@@ -18,14 +17,13 @@ def delete(options: Options, system: System) -> None:
     {SLICES: _slices, GKE: _jobsets, LOCAL: _workers}.get(options.engine, _jobs)(options, system)
 
 
-def _is_confirmed(names: list[str], options: Options) -> None:
-    """Asks once; raises if the answer is no."""
-    print(f"to be deleted: {' '.join(names)}", flush=True)
-    if options.yes:
-        return
-    if not sys.stdin.isatty():
+def _confirm(names: list[str], options: Options, system: System) -> None:
+    """Asks once; raises GpiclError if the answer is no, UsageError if nobody can answer."""
+    system.show(f"to be deleted: {' '.join(names)}")
+    answer = "y" if options.yes else system.ask("delete? [y/N] ")
+    if answer is None:
         raise UsageError("nobody can answer here; --yes deletes without asking")
-    if not input("delete? [y/N] ").lower().startswith("y"):
+    if not answer.lower().startswith("y"):
         raise GpiclError("nothing was deleted")
 
 
@@ -41,7 +39,7 @@ def _slices(options: Options, system: System) -> None:
     if not names:
         system.say(f"no slices of the name {options.name}")
         return
-    _is_confirmed(names, options)
+    _confirm(names, options, system)
     failed = []
     for name in names:
         system.say(f"{name}: deleting")
@@ -62,7 +60,7 @@ def _jobsets(options: Options, system: System) -> None:
         system.say(f"no JobSets of the name {options.name}")
         return
     if answer.code == 0:
-        _is_confirmed(answer.output.split(), options)
+        _confirm(answer.output.split(), options, system)
         answer = system.call(words)
     if answer.code:
         raise GpiclError(f"kubectl: {answer.error}")
@@ -78,7 +76,7 @@ def _jobs(options: Options, system: System) -> None:
     if not found:
         system.say(f"no jobs of the name {options.name} wait or run")
         return
-    _is_confirmed([task.id for task in found], options)
+    _confirm([task.id for task in found], options, system)
     answer = slurm.cancel(found, system)
     if answer.code:
         raise GpiclError(f"scancel: {answer.error}")
@@ -98,9 +96,9 @@ def _workers(options: Options, system: System) -> None:
     if not found:
         system.say(f"no workers of the name {options.name}")
         return
-    _is_confirmed(list(found), options)
+    _confirm(list(found), options, system)
     for process in found.values():
-        process.send_signal(signal.SIGTERM)
+        workers.tell(process, signal.SIGTERM)
     for name in found:
         while workers.live(folder, name):
             system.wait(0.2)

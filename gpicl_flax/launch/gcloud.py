@@ -31,7 +31,8 @@ class Look(NamedTuple):
     error: str = ""
 
 
-def _place(options: Options) -> tuple[str, str]:
+def place(options: Options) -> tuple[str, str]:
+    """Returns the options that say where slices are."""
     return f"--project={options.project}", f"--zone={options.zone}"
 
 
@@ -39,7 +40,7 @@ def creation(plan: Plan, shard: int) -> Command:
     """Returns what requests a slice."""
     given, name = plan.options, plan.id(shard)
     assert plan.slices is not None
-    words = [*_START, "create", name, f"--node-id={name}", *_place(given)]
+    words = [*_START, "create", name, f"--node-id={name}", *place(given)]
     words.append(f"--accelerator-type={given.accelerator_type}")
     words.append(f"--runtime-version={given.runtime_version or plan.slices.chip.runtime_version}")
     words += ["--spot"] if given.spot else []
@@ -53,17 +54,17 @@ def creation(plan: Plan, shard: int) -> Command:
 
 def deletion(options: Options, name: str) -> Command:
     """Returns what deletes a slice."""
-    return command(*_START, "delete", name, *_place(options), "--force", "--quiet", "--async")
+    return command(*_START, "delete", name, *place(options), "--force", "--quiet", "--async")
 
 
 def listing(options: Options) -> Command:
     """Returns what lists all slices of the zone."""
-    return command(*_START, "list", *_place(options), "--format=value(name.basename(),state.state)")
+    return command(*_START, "list", *place(options), "--format=value(name.basename(),state.state)")
 
 
 def look(system: System, options: Options, name: str) -> Look:
     """Asks for the state of a slice."""
-    answer = system.call([*_START, "describe", name, *_place(options), "--format=value(state.state)"])
+    answer = system.call([*_START, "describe", name, *place(options), "--format=value(state.state)"])
     if answer.code == 0:
         return Look(answer.output or "UNKNOWN")
     return Look(NONE) if _is_not_found(answer) else Look("", answer.error)

@@ -101,7 +101,7 @@ def _embed(path: pathlib.Path, target: str, embedded: dict[str, bytes]) -> None:
             raise UsageError(f"two gin files are called {target!r}")
         return
     embedded[target] = data
-    for match in _INCLUDE.finditer(data.decode()):
+    for match in _INCLUDE.finditer(data.decode(errors="replace")):
         included = match[1] or match[2]
         own = pathlib.Path(included)
         if own.is_file() and not _comes_with_gpicl(own):

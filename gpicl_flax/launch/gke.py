@@ -1,12 +1,12 @@
 """The engine for GKE: submits what is missing. JobSet restarts and Kueue queues; nothing has to run here meanwhile."""
 
-import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import actions, manifests
-from gpicl_flax.launch.actions import Action, Note, WriteFile, command
-from gpicl_flax.launch.options import SWEEP, Options
+from gpicl_flax.launch.actions import Action, WriteFile, command
+from gpicl_flax.launch.options import Options
 from gpicl_flax.launch.plan import Plan
 from gpicl_flax.launch.system import System
 
@@ -25,40 +25,39 @@ def kubectl(options: Options) -> list[str]:
 
 
 def check(options: Options) -> None:
-    """Raises UsageError if an option is missing."""
+    """Raises UsageError if an option is missing or wrong."""
     options.need("image", "with --engine gke: a container image that has gpicl")
+    if "@" in (options.service_account or ""):
+        raise UsageError(
+            f"--service_account must be one of Kubernetes with --engine gke, not {options.service_account!r}"
+        )
     kubectl(options)
 
 
-def shown(plan: Plan) -> Iterator[Action]:
+def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does."""
-    yield Note(f"The queue, where the cluster has no LocalQueue {plan.options.queue}")
-    yield from _queue(plan)
-    yield Note("A JobSet for each shard")
+    del system  # nothing is asked
+    yield f"# The queue, where the cluster has no LocalQueue {plan.options.queue}"
+    yield from _applied(plan, "kueue", manifests.queue(plan))
+    yield "# A JobSet for each shard"
     for shard in plan.shards:
-        yield from _jobset(plan, shard)
+        yield from _applied(plan, plan.id(shard), manifests.jobset(plan, shard))
     yield from _alternative(plan)
 
 
-def _queue(plan: Plan) -> list[Action]:
-    path = plan.folder / "kueue.yaml"
-    written = WriteFile(path, manifests.text(manifests.queue(plan)))
-    return [written, command(*kubectl(plan.options), "apply", "-f", path)]
+def _applied(plan: Plan, name: str, documents: list[dict[str, Any]]) -> list[Action]:
+    path, failure = plan.folder / f"{name}.yaml", f"{name} could not be submitted"
+    written = WriteFile(path, manifests.text(documents))
+    return [written, command(*kubectl(plan.options), "apply", "-f", path, failure=failure)]
 
 
-def _jobset(plan: Plan, shard: int) -> list[Action]:
-    path = plan.folder / f"{plan.id(shard)}.yaml"
-    written = WriteFile(path, manifests.text(manifests.jobset(plan, shard)))
-    return [written, command(*kubectl(plan.options), "apply", "-f", path)]
-
-
-def _alternative(plan: Plan) -> Iterator[Note]:
+def _alternative(plan: Plan) -> Iterator[str]:
     """Yields the same with xpk, which counts restarts after 42 as well, so that it is given many."""
     given = plan.options
     if plan.gin.embedded:
-        yield Note(f"(xpk would need an image that holds {next(iter(plan.gin.embedded))})")
+        yield f"# (xpk would need an image that holds {next(iter(plan.gin.embedded))})"
         return
-    yield Note("Or, in a cluster made by xpk:")
+    yield "# Or, in a cluster made by xpk:"
     for shard in plan.shards:
         data = ["env", f"TFDS_DATA_DIR={given.data_dir}"] if given.data_dir else []
         own = actions.line([*data, "gpicl", *plan.arguments(shard)])
@@ -66,7 +65,7 @@ def _alternative(plan: Plan) -> Iterator[Note]:
         words += [f"--tpu-type={given.accelerator_type}", "--num-slices=1", f"--docker-image={given.image}"]
         words += [f"--command={own}", "--max-restarts=100", "--restart-on-exit-codes=42"]
         words += [f"--{name}={value}" for name in ("project", "zone") if (value := getattr(given, name))]
-        yield Note(actions.line([*words, *(["--spot"] if given.spot else [])]))
+        yield f"# {actions.line([*words, *(['--spot'] if given.spot else [])])}"
 
 
 def run(plan: Plan, system: System) -> None:
@@ -76,26 +75,26 @@ def run(plan: Plan, system: System) -> None:
       UsageError: kubectl is missing, or a JobSet of the name does something else.
       GpiclError: kubectl refuses.
     """
-    if shutil.which("kubectl", path=system.environment.get("PATH")) is None:
+    if system.path_of("kubectl") is None:
         raise UsageError("kubectl is not installed")
     start, given = kubectl(plan.options), plan.options
     missing, ended = _look(plan, system)
     for name in ended:
         system.say(f"{name}: deleting, it failed or was of other arguments")
-        _call(system, [*start, "delete", "jobset", name, "--ignore-not-found", "--wait=true"])
+        system.do([command(*start, "delete", "jobset", name, "--ignore-not-found", "--wait=true", failure="kubectl")])
     if missing:
         answer = system.call([*start, "get", "localqueue", given.queue, "-o", "name"])
         if answer.code:
             if "NotFound" not in answer.error:
                 raise GpiclError(f"kubectl: {answer.error}")
             assert plan.slices is not None
-            system.do(_queue(plan))
+            system.do(_applied(plan, "kueue", manifests.queue(plan)))
             system.say(f"queue {given.queue}: made, for {plan.slices.num_chips * plan.most} chips")
     for shard in missing:
-        system.do(_jobset(plan, shard))
+        system.do(_applied(plan, plan.id(shard), manifests.jobset(plan, shard)))
         system.say(f"{plan.id(shard)}: submitted, {plan.folder / plan.id(shard)}.yaml")
-    if missing and given.command == SWEEP:
-        system.show("\n".join(actions.shown(note) for note in _alternative(plan)))
+    if missing:
+        system.show("\n".join(_alternative(plan)))
     where = f"--engine gke --name {given.name}"
     system.say(f"watch with launch/status.sh {where}; launch/delete.sh {where} ends it")
 
@@ -128,10 +127,3 @@ def _look(plan: Plan, system: System) -> tuple[list[int], list[str]]:
                 f"(launch/delete.sh --engine gke --name {plan.options.name}), or take another --name"
             )
     return missing, ended
-
-
-def _call(system: System, words: list[str]) -> str:
-    answer = system.call(words)
-    if answer.code:
-        raise GpiclError(f"kubectl: {answer.error}")
-    return answer.output

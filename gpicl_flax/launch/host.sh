@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2153,SC2164
 # Runs where a shard runs, behind the values that the launcher writes in front of it: on every host of a slice at every
 # boot (ENGINE=queued-resources), or as the batch script of a job (slurm). It runs gpicl until that has ended for good.
 # Host 0 leaves the result in the working folder.
@@ -13,12 +13,17 @@ RUN=("$GPICL")
 say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
 
 copy_file() {
-  if [[ $1 == gs://* || $2 == gs://* ]]; then gcloud storage cp --quiet "$1" "$2"; else mkdir -p -- "$(dirname "$2")" && cp -- "$1" "$2"; fi
+  [[ $2 == gs://* ]] || mkdir -p -- "$(dirname "$2")"
+  if [[ $1 == gs://* || $2 == gs://* ]]; then gcloud storage cp --quiet "$1" "$2"; else cp -- "$1" "$2"; fi
 }
 
-copy_folder() {
+copy_folder() { # what is there already, and the same, is left alone
   [[ $2 == gs://* ]] || mkdir -p -- "$2"
-  if [[ $1 == gs://* || $2 == gs://* ]]; then gcloud storage rsync --quiet --recursive "$1" "$2"; else cp -R -- "$1/." "$2"; fi
+  if [[ $1 == gs://* || $2 == gs://* ]]; then
+    gcloud storage rsync --quiet --recursive "$1" "$2"
+  else
+    diff -rq -- "$1" "$2" > /dev/null 2>&1 || cp -R -- "$1/." "$2"
+  fi
 }
 
 try_again() { # try_again TIMES COMMAND...: with growing pauses
@@ -64,35 +69,29 @@ install_package() {
   touch "$stamp"
 }
 
-# The base datasets of the runs, onto this host's own disk, where gpicl then looks for all of them. Host 0 prepares those
-# that were not brought, once for the slice; the others wait for them.
+# The base datasets of the runs, onto this host's own disk, where gpicl then looks for all of them. Host 0 prepares those that
+# were not brought, once for the slice; the others wait until it has, up to a quarter of an hour (5 + 10 + ... seconds).
 fetch_datasets() {
-  local name times=5
+  local name stored=$WORKDIR/.launch/data told=$FOLDER/prepared
   ((${#DATASETS[@]} + ${#PREPARED[@]})) || return 0
   export TFDS_DATA_DIR=$FOLDER/data
-  if [[ $HOST == 0 ]]; then
-    for name in "${PREPARED[@]}"; do
-      [[ -e $FOLDER/data/$name ]] || copy_folder "$WORKDIR/.launch/data/$name" "$FOLDER/data/$name" 2> /dev/null \
-        || { "${RUN[@]}" datasets prepare "$name" && copy_folder "$FOLDER/data/$name" "$WORKDIR/.launch/data/$name"; } || return 1
-    done
-  else
-    times=20 # 5 + 10 + ... seconds: a quarter of an hour
-  fi
+  for name in "${PREPARED[@]}"; do
+    if [[ $HOST != 0 ]]; then
+      try_again 20 copy_file "$stored/$name.prepared" "$told" 2> /dev/null || return 1
+    elif ! copy_file "$stored/$name.prepared" "$told" 2> /dev/null; then
+      try_again 3 "${RUN[@]}" datasets prepare "$name" && copy_folder "$FOLDER/data/$name" "$stored/$name" || return 1
+      : > "$told" && copy_file "$told" "$stored/$name.prepared" || return 1
+    fi
+  done
   for name in "${DATASETS[@]}" "${PREPARED[@]}"; do
-    try_again "$times" copy_folder "$WORKDIR/.launch/data/$name" "$FOLDER/data/$name" || return 1
+    try_again 5 copy_folder "$stored/$name" "$FOLDER/data/$name" || return 1
   done
 }
 
-# Compiled programs are kept on this host's own disk: on gs://, every compilation would wait for the bucket. They are copied
-# from the working folder before gpicl starts, and to it every five minutes and when gpicl has ended. No run fails for want of
-# them. Where the environment already names a folder, that one is used and nothing is copied. JAX writes them on host 0 alone.
-choose_program_folder() {
-  [[ -z ${JAX_COMPILATION_CACHE_DIR:-} ]] || return 0
-  PROGRAMS=$FOLDER/compilation_cache
-  export JAX_COMPILATION_CACHE_DIR=$PROGRAMS
-}
-
-store() { # the log and the programs
+# The log and the compiled programs, to the working folder. Programs are kept on this host's own disk: on gs://, every
+# compilation would wait for the bucket. They are copied from the working folder before gpicl starts, and to it every five
+# minutes and when gpicl has ended. No run fails for want of them. JAX writes them on host 0 alone.
+store() {
   [[ -z ${LOG:-} ]] || copy_file "$LOG" "$WORKDIR/.launch/$ID.host$HOST.log" > /dev/null 2>&1 || true
   [[ -z $PROGRAMS || $HOST != 0 || ! -d $PROGRAMS ]] \
     || copy_folder "$PROGRAMS" "$WORKDIR/.launch/compilation_cache" > /dev/null 2>&1 || true
@@ -101,12 +100,10 @@ store() { # the log and the programs
 # The user's own gin files, below the folder that gpicl runs in.
 write_files() {
   local i path
-  rm -rf "$FOLDER/files"
-  mkdir -p "$FOLDER/files"
+  rm -rf "$FOLDER/files" && mkdir -p "$FOLDER/files"
   for ((i = 0; i < ${#FILES[@]}; i += 2)); do
     path=$FOLDER/files/${FILES[i]}
-    mkdir -p "$(dirname "$path")"
-    base64 -d <<< "${FILES[i + 1]}" > "$path"
+    mkdir -p "$(dirname "$path")" && base64 -d <<< "${FILES[i + 1]}" > "$path"
   done
   cd "$FOLDER/files"
 }
@@ -176,12 +173,9 @@ run_until_ended() {
   local failures=0 started pause
   while true; do
     started=$SECONDS CODE=none
-    if [[ $ENGINE == queued-resources ]]; then
-      free_chips
-      [[ -z $PROGRAMS ]] || copy_folder "$WORKDIR/.launch/compilation_cache" "$PROGRAMS" > /dev/null 2>&1 || true
-    fi
+    [[ $ENGINE == slurm ]] || free_chips # Slurm ends what holds them
+    [[ -z $PROGRAMS ]] || copy_folder "$WORKDIR/.launch/compilation_cache" "$PROGRAMS" > /dev/null 2>&1 || true
     if [[ -z $STOPPED ]]; then run_once; fi
-    store
     pause=$RESTART_SECONDS
     case $STOPPED:$CODE in
       *:0) finish 0 "done" ;;
@@ -190,7 +184,7 @@ run_until_ended() {
         say "the time is over, gpicl's exit code: $CODE; queued again"
         exec scontrol requeue "$JOB"
         ;;
-      ?*:*) say "told to stop (gpicl's exit code: $CODE)" && exit 143 ;;
+      ?*:*) say "told to stop (gpicl's exit code: $CODE)" && store && exit 143 ;;
       :42) say "preempted after saving; starting again" ;;
       *)
         if ((SECONDS - started > 1800)); then failures=0; fi
@@ -200,7 +194,8 @@ run_until_ended() {
         pause=$(awk "BEGIN { p = $pause * 2 ^ ($failures - 1); print p < 300 ? p : 300 }")
         ;;
     esac
-    sleep "$pause" &
+    store
+    sleep "$pause" 9>&- &
     wait "$!" || true # a signal ends it
   done
 }
@@ -217,14 +212,13 @@ say "$ID, host $HOST: begins"
 if ended_already; then say "this has ended already" && exit 0; fi
 trap 'stop told' TERM INT
 if [[ $ENGINE == queued-resources ]]; then
-  choose_program_folder
+  if [[ -z ${JAX_COMPILATION_CACHE_DIR:-} ]]; then export JAX_COMPILATION_CACHE_DIR=${PROGRAMS:=$FOLDER/compilation_cache}; fi
   if [[ -n $COORDINATOR_PORT ]]; then export JAX_COORDINATOR_PORT=$COORDINATOR_PORT; fi
-  (while sleep 300; do store; done) 9>&- &
-  # shellcheck disable=SC2064
-  trap "kill $! 2> /dev/null || true" EXIT
+  (while sleep 300; do store; done) 9>&- & COPIER=$!
+  trap 'kill "$COPIER" 2> /dev/null || true' EXIT
   write_files
   install_package || finish 1 "the package could not be installed"
-  fetch_datasets || finish 1 "the base datasets could not be copied from $WORKDIR/.launch/data"
+  fetch_datasets || finish 1 "the base datasets could not be prepared, or copied from $WORKDIR/.launch/data"
 else
   JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # SLURM_JOB_ID of one task is also the number of the whole array
   trap 'stop time' USR1

@@ -5,7 +5,6 @@ Workers use the CPU backend unless JAX_PLATFORMS says otherwise.
 
 import dataclasses
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +14,9 @@ import psutil
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import workers
-from gpicl_flax.launch.actions import Action, Note, Started, command
+from gpicl_flax.launch.actions import Action, command, line, word
 from gpicl_flax.launch.options import SWEEP, Options
-from gpicl_flax.launch.plan import PREINSTALLED, Plan
+from gpicl_flax.launch.plan import PREINSTALLED, Plan, table_arguments
 from gpicl_flax.launch.system import System
 from gpicl_flax.launch.watch import LONG_LIFE, Phase, watch
 
@@ -34,13 +33,14 @@ class _Worker:
     phase: Phase = Phase.NEW
     process: psutil.Process | None = None
     child: subprocess.Popen | None = None  # the process, if this call has started it
+    cores: list[int] = dataclasses.field(default_factory=list)  # that it has for itself
     started: float = 0.0
     failures: int = 0
     deaths: int = 0
     was_wrong_usage: bool = False
 
 
-def gpicl(options: Options, path: str | None) -> str:
+def gpicl(options: Options, system: System) -> str:
     """Returns the gpicl of the workers: that of this environment, or with `preinstalled` the one on PATH.
 
     Raises:
@@ -54,7 +54,7 @@ def gpicl(options: Options, path: str | None) -> str:
     own = pathlib.Path(sys.executable).with_name("gpicl")
     if options.package is None and own.is_file():
         return str(own)
-    found = shutil.which("gpicl", path=path)
+    found = system.path_of("gpicl")
     if found is None:
         raise UsageError("there is no gpicl on PATH")
     return found
@@ -62,14 +62,14 @@ def gpicl(options: Options, path: str | None) -> str:
 
 def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does."""
-    yield Note("A worker for each shard, started again until it ends with 0 or 2, or too often with another code.")
-    yield Note("Where taskset is, each has a share of the CPU cores for itself.")
+    yield "# A worker for each shard, started again until it ends with 0 or 2, or too often with another code."
+    yield "# Where taskset is, each has a share of the CPU cores for itself."
     folder = pathlib.Path(plan.store)
     yield command("mkdir", "-p", folder)
+    settings = " ".join(f"{name}={word(value)}" for name, value in _environment(plan, system).items())
     for shard in plan.shards:
-        environment = [f"{name}={value}" for name, value in _environment(plan, system).items()]
-        words = ["env", *environment, gpicl(plan.options, system.environment.get("PATH")), *plan.arguments(shard)]
-        yield Started(tuple(words), workers.log_path(folder, plan.id(shard)))
+        worker = line([gpicl(plan.options, system), *plan.arguments(shard)])
+        yield f"{settings} {worker} >> {word(workers.log_path(folder, plan.id(shard)))} 2>&1 &"
 
 
 def _environment(plan: Plan, system: System) -> dict[str, str]:
@@ -98,7 +98,7 @@ class _Engine:
 
     def __init__(self, plan: Plan, system: System):
         self.plan, self.system = plan, system
-        self.gpicl = gpicl(plan.options, system.environment.get("PATH"))
+        self.gpicl = gpicl(plan.options, system)
         self.folder = pathlib.Path(plan.store)
         self.workers = {shard: _Worker() for shard in plan.shards}
         self.cores = workers.usable_cores()
@@ -109,7 +109,7 @@ class _Engine:
         if self.system.stops:
             self.system.stopped("stopped; the same command goes on where this stopped")
         if self.plan.options.command == SWEEP:
-            answer = self.system.call([self.gpicl, *self.plan.arguments(), "--status"])
+            answer = self.system.call([self.gpicl, *table_arguments(self.plan.options, self.plan.gin)])
             self.system.show(answer.output) if answer.code == 0 else self.system.warn("there is no table of the runs")
         phases = [each.phase for each in self.workers.values()]
         self.system.say(f"{phases.count(Phase.FINISHED)} of {len(phases)} shards done, in {self.plan.options.workdir}")
@@ -127,14 +127,15 @@ class _Engine:
         if self.asked == 1:
             self.system.say("stopping; waiting for the workers to save (once more ends them at once)")
         for each in self.workers.values():
-            if each.phase == Phase.EXISTS and each.process is not None and each.process.is_running():
-                each.process.send_signal(signal.SIGTERM if self.asked == 1 else signal.SIGKILL)
+            if each.phase == Phase.EXISTS and each.process is not None:
+                workers.tell(each.process, signal.SIGTERM if self.asked == 1 else signal.SIGKILL)
 
     def adopt(self, shard: int) -> None:
         """Takes a worker that an earlier call has left."""
         process = workers.live(self.folder, self.plan.id(shard))
         if process is not None:
-            self.workers[shard] = _Worker(Phase.EXISTS, process, started=self.system.now())
+            cores = workers.usable_cores(process.pid)
+            self.workers[shard] = _Worker(Phase.EXISTS, process, cores=cores, started=self.system.now())
             self._say(shard, f"adopted, process {process.pid}")
 
     def advance(self, shard: int) -> bool:
@@ -152,9 +153,9 @@ class _Engine:
     def _start(self, shard: int) -> None:
         each, name = self.workers[shard], self.plan.id(shard)
         words = [self.gpicl, *self.plan.arguments(shard)]
-        cores = self._own_cores()
-        if cores and shutil.which("taskset"):
-            words = ["taskset", "-c", ",".join(map(str, cores)), *words]
+        each.cores = self._own_cores()
+        if each.cores and self.system.path_of("taskset"):
+            words = ["taskset", "-c", ",".join(map(str, each.cores)), *words]
         environment = {**self.system.environment, **_environment(self.plan, self.system)}
         each.child = workers.start(self.folder, name, words, environment)
         each.process, each.phase, each.started = psutil.Process(each.child.pid), Phase.EXISTS, self.system.now()
@@ -168,10 +169,7 @@ class _Engine:
         share = len(self.cores) // self.plan.most
         if self.plan.most == 1 or share == 0:
             return []
-        taken = set()
-        for each in self.workers.values():
-            if each.phase == Phase.EXISTS and each.process is not None and each.process.is_running():
-                taken.update(workers.usable_cores(each.process.pid))
+        taken = {core for each in self.workers.values() if each.phase == Phase.EXISTS for core in each.cores}
         slots = (self.cores[slot * share : (slot + 1) * share] for slot in range(self.plan.most))
         return next((slot for slot in slots if taken.isdisjoint(slot)), [])
 

@@ -1,11 +1,8 @@
-"""Manifests for GKE: a JobSet for each shard, and the Kueue queue that they wait in.
-
-A host that exits with 42, or whose node is taken away, gets a new pod within the same Job, at no cost. Exit code 2
-fails the Job by a rule of its podFailurePolicy, and that fails the JobSet. Any other code fails the Job by its
-backoffLimit of 0, and then the JobSet makes all pods of the slice anew, at most maxRestarts times.
-"""
+"""Manifests for GKE: the templates of this folder, read as data, and filled in as data."""
 
 import base64
+import pathlib
+import re
 from typing import Any
 
 import yaml
@@ -13,136 +10,69 @@ import yaml
 from gpicl_flax.launch import storage
 from gpicl_flax.launch.plan import Plan
 
-_CLOUD_CLI_IMAGE = "gcr.io/google.com/cloudsdktool/google-cloud-cli:slim"  # copies compiled programs
 _PROGRAMS = "/gpicl-programs"  # in a container
-_FETCH = f'gcloud storage rsync --quiet --recursive "$STORED" {_PROGRAMS} || true\n'
-_STORE = f"""store() {{
-  [[ $JOB_COMPLETION_INDEX != 0 ]] \\
-    || gcloud storage rsync --quiet --recursive {_PROGRAMS} "$STORED" || true
-}}
-trap 'store; exit 0' TERM
-while true; do
-  sleep 300 & wait "$!"
-  store
-done
-"""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what any reader of YAML may take for something else than a string, such as y or 1e5."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    is_plain = re.fullmatch(r"[A-Za-z][-A-Za-z0-9_./]{2,}", text)
+    style = None if is_plain else "|" if "\n" in text else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent)
 
 
 def text(documents: list[dict[str, Any]]) -> str:
     """Returns manifests as YAML."""
-    return yaml.safe_dump_all(documents, sort_keys=False, width=10_000)
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+
+
+def _template(name: str, values: dict[str, Any]) -> Any:
+    return _filled([*yaml.safe_load_all(pathlib.Path(__file__).with_name(name).read_text())], values)
+
+
+def _filled(node: Any, values: dict[str, Any]) -> Any:
+    """Returns a part of a template with values in the place of <names>, without fields whose value is None."""
+    if isinstance(node, dict):
+        parts = {key: _filled(part, values) for key, part in node.items()}
+        return {key: part for key, part in parts.items() if part is not None}
+    if isinstance(node, list):
+        return [_filled(part, values) for part in node]
+    return values[node[1:-1]] if isinstance(node, str) and re.fullmatch("<[a-z_]+>", node) else node
 
 
 def jobset(plan: Plan, shard: int) -> list[dict[str, Any]]:
-    """Returns the JobSet of a shard, and what it needs."""
-    given, name = plan.options, plan.id(shard)
-    files = plan.gin.embedded
-    metadata = {
-        "name": name,
-        "namespace": given.namespace,
-        "labels": {
-            "kueue.x-k8s.io/queue-name": given.queue,
-            "gpicl-launch": given.name,
-            "gpicl-digest": plan.digest,
-        },
-        "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
-    }
-    policy = {
-        "maxRestarts": given.max_restarts,
-        "restartStrategy": "BlockingRecreate",
-        "rules": [{"name": "wrongUsage", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
-    }
-    spec = {
-        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-        "failurePolicy": policy,
-        "replicatedJobs": [{"name": "slice", "replicas": 1, "template": {"spec": _job(plan, shard)}}],
-    }
-    found = [{"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "spec": spec}]
-    return [*([_config_map(plan, name)] if files else []), *found]
-
-
-def _job(plan: Plan, shard: int) -> dict[str, Any]:
-    assert plan.slices is not None
-    rules = [
-        {"action": action, "onExitCodes": {"containerName": "gpicl", "operator": "In", "values": [code]}}
-        for action, code in (("FailJob", 2), ("Ignore", 42))
-    ]
-    lost = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return {
-        "completionMode": "Indexed",
-        "completions": plan.slices.hosts,
-        "parallelism": plan.slices.hosts,
-        "backoffLimit": 0,
-        "podFailurePolicy": {"rules": [*rules, lost]},
-        "template": {"metadata": {"labels": {"gpicl-launch": plan.options.name}}, "spec": _pod(plan, shard)},
-    }
-
-
-def _pod(plan: Plan, shard: int) -> dict[str, Any]:
-    given, slices = plan.options, plan.slices
+    """Returns the JobSet of a shard, behind what it needs."""
+    given, slices, name, files = plan.options, plan.slices, plan.id(shard), plan.gin.embedded
     assert slices is not None
-    selector = {
-        "cloud.google.com/gke-tpu-accelerator": slices.chip.gke_accelerator,
-        "cloud.google.com/gke-tpu-topology": slices.topology,
-    }
-    if given.spot:
-        selector["cloud.google.com/gke-spot"] = "true"
-    pod: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 120}
-    if given.service_account:
-        pod["serviceAccountName"] = given.service_account
-    pod["nodeSelector"] = selector
-    pod["tolerations"] = [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}]
-    if storage.is_remote(given.workdir):
-        pod["initContainers"] = _copiers(plan)
-    pod["containers"] = [_container(plan, shard)]
-    if volumes := _volumes(plan, plan.id(shard)):
-        pod["volumes"] = volumes
-    return pod
-
-
-def _container(plan: Plan, shard: int) -> dict[str, Any]:
-    given, slices = plan.options, plan.slices
-    assert slices is not None
-    is_remote = storage.is_remote(given.workdir)
-    # In the pod where the working folder is on gs://, since every compilation would wait for the bucket.
-    environment = {"JAX_COMPILATION_CACHE_DIR": _PROGRAMS if is_remote else f"{plan.store}/compilation_cache"}
-    if given.data_dir:
-        environment["TFDS_DATA_DIR"] = given.data_dir
-    if given.coordinator_port:
-        environment["JAX_COORDINATOR_PORT"] = str(given.coordinator_port)
-    chips = {"google.com/tpu": slices.num_chips // slices.hosts}
-    container: dict[str, Any] = {
-        "name": "gpicl",
-        "image": given.image,
-        "command": ["gpicl"],
-        "args": [_escaped(word) for word in plan.arguments(shard)],
-        "env": [{"name": name, "value": _escaped(value)} for name, value in environment.items()],
-        "ports": [{"containerPort": given.coordinator_port or 8482}],
-        "resources": {"requests": chips, "limits": dict(chips)},
-    }
-    mounts = [{"name": "programs", "mountPath": _PROGRAMS}] if is_remote else []
-    if plan.gin.embedded:
-        container["workingDir"] = "/gpicl"
+    is_remote, stored = storage.is_remote(given.workdir), f"{plan.store}/compilation_cache"
+    variables = {"JAX_COMPILATION_CACHE_DIR": _PROGRAMS if is_remote else stored, "TFDS_DATA_DIR": given.data_dir}
+    variables |= {"JAX_COORDINATOR_PORT": given.coordinator_port}
+    mounts: list[dict[str, Any]] = [{"name": "programs", "mountPath": _PROGRAMS}] if is_remote else []
+    volumes: list[dict[str, Any]] = [{"name": "programs", "emptyDir": {}}] if is_remote else []
+    if files:
         mounts.append({"name": "files", "mountPath": "/gpicl", "readOnly": True})
-    if mounts:
-        container["volumeMounts"] = mounts
-    return container
-
-
-def _copiers(plan: Plan) -> list[dict[str, Any]]:
-    """Returns the containers that copy compiled programs.
-
-    One copies them into the pod before gpicl starts. Another one, which runs beside gpicl and ends after it, copies
-    them back every five minutes and at the end, on host 0 alone: only there does JAX write programs.
-    """
-    fetch = {"name": "fetch-programs", "image": _CLOUD_CLI_IMAGE, "command": ["bash", "-c"], "args": [_FETCH]}
-    store = {"name": "store-programs", "image": _CLOUD_CLI_IMAGE, "restartPolicy": "Always"}
-    store |= {"command": ["bash", "-c"], "args": [_STORE]}
-    settings = {
-        "env": [{"name": "STORED", "value": _escaped(f"{plan.store}/compilation_cache")}],
-        "volumeMounts": [{"name": "programs", "mountPath": _PROGRAMS}],
-    }
-    return [fetch | settings, store | settings]
+        items = [{"key": f"file-{number}", "path": path} for number, path in enumerate(files)]
+        volumes.append({"name": "files", "configMap": {"name": f"{name}-files", "items": items}})
+    values = {
+        "name": name, "files": f"{name}-files", "launch": given.name, "namespace": given.namespace,
+        "queue": given.queue, "digest": plan.digest, "max_restarts": given.max_restarts, "image": given.image,
+        "hosts": slices.hosts, "chips": slices.num_chips // slices.hosts, "service_account": given.service_account,
+        "node_labels": slices.gke_labels | ({"cloud.google.com/gke-spot": "true"} if given.spot else {}),
+        "arguments": [_escaped(word) for word in plan.arguments(shard)], "folder": "/gpicl" if files else None,
+        "variables": [{"name": key, "value": _escaped(str(value))} for key, value in variables.items() if value],
+        "stored": _escaped(stored), "port": given.coordinator_port or 8482,
+        "data": {f"file-{number}": base64.b64encode(data).decode() for number, data in enumerate(files.values())},
+        "mounts": mounts or None, "volumes": volumes or None,
+    }  # fmt: skip
+    config_map, found = _template("jobset.yaml", values)
+    if not is_remote:
+        del found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["initContainers"]
+    return [config_map, found] if files else [found]
 
 
 def _escaped(value: str) -> str:
@@ -150,53 +80,10 @@ def _escaped(value: str) -> str:
     return value.replace("$", "$$")
 
 
-def _config_map(plan: Plan, name: str) -> dict[str, Any]:
-    """Returns the user's own gin files, as binary data: their names may hold slashes, keys may not."""
-    files = plan.gin.embedded.values()
-    metadata = {
-        "name": f"{name}-files",
-        "namespace": plan.options.namespace,
-        "labels": {"gpicl-launch": plan.options.name},
-    }
-    data = {f"file-{number}": base64.b64encode(content).decode() for number, content in enumerate(files)}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": data}
-
-
-def _volumes(plan: Plan, name: str) -> list[dict[str, Any]]:
-    volumes: list[dict[str, Any]] = []
-    if storage.is_remote(plan.options.workdir):
-        volumes.append({"name": "programs", "emptyDir": {}})
-    if plan.gin.embedded:
-        items = [{"key": f"file-{number}", "path": path} for number, path in enumerate(plan.gin.embedded)]
-        volumes.append({"name": "files", "configMap": {"name": f"{name}-files", "items": items}})
-    return volumes
-
-
 def queue(plan: Plan) -> list[dict[str, Any]]:
-    """Returns the queue, for a cluster that has none of this name: as many chips as may be in use at once."""
+    """Returns the queue: as many chips as may be in use at once."""
     given, slices = plan.options, plan.slices
     assert slices is not None
-    accelerator = slices.chip.gke_accelerator
-    flavor = f"{given.queue}-{accelerator}-{slices.topology}"
-    labels = {
-        "cloud.google.com/gke-tpu-accelerator": accelerator,
-        "cloud.google.com/gke-tpu-topology": slices.topology,
-    }
-    quota = {"name": "google.com/tpu", "nominalQuota": slices.num_chips * plan.most}
-    group = {"coveredResources": ["google.com/tpu"], "flavors": [{"name": flavor, "resources": [quota]}]}
-    common = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
-    return [
-        {**common, "kind": "ResourceFlavor", "metadata": {"name": flavor}, "spec": {"nodeLabels": labels}},
-        {
-            **common,
-            "kind": "ClusterQueue",
-            "metadata": {"name": given.queue},
-            "spec": {"namespaceSelector": {}, "queueingStrategy": "BestEffortFIFO", "resourceGroups": [group]},
-        },
-        {
-            **common,
-            "kind": "LocalQueue",
-            "metadata": {"name": given.queue, "namespace": given.namespace},
-            "spec": {"clusterQueue": given.queue},
-        },
-    ]
+    flavor = "-".join([given.queue, *slices.gke_labels.values()])
+    values = {"queue": given.queue, "namespace": given.namespace, "chips": slices.num_chips * plan.most}
+    return _template("kueue.yaml", values | {"flavor": flavor, "node_labels": slices.gke_labels})

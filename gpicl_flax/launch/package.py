@@ -65,7 +65,8 @@ def upload(package: Package, *, is_built: bool) -> list[Action]:
         command("mkdir", "-p", source),
         command("cp", "-R", *(HOME / name for name in _SOURCES), source),
         command(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps",
-                "--wheel-dir", package.build, source),
+                "--wheel-dir", package.build, source,
+                failure="the package could not be built; --package takes a pip requirement instead"),
     ]  # fmt: skip
     versions = str(HOME / "constraints.txt")
     copies = storage.copy_file(str(made), package.wheel) + storage.copy_file(versions, package.constraints)
@@ -84,6 +85,6 @@ def _digest() -> str:
         path for name in _DIGESTED for path in ((HOME / name).rglob("*") if (HOME / name).is_dir() else [HOME / name])
     ]
     for path in sorted(paths):
-        if path.suffix in (".py", ".gin", ".toml", ".txt", ".sh") and path.is_file():
+        if path.suffix in (".py", ".gin", ".toml", ".txt", ".sh", ".yaml") and path.is_file():
             total.update(f"{path.relative_to(HOME)}\0".encode() + path.read_bytes())
     return total.hexdigest()[:16]

@@ -1,12 +1,13 @@
 """From options to a plan: everything that a launch is to do, decided before anything is made."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 from gpicl_flax.errors import UsageError
 from gpicl_flax.launch import gin_files, package, slice_type
@@ -17,6 +18,8 @@ from gpicl_flax.launch.slice_type import SliceType
 from gpicl_flax.launch.system import System, caches
 
 PREINSTALLED = "preinstalled"  # the package that is there already
+_MOUNTED = "gs://BUCKET/FOLDER or an absolute path that all hosts mount"
+_FOLDERS = {SLICES: _MOUNTED, GKE: _MOUNTED, SLURM: "a folder that all nodes see", LOCAL: "a folder of this machine"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Plan:
       slices: the kind of the slices; None where there are none.
       package: what hosts install; None where nothing is brought.
       datasets: the folders here of the base datasets that travel, by their paths below the folder of TFDS.
-      missing: those that no one has prepared here, by name, each with what to do.
+      missing: the names of those that nobody has prepared here.
     """
 
     options: Options
@@ -39,7 +42,7 @@ class Plan:
     slices: SliceType | None = None
     package: Package | None = None
     datasets: dict[str, str] = dataclasses.field(default_factory=dict)
-    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @property
     def shards(self) -> range:
@@ -49,7 +52,7 @@ class Plan:
     @property
     def most(self) -> int:
         """How many shards run at once."""
-        return min(self.options.max_parallel or math.inf, self.options.num_slices)  # pyright: ignore[reportReturnType]
+        return min(self.options.max_parallel or self.options.num_slices, self.options.num_slices)
 
     @property
     def store(self) -> str:
@@ -60,31 +63,51 @@ class Plan:
         """Returns the name of a shard: of its slice, job or worker."""
         return f"{self.options.name}-{shard}"
 
-    def arguments(self, shard: int | str | None = None, *, here: bool = False) -> list[str]:
-        """Returns the arguments of gpicl, for hosts or for this machine; without `shard`, less that."""
-        files = self.gin.here if here else self.gin.there
+    def arguments(self, shard: int | None = None) -> list[str]:
+        """Returns the arguments of gpicl where it runs; without `shard`, less that."""
         given = self.options
-        words = [given.command, *(word for name in files for word in ("--gin_file", name))]
-        words += [word for binding in given.gin_bindings for word in ("--gin_bindings", binding)]
-        words += ["--workdir", given.workdir]
-        if given.only is not None:
-            words += ["--only", given.only]
-        if given.stack is not None:
-            words += ["--stack", given.stack]
-        if given.command == SWEEP and shard is not None:
-            words += ["--shard", f"{shard}/{given.num_slices}"]
-        return words
+        words = [given.command, *choosing(self.gin.there, given.gin_bindings), "--workdir", given.workdir]
+        words += ["--only", given.only] if given.only is not None else []
+        words += ["--stack", given.stack] if given.stack is not None else []
+        return [*words, *(["--shard", f"{shard}/{given.num_slices}"] if shard and given.command == SWEEP else [])]
 
     @property
+    def prepared_there(self) -> list[str]:
+        """The base datasets that hosts prepare themselves."""
+        return [*self.missing] if self.options.prepare_on_hosts else []
+
+    @property
+    def not_prepared(self) -> str:
+        """Says what is missing, and what to do."""
+        there = ", with --prepare_on_hosts the slices do" if self.options.engine == SLICES else ""
+        return (
+            f"not prepared here: base dataset {', '.join(self.missing)}; where there is a network, "
+            f"`gpicl datasets prepare {' '.join(self.missing)}` prepares it{there}; or bring its files under another "
+            "name, `gpicl datasets import`"
+        )
+
+    @functools.cached_property
     def digest(self) -> str:
         """A digest of everything that decides what is computed, 16 hexadecimal digits."""
-        embedded = {name: data.hex() for name, data in self.gin.embedded.items()}
+        given, embedded = self.options, {name: data.hex() for name, data in self.gin.embedded.items()}
         brought = self.package and (self.package.requirement, self.package.digest)
-        given = self.options
-        parts = self.arguments(), embedded, given.num_slices, brought, [*self.datasets], given.image, given.data_dir
-        if given.prepare_on_hosts:
-            parts = *parts, sorted(self.missing)
+        data = sorted([*self.datasets, *self.prepared_there])
+        parts = [self.arguments(), embedded, given.num_slices, brought, data, given.image]
+        if given.engine != SLICES:  # there it says only where data are brought from
+            parts.append(given.data_dir)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def choosing(gin_files: Sequence[str], gin_bindings: Sequence[str]) -> list[str]:
+    """Returns the arguments of gpicl that choose the points."""
+    words = [word for name in gin_files for word in ("--gin_file", name)]
+    return words + [word for binding in gin_bindings for word in ("--gin_bindings", binding)]
+
+
+def table_arguments(options: Options, gin: GinFiles) -> list[str]:
+    """Returns the arguments of gpicl that show the runs of a sweep."""
+    only = ["--only", options.only] if options.only is not None else []
+    return ["sweep", *choosing(gin.here, options.gin_bindings), *only, "--workdir", options.workdir, "--status"]
 
 
 def make(options: Options, system: System) -> Plan:
@@ -93,8 +116,6 @@ def make(options: Options, system: System) -> Plan:
     Raises:
       UsageError: an option is missing or wrong, or a gin file is.
     """
-    if not options.gin_files:
-        raise UsageError("a gin file is needed, such as gin/state_size.gin (--help explains)")
     options = complete(options)
     slices = None
     if options.engine in (SLICES, GKE):
@@ -111,28 +132,23 @@ def make(options: Options, system: System) -> Plan:
 
 def complete(options: Options) -> Options:
     """Returns options with a name and an absolute working folder; raises UsageError if they cannot be."""
-    files = options.gin_files
+    files, engine, workdir = options.gin_files, options.engine, options.workdir
     name = options.name or (name_of(files[0]) if files else "")
     if not name:
         raise UsageError("--name is needed, or the gin file of the sweep")
-    workdir = options.workdir
-    if options.engine == LOCAL and not workdir and files and options.command in (SWEEP, TRAIN):
-        workdir = f"runs/{pathlib.PurePath(files[0]).stem}"
-    if options.engine in (SLICES, GKE):
-        options = dataclasses.replace(options, workdir=workdir)
-        if options.command in (SWEEP, TRAIN):
-            options.need("workdir", why=f"with --engine {options.engine}: gs://BUCKET/FOLDER, or an absolute path that "
-                         "all hosts mount")  # fmt: skip
-        if workdir and not workdir.startswith(("gs://", "/")):
-            raise UsageError(
-                f"--workdir must be gs://BUCKET/FOLDER or an absolute path that all hosts mount, not {workdir!r}"
-            )
+    if options.command in (SWEEP, TRAIN):
+        if engine == LOCAL:
+            workdir = workdir or f"runs/{pathlib.PurePath(files[0]).stem}"
+        elif not workdir:
+            options.need("workdir", f"with --engine {engine}: {_FOLDERS[engine]}")
     if workdir.startswith("gs://"):
-        if options.engine == LOCAL:
-            raise UsageError(f"--workdir must be a folder of this machine with --engine local, not {workdir!r}")
+        if engine in (LOCAL, SLURM):
+            raise UsageError(f"--workdir must be {_FOLDERS[engine]} with --engine {engine}, not {workdir!r}")
         if not re.fullmatch(r"gs://[a-z0-9][-a-z0-9._]*/[^\]\[*?#]+", workdir):  # gcloud takes these for wildcards
             raise UsageError(f"--workdir must be gs://BUCKET/FOLDER, without * ? [ ] and #, not {workdir!r}")
     elif workdir:
+        if engine in (SLICES, GKE) and not workdir.startswith("/"):
+            raise UsageError(f"--workdir must be {_FOLDERS[engine]}, not {workdir!r}")
         workdir = os.path.abspath(workdir)
     return dataclasses.replace(options, name=name, workdir=workdir.rstrip("/"))
 
@@ -145,6 +161,8 @@ def name_of(gin_file: str) -> str:
 
 def _check_data_dir(options: Options) -> None:
     folder = options.data_dir
+    if options.prepare_on_hosts and options.package is not None:
+        raise UsageError("--prepare_on_hosts is for the package of this checkout, which knows what the points read")
     if folder is None:
         return
     if options.engine == GKE and not folder.startswith("/"):
@@ -172,8 +190,7 @@ def _with_datasets(plan: Plan) -> Plan:
     for folder in found.values():
         if re.search(r"[*?#\[\]]", folder):
             raise UsageError(f"{folder!r} must be a path without * ? [ ] and #, which gcloud takes for wildcards")
-    if given.prepare_on_hosts and not missing:
-        raise UsageError("--prepare_on_hosts has nothing to do: all base datasets are prepared here")
+    plan = dataclasses.replace(plan, datasets=found, missing=tuple(missing))
     if missing and not given.dry_run and not given.prepare_on_hosts:
-        raise UsageError(next(iter(missing.values())))
-    return dataclasses.replace(plan, datasets=found, missing=missing)
+        raise UsageError(plan.not_prepared)
+    return plan

@@ -6,12 +6,11 @@ gcloud.
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Iterator
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import gcloud, package, startup, storage
-from gpicl_flax.launch.actions import Action, Note, WriteFile
+from gpicl_flax.launch.actions import Action, WriteFile, line
 from gpicl_flax.launch.gcloud import ACTIVE, NONE, WAITING
 from gpicl_flax.launch.plan import Plan
 from gpicl_flax.launch.system import System
@@ -37,24 +36,22 @@ class _Slice:
     deleted: float = 0.0
 
 
-def shown(plan: Plan, *, is_built: bool = False) -> Iterator[Action]:
+def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does, in its order."""
-    yield Note("The package, the base datasets, and the start-up script of every slice")
-    yield from _preparation(plan, is_built=is_built)
-    yield Note("A slice for each shard; again whenever one is suspended, failed or gone before its result is there")
-    yield from (gcloud.creation(plan, shard) for shard in plan.shards)
-    yield Note("At the end of each shard, and on Ctrl-C" + (" (not with --keep)" if plan.options.keep else ""))
-    yield from (gcloud.deletion(plan.options, plan.id(shard)) for shard in plan.shards)
-
-
-def _preparation(plan: Plan, *, is_built: bool) -> list[Action]:
+    del system  # nothing is asked
     assert plan.package is not None  # slices always have one
-    copies = [
-        action
-        for name, folder in plan.datasets.items()
-        for action in storage.copy_folder(folder, f"{plan.store}/data/{name}")
-    ]
-    return [*package.upload(plan.package, is_built=is_built), *copies, *startup.scripts(plan)]
+    first, *others = startup.scripts(plan)
+    yield "# The package, the base datasets, and the start-up script of every slice"
+    yield from package.upload(plan.package, is_built=False)
+    for name, folder in plan.datasets.items():
+        yield from storage.copy_folder(folder, f"{plan.store}/data/{name}")
+    yield first
+    for shard, script in enumerate(others, start=2):
+        yield f"sed '2s/.*/SHARD={shard}/' {line([first.path])} > {line([script.path])}"
+    yield "# A slice for each shard; again whenever one is suspended, failed or gone before its result is there"
+    yield from (gcloud.creation(plan, shard) for shard in plan.shards)
+    yield "# At the end of each shard, and on Ctrl-C" + (" (not with --keep)" if plan.options.keep else "")
+    yield from (gcloud.deletion(plan.options, plan.id(shard)) for shard in plan.shards)
 
 
 def run(plan: Plan, system: System) -> None:
@@ -64,7 +61,7 @@ def run(plan: Plan, system: System) -> None:
       UsageError: gcloud is missing, or a slice of the name does something else.
       GpiclError: some shards failed.
     """
-    if shutil.which("gcloud", path=system.environment.get("PATH")) is None:
+    if system.path_of("gcloud") is None:
         raise UsageError("gcloud is not installed; https://cloud.google.com/sdk/docs/install")
     engine = _Engine(plan, system)
     system.listen()
@@ -82,29 +79,38 @@ class _Engine:
     def __init__(self, plan: Plan, system: System):
         self.plan, self.system, self.options = plan, system, plan.options
         self.slices = {shard: _Slice() for shard in plan.shards}
+        self.scripts = startup.scripts(plan)
         self.is_prepared = False
 
     def begin(self) -> None:
-        """Reads what an earlier call has left; only then anything is changed."""
-        for shard in self.slices:
-            self._look_at_first(shard)
-        for shard in self.slices:
-            self._settle(shard)
+        """Reads what an earlier call has left; only then is anything changed."""
+        for look in (self._look_at_first, self._settle):
+            for shard in self.slices:
+                if self.system.stops:
+                    self.stop()
+                look(shard)
 
     def end(self) -> None:
-        phases = [each.phase for each in self.slices.values()]
-        kept = (
-            f"; slices are kept, launch/delete.sh --name {self.options.name} deletes them" if self.options.keep else ""
-        )
-        self.system.say(f"{phases.count(Phase.FINISHED)} of {len(phases)} shards done{kept}")
-        if Phase.FAILED in phases:
-            raise GpiclError(f"{phases.count(Phase.FAILED)} of {len(phases)} shards failed")
+        """Says how the shards have ended; raises GpiclError if some failed."""
+        failed = f"{self._num_in(Phase.FAILED)} of {len(self.slices)} shards failed"
+        kept = f"; slices are kept, {self._deletion} deletes them" if self.options.keep else ""
+        self.system.say(f"{self._num_in(Phase.FINISHED)} of {len(self.slices)} shards done{kept}")
+        if self._num_in(Phase.FAILED):
+            raise GpiclError(failed)
+
+    def _num_in(self, *phases: Phase) -> int:
+        return sum(each.phase in phases for each in self.slices.values())
+
+    @property
+    def _deletion(self) -> str:
+        where = f"--project {self.options.project} --zone {self.options.zone}"
+        return f"launch/delete.sh --name {self.options.name} {where}"
 
     def stop(self) -> None:
         """Deletes what exists: slices cost money."""
         for shard, each in self.slices.items():
             if each.phase == Phase.EXISTS and self.options.keep:
-                self._say(shard, f"kept (--keep); launch/delete.sh --name {self.options.name} deletes it")
+                self._say(shard, f"kept (--keep); {self._deletion} deletes it")
             elif each.phase == Phase.EXISTS:
                 self._say(shard, "deleting")
                 if gcloud.delete(self.system, self.options, self.plan.id(shard)):
@@ -115,8 +121,7 @@ class _Engine:
         """Warns of slices that live on, however this ends."""
         for shard, each in self.slices.items():
             if each.phase == Phase.EXISTS and not self.options.keep:
-                where = f"--project {self.options.project} --zone {self.options.zone}"
-                self._warn(shard, f"is left; launch/delete.sh --name {self.options.name} {where} deletes it")
+                self._warn(shard, f"is left; {self._deletion} deletes it")
 
     def _path(self, shard: int, ending: str) -> str:
         return f"{self.plan.store}/{self.plan.id(shard)}.{ending}"
@@ -144,7 +149,7 @@ class _Engine:
         if each.state != NONE and not self._is_done(each.result) and is_other:
             raise UsageError(
                 f"{name} exists and was started with other arguments or other code; wait for it, delete it "
-                f"(launch/delete.sh --name {self.options.name}), or take another --name"
+                f"({self._deletion}), or take another --name"
             )
 
     def _settle(self, shard: int) -> None:
@@ -162,8 +167,7 @@ class _Engine:
             if self._is_ours(each.result):  # a slice that left a result has ended, and waits for nothing
                 self._delete(shard, "its last try failed")
         if each.result:
-            for removal in storage.remove(marker):
-                self.system.call(removal.words)
+            self.system.call(storage.remove(marker).words)
 
     def _is_ours(self, result: dict[str, str]) -> bool:
         return result.get("digest") == self.plan.digest
@@ -197,10 +201,7 @@ class _Engine:
         match each.phase, found.state:
             case ((Phase.NEW | Phase.DELETING), gcloud.NONE):
                 each.phase = Phase.NEW
-                if (
-                    sum(other.phase in (Phase.EXISTS, Phase.DELETING) for other in self.slices.values())
-                    < self.plan.most
-                ):
+                if self._num_in(Phase.EXISTS, Phase.DELETING) < self.plan.most:
                     self._create(shard)
             case Phase.DELETING, _:
                 if self.system.now() - each.deleted > _DELETION_SECONDS:
@@ -217,18 +218,35 @@ class _Engine:
             case _:
                 self._watch(shard, found.state)
 
+    def _prepare(self) -> bool:
+        """Puts what hosts need where they find it, once. Returns whether it did, and was not told to stop meanwhile."""
+        if self.is_prepared:
+            return True
+        assert self.plan.package is not None  # slices always have one
+        steps = package.upload(self.plan.package, is_built=package.is_built(self.plan.package))
+        for name, folder in self.plan.datasets.items():
+            target = f"{self.plan.store}/data/{name}"
+            if not storage.is_copied(self.system, folder, target):
+                steps += storage.copy_folder(folder, target)
+        for step in (*steps, *self.scripts):
+            if self.system.stops:
+                return False
+            self.system.do([step])
+        self.is_prepared = True
+        return True
+
     def _create(self, shard: int) -> None:
         each = self.slices[shard]
-        if not self.is_prepared:
-            assert self.plan.package is not None
-            self.system.do(_preparation(self.plan, is_built=package.is_built(self.plan.package)))
-            self.is_prepared = True
+        if not self._prepare():
+            return
         # So that a slice that does something else is not taken for this one.
         submitted = WriteFile(self.plan.folder / f"{self.plan.id(shard)}.submitted", f"digest={self.plan.digest}\n")
         try:
             self.system.do([submitted, *storage.copy_file(str(submitted.path), self._path(shard, "submitted"))])
         except GpiclError as error:
-            self._fail(shard, f"cannot write to {self.options.workdir}: {error}")
+            self._fail(shard, str(error))
+            return
+        if self.system.stops:
             return
         each.phase = Phase.EXISTS  # from here on Ctrl-C has to delete it
         outcome, error = gcloud.create(self.system, self.plan, shard)

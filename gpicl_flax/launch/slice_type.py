@@ -29,6 +29,12 @@ class SliceType:
     topology: str
     hosts: int
 
+    @property
+    def gke_labels(self) -> dict[str, str]:
+        """The labels of its node pools on GKE."""
+        prefix = "cloud.google.com/gke-tpu"
+        return {f"{prefix}-accelerator": self.chip.gke_accelerator, f"{prefix}-topology": self.topology}
+
 
 def parse(accelerator_type: str) -> SliceType:
     """Returns the type of that name; raises UsageError if there is none."""

@@ -6,13 +6,12 @@ its time is over, and queues itself again. What was cancelled, or lost in anothe
 
 import pathlib
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gpicl_flax.errors import GpiclError, UsageError
 from gpicl_flax.launch import local, startup, storage
-from gpicl_flax.launch.actions import Action, Command, Note, WriteFile, command, line
+from gpicl_flax.launch.actions import Action, Command, WriteFile, command, line
 from gpicl_flax.launch.options import Options
 from gpicl_flax.launch.plan import Plan
 from gpicl_flax.launch.system import Answer, System
@@ -21,7 +20,7 @@ _FORWARDED = ("partition", "account", "qos", "gres", "constraint", "time", "cpus
 _EARLIER = 60  # seconds by which Slurm sends the signal before --time too early
 
 
-class Task(NamedTuple):
+class ArrayTask(NamedTuple):
     """A task of a job array that waits or runs.
 
     Attributes:
@@ -86,7 +85,7 @@ def script(plan: Plan, system: System) -> WriteFile:
     if given.data_dir:
         first.append(f"export TFDS_DATA_DIR={shlex.quote(str(pathlib.Path(given.data_dir).resolve()))}")
     values = {
-        "GPICL": local.gpicl(given, system.environment.get("PATH")),
+        "GPICL": local.gpicl(given, system),
         "NODES": given.nodes if given.nodes > 1 else "",
     }
     return WriteFile(_path(plan), startup.host_script(first, plan, values, {}))
@@ -112,7 +111,7 @@ def _seconds(time: str) -> int:
 
 def shown(plan: Plan, system: System) -> Iterator[Action]:
     """Yields what a run does."""
-    yield Note("The batch script, and a job array with a task for each shard that neither has ended nor waits or runs")
+    yield "# The batch script, and a job array with a task for each shard that neither has ended nor waits or runs"
     yield script(plan, system)
     yield submission(plan, plan.shards)
 
@@ -124,7 +123,7 @@ def run(plan: Plan, system: System) -> None:
       UsageError: Slurm is missing, or a job of the name does something else.
       GpiclError: Slurm refuses.
     """
-    if shutil.which("sbatch", path=system.environment.get("PATH")) is None:
+    if system.path_of("sbatch") is None:
         raise UsageError("sbatch is not installed: this is no login node of a Slurm cluster")
     given, missing, batch = plan.options, [], script(plan, system)
     there = {task.shard: task for task in queue(given, system)}
@@ -155,7 +154,7 @@ def run(plan: Plan, system: System) -> None:
     system.say(f"watch with launch/status.sh {where}; launch/delete.sh {where} ends it")
 
 
-def queue(options: Options, system: System) -> list[Task]:
+def queue(options: Options, system: System) -> list[ArrayTask]:
     """Returns the tasks of a name that wait or run, by shard; raises GpiclError if squeue fails."""
     form = "%F\t%K\t%T\t%R\t%k"
     answer = system.call(["squeue", "--me", "--noheader", "--array", f"--name={options.name}", f"--format={form}"])
@@ -165,10 +164,10 @@ def queue(options: Options, system: System) -> list[Task]:
     for row in answer.output.splitlines():
         job, shard, state, where, comment = (*row.split("\t"), *[""] * 5)[:5]
         if shard.isdecimal() and comment.startswith("gpicl "):
-            found.append(Task(f"{job}_{shard}", int(shard), state, where, comment.removeprefix("gpicl ")))
+            found.append(ArrayTask(f"{job}_{shard}", int(shard), state, where, comment.removeprefix("gpicl ")))
     return sorted(found, key=lambda task: task.shard)
 
 
-def cancel(tasks: Sequence[Task], system: System) -> Answer:
+def cancel(tasks: Sequence[ArrayTask], system: System) -> Answer:
     """Cancels tasks. They are told to save first, and have the time that Slurm gives them (KillWait)."""
     return system.call(["scancel", *(task.id for task in tasks)])

@@ -2,11 +2,11 @@
 
 import base64
 import pathlib
-import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpicl_flax.errors import UsageError
-from gpicl_flax.launch.actions import WriteFile
+from gpicl_flax.launch.actions import WriteFile, word
 from gpicl_flax.launch.plan import Plan
 
 HOST = pathlib.Path(__file__).with_name("host.sh")
@@ -20,19 +20,14 @@ def path(plan: Plan, shard: int) -> pathlib.Path:
 
 
 def scripts(plan: Plan) -> list[WriteFile]:
-    """Returns the scripts of all shards. They differ in the second line alone.
-
-    Raises:
-      UsageError: they are too large.
-    """
-    found = [WriteFile(path(plan, shard), script(plan, shard)) for shard in plan.shards]
+    """Returns the scripts of all shards, which differ in line 2 alone; raises UsageError if they are too large."""
+    found = [WriteFile(path(plan, shard), _script(plan, shard)) for shard in plan.shards]
     if (size := len(found[-1].text.encode())) > _MOST_BYTES:
         raise UsageError(f"the gin files and bindings are too large for a start-up script ({size} bytes)")
     return found
 
 
-def script(plan: Plan, shard: int) -> str:
-    """Returns the script of a shard."""
+def _script(plan: Plan, shard: int) -> str:
     given, package = plan.options, plan.package
     assert package is not None  # slices always have one
     values = {
@@ -44,18 +39,16 @@ def script(plan: Plan, shard: int) -> str:
         "GPICL": "",
     }
     files = [text for name, data in plan.gin.embedded.items() for text in (name, base64.b64encode(data).decode())]
-    arrays = {
-        "DATASETS": [*plan.datasets],
-        "PREPARED": [*plan.missing] if given.prepare_on_hosts else [],
-        "FILES": files,
-    }
+    arrays = {"DATASETS": [*plan.datasets], "PREPARED": plan.prepared_there, "FILES": files}
     return host_script([f"SHARD={shard}"], plan, values, arrays)
 
 
-def host_script(first: list[str], plan: Plan, values: dict[str, Any], arrays: dict[str, list[str]]) -> str:
+def host_script(
+    first: Sequence[str], plan: Plan, values: Mapping[str, Any], arrays: Mapping[str, Sequence[str]]
+) -> str:
     """Returns lines of shell, the values of a plan and further ones in quotes, and host.sh."""
     given = plan.options
-    values = {
+    common = {
         "ENGINE": given.engine,
         "NAME": given.name,
         "WORKDIR": given.workdir,
@@ -63,9 +56,9 @@ def host_script(first: list[str], plan: Plan, values: dict[str, Any], arrays: di
         "MAX_RESTARTS": given.max_restarts,
         "RESTART_SECONDS": f"{given.restart_seconds:g}",
         "NUM_SHARDS": given.num_slices,
-    } | values
+    }
     lines = ["#!/usr/bin/env bash", *first, "set -euo pipefail"]
-    lines += [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
-    for name, words in ({"ARGUMENTS": plan.arguments()} | arrays).items():
-        lines += [f"{name}=(", *(f"  {shlex.quote(word)}" for word in words), ")"]
+    lines += [f"{name}={word(str(value))}" for name, value in {**common, **values}.items()]
+    for name, words in {"ARGUMENTS": plan.arguments(), **arrays}.items():
+        lines += [f"{name}=(", *(f"  {word(value)}" for value in words), ")"]
     return "\n".join(lines) + "\n\n" + HOST.read_text()

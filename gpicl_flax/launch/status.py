@@ -57,17 +57,8 @@ def _slices(options: Options, system: System) -> list[str]:
 
 def _log_of_slice(name: str, options: Options, system: System) -> Answer:
     """Returns the end of a log. It is the one use of ssh, which fails now and then, so it is tried again."""
-    words = [
-        "gcloud",
-        "compute",
-        "tpus",
-        "tpu-vm",
-        "ssh",
-        name,
-        f"--project={options.project}",
-        f"--zone={options.zone}",
-    ]
-    words += ["--worker=0", f"--command=sudo tail -n 20 /var/lib/gpicl/{name}.log"]
+    words = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", name, *gcloud.place(options), "--worker=0"]
+    words.append(f"--command=sudo tail -n 20 /var/lib/gpicl/{name}.log")
     answer = system.call(words)
     for _ in range(_TRIES - 1):
         if answer.code:
@@ -114,11 +105,7 @@ def _results(options: Options, system: System) -> None:
 
 def _runs(options: Options, system: System) -> list[str]:
     """Shows the table of the runs, from their folders."""
-    gin = collect(options)
-    words = [local.gpicl(options, system.environment.get("PATH")), "sweep"]
-    words += [word for name in gin.here for word in ("--gin_file", name)]
-    words += [word for binding in options.gin_bindings for word in ("--gin_bindings", binding)]
-    words += ["--only", options.only] if options.only is not None else []
-    answer = system.call([*words, "--workdir", options.workdir, "--status"])
+    gpicl = local.gpicl(options, system)
+    answer = system.call([gpicl, *plan.table_arguments(options, collect(options))])
     system.show(answer.output)
-    return [answer.error] if answer.code else []
+    return [answer.error.removeprefix("gpicl: error: ")] if answer.code else []

@@ -13,21 +13,35 @@ def is_remote(path: str) -> bool:
 
 def copy_file(source: str, target: str) -> list[Command]:
     """Returns what copies a file."""
-    if is_remote(source) or is_remote(target):
-        return [command("gcloud", "storage", "cp", "--quiet", source, target)]
-    return [command("mkdir", "-p", "--", pathlib.Path(target).parent), command("cp", "--", source, target)]
+    failure = f"cannot write to {target}"
+    if is_remote(target):
+        return [command("gcloud", "storage", "cp", "--quiet", source, target, failure=failure)]
+    folder = pathlib.Path(target).parent
+    return [
+        command("mkdir", "-p", "--", folder, failure=failure),
+        command("cp", "--", source, target, failure=failure),
+    ]
 
 
 def copy_folder(source: str, target: str) -> list[Command]:
-    """Returns what copies the files of a folder, and those below it."""
+    """Returns what copies the files of a folder and those below it, to where the same may be already."""
+    failure = f"{source} could not be copied to {target}"
     if is_remote(source) or is_remote(target):
-        return [command("gcloud", "storage", "rsync", "--quiet", "--recursive", source, target)]
-    return [command("mkdir", "-p", "--", target), command("cp", "-R", "--", f"{source}/.", target)]
+        return [command("gcloud", "storage", "rsync", "--quiet", "--recursive", source, target, failure=failure)]
+    return [
+        command("mkdir", "-p", "--", target, failure=failure),
+        command("cp", "-R", "--", f"{source}/.", target, failure=failure),
+    ]
 
 
-def remove(path: str) -> list[Command]:
+def is_copied(system: System, source: str, target: str) -> bool:
+    """Returns whether a folder has the same files as one here. On gs:// nobody has to ask: rsync leaves them alone."""
+    return not is_remote(target) and system.call(["diff", "-rq", "--", source, target]).code == 0
+
+
+def remove(path: str) -> Command:
     """Returns what removes a file."""
-    return [command("gcloud", "storage", "rm", "--quiet", path) if is_remote(path) else command("rm", "-f", "--", path)]
+    return command("gcloud", "storage", "rm", "--quiet", path) if is_remote(path) else command("rm", "-f", "--", path)
 
 
 def read(system: System, path: str) -> str | None:
@@ -36,7 +50,7 @@ def read(system: System, path: str) -> str | None:
         answer = system.call(["gcloud", "storage", "cat", path])
         return None if answer.code else answer.output
     try:
-        return pathlib.Path(path).read_text()
+        return pathlib.Path(path).read_text(errors="replace")
     except OSError:
         return None
 
@@ -44,7 +58,7 @@ def read(system: System, path: str) -> str | None:
 def matching(system: System, folder: str, pattern: str) -> list[str]:
     """Returns the paths in a folder whose names match a pattern, in their order."""
     if is_remote(folder):
-        return sorted(system.call(["gcloud", "storage", "ls", f"{folder}/{pattern}"]).output.split())
+        return sorted(system.call(["gcloud", "storage", "ls", f"{folder}/{pattern}"]).output.splitlines())
     return sorted(map(str, pathlib.Path(folder).glob(pattern)))
 
 

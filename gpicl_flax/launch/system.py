@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,12 +52,17 @@ class System:
         self.stop_signal = signal.SIGINT
         self._told = threading.Event()
 
+    def path_of(self, program: str) -> str | None:
+        """Returns where a program is on PATH; None where it is not."""
+        return shutil.which(program, path=self.environment.get("PATH"))
+
     def call(self, words: Sequence[str]) -> Answer:
         """Runs a command to its end. A Ctrl-C at the terminal does not reach it: it ends by itself."""
         try:
             done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
-            )
+                words, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                start_new_session=True,
+            )  # fmt: skip
         except FileNotFoundError:
             return Answer(127, "", f"{words[0]} is not installed")
         complaints = done.stderr.splitlines() or [""]
@@ -64,12 +70,13 @@ class System:
         return Answer(done.returncode, done.stdout.rstrip("\n"), (errors or complaints)[-1])
 
     def do(self, actions: Iterable[Action]) -> None:
-        """Does what actions say; raises GpiclError if a command fails."""
+        """Does what actions say; raises GpiclError, with what its failure means, if a command fails."""
         for action in actions:
             if isinstance(action, Command):
                 answer = self.call(action.words)
                 if answer.code:
-                    raise GpiclError(answer.error or f"{shown(action)} ended with exit code {answer.code}")
+                    why = answer.error or f"{shown(action)} ended with exit code {answer.code}"
+                    raise GpiclError(f"{action.failure}: {why}" if action.failure else why)
             elif isinstance(action, WriteFile):
                 action.path.parent.mkdir(parents=True, exist_ok=True)
                 action.path.write_text(action.text)
@@ -84,7 +91,10 @@ class System:
         self._told.clear()
 
     def listen(self) -> None:
-        """Counts from now on how often this process is told to stop, in `stops`, instead of ending."""
+        """Counts from now on how often this process is told to stop, in `stops`, instead of ending.
+
+        A signal that was ignored at its start stays so: nohup says that the end of the terminal is not meant.
+        """
 
         def stop(number, frame):
             del frame
@@ -93,12 +103,22 @@ class System:
             self._told.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, stop)
 
     def stopped(self, message: str) -> NoReturn:
         """Says so, and raises the error with which a command ends that was told to stop."""
         self.say(message)
         raise Stopped(signal.SIGINT if self.stop_signal == signal.SIGINT else signal.SIGTERM, "interrupted")
+
+    def ask(self, question: str) -> str | None:
+        """Returns an answer of the user, '' at the end of input; None where nobody can answer."""
+        if not sys.stdin.isatty():
+            return None
+        try:
+            return input(question)
+        except EOFError:
+            return ""
 
     def say(self, text: str) -> None:
         """Prints a line with the time."""

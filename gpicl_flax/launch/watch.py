@@ -36,11 +36,12 @@ def watch(system: System, shards: Iterable[int], watched: Watched, seconds: floa
     """Looks at all shards every so many seconds, until none goes on."""
     shards = list(shards)
     while True:
-        goes_on = False
+        goes_on, stops = False, system.stops
         for shard in shards:
             if system.stops:
                 watched.stop()
             goes_on |= watched.advance(shard)
         if not goes_on:
             return
-        system.wait(seconds)
+        if system.stops == stops:  # otherwise it is told again at once
+            system.wait(seconds)

@@ -1,5 +1,6 @@
 """Worker processes on this machine, and their pid files: `PID START`, by which later processes are told apart."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -24,7 +25,7 @@ def live(folder: pathlib.Path, name: str) -> psutil.Process | None:
     try:
         pid, start = pid_path(folder, name).read_text().split()
         process = psutil.Process(int(pid))
-        is_alive = repr(process.create_time()) == start and process.status() != psutil.STATUS_ZOMBIE
+        is_alive = abs(process.create_time() - float(start)) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, psutil.Error):
         return None
     return process if is_alive else None
@@ -46,6 +47,14 @@ def numbers(folder: pathlib.Path, name: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def tell(process: psutil.Process, number: int) -> None:
+    """Sends a signal to a worker, unless it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
 def usable_cores(pid: int = 0) -> list[int]:
-    """Returns the CPU cores that a process may use; none where the system does not tell."""
-    return sorted(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else []
+    """Returns the CPU cores that a process may use; none if it has ended, or the system does not tell."""
+    with contextlib.suppress(ProcessLookupError, AttributeError):
+        return sorted(os.sched_getaffinity(pid))
+    return []
