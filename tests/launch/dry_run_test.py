@@ -50,7 +50,9 @@ def normalised(text: str, machine) -> str:
         (
             "slurm",
             ["sweep", SIZES, "--engine", "slurm", "--scale", "cpu", "--num_slices", "8", "--partition", "gpu"]
-            + ["--gres", "gpu:1", "--time", "8:00:00", "--workdir", "/scratch/state_size"],
+            + ["--gres", "gpu:1", "--time", "8:00:00", "--workdir", "/scratch/state_size", "--account", "me"]
+            + ["--qos", "long", "--constraint", "a100|h100", "--cpus_per_task", "8", "--array_limit", "2"]
+            + ["--setup", "module load cuda '$(touch x)'", "--gin_bindings", "Run.seed = 3"],
         ),
         (
             "local",

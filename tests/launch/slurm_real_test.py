@@ -94,13 +94,8 @@ def runs(workdir):
     }
 
 
-def launch(login, *arguments):
-    words = [sys.executable, "-m", "gpicl_flax", "launch", *arguments]
-    return subprocess.run(words, cwd=login.here, env=login.environment, capture_output=True, text=True, check=False)
-
-
 def submit(login, *more, command="sweep"):
-    done = launch(login, command, *more)
+    done = login.run(command, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -159,7 +154,7 @@ def test_a_sweep_with_tasks_cancelled_killed_and_out_of_time(held, login, cluste
     assert "submitted, shards 2,4" in second and second.count("there already") == 2
     third = submit(login, *given)
     assert "submitted" not in third and third.count("there already") == 4
-    status = launch(login, "status", *OPTIONS[:6])
+    status = login.run("status", *OPTIONS[:6])
     assert status.returncode == 0 and all(f"sweep-{task} " in status.stdout for task in (1, 2, 3, 4))
 
     (held / "hold").unlink()
@@ -209,13 +204,13 @@ def test_what_has_failed_is_submitted_again_and_delete_ends_the_rest(login, clus
     assert "exit_code=1" in result(login, 1) and "why=failed 2 times in a row" in result(login, 1)
     assert "submitted, shards 1," in submit(login, *given)
     wait_for(lambda: "exit_code=0" in result(login, 1))
-    other = launch(login, "sweep", *given, "--stack", "off")
+    other = login.run("sweep", *given, "--stack", "off")
     assert other.returncode == 2 and "was submitted with other arguments" in other.stderr
     where = ["--engine", "slurm", "--name", "sweep"]
-    assert "sweep: cancelled" in launch(login, "delete", *where, "--yes").stdout
+    assert "sweep: cancelled" in login.run("delete", *where, "--yes").stdout
     wait_for(lambda: not cluster.states())
     assert "told to stop (gpicl's exit code: 42)" in log(login, 2)
-    assert "no jobs of the name sweep" in launch(login, "delete", *where, "--yes").stdout
+    assert "no jobs of the name sweep" in login.run("delete", *where, "--yes").stdout
 
 
 def test_a_job_ends_where_its_setup_fails(login, cluster, wait_for):
@@ -225,6 +220,6 @@ def test_a_job_ends_where_its_setup_fails(login, cluster, wait_for):
 
 
 def test_a_refusal_of_slurm_is_one_line(login):
-    refused = launch(login, "sweep", "gin/state_size.gin", "--scale", "cpu", *OPTIONS, "--partition", "nobody")
+    refused = login.run("sweep", "gin/state_size.gin", "--scale", "cpu", *OPTIONS, "--partition", "nobody")
     assert refused.returncode == 1 and refused.stderr.strip().count("\n") == 0
     assert "nothing was submitted: sbatch: error: Batch job submission failed: Invalid partition" in refused.stderr

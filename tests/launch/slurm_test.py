@@ -1,6 +1,12 @@
 """--engine slurm: what is submitted, and what is there already. Jobs run in slurm_real_test."""
 
+import pathlib
+
 import pytest
+
+from gpicl_flax.launch import slurm
+from gpicl_flax.launch.options import Options
+from gpicl_flax.launch.system import Answer
 
 OPTIONS = ["gin/quickstart.gin", "--engine", "slurm", "--name", "sweep"]
 WHERE = ["--engine", "slurm", "--name", "sweep"]
@@ -85,3 +91,69 @@ def test_without_slurm_it_says_so(sweep, machine):
     machine.installed.remove("sbatch")
     result = sweep()
     assert result.code == 2 and "sbatch is not installed" in result.err
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([1], "1"), ([1, 2, 3], "1-3"), ([1, 3, 4, 9], "1,3-4,9"), (range(2, 12), "2-11")]
+)
+def test_ranges(numbers, text):
+    assert slurm.ranges(numbers) == text
+
+
+def test_tasks_of_the_queue(machine, monkeypatch):
+    rows = [
+        ("9", "N/A", "RUNNING", "a1", "gpicl 0123"),  # no array
+        ("8", "4", "RUNNING", "a2", "(null)"),  # somebody's own array of the same name
+        ("7", "10", "PENDING", "(Nodes required for job are DOWN, DRAINED)", "gpicl 0123"),
+        ("7", "2", "RUNNING", "a[1-2]", "gpicl 0123"),
+    ]
+    monkeypatch.setattr(machine.slurm, "_squeue", lambda _: Answer(0, "\n".join(map("\t".join, rows)), ""))
+    assert slurm.queue(Options(command="status", name="sweep"), machine) == [
+        slurm.ArrayTask("7_2", 2, "RUNNING", "a[1-2]", "0123"),
+        slurm.ArrayTask("7_10", 10, "PENDING", "(Nodes required for job are DOWN, DRAINED)", "0123"),
+    ]
+
+
+def test_a_gin_file_that_was_changed_meanwhile_is_something_else(run, machine, workdir):
+    """Jobs that wait would read it as it is now."""
+    (machine.here / "part.gin").write_text("Run.seed = 1\n")
+    (machine.here / "own.gin").write_text("include 'gin/quickstart.gin'\ninclude 'part.gin'\n")
+    given = ["sweep", "own.gin", *WHERE, "--workdir", str(workdir)]
+    assert run(*given).code == 0 and "there already" in run(*given).out
+    (machine.here / "part.gin").write_text("Run.seed = 2\n")
+    result = run(*given)
+    assert result.code == 2 and "was submitted with other arguments" in result.err and arrays(machine) == ["1"]
+
+
+def test_longer_jobs_are_no_other_jobs(sweep, machine):
+    assert sweep("--time", "1:00:00").code == 0
+    assert "there already" in sweep("--time", "2-00", "--partition", "long").out and arrays(machine) == ["1"]
+
+
+def test_several_nodes_have_a_process_each(sweep):
+    result = sweep("--nodes", "4", "--dry_run")
+    assert "--nodes=4 --ntasks-per-node=1" in result.out and "\nNODES=4\n" in result.out
+
+
+def test_a_file_for_setup_is_read_in_the_job(sweep, machine):
+    (machine.here / "my setup.sh").write_text("module load cuda\n")
+    result = sweep("--setup", "my setup.sh", "--dry_run")
+    assert f"\nsource '{machine.here}/my setup.sh' || {{" in result.out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--time", "3"], "--time 3 must be more than --grace_seconds 120 and a minute"),
+        (["--time", "0:02:59"], "--time 0:02:59 must be more"),
+        (["--setup", "module load 'cuda"], "--setup must be a file or a command"),
+    ],
+)
+def test_wrong_usage(sweep, machine, workdir, more, words):
+    result = sweep(*more)
+    assert result.code == 2 and words in result.err and not machine.slurm.jobs and not pathlib.Path(workdir).exists()
+
+
+@pytest.mark.parametrize("time", ["4", "3:01", "0:03:01", "0-1", "1-0:00", "0"])  # 0: no limit
+def test_times_that_are_long_enough(sweep, time):
+    assert f"--time={time} " in sweep("--time", time, "--dry_run").out
