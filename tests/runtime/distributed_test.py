@@ -66,7 +66,8 @@ def test_tasks_of_a_slurm_step_are_several_processes(monkeypatch, tasks, nodes, 
 def test_the_only_process_of_a_node_uses_all_its_devices():
     """For JAX as it is: no choice is a choice of all, and without one a process of Slurm has device 0 alone."""
     script = (
-        "import jax; from jax._src import xla_bridge; jax.distributed.initialize(num_processes=1, local_device_ids={}); "
+        "import jax; from jax._src import xla_bridge; "
+        "jax.distributed.initialize(num_processes=1, local_device_ids={}); "
         "print(xla_bridge.CUDA_VISIBLE_DEVICES.value)"
     )
     step = {"JOB_ID": "1", "STEP_NODELIST": "localhost", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
