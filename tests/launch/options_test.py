@@ -1,4 +1,4 @@
-"""What is wrong is said in one line, with exit code 2, before anything is made."""
+"""Options: mistakes are said in one line, with exit code 2, before anything is made."""
 
 import dataclasses
 import subprocess
