@@ -20,7 +20,8 @@ What happens, in this order (--dry_run prints all of it and does nothing):
   2. The points are split into as many shards as --num_slices. Points are independent, so each shard has a slice, a job
      or a worker of its own, NAME-1, NAME-2, ...; all hosts of a slice train together.
   3. Slices: a wheel of this checkout goes to WORKDIR/.launch/package/, with the versions of everything it needs, and
-     the prepared base datasets that the points read (`gpicl datasets needed` names them) to WORKDIR/.launch/data/.
+     the prepared base datasets that the points read (`gpicl datasets needed` names them) to WORKDIR/.launch/data/. With
+     --prepare_on_hosts the slices prepare those that are missing here.
   4. Slices: for each shard a queued resource is requested. Its start-up script runs on every host at every boot: it
      installs the package, copies the base datasets to the host's disk, ends what still holds the chips, and runs
      `gpicl sweep --shard i/N` until that has ended. Slurm: a job array is submitted, a task a shard.

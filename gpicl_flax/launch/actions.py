@@ -1,4 +1,4 @@
-"""What a plan does, as plain data: commands and files. A dry run prints them as lines that can be pasted."""
+"""The actions of a plan, as plain data: commands and files. A dry run prints them as lines that can be pasted."""
 
 import pathlib
 import re

@@ -20,7 +20,7 @@ _TRIES = 4
 
 
 class Look(NamedTuple):
-    """What gcloud says about a slice.
+    """The state of a slice, as gcloud says it.
 
     Attributes:
       state: that of the slice; '' where gcloud did not answer.

@@ -69,7 +69,7 @@ def _option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What was asked for."""
+    """The options of a command, with the defaults of those that were not given."""
 
     command: str
     gin_files: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Options:
 
     engine: str = _option(SLICES, "E", "queued-resources (default), gke, slurm, local", commands=COMMANDS,
         group="where")
-    name: str = _option("", "NAME", "of the slices or jobs, less the number (default: from the gin file)", _name,
+    name: str = _option("", "NAME", "of the slices or jobs, without the number (default: from the gin file)", _name,
         commands=COMMANDS, group="where")
     project: str | None = _option(None, "ID", "of Google Cloud", _matching("[a-z0-9][-a-z0-9.:]+",
         "cannot be the id of a project"), commands=COMMANDS, engines=_CLOUD, group="where")

@@ -18,7 +18,7 @@ _DIGESTED = ("gpicl_flax", "gin", "setup.py", "pyproject.toml", "constraints.txt
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """What hosts install.
+    """The package that hosts install.
 
     Attributes:
       requirement: a pip requirement, `preinstalled`, or '' for a wheel of this checkout.

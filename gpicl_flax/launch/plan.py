@@ -64,7 +64,7 @@ class Plan:
         return f"{self.options.name}-{shard}"
 
     def arguments(self, shard: int | None = None) -> list[str]:
-        """Returns the arguments of gpicl where it runs; without `shard`, less that."""
+        """Returns the arguments of gpicl where it runs; without `shard`, for all shards."""
         given = self.options
         words = [given.command, *choosing(self.gin.there, given.gin_bindings), "--workdir", given.workdir]
         words += ["--only", given.only] if given.only is not None else []

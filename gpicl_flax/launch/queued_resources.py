@@ -65,8 +65,8 @@ def run(plan: Plan, system: System) -> None:
         raise UsageError("gcloud is not installed; https://cloud.google.com/sdk/docs/install")
     engine = _Engine(plan, system)
     system.listen()
-    engine.begin()
     try:
+        engine.begin()
         watch(system, plan.shards, engine, plan.options.poll_seconds or 30.0)
     finally:
         engine.say_what_is_left()

@@ -1,4 +1,4 @@
-"""What there is of a name: slices, JobSets, jobs or workers, what their shards have ended with, and the runs."""
+"""Shows what there is of a name: slices, JobSets, jobs or workers, what their shards ended with, and the runs."""
 
 import pathlib
 
@@ -16,7 +16,13 @@ def show(options: Options, system: System) -> None:
     options = plan.complete(options)
     if not options.workdir and (options.engine == LOCAL or options.gin_files):
         raise UsageError("--workdir is needed, to read the run folders")
-    problems = {SLICES: _slices, GKE: _jobsets, LOCAL: _workers}.get(options.engine, _jobs)(options, system)
+    problems = []
+    try:
+        {SLICES: _slices, GKE: _jobsets, LOCAL: _workers}.get(options.engine, _jobs)(options, system)
+    except UsageError:
+        raise
+    except GpiclError as error:  # the rest can be shown all the same
+        problems.append(str(error))
     if options.workdir:
         _results(options, system)
     if options.gin_files:
@@ -39,8 +45,7 @@ def slices(options: Options, system: System) -> list[tuple[str, str]]:
     return sorted(own, key=lambda row: int(row[0].removeprefix(start)))
 
 
-def _slices(options: Options, system: System) -> list[str]:
-    problems = []
+def _slices(options: Options, system: System) -> None:
     found = slices(options, system)
     if not found:
         system.show(f"no slices of the name {options.name}")
@@ -49,10 +54,9 @@ def _slices(options: Options, system: System) -> list[str]:
         if options.log and state == gcloud.ACTIVE:
             answer = _log_of_slice(name, options, system)
             if answer.code:
-                problems.append(f"the log of {name} could not be read: {answer.error}")
+                system.warn(f"the log of {name} could not be read: {answer.error}")
             else:
                 system.show(answer.output)
-    return problems
 
 
 def _log_of_slice(name: str, options: Options, system: System) -> Answer:
@@ -67,22 +71,22 @@ def _log_of_slice(name: str, options: Options, system: System) -> Answer:
     return answer
 
 
-def _jobsets(options: Options, system: System) -> list[str]:
+def _jobsets(options: Options, system: System) -> None:
     answer = system.call([*gke.kubectl(options), "get", "jobset", "-l", f"gpicl-launch={options.name}"])
+    if answer.code:
+        raise GpiclError(f"kubectl: {answer.error}")
     system.show(answer.output or f"no JobSets of the name {options.name}")
-    return [f"kubectl: {answer.error}"] if answer.code else []
 
 
-def _jobs(options: Options, system: System) -> list[str]:
+def _jobs(options: Options, system: System) -> None:
     found = slurm.queue(options, system)
     for task in found:
         system.show(f"{f'{options.name}-{task.shard}':42} {task.state}, job {task.id}, {task.where}")
     if not found:
         system.show(f"no jobs of the name {options.name} wait or run")
-    return []
 
 
-def _workers(options: Options, system: System) -> list[str]:
+def _workers(options: Options, system: System) -> None:
     folder = pathlib.Path(options.workdir) / ".launch"
     numbers = workers.numbers(folder, options.name)
     for number in numbers:
@@ -92,15 +96,14 @@ def _workers(options: Options, system: System) -> list[str]:
         system.show(f"{name:42} {state}, log in {workers.log_path(folder, name)}")
     if not numbers:
         system.show(f"no workers of the name {options.name}")
-    return []
 
 
 def _results(options: Options, system: System) -> None:
     for path in storage.matching(system, f"{options.workdir}/.launch", f"{options.name}-*.result"):
-        found = storage.values(storage.read(system, path))
-        if found:
-            text = f"ended with exit code {found.get('exit_code')} at {found.get('finished')}: {found.get('why')}"
-            system.show(f"{pathlib.PurePath(path).stem:42} {text}")
+        name = pathlib.PurePath(path).stem
+        if name.removeprefix(f"{options.name}-").isdecimal() and (found := storage.values(storage.read(system, path))):
+            ending = f"ended with exit code {found.get('exit_code')} at {found.get('finished')}"
+            system.show(f"{name:42} {ending}: {found.get('why')}")
 
 
 def _runs(options: Options, system: System) -> list[str]:

@@ -16,7 +16,7 @@ from gpicl_flax.launch.actions import Action, Command, WriteFile, shown
 
 
 class Answer(NamedTuple):
-    """What a command answered.
+    """The answer of a command.
 
     Attributes:
       code: its exit code; 127 where there is no such command.

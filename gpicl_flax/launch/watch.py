@@ -10,7 +10,7 @@ LONG_LIFE = 1800.0  # seconds; what lived so long has not failed at once
 
 
 class Phase(enum.Enum):
-    """What is going on with a shard, as far as this process knows."""
+    """The state of a shard, as far as this process knows."""
 
     NEW = enum.auto()  # nothing runs it
     EXISTS = enum.auto()  # a slice or a worker runs it
@@ -21,7 +21,7 @@ class Phase(enum.Enum):
 
 
 class Watched(Protocol):
-    """What keeps shards alive."""
+    """An engine that keeps shards alive."""
 
     def advance(self, shard: int) -> bool:
         """Looks at a shard, and takes the step that follows. Returns whether the shard goes on."""

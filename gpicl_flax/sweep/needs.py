@@ -1,4 +1,4 @@
-"""What the runs of a sweep need on the machine that trains them: prepared base datasets."""
+"""Finds what the runs of a sweep need on the machine that trains them: prepared base datasets."""
 
 from gpicl_flax.config import Config
 from gpicl_flax.sweep import listing, stages, subset

@@ -48,7 +48,7 @@ def normalised(text: str, machine) -> str:
             + ["--data_dir", "/data"],
         ),
         (
-            "slurm",
+            "slurm_sweep",
             ["sweep", SIZES, "--engine", "slurm", "--scale", "cpu", "--num_slices", "8", "--partition", "gpu"]
             + ["--gres", "gpu:1", "--time", "8:00:00", "--workdir", "/scratch/state_size", "--account", "me"]
             + ["--qos", "long", "--constraint", "a100|h100", "--cpus_per_task", "8", "--array_limit", "2"]

@@ -193,7 +193,8 @@ def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package,
     command = ["datasets", "import", "tiny", "--images", str(real.folder / "tiny.npz"), "--data_dir", str(data)]
     subprocess.run([sys.executable, "-m", "gpicl_flax", *command], check=True, capture_output=True)
     workdir = real.folder / "mounted" / "run"
-    result = real.run("train", "tiny.gin", *without_package, "--workdir", str(workdir), TFDS_DATA_DIR=str(data))
+    where = ["--workdir", str(workdir), "--poll_seconds", "0.2"]
+    result = real.run("train", "tiny.gin", *without_package, *where, TFDS_DATA_DIR=str(data))
     assert result.returncode == 0, result.stdout + result.stderr
     assert RunFolder(workdir).ended == "DONE"
     assert {curve["base_dataset"] for curve in RunFolder(workdir).latest_evaluation()["curves"]} == {"tiny", "digits"}

@@ -16,7 +16,7 @@ FOREVER = 1e6  # seconds
 
 
 class Result(NamedTuple):
-    """What a command ended with.
+    """The end of a command.
 
     Attributes:
       code: its exit code.
@@ -76,7 +76,7 @@ class FakeSystem(System):
         pass
 
     def stop(self) -> None:
-        """What a Ctrl-C does."""
+        """Does what a Ctrl-C does."""
         self.stops += 1
 
     def ask(self, question: str) -> str | None:

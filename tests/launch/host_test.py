@@ -1,4 +1,4 @@
-"""What hosts of a slice do: the start-up script, with a gcloud and a gpicl that are made for tests."""
+"""Hosts of a slice: the start-up script, with a gcloud and a gpicl that are made for tests."""
 
 import os
 import signal

@@ -1,6 +1,8 @@
-"""What is wrong is said in one line, with exit code 2, before anything is made."""
+"""Options: mistakes are said in one line, with exit code 2, before anything is made."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -150,6 +152,20 @@ def test_every_option_is_in_the_help(run, command):
     fields = [field for field in dataclasses.fields(Options) if command in field.metadata.get("commands", ())]
     text = run(command, "--help").out
     assert len(fields) > 5 and [field.name for field in fields if f"--{field.name}" not in text] == []
+
+
+def test_what_only_looks_or_plans_does_not_wait_for_jax():
+    commands = [
+        ["status", "--name", "x", "--engine", "local", "--workdir", "runs"],
+        ["delete", "x", "--engine", "local", "--workdir", "runs", "--dry_run"],
+        ["sweep", *HERE, "--dry_run"],
+        ["sweep", *SLICES, "--dry_run"],
+        ["sweep", *ON_GKE, "--image", "i", "--dry_run"],
+    ]
+    program = "import sys; from gpicl_flax.cli.main import main\n"
+    program += f"for words in {commands}: assert main(['launch', *words]) == 0\n"
+    program += "assert not {'jax', 'flax', 'numpy'} & {*sys.modules}, sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_gin_files_may_stand_between_options(run):

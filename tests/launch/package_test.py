@@ -49,6 +49,12 @@ def test_datasets_that_are_in_a_mounted_folder_already_are_not_written_again(run
     assert not [words for words in machine.calls if words[:2] == ["cp", "-R"] and "tfds" in words[3]]
 
 
+def test_a_folder_that_gcloud_would_take_for_a_pattern_is_refused(run, machine, without_package, prepared):
+    folder = prepared.rename(prepared.with_name("data[1]"))
+    result = run("sweep", GIN, *without_package, "--data_dir", str(folder))
+    assert result.code == 2 and "must be a path without * ? [ ] and #" in result.err and machine.calls == []
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [("wheel", "the package could not be built"), ("rsync", "could not be copied to gs://bucket")],

@@ -113,7 +113,7 @@ def test_what_failed_is_shown_and_tried_again_by_the_next_call_alone(sweep, mach
 
 
 def test_create_says_already_exists(sweep, machine):
-    """As when another call was faster, or a first answer was lost on the way."""
+    """Another call may have been faster, or a first answer lost on the way."""
     assert sweep("--keep").code == 0 and machine.gcloud.slices.keys() == {"sweep-1"}
     (machine.bucket / RESULT).unlink()
     machine.gcloud.errors["describe"] = ["NOT_FOUND: no", "NOT_FOUND: no"]
@@ -326,7 +326,7 @@ def test_status_and_delete_find_every_slice_of_a_name(run, sweep, machine, on_sl
     lines = [" ".join(line.split()) for line in machine.lines]
     assert lines[:2] == ["sweep-1 ACTIVE", "the end of the log of sweep-1"]
     assert lines[2:4] == ["sweep-2 ACTIVE", "the end of the log of sweep-2"]
-    assert lines[4] == "sweep-1 ended with exit code 0 at now: done"
+    assert lines[4:] == [f"sweep-{shard} ended with exit code 0 at now: done" for shard in (1, 2)]
     refused = run("delete", "sweep", *PLACE)
     assert refused.code == 2 and "--yes" in refused.err and "sweep-2" in machine.gcloud.slices
     assert run("delete", "sweep", *PLACE, "--yes").code == 0 and machine.gcloud.slices.keys() == {"sweep-2-1"}
@@ -334,10 +334,15 @@ def test_status_and_delete_find_every_slice_of_a_name(run, sweep, machine, on_sl
     assert again.code == 0 and "no slices" in again.out
 
 
-def test_status_says_what_could_not_be_read(run, machine):
+def test_status_says_what_could_not_be_read(run, sweep, machine):
+    assert sweep("--keep").code == 0
     machine.gcloud.errors["list"] = ["UNAVAILABLE: no"]
-    result = run("status", "--name", "sweep", *PLACE)
+    result = run("status", "--name", "sweep", "--workdir", "gs://bucket/study", *PLACE)
     assert result.code == 1 and "UNAVAILABLE" in result.err
+    assert "ended with exit code 0" in result.out  # all the same
+    machine.gcloud.errors["ssh"] = ["Connection refused"] * 3
+    result = run("status", "--name", "sweep", "--log", *PLACE)
+    assert result.code == 0 and "the log of sweep-1 could not be read" in result.err
 
 
 def test_status_with_gin_files_shows_the_runs(run, machine):

@@ -1,4 +1,4 @@
-"""What runs need on the machine that trains them."""
+"""The needs of runs on the machine that trains them."""
 
 import pytest
 
