@@ -223,7 +223,9 @@ else
   JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID # SLURM_JOB_ID of one task is also the number of the whole array
   trap 'stop time' USR1
   if [[ -n $NODES ]]; then
-    RUN=(srun --kill-on-bad-exit=1 "$GPICL") # one process a node; jax.distributed knows Slurm
+    # One process a node; jax.distributed knows Slurm. After the first has ended, the others have 45 seconds: at once would
+    # be too early for one that has saved, and is about to exit with 42.
+    RUN=(srun --kill-on-bad-exit=0 --wait=45 "$GPICL")
     if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi # or each has one
   fi
 fi
