@@ -159,13 +159,8 @@ run_once() {
 # gpicl hears it twice, which it takes for once. srun would kill its tasks: Slurm tells them, by itself where it ends a job.
 stop() {
   STOPPED=$1 INTERRUPTED=yes
-  if [[ -z $CHILD ]]; then
-    return
-  elif [[ -z ${NODES:-} ]]; then
-    kill -TERM "$CHILD" 2> /dev/null || true
-  elif [[ $1 == time ]]; then
-    scancel --signal=TERM "$JOB" || true
-  fi
+  if [[ -n $CHILD && -z ${NODES:-} ]]; then kill -TERM "$CHILD" 2> /dev/null || true; fi
+  if [[ -n $CHILD && -n ${NODES:-} && $1 == time ]]; then scancel --signal=TERM "$JOB" || true; fi
 }
 
 # Starts gpicl again after 42 for ever, after other failures MAX_RESTARTS times in a row, after 0 and 2 never.
