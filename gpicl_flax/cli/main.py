@@ -18,6 +18,7 @@ from gpicl_flax.cli import (
     evaluate,
     export,
     inspect,
+    launch,
     models,
     predict,
     profile,
@@ -30,7 +31,9 @@ from gpicl_flax.runtime import backend, caches, distributed
 from gpicl_flax.terminal import progress
 
 # They are in the order in which `gpicl --help` lists them.
-COMMANDS = (train, evaluate, inspect, sweep, report, models, check_scaling, predict, export, aot, profile, datasets)
+COMMANDS = (
+    train, evaluate, inspect, sweep, launch, report, models, check_scaling, predict, export, aot, profile, datasets,
+)  # fmt: skip
 
 
 def run_process() -> NoReturn:
@@ -50,7 +53,8 @@ def run_process() -> NoReturn:
 def main(argv: list[str] | None = None) -> int:
     """Runs `gpicl` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 42 preempted after saving."""
     arguments = parser().parse_args(argv)
-    caches.keep_compiled_programs()
+    if getattr(arguments, "compiles", True):
+        caches.keep_compiled_programs()
     _find_modules_here()
     try:
         with _log_to_stderr(quiet=getattr(arguments, "quiet", False)), _without_inherited_backend():

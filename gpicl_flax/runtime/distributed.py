@@ -38,7 +38,8 @@ def connect() -> None:
     """Connects to the other processes, if there are any. Called once, before JAX is used.
 
     The environment identifies them: JAX_COORDINATOR_ADDRESS (host:port, or a host and JAX_COORDINATOR_PORT),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, including GKE, JAX determines these itself.
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. On Cloud TPU, including GKE, and in a step of Slurm with several tasks, JAX
+    determines these itself.
     GPICL_CONNECT_SECONDS limits how long they wait for each other (300). If jax.distributed.initialize was called
     before, they are already connected.
 
@@ -55,10 +56,10 @@ def connect() -> None:
 
 def _meet() -> None:
     given = {name: os.environ[name] for name in (_ADDRESS, _COUNT, _INDEX) if os.environ.get(name)}
-    if not given and not _on_cloud_tpu():
+    if not given and not _on_cloud_tpu() and not _in_slurm_step():
         return
     seconds = _number(CONNECT_SECONDS, os.environ.get(CONNECT_SECONDS, f"{_WAIT_SECONDS:.0f}"))
-    settings = _settings(given) if given else {}
+    settings = (_settings(given) if given else {}) | _slurm_devices()
     import jax  # takes a second, which other commands avoid
 
     jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM, see runtime/preemption.py
@@ -110,6 +111,22 @@ def _on_cloud_tpu() -> bool:
     if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu" or importlib.util.find_spec("libtpu") is None:
         return False
     return any(pathlib.Path("/dev").glob("accel*")) or any(pathlib.Path("/dev/vfio").glob("[0-9]*"))
+
+
+def _in_slurm_step() -> bool:
+    """Returns whether srun started this process as one of several. A batch script has no variables of a step."""
+    return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in os.environ
+
+
+def _slurm_devices() -> dict[str, Any]:
+    """Returns the argument with which JAX uses all devices of a node, if this is the node's only process.
+
+    By default, a process of Slurm uses one device, the one that has its number on the node.
+    """
+    is_alone = os.environ.get("SLURM_STEP_NUM_TASKS") == os.environ.get("SLURM_STEP_NUM_NODES")
+    if not _in_slurm_step() or not is_alone or os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return {}
+    return {"local_device_ids": []}  # no choice
 
 
 def is_primary() -> bool:

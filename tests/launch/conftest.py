@@ -1,4 +1,4 @@
-"""Launch scripts with a gcloud, a kubectl and a gpicl that are made for tests, first on PATH."""
+"""Launches in this process, on a machine that is made for tests; and processes with fakes first on PATH."""
 
 import contextlib
 import json
@@ -10,6 +10,12 @@ import subprocess
 import sys
 
 import pytest
+
+from gpicl_flax.cli.main import parser
+from gpicl_flax.launch import options, plan, startup
+from gpicl_flax.launch.system import System
+from tests.launch.fake_system import FakeSystem, launcher
+from tests.launch.prepared import pretend_prepared
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAKES = pathlib.Path(__file__).parent / "fakes"
@@ -38,24 +44,44 @@ chmod +x "$2/bin/uv"
 """
 
 
+@pytest.fixture
+def machine(tmp_path):
+    """A machine in this process. `run` calls `gpicl launch` on it."""
+    return FakeSystem(tmp_path)
+
+
+@pytest.fixture
+def run(machine, monkeypatch, capsys):
+    return launcher(machine, monkeypatch, capsys)
+
+
+def make_plan(command: str, *words: str, environment: dict[str, str]) -> plan.Plan:
+    """Returns the plan of a command."""
+    arguments = parser().parse_args(["launch", command, *words])
+    system = System()
+    system.environment = environment
+    return plan.make(options.read(command, vars(arguments), arguments.given, environment), system)
+
+
 class Cloud:
-    """A place with fakes on PATH: scripts run in `here`, with a home and working folders of their own."""
+    """A place with fakes on PATH: processes run in `here`, with a home and working folders of their own."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.here = folder / "here"
         self.bucket = folder / "gcloud" / "buckets" / "bucket"
-        for name in ("here", "bin", "home", "gcloud", "gpicl", "kubectl"):
-            (folder / name).mkdir()
-        for name in ("gcloud", "gpicl", "kubectl"):
-            python = [sys.executable, *([] if name == "kubectl" else ["-I", "-S"]), str(FAKES / f"{name}.py")]
+        for name in ("here", "bin", "home", "gcloud", "gpicl"):
+            (folder / name).mkdir(exist_ok=True)
+        for name in ("gcloud", "gpicl"):
+            python = [sys.executable, "-I", "-S", str(FAKES / f"{name}.py")]
             self.put_on_path(name, f'exec {shlex.join(python)} "$@"')
             self.script(name)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPICL_", "JAX_", "TFDS_", "XLA_", "XDG_"))}
         self.environment = kept | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "HOME": str(folder / "home"),
-            **{f"FAKE_{name.upper()}": str(folder / name) for name in ("gcloud", "gpicl", "kubectl")},
+            "PYTHONPATH": str(ROOT),
+            **{f"FAKE_{name.upper()}": str(folder / name) for name in ("gcloud", "gpicl")},
         }
 
     def put_on_path(self, name: str, text: str) -> None:
@@ -70,26 +96,14 @@ class Cloud:
         path = self.folder / fake / "calls.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def pretend_prepared(self, folder: pathlib.Path, *names: str) -> None:
-        """Writes of datasets of TFDS, prepared in `folder`, what tells that they are, and no examples."""
-        splits = [{"name": name, "shardLengths": ["1"]} for name in ("train", "test")]
-        for name in names:
-            info = {"name": name, "version": "3.0.1", "fileFormat": "array_record", "splits": splits}
-            (folder / name / "3.0.1").mkdir(parents=True)
-            (folder / name / "3.0.1" / "dataset_info.json").write_text(json.dumps(info))
-
-    def verbs(self, verb: str) -> list[str]:
-        """The ids of the slices that gcloud was asked to create, delete, ..., in order."""
-        start = ["compute", "tpus", "queued-resources", verb]
-        return [call[4] for call in self.calls("gcloud") if call[:4] == start]
-
     @property
     def slices(self) -> set[str]:
         return {path.stem for path in (self.folder / "gcloud" / "resources").glob("*.json")}
 
-    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
+    def start(self, *words: str, **environment: str) -> subprocess.Popen:
+        """Starts `gpicl launch`."""
         return subprocess.Popen(
-            [str(ROOT / "launch" / script), *arguments],
+            [sys.executable, "-m", "gpicl_flax", "launch", *words],
             cwd=self.here,
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
@@ -98,31 +112,52 @@ class Cloud:
             text=True,
         )
 
-    def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        process = self.start(script, *arguments, **environment)
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
+        process = self.start(*words, **environment)
         try:
             out, err = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            pytest.fail(f"{script} did not end:\n{out}\n{err}")
+            pytest.fail(f"{words} did not end:\n{out}\n{err}")
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def stop(self, process: subprocess.Popen, number: int) -> str:
-        """Sends a signal, again where the script has not said that it heard it, and returns the output.
+    def startup_script(self, *words: str, command: str = "sweep") -> pathlib.Path:
+        """Writes the start-up script of the first shard of a command."""
+        made = make_plan(command, *words, environment=self.environment)
+        path = self.folder / "startup.sh"
+        path.write_text(startup.scripts(made)[0].text)
+        return path
 
-        Bash can lose a SIGINT that comes while it forks.
-        """
-        heard = False
-        for _ in range(20):
-            if not heard:
-                process.send_signal(number)
-            try:
-                return process.communicate(timeout=30)[0]
-            except subprocess.TimeoutExpired as expired:
-                heard = any(word in (expired.output or b"") for word in (b": deleting", b": kept", b"stopping"))
-        process.kill()
-        return pytest.fail(f"did not end: {process.communicate()}")
+    def boot(self, script: pathlib.Path, number: int = 0, host: int = 0, **more: str) -> subprocess.Popen:
+        """Starts a host of the slice's creation `number`, as a boot does: runs its start-up script."""
+        folder = self.host_folder(number, host)
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {k: v for k, v in self.environment.items() if k not in ("TFDS_DATA_DIR", "PYTHONPATH")} | {
+            "HOME": str(folder / "home"),
+            "GPICL_HOST_FOLDER": str(folder),
+            "GPICL_HOST_INDEX": str(host),
+            "GPICL_DEVICES": str(self.folder / "gcloud/dev/accel*"),
+            "GPICL_LOCKFILE": str(self.folder / "gcloud/libtpu_lockfile"),
+            "JAX_PLATFORMS": "cpu",
+            **more,
+        }
+        with open(folder / "console", "a") as console:
+            process = subprocess.Popen(
+                ["bash", str(script)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                cwd=folder,
+                start_new_session=True,
+            )
+        with open(self.folder / "gcloud" / "sessions", "a") as sessions:
+            sessions.write(f"{process.pid}\n")
+        return process
+
+    def host_folder(self, number: int = 0, host: int = 0) -> pathlib.Path:
+        return self.folder / f"gcloud/hosts/sweep-1.{number}/{host}"
 
     def clean_up(self) -> None:
         """Ends the sessions of hosts that a test has left."""
@@ -146,19 +181,10 @@ def cloud(tmp_path):
 
 @pytest.fixture
 def on_slices() -> list[str]:
-    """Options of a quick sweep on fake slices, with the fake gpicl."""
+    """Options of a sweep on slices, with the gpicl that is there."""
     return [
         *("--project", "my-project", "--zone", "us-west4-a", "--accelerator_type", "v5litepod-16", "--name", "sweep"),
-        *(
-            "--workdir",
-            "gs://bucket/study",
-            "--package",
-            "preinstalled",
-            "--poll_seconds",
-            "0.03",
-            "--restart_seconds",
-            "0",
-        ),
+        *("--workdir", "gs://bucket/study", "--package", "preinstalled", "--restart_seconds", "0"),
     ]
 
 
@@ -173,3 +199,10 @@ def uv_calls(cloud):
 def without_package(on_slices):
     at = on_slices.index("--package")
     return on_slices[:at] + on_slices[at + 2 :]
+
+
+@pytest.fixture
+def prepared(tmp_path) -> pathlib.Path:
+    """A folder of TFDS with the base datasets of most gin files."""
+    pretend_prepared(tmp_path / "tfds", "mnist", "fashion_mnist")
+    return tmp_path / "tfds"

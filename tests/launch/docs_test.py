@@ -1,4 +1,4 @@
-"""The launch commands of docs/tpu.md and the README work; docs_test looks at the others."""
+"""The launch commands of the documentation work; docs_test looks at the others."""
 
 import pathlib
 import re
@@ -11,41 +11,63 @@ from gpicl_flax.records.run_folder import DONE, RunFolder
 from gpicl_flax.sweep import grid, listing  # noqa: F401  (listing brings what gin files name)
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ("docs/tpu.md", "README.md")
-BLOCKS = [b for page in PAGES for b in re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.M | re.S)]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
+DOORS = {
+    "launch/tpu_sweep.sh": "sweep",
+    "launch/tpu_train.sh": "train",
+    "launch/status.sh": "status",
+    "launch/delete.sh": "delete",
+}
 
 
-def commands(start):
-    found = [line for line in LINES if line.startswith(start)]
-    assert found, f"no page shows a {start} command"
+def commands(*starts):
+    found = [line for line in LINES if line.startswith(starts)]
+    assert found, f"no page shows a command {starts}"
     return found
 
 
-@pytest.mark.launch
-@pytest.mark.parametrize("line", commands("launch/"))
-def test_a_launch_command_works_as_a_dry_run(cloud, line):
-    script, *arguments = shlex.split(line)
-    if script != "launch/status.sh" and "--dry_run" not in arguments:  # status only looks
-        arguments.append("--dry_run")
-    if script == "launch/status.sh":  # the table of the runs has a test of its own
-        arguments = [a for a in arguments if not a.endswith(".gin")] + ["--name", "state-size"]
-    if "local" in arguments:
-        arguments += ["--package", "preinstalled"]
-    cloud.pretend_prepared(cloud.folder / "tfds", "mnist", "fashion_mnist")
-    result = cloud.run(pathlib.Path(script).name, *arguments, TFDS_DATA_DIR=str(cloud.folder / "tfds"))
-    assert result.returncode == 0, result.stderr
+def words_of(line: str) -> list[str]:
+    """Returns the words behind `gpicl launch`."""
+    words = shlex.split(line)
+    return words[2:] if words[0] == "gpicl" else [DOORS[words[0]], *words[1:]]
+
+
+@pytest.mark.parametrize("line", commands("launch/", "gpicl launch"))
+def test_a_launch_command_works_as_a_dry_run(run, machine, line):
+    """Also on a machine where no base dataset is prepared, and none of the tools is installed."""
+    command, *words = words_of(line)
+    if command != "status":
+        words += ["--dry_run"] * ("--dry_run" not in words)
+        machine.installed = {"gpicl"}
+    result = run(command, *words)
+    assert result.code == 0, result.err
+    assert command == "status" or machine.calls == []
+
+
+AWAY = [line for line in commands("launch/", "gpicl launch") if "--engine local" not in line]  # others start workers
+
+
+@pytest.mark.parametrize("line", AWAY)
+def test_a_launch_command_does_what_it_says_where_its_data_are_prepared(run, machine, prepared, monkeypatch, line):
+    command, *words = words_of(line)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    words = [word for word in words if word != "--dry_run"] + ["--yes"] * (command == "delete")
+    workdir = str(machine.folder / "shared")
+    words = [word if not word.startswith("/scratch") else workdir for word in words]
+    result = run(command, *words)
+    assert result.code == 0, result.err
 
 
 @pytest.mark.launch
-@pytest.mark.skipif(not (ROOT / ".venv/bin/gpicl").exists(), reason="the table of the runs is made where .venv is")
 def test_the_status_command_shows_a_line_for_every_point(cloud):
-    [line] = [line for line in commands("launch/status.sh gin/")]
+    [line] = commands("launch/status.sh gin/")
     workdir = cloud.folder / "mounted"
     points = grid.points(config.parse(["gin/state_size.gin"]))
     RunFolder(workdir / points[0].run_id).mark(DONE)
-    _, *arguments = shlex.split(line.replace("gs://bucket/state_size", str(workdir)))
-    result = cloud.run("status.sh", *arguments)
+    command, *words = words_of(line.replace("gs://bucket/state_size", str(workdir)))
+    result = cloud.run(command, *words)
     assert result.returncode == 0, result.stderr
     states = [line.split()[:2] for line in result.stdout.splitlines()]
     assert [point.run_id for point in points] == [state[0] for state in states[-len(points) - 1 : -1]]

@@ -1,4 +1,4 @@
-"""The launch scripts with the real gpicl: what is interrupted ends like what is not."""
+"""Launches with the real gpicl: what is interrupted ends like what is not."""
 
 import json
 import os
@@ -32,6 +32,7 @@ MetaTest.base_datasets = ['digits']
 Training.steps = 2000
 Training.checkpoint_period = 100
 """
+SETTINGS = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 GRIDS = "sweep.grids = [{'Run.seed': [0, 1, 2, 3]}]\n"
 
 
@@ -46,7 +47,7 @@ Training.steps = 20
 def real(cloud, tmp_path_factory):
     """The fakes, but for gpicl."""
     cloud.put_on_path("gpicl", f'exec {shlex.quote(sys.executable)} -m gpicl_flax "$@"')
-    cloud.environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    cloud.environment |= SETTINGS
     # Programs are compiled once for all tests here.
     cloud.environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "compiled")
     (cloud.here / "small.gin").write_text(SWEEP + GRIDS)
@@ -68,13 +69,21 @@ def runs(workdir: pathlib.Path) -> dict:
     }
 
 
-def undisturbed(real) -> dict:
-    workdir = real.folder / "undisturbed"
-    command = [sys.executable, "-m", "gpicl_flax", "sweep", "--gin_file", "small.gin", "--workdir", str(workdir)]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict:
+    """The runs of small.gin as `gpicl sweep` makes them, which nothing interrupts."""
+    here = tmp_path_factory.mktemp("undisturbed")
+    (here / "small.gin").write_text(SWEEP + GRIDS)
+    command = [sys.executable, "-m", "gpicl_flax", "sweep", "--gin_file", "small.gin", "--workdir", "runs"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     subprocess.run(
-        command, cwd=real.here, env=real.environment | {"JAX_PLATFORMS": "cpu"}, check=True, capture_output=True
+        command,
+        cwd=here,
+        env=kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | SETTINGS,
+        check=True,
+        capture_output=True,
     )
-    return runs(workdir)
+    return runs(here / "runs")
 
 
 def rows(workdir: pathlib.Path) -> int:
@@ -97,10 +106,10 @@ def options(workdir) -> list[str]:
     ]
 
 
-def test_a_sweep_on_slices_of_which_one_is_preempted(real):
+def test_a_sweep_on_slices_of_which_one_is_preempted(real, undisturbed):
     workdir = real.folder / "mounted"
     real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
-    process = real.start("tpu_sweep.sh", "small.gin", *options(workdir), "--num_slices", "2")
+    process = real.start("sweep", "small.gin", *options(workdir), "--num_slices", "2")
     wait_for(lambda: rows(workdir) > 0, process)
     (real.folder / "gcloud/preempt-sweep-1").touch()
     out, err = process.communicate(timeout=4000)
@@ -108,13 +117,13 @@ def test_a_sweep_on_slices_of_which_one_is_preempted(real):
     assert "sweep-1: is SUSPENDED" in out and "2 of 2 shards done" in out and not real.slices
     first = (real.folder / "gcloud/hosts/sweep-1.0/0/sweep-1.log").read_text()
     assert "told to stop (gpicl's exit code: 42)" in first  # it has saved
-    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
+    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed
 
 
-def test_a_sweep_here_whose_workers_are_killed(real):
+def test_a_sweep_here_whose_workers_are_killed(real, undisturbed):
     workdir = real.here / "runs"
     arguments = ["--engine", "local", "--package", "preinstalled", "--num_slices", "2", "--workdir", "runs"]
-    process = real.start("tpu_sweep.sh", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
+    process = real.start("sweep", "small.gin", *arguments, "--name", "sweep", "--poll_seconds", "0.2")
     generator, killed, before = random.Random(0), "", 0
 
     def workers():
@@ -131,26 +140,26 @@ def test_a_sweep_here_whose_workers_are_killed(real):
     out, err = process.communicate(timeout=4000)
     assert process.returncode == 0, out + err
     assert out.count("killed by signal 9; starting again") == 2
-    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed(real)
+    assert len(runs(workdir)) == 4 and runs(workdir) == undisturbed
 
 
 def test_one_run_on_the_two_hosts_of_a_slice(real):
     workdir = real.folder / "mounted" / "run"
     real.script("gcloud", hosts=2)
-    result = real.run("tpu_train.sh", "one.gin", *options(workdir), "--gin_bindings", "Training.steps = 400")
+    result = real.run("train", "one.gin", *options(workdir), "--gin_bindings", "Training.steps = 400")
     assert result.returncode == 0, result.stdout + result.stderr
     assert RunFolder(workdir).ended == "DONE"
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 400  # one process writes
 
 
-def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
+def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs, undisturbed):
     """Hosts and gcloud use the storage server; each host keeps compiled programs on its own disk."""
     real.environment |= gcs.environment
     real.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     del real.environment["JAX_COMPILATION_CACHE_DIR"]
     real.script("gcloud", states={"sweep-1": [["ACTIVE", "SUSPENDED?"], ["ACTIVE"]]})
-    process = real.start("tpu_sweep.sh", "small.gin", *options("gs://bucket/study"), "--num_slices", "2")
+    process = real.start("sweep", "small.gin", *options("gs://bucket/study"), "--num_slices", "2")
     wait_for(lambda: any(name.endswith("/metrics.jsonl") for name in gcs.objects("bucket", "study/")), process)
     (real.folder / "gcloud/preempt-sweep-1").touch()
     out, err = process.communicate(timeout=4000)
@@ -163,7 +172,7 @@ def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
         path = copied / name.removeprefix("study/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    assert len(runs(copied)) == 4 and runs(copied) == undisturbed(real)
+    assert len(runs(copied)) == 4 and runs(copied) == undisturbed
     hosts = real.folder / "gcloud/hosts"
     folders = [hosts / "sweep-1.0/0/compilation_cache", copied / ".launch/compilation_cache"]
     folders.append(hosts / "sweep-1.1/0/compilation_cache")
@@ -173,7 +182,6 @@ def test_a_sweep_on_gs_of_which_one_slice_is_preempted(real, gcs):
     assert by_gpicl and not [record for record in by_gpicl if "compilation_cache" in record["name"]]
 
 
-@pytest.mark.skipif(not (ROOT / ".venv/bin/gpicl").exists(), reason="base datasets are brought where .venv is")
 def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package, uv_calls):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -185,7 +193,8 @@ def test_a_dataset_that_was_imported_here_reaches_a_slice(real, without_package,
     command = ["datasets", "import", "tiny", "--images", str(real.folder / "tiny.npz"), "--data_dir", str(data)]
     subprocess.run([sys.executable, "-m", "gpicl_flax", *command], check=True, capture_output=True)
     workdir = real.folder / "mounted" / "run"
-    result = real.run("tpu_train.sh", "tiny.gin", *without_package, "--workdir", str(workdir), TFDS_DATA_DIR=str(data))
+    where = ["--workdir", str(workdir), "--poll_seconds", "0.2"]
+    result = real.run("train", "tiny.gin", *without_package, *where, TFDS_DATA_DIR=str(data))
     assert result.returncode == 0, result.stdout + result.stderr
     assert RunFolder(workdir).ended == "DONE"
     assert {curve["base_dataset"] for curve in RunFolder(workdir).latest_evaluation()["curves"]} == {"tiny", "digits"}

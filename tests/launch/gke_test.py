@@ -1,4 +1,4 @@
-"""launch/tpu_sweep.sh --engine gke: manifests that the published APIs accept, and what is applied when."""
+"""--engine gke: manifests that the published APIs accept, and what is applied when."""
 
 import json
 import re
@@ -7,6 +7,9 @@ import time
 
 import pytest
 import yaml
+
+from gpicl_flax.launch import manifests
+from gpicl_flax.launch.system import Answer
 
 OPTIONS = [
     *("gin/state_size.gin", "--engine", "gke", "--image", "gcr.io/p/gpicl:1", "--name", "sweep"),
@@ -173,29 +176,21 @@ def check_jobset(jobset):
     assert len(f"{jobset['metadata']['name']}-{replicated['name']}-0-{job['completions']}") <= 57
 
 
-def applied(cloud, kind, name):
-    return json.loads((cloud.folder / "kubectl" / f"{kind}-{name}.json").read_text())
-
-
-def verbs(cloud):
-    return [next(a for a in call if not a.startswith("-")) for call in cloud.calls("kubectl")]
-
-
 @pytest.mark.parametrize(
     ("accelerator_type", "accelerator", "topology", "hosts", "chips"),
     [
-        pytest.param("v5litepod-1", "tpu-v5-lite-podslice", "1x1", 1, 1, marks=pytest.mark.launch),
-        pytest.param("v5litepod-8", "tpu-v5-lite-podslice", "2x4", 1, 8, marks=pytest.mark.launch),
+        ("v5litepod-1", "tpu-v5-lite-podslice", "1x1", 1, 1),
+        ("v5litepod-8", "tpu-v5-lite-podslice", "2x4", 1, 8),
         ("v5litepod-16", "tpu-v5-lite-podslice", "4x4", 4, 4),
         ("v6e-256", "tpu-v6e-slice", "16x16", 64, 4),
         ("v4-16", "tpu-v4-podslice", "2x2x2", 2, 4),
-        pytest.param("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4, marks=pytest.mark.launch),
+        ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4),
     ],
 )
 def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(
-    cloud, accelerator_type, accelerator, topology, hosts, chips
+    run, machine, accelerator_type, accelerator, topology, hosts, chips
 ):
-    (cloud.here / "own.gin").write_text("include 'gin/base.gin'\n")
+    (machine.here / "own.gin").write_text("include 'gin/base.gin'\n")
     more = [
         "--accelerator_type",
         accelerator_type,
@@ -205,12 +200,12 @@ def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(
         "--coordinator_port",
         "8476",
     ]
-    result = cloud.run("tpu_sweep.sh", "own.gin", *OPTIONS, *more, "--num_slices", "2", "--name", "s" * 40)
-    assert result.returncode == 0, result.stderr
+    result = run("sweep", "own.gin", *OPTIONS, *more, "--num_slices", "2", "--name", "s" * 40)
+    assert result.code == 0, result.err
     for shard in (1, 2):
-        jobset = applied(cloud, "jobset", f"{'s' * 40}-{shard}")
+        jobset = machine.kubectl.applied("jobset", f"{'s' * 40}-{shard}")
         check_jobset(jobset)
-        check(applied(cloud, "configmap", f"{'s' * 40}-{shard}-files"), CONFIG_MAP)
+        check(machine.kubectl.applied("configmap", f"{'s' * 40}-{shard}-files"), CONFIG_MAP)
         job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
         assert (job["completionMode"], job["completions"]) == ("Indexed", hosts)
         pod = job["template"]["spec"]
@@ -222,17 +217,17 @@ def test_a_jobset_is_what_the_api_takes_and_fits_its_slice(
         assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
         assert pod["containers"][0]["args"][-2:] == ["--shard", f"{shard}/2"]
         assert {"name": "JAX_COORDINATOR_PORT", "value": "8476"} in pod["containers"][0]["env"]
-    check(applied(cloud, "localqueue", "gpicl"), LOCAL_QUEUE)
-    check(applied(cloud, "resourceflavor", f"gpicl-{accelerator}-{topology}"), FLAVOR)
-    queue = applied(cloud, "clusterqueue", "gpicl")
+    check(machine.kubectl.applied("localqueue", "gpicl"), LOCAL_QUEUE)
+    check(machine.kubectl.applied("resourceflavor", f"gpicl-{accelerator}-{topology}"), FLAVOR)
+    queue = machine.kubectl.applied("clusterqueue", "gpicl")
     check(queue, CLUSTER_QUEUE)
     [flavor] = queue["spec"]["resourceGroups"][0]["flavors"]
     assert flavor["resources"] == [{"name": "google.com/tpu", "nominalQuota": 2 * hosts * chips}]
 
 
-def test_the_check_of_manifests_finds_mistakes(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
-    good = applied(cloud, "jobset", "sweep-1")
+def test_the_check_of_manifests_finds_mistakes(run, machine):
+    assert run("sweep", *OPTIONS).code == 0
+    good = machine.kubectl.applied("jobset", "sweep-1")
     check_jobset(good)
     for old, new in [
         ('"Indexed"', '"indexed"'),
@@ -244,9 +239,9 @@ def test_the_check_of_manifests_finds_mistakes(cloud):
             check_jobset(json.loads(json.dumps(good).replace(old, new)))
 
 
-def test_42_and_disruptions_cost_no_restart_2_ends_and_the_rest_restarts(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS, "--max_restarts", "3").returncode == 0
-    spec = applied(cloud, "jobset", "sweep-1")["spec"]
+def test_42_and_disruptions_cost_no_restart_2_ends_and_the_rest_restarts(run, machine):
+    assert run("sweep", *OPTIONS, "--max_restarts", "3").code == 0
+    spec = machine.kubectl.applied("jobset", "sweep-1")["spec"]
     job = spec["replicatedJobs"][0]["template"]["spec"]
     first, *others = job["podFailurePolicy"]["rules"]
     assert (first["action"], first["onExitCodes"]["values"]) == ("FailJob", [2])
@@ -261,24 +256,24 @@ def test_42_and_disruptions_cost_no_restart_2_ends_and_the_rest_restarts(cloud):
     assert (job["backoffLimit"], policy["maxRestarts"], policy["restartStrategy"]) == (0, 3, "BlockingRecreate")
 
 
-def test_base_datasets_are_where_the_image_or_the_option_says(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
-    plain = applied(cloud, "jobset", "sweep-1")
+def test_base_datasets_are_where_the_image_or_the_option_says(run, machine):
+    assert run("sweep", *OPTIONS).code == 0
+    plain = machine.kubectl.applied("jobset", "sweep-1")
     assert "TFDS_DATA_DIR" not in json.dumps(plain)
-    result = cloud.run("tpu_sweep.sh", *OPTIONS, "--data_dir", "/data", "--name", "other")
-    assert result.returncode == 0, result.stderr
-    jobset = applied(cloud, "jobset", "other-1")
+    result = run("sweep", *OPTIONS, "--data_dir", "/data", "--name", "other")
+    assert result.code == 0, result.err
+    jobset = machine.kubectl.applied("jobset", "other-1")
     check_jobset(jobset)
     [container] = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
     assert {"name": "TFDS_DATA_DIR", "value": "/data"} in container["env"]
-    assert "'--command=env TFDS_DATA_DIR=/data gpicl sweep " in result.stdout  # the same with xpk
+    assert "'--command=env TFDS_DATA_DIR=/data gpicl sweep " in result.out  # the same with xpk
     # Other data are another payload.
     assert jobset["metadata"]["labels"]["gpicl-digest"] != plain["metadata"]["labels"]["gpicl-digest"]
 
 
-def test_programs_are_kept_in_the_pod_and_copied_by_containers_beside_gpicl(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
-    jobset = applied(cloud, "jobset", "sweep-1")
+def test_programs_are_kept_in_the_pod_and_copied_by_containers_beside_gpicl(run, machine):
+    assert run("sweep", *OPTIONS).code == 0
+    jobset = machine.kubectl.applied("jobset", "sweep-1")
     check_jobset(jobset)
     pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     [gpicl] = pod["containers"]
@@ -288,6 +283,16 @@ def test_programs_are_kept_in_the_pod_and_copied_by_containers_beside_gpicl(clou
     fetch, store = pod["initContainers"]
     # A container with restartPolicy runs beside the others and does not keep the pod from ending.
     assert "restartPolicy" not in fetch and store["restartPolicy"] == "Always"
+
+
+@pytest.mark.launch
+def test_the_containers_beside_gpicl_copy_programs(run, machine, cloud):
+    assert run("sweep", *OPTIONS).code == 0
+    jobset = machine.kubectl.applied("jobset", "sweep-1")
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    [gpicl] = pod["containers"]
+    folder = gpicl["volumeMounts"][0]["mountPath"]
+    fetch, store = pod["initContainers"]
     stored = cloud.bucket / "study/.launch/compilation_cache"
     stored.mkdir(parents=True)
     (stored / "before").write_text("compiled")
@@ -315,59 +320,98 @@ def test_programs_are_kept_in_the_pod_and_copied_by_containers_beside_gpicl(clou
         assert process.wait(60) == 0 and sorted(path.name for path in stored.iterdir()) == names
 
 
-def test_a_mounted_working_folder_keeps_the_programs_itself(cloud):
+def test_a_mounted_working_folder_keeps_the_programs_itself(run, machine):
     at = OPTIONS.index("gs://bucket/study")
-    assert cloud.run("tpu_sweep.sh", *OPTIONS[:at], "/mnt/study", *OPTIONS[at + 1 :]).returncode == 0
-    jobset = applied(cloud, "jobset", "sweep-1")
+    assert run("sweep", *OPTIONS[:at], "/mnt/study", *OPTIONS[at + 1 :]).code == 0
+    jobset = machine.kubectl.applied("jobset", "sweep-1")
     check_jobset(jobset)
     pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     variable = {"name": "JAX_COMPILATION_CACHE_DIR", "value": "/mnt/study/.launch/compilation_cache"}
     assert variable in pod["containers"][0]["env"] and not pod.keys() & {"initContainers", "volumes"}
 
 
-def test_a_second_call_submits_only_what_is_missing(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "3").returncode == 0
-    assert verbs(cloud).count("apply") == 4  # the queue, and three JobSets
-    (cloud.folder / "kubectl/state-sweep-1").write_text("Completed")
-    (cloud.folder / "kubectl/state-sweep-2").write_text("Failed")
-    before = len(cloud.calls("kubectl"))
-    result = cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "3")
-    assert result.returncode == 0, result.stderr
-    assert "sweep-1: done already" in result.stdout and "sweep-3: there already" in result.stdout
-    assert [verb for verb in verbs(cloud)[before:] if verb != "get"] == ["delete", "apply"]
+def test_a_second_call_submits_only_what_is_missing(run, machine):
+    assert run("sweep", *OPTIONS, "--num_slices", "3").code == 0
+    assert machine.kubectl.verbs().count("apply") == 4  # the queue, and three JobSets
+    machine.kubectl.end("sweep-1", "Completed")
+    machine.kubectl.end("sweep-2", "Failed")
+    before = len(machine.kubectl.calls)
+    result = run("sweep", *OPTIONS, "--num_slices", "3")
+    assert result.code == 0, result.err
+    assert "sweep-1: done already" in result.out and "sweep-3: there already" in result.out
+    assert [verb for verb in machine.kubectl.verbs()[before:] if verb != "get"] == ["delete", "apply"]
     # JobSets cannot be changed: other arguments are refused while the old ones run.
-    other = cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "3", "--gin_bindings", "A = 1")
-    assert other.returncode == 2 and "sweep-2 exists and was started with other arguments" in other.stderr
-    assert verbs(cloud).count("delete") == 1
+    other = run("sweep", *OPTIONS, "--num_slices", "3", "--gin_bindings", "A = 1")
+    assert other.code == 2 and "sweep-2 exists and was started with other arguments" in other.err
+    assert machine.kubectl.verbs().count("delete") == 1
 
 
-def test_a_queue_that_is_there_is_left_alone(cloud):
-    (cloud.folder / "kubectl/localqueue-team.json").write_text("{}")
-    assert cloud.run("tpu_sweep.sh", *OPTIONS, "--queue", "team").returncode == 0
-    assert verbs(cloud).count("apply") == 1
-    assert applied(cloud, "jobset", "sweep-1")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+def test_a_queue_that_is_there_is_left_alone(run, machine):
+    (machine.folder / "kubectl/localqueue-team.json").write_text("{}")
+    assert run("sweep", *OPTIONS, "--queue", "team").code == 0
+    assert machine.kubectl.verbs().count("apply") == 1
+    assert machine.kubectl.applied("jobset", "sweep-1")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
 
 
-def test_the_same_with_xpk_is_printed(cloud):
-    result = cloud.run("tpu_sweep.sh", *OPTIONS, "--cluster", "pods", "--project", "my-project", "--zone", "us-west4-a")
-    [line] = [line for line in result.stdout.splitlines() if line.startswith("# xpk ")]
+def test_the_same_with_xpk_is_printed(run, machine):
+    result = run("sweep", *OPTIONS, "--cluster", "pods", "--project", "my-project", "--zone", "us-west4-a")
+    [line] = [line for line in result.out.splitlines() if line.startswith("# xpk ")]
     assert "--max-restarts=100 --restart-on-exit-codes=42" in line and "--tpu-type=v5litepod-16" in line
     assert "--workload=sweep-1 --cluster=pods" in line
-    assert all("--context=gke_my-project_us-west4-a_pods" in call for call in cloud.calls("kubectl"))
+    assert all("--context=gke_my-project_us-west4-a_pods" in call for call in machine.kubectl.calls)
 
 
-def test_status_and_delete(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS, "--num_slices", "2").returncode == 0
+def test_status_and_delete(run, machine):
+    assert run("sweep", *OPTIONS, "--num_slices", "2").code == 0
     where = ["--engine", "gke", "--name", "sweep"]
-    assert "jobset/sweep-1" in cloud.run("status.sh", *where).stdout
-    assert cloud.run("delete.sh", *where, "--yes").returncode == 0
-    assert not list((cloud.folder / "kubectl").glob("jobset-*"))
-    again = cloud.run("delete.sh", *where, "--yes")
-    assert again.returncode == 0 and "no JobSets" in again.stdout
+    assert "jobset/sweep-1" in run("status", *where).out
+    assert run("delete", *where, "--yes").code == 0
+    assert not list((machine.folder / "kubectl").glob("jobset-*"))
+    again = run("delete", *where, "--yes")
+    assert again.code == 0 and "no JobSets" in again.out
 
 
-def test_manifests_are_one_yaml_document_each(cloud):
-    assert cloud.run("tpu_sweep.sh", *OPTIONS).returncode == 0
-    folder = cloud.folder / "home/.cache/gpicl_flax/launch/sweep"
+def test_manifests_are_one_yaml_document_each(run, machine):
+    assert run("sweep", *OPTIONS).code == 0
+    folder = machine.home / ".cache/gpicl_flax/launch/sweep"
     assert len(list(yaml.safe_load_all((folder / "sweep-1.yaml").read_text()))) == 1
     assert len(list(yaml.safe_load_all((folder / "kueue.yaml").read_text()))) == 3
+
+
+@pytest.mark.parametrize("verb", ["get", "apply"])
+def test_what_kubectl_complains_about_is_told(run, machine, verb):
+    answer = machine.kubectl
+
+    def kubectl(argv):
+        return Answer(1, "", "error: the cluster is down") if verb in argv else answer(argv)
+
+    machine.kubectl = kubectl
+    result = run("sweep", *OPTIONS)
+    assert result.code == 1 and "the cluster is down" in result.err
+    if verb == "get":
+        where = ["--engine", "gke", "--name", "sweep"]
+        assert run("status", *where).code == 1 and run("delete", *where, "--yes").code == 1
+
+
+def test_strings_stay_strings_for_any_reader_of_yaml():
+    texts = [
+        "y",
+        "no",
+        "1e5",
+        "123e4567",
+        "0x1F",
+        "4x4",
+        "null",
+        "a: b",
+        "- a",
+        "a\nb\n",
+        "é $x",
+        "",
+        "~",
+        "2026-12-01",
+    ]
+    text = manifests.text([{"of": texts, "y": 1}])
+    assert yaml.safe_load(text) == {"of": texts, "y": 1}
+    # Readers differ in what they take for a number or a boolean, but not in what is in quotes.
+    values = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+    assert len(values) == len(texts) and all(value[0] in "\"'|" for value in values) and '"y": 1' in text

@@ -1,11 +1,14 @@
 """Values reach gpicl as they were given, and none is ever run as code."""
 
-import json
 import pathlib
+import subprocess
 
 import pytest
 import yaml
 
+from tests.launch.fake_system import Here, launcher
+
+ROOT = pathlib.Path(__file__).parents[2]
 BINDINGS = [
     "A = 'two  spaces and \"quotes\"'",
     "B = '$(touch pwned)'",
@@ -13,22 +16,23 @@ BINDINGS = [
     "D = 'a line\nand another, \ttab, \x07bell'",
     "E = '\\back\\slash\\n' # $HOME ${HOME} $$ $(POD_NAME) !x * ~",
     "F = 'é ∞ %s %q'",
+    "G = '\nEND_OF_FILE\nSHARD=7\n'",
     "'",
 ]
 GIVEN = [word for binding in BINDINGS for word in ("--gin_bindings", binding)]
 ONLY = ["--only", "model=*' $(touch pwned)"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def nothing_is_run(tmp_path):
     yield
-    root = pathlib.Path(__file__).parents[2]
-    assert not list(tmp_path.rglob("pwned")) and not list(root.glob("*/pwned")) and not (root / "pwned").exists()
+    assert not list(tmp_path.rglob("pwned")) and not list(ROOT.glob("*/pwned")) and not (ROOT / "pwned").exists()
 
 
 @pytest.fixture
-def gin_files(cloud):
+def gin_files(cloud, monkeypatch):
     """A file of the user's own that includes another one, in a folder with a bad name."""
+    monkeypatch.chdir(cloud.here)
     folder = cloud.here / "my $(touch pwned) 'gins'"
     folder.mkdir()
     (folder / "part.gin").write_text("A = '$(touch pwned)'\n")
@@ -38,11 +42,15 @@ def gin_files(cloud):
     return [f"{folder.name}/top.gin", f"{folder.name}/part.gin"]
 
 
-def test_on_a_slice(cloud, on_slices, gin_files, nothing_is_run):
+@pytest.fixture
+def machine(cloud, machine):  # the cloud's folders come first
+    return machine
+
+
+def test_on_a_slice(cloud, on_slices, gin_files):
     workdir = f"{cloud.folder}/all 'hosts' \"mount\" $(touch pwned)"
-    given = [gin_files[0], *on_slices, "--name", "sweep", "--workdir", workdir, *GIVEN, *ONLY]
-    result = cloud.run("tpu_sweep.sh", *given)
-    assert result.returncode == 0, result.stderr
+    script = cloud.startup_script(gin_files[0], *on_slices, "--workdir", workdir, *GIVEN, *ONLY)
+    assert cloud.boot(script).wait(600) == 0
     [call] = cloud.calls("gpicl")
     assert call["argv"] == ["sweep", "--gin_file", gin_files[0], *GIVEN, "--workdir", workdir, *ONLY, "--shard", "1/1"]
     for name in gin_files:
@@ -51,34 +59,41 @@ def test_on_a_slice(cloud, on_slices, gin_files, nothing_is_run):
     assert "exit_code=0" in (pathlib.Path(workdir) / ".launch/sweep-1.result").read_text()
 
 
-def test_here(cloud, gin_files, nothing_is_run):
-    options = [
-        "--engine",
-        "local",
-        "--workdir",
-        "my 'runs' $(touch pwned)",
-        "--package",
-        "preinstalled",
-        "--name",
-        "sweep",
-    ]
-    data = str(cloud.here / pathlib.Path(gin_files[0]).parent)
+def test_here(cloud, gin_files, monkeypatch, capsys):
+    here = Here(cloud.folder)
+    here.environment = cloud.environment
+    workdir, data = "my 'runs' $(touch pwned)", str(cloud.here / pathlib.Path(gin_files[0]).parent)
+    options = ["--engine", "local", "--workdir", workdir, "--package", "preinstalled", "--name", "sweep"]
     options += ["--poll_seconds", "0.05", "--data_dir", data]
-    result = cloud.run("tpu_sweep.sh", gin_files[0], *options, *GIVEN, *ONLY)
-    assert result.returncode == 0, result.stderr
-    workdir = str(cloud.here / "my 'runs' $(touch pwned)")
+    result = launcher(here, monkeypatch, capsys)("sweep", gin_files[0], *options, *GIVEN, *ONLY)
+    assert result.code == 0, result.err
+    workdir = str(cloud.here / workdir)
     [call] = cloud.calls("gpicl")
     assert call["environment"]["TFDS_DATA_DIR"] == data
     assert call["argv"] == ["sweep", "--gin_file", gin_files[0], *GIVEN, "--workdir", workdir, *ONLY, "--shard", "1/1"]
 
 
-def test_on_gke(cloud, gin_files, nothing_is_run):
+def test_a_dry_run_of_workers_here_can_be_pasted(cloud, gin_files, machine, run):
+    options = ["--engine", "local", "--workdir", "my 'runs'", "--package", "preinstalled", "--name", "sweep"]
+    machine.path_of = lambda program: str(cloud.folder / "bin" / program)
+    result = run("sweep", gin_files[0], *options, *GIVEN, *ONLY, "--dry_run")
+    assert result.code == 0 and not (cloud.here / "my 'runs'").exists()
+    subprocess.run(
+        ["bash"], input=f"{result.out}\nwait\n", text=True, env=cloud.environment, cwd=cloud.here, check=True
+    )
+    [call] = cloud.calls("gpicl")
+    workdir = str(cloud.here / "my 'runs'")
+    assert call["argv"] == ["sweep", "--gin_file", gin_files[0], *GIVEN, "--workdir", workdir, *ONLY, "--shard", "1/1"]
+    assert "start 0" in (pathlib.Path(workdir) / ".launch/sweep-1.log").read_text()
+
+
+def test_on_gke(machine, run, gin_files):
     data = "/data \"$(POD_NAME)\" '$HOME'"
     options = ["--engine", "gke", "--image", "gpicl:1", "--accelerator_type", "v6e-8", "--name", "sweep"]
     options += ["--data_dir", data]
-    result = cloud.run("tpu_sweep.sh", gin_files[0], *options, "--workdir", "gs://bucket/a 'b' $(x)", *GIVEN, *ONLY)
-    assert result.returncode == 0, result.stderr
-    manifest = json.loads((cloud.folder / "kubectl/jobset-sweep-1.json").read_text())
+    result = run("sweep", gin_files[0], *options, "--workdir", "gs://bucket/a 'b' $(x)", *GIVEN, *ONLY)
+    assert result.code == 0, result.err
+    manifest = machine.kubectl.applied("jobset", "sweep-1")
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     arguments = pod["containers"][0]["args"]
     # Kubernetes replaces $(NAME) in arguments, unless the dollar sign is doubled.
@@ -93,27 +108,29 @@ def test_on_gke(cloud, gin_files, nothing_is_run):
     [files] = [volume["configMap"] for volume in pod["volumes"] if volume["name"] == "files"]
     paths = {item["key"]: item["path"] for item in files["items"]}
     assert sorted(paths.values()) == sorted(gin_files)
-    data = json.loads((cloud.folder / "kubectl/configmap-sweep-1-files.json").read_text())["binaryData"]
+    data = machine.kubectl.applied("configmap", "sweep-1-files")["binaryData"]
     for key, path in paths.items():
-        assert yaml.safe_load(f"!!binary {data[key]}") == (cloud.here / path).read_bytes()
+        assert yaml.safe_load(f"!!binary {data[key]}") == (machine.here / path).read_bytes()
 
 
-def test_a_dry_run_can_be_pasted(cloud, on_slices, gin_files, nothing_is_run):
+def test_placeholders_of_a_template_are_no_values(machine, run):
+    """A value that looks like the name of another one stays what it is."""
+    options = ["--engine", "gke", "--image", "gpicl:1", "--accelerator_type", "v6e-8", "--workdir", "gs://b/x"]
+    assert run("sweep", "gin/sgd.gin", *options, "--gin_bindings", "<name>", "--name", "sweep").code == 0
+    manifest = machine.kubectl.applied("jobset", "sweep-1")
+    pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert "<name>" in pod["containers"][0]["args"]
+
+
+def test_a_dry_run_can_be_pasted(cloud, machine, run, on_slices, gin_files):
     given = [gin_files[0], *on_slices, *GIVEN, *ONLY, "--num_slices", "2"]
-    dry = cloud.run("tpu_sweep.sh", *given, "--dry_run")
-    assert dry.returncode == 0, dry.stderr
-    assert cloud.calls("gcloud") == cloud.calls("gpicl") == [] and not list((cloud.folder / "home").iterdir())
-    commands, _, _ = dry.stdout.partition("# At the end of each shard")
-    cloud.put_on_path("paste", f"exec bash {cloud.folder}/pasted")
-    (cloud.folder / "pasted").write_text(commands)
-    import subprocess
-
-    subprocess.run(["paste"], env=cloud.environment, cwd=cloud.here, check=True, executable=cloud.folder / "bin/paste")
+    dry = run("sweep", *given, "--dry_run")
+    assert dry.code == 0, dry.err
+    assert machine.calls == [] and not list(machine.home.iterdir())
+    commands, _, _ = dry.out.partition("# At the end of each shard")
+    subprocess.run(["bash"], input=commands, text=True, env=cloud.environment, cwd=cloud.here, check=True)
     pasted = [call for call in cloud.calls("gcloud") if "create" in call]
     scripts = [(cloud.folder / f"gcloud/startup-sweep-{i}.0.sh").read_text() for i in (1, 2)]
-    (cloud.folder / "gcloud/calls.jsonl").unlink()
-    for path in (cloud.folder / "gcloud/resources").iterdir():
-        path.unlink()
-    assert cloud.run("tpu_sweep.sh", *given).returncode == 0
-    assert [call for call in cloud.calls("gcloud") if "create" in call] == pasted and len(pasted) == 2
-    assert [(cloud.folder / f"gcloud/startup-sweep-{i}.1.sh").read_text() for i in (1, 2)] == scripts
+    assert run("sweep", *given).code == 0
+    assert [call for call in machine.gcloud.calls if "create" in call] == pasted and len(pasted) == 2
+    assert [machine.gcloud.scripts[f"sweep-{i}"][0] for i in (1, 2)] == scripts

@@ -1,5 +1,7 @@
 """What the environment says of several processes; tests/multi_process/ has real ones."""
 
+import os
+import socket
 import subprocess
 import sys
 import types
@@ -36,6 +38,48 @@ def test_the_port_can_be_chosen(monkeypatch, address):
     monkeypatch.setenv("JAX_COORDINATOR_PORT", "9999")
     settings = distributed._settings(COMPLETE | {"JAX_COORDINATOR_ADDRESS": address})
     assert settings == {"coordinator_address": "10.0.0.1:9999", "num_processes": 2, "process_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "nodes", "more", "expected"),
+    [
+        ("4", "4", {}, {"local_device_ids": []}),  # all devices of the node
+        ("8", "4", {}, {}),  # JAX gives each the one of its number
+        ("4", "4", {"JAX_LOCAL_DEVICE_IDS": "0,1"}, {}),
+        ("1", "1", {}, None),
+        (None, None, {}, None),  # a batch script, for which SLURM_NTASKS is that of the job
+    ],
+)
+def test_tasks_of_a_slurm_step_are_several_processes(monkeypatch, tasks, nodes, more, expected):
+    step = {"SLURM_STEP_NUM_TASKS": tasks, "SLURM_STEP_NUM_NODES": nodes, "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
+    for name, value in (step | more).items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    calls = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda **settings: calls.append(settings))
+    distributed.connect()
+    kept = [
+        {name: value for name, value in call.items() if not name.endswith(("timeout", "seconds"))} for call in calls
+    ]
+    assert kept == ([] if expected is None else [expected])
+
+
+def test_the_only_process_of_a_node_uses_all_its_devices():
+    """For JAX as it is: no choice is a choice of all, and without one a process of Slurm has device 0 alone."""
+    script = (
+        "import jax; from jax._src import xla_bridge; "
+        "jax.distributed.initialize(num_processes=1, local_device_ids={}); "
+        "print(xla_bridge.CUDA_VISIBLE_DEVICES.value)"
+    )
+    step = {"JOB_ID": "1", "STEP_NODELIST": "localhost", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
+    environment = os.environ | {f"SLURM_{name}": value for name, value in step.items()}
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        environment["JAX_COORDINATOR_PORT"] = str(probe.getsockname()[1])
+    for chosen, visible in (("[]", "all"), ("None", "0")):
+        words = [sys.executable, "-c", script.format(chosen)]
+        assert (
+            subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout == f"{visible}\n"
+        )
 
 
 def test_a_single_process_needs_nobody():

@@ -73,13 +73,17 @@ def _read_split(builder: Any, split: str, inputs: str) -> RawSplit:
     return found
 
 
+class NotPrepared(UsageError):
+    """A dataset of TFDS that is not prepared on this machine."""
+
+
 def locate(name: str, data_dir: str | None) -> tuple[str, epath.Path]:
     """Returns the folder of a prepared dataset, with all its versions.
 
     The first result is its path below the folder of TFDS, the second the complete path.
 
     Raises:
-      UsageError: TFDS has no such dataset, or it is not prepared.
+      UsageError: TFDS has no such dataset, or (`NotPrepared`) it is not prepared.
     """
     builder, _ = _open(name, data_dir)
     folder = epath.Path(builder.data_dir).parent
@@ -114,7 +118,7 @@ def _open(name: str, data_dir: str | None) -> tuple[Any, str]:
             f"base dataset {name!r} has no splits train and test (it has {', '.join(builder.info.splits)})"
         )
     if not builder.info.splits:
-        raise UsageError(
+        raise NotPrepared(
             f"base dataset {name!r} is not prepared in {builder.data_dir}. Prepare it where "
             f"there is a network (`gpicl datasets prepare {name}`) and copy that folder here, or bring its files under "
             "another name: `gpicl datasets import my_name --images ... --labels ...`"

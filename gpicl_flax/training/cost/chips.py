@@ -27,6 +27,9 @@ class Chip:
       hbm_bytes: bytes of memory.
       usable_hbm_bytes: bytes that the programs of the chip's devices can use.
       hbm_bandwidth: bytes a second.
+      is_cube: whether slices are cubes of chips (4x4x4) rather than planes (4x4).
+      runtime_version: Cloud TPU's software for the hosts of a slice; '' where slices cannot be asked for by that API.
+      gke_accelerator: the name of its node pools on GKE.
     """
 
     name: str
@@ -38,27 +41,31 @@ class Chip:
     hbm_bytes: int
     usable_hbm_bytes: int
     hbm_bandwidth: float
+    is_cube: bool
+    runtime_version: str
+    gke_accelerator: str
 
     def accelerator_type(self, num_chips: int) -> str:
         """Returns Cloud TPU's name for a slice of `num_chips` chips."""
         return f"{self.accelerator}-{num_chips * (self.cores if self.counts_cores else 1)}"
 
 
-def _chip(name, accelerator, cores, counts_cores, devices, teraflops, hbm, usable_hbm, bandwidth) -> Chip:
+def _chip(name, accelerator, cores, counts_cores, devices, teraflops, hbm, usable_hbm, bandwidth, *software) -> Chip:
     """Returns a chip, given its memory in GiB and its bandwidth in GB/s."""
     memory = round(hbm * GIB), round(usable_hbm * GIB)
-    return Chip(name, accelerator, cores, counts_cores, devices, teraflops * 1e12, *memory, bandwidth * 1e9)
+    return Chip(name, accelerator, cores, counts_cores, devices, teraflops * 1e12, *memory, bandwidth * 1e9, *software)
 
 
+_V5E_ON_GKE = "tpu-v5-lite-podslice"
 CHIPS = {
     chip.name: chip
     for chip in (
-        _chip("v4", "v4", 2, True, 1, 275, 32, 30.75, 1200),
-        _chip("v5e", "v5litepod", 1, False, 1, 197, 16, 15.75, 819),
+        _chip("v4", "v4", 2, True, 1, 275, 32, 30.75, 1200, True, "tpu-ubuntu2204-base", "tpu-v4-podslice"),
+        _chip("v5e", "v5litepod", 1, False, 1, 197, 16, 15.75, 819, False, "v2-alpha-tpuv5-lite", _V5E_ON_GKE),
         # A program can use slightly more than the 95 GiB in the documentation.
-        _chip("v5p", "v5p", 2, True, 1, 459, 95, 95.73, 2765),
-        _chip("v6e", "v6e", 1, False, 1, 918, 32, 31.24, 1638),
-        _chip("tpu7x", "tpu7x", 2, True, 2, 2307, 192, 2 * 94.74, 7380),
+        _chip("v5p", "v5p", 2, True, 1, 459, 95, 95.73, 2765, True, "v2-alpha-tpuv5", "tpu-v5p-slice"),
+        _chip("v6e", "v6e", 1, False, 1, 918, 32, 31.24, 1638, False, "v2-alpha-tpuv6e", "tpu-v6e-slice"),
+        _chip("tpu7x", "tpu7x", 2, True, 2, 2307, 192, 2 * 94.74, 7380, True, "", "tpu7x"),
     )
 }
 

@@ -29,59 +29,24 @@ def main(argv):
     with open(FOLDER / "calls.jsonl", "a") as log:
         log.write(json.dumps(argv) + "\n")
     script = json.loads((FOLDER / "script.json").read_text())
+    sys.path.append(str(pathlib.Path(__file__).parent))
     if argv[:1] == ["storage"]:
-        sys.path.append(str(pathlib.Path(__file__).parent))
         import gcloud_storage
 
         return gcloud_storage.main(FOLDER / "buckets", argv[1:])
-    if argv[:3] == ["compute", "tpus", "queued-resources"]:
-        verb, rest = argv[3], argv[4:]
-    elif argv[:4] == ["compute", "tpus", "tpu-vm", "ssh"]:
-        verb, rest = "ssh", argv[4:]
-    else:
-        raise SystemExit(f"ERROR: (gcloud) Invalid choice: {argv}")
+    from gcloud_options import Options, verb_and_rest
+
+    verb = "?"
+    try:
+        verb, rest = verb_and_rest(argv)
+        options = Options(verb, rest)
+    except ValueError as error:
+        print(f"ERROR: (gcloud.compute.tpus.queued-resources.{verb}) {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     with open(FOLDER / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fail_if_scripted(script, verb)
-        options = Options(verb, rest)
         return globals()[verb](options, script)
-
-
-class Options:
-    """The options that the real command has and the launch scripts use; like it, it ends with 2 on any other."""
-
-    NEEDED = {"project", "zone"}
-    MORE = {
-        "create": {
-            "node-id",
-            "accelerator-type",
-            "runtime-version",
-            "metadata-from-file",
-            "scopes",
-            "network",
-            "subnetwork",
-        }
-        | {"service-account", "spot", "quiet", "async"},
-        "describe": {"format"},
-        "delete": {"force", "quiet", "async"},
-        "list": {"format"},
-        "ssh": {"worker", "command"},
-    }
-    FLAGS = {"spot", "quiet", "async", "force"}
-
-    def __init__(self, verb, argv):
-        if verb != "list":
-            self.id, *argv = argv
-        given = set()
-        for word in argv:
-            name, equals, value = word.removeprefix("--").partition("=")
-            known = word.startswith("--") and name in self.NEEDED | self.MORE[verb]
-            if not known or bool(equals) == (name in self.FLAGS) or (equals and not value):
-                print(f"ERROR: (gcloud.compute.tpus.queued-resources.{verb}) argument {word}: wrong", file=sys.stderr)
-                raise SystemExit(2)
-            given.add(name)
-            setattr(self, name.replace("-", "_"), value)
-        assert given >= self.NEEDED, f"{verb} without {self.NEEDED - given}"
 
 
 def fail_if_scripted(script, verb):

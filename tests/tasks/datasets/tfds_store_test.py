@@ -236,6 +236,16 @@ def test_an_unprepared_dataset_says_where_it_looked_and_the_two_ways_to_get_it(t
     )
 
 
+def test_locating_a_dataset_tells_an_unprepared_one_from_one_that_does_not_exist(tmp_path, raw):
+    tfds_store.write("mine", raw, str(tmp_path), description="")
+    assert tfds_store.locate("mine", str(tmp_path)) == ("mine", tmp_path / "mine")
+    with pytest.raises(tfds_store.NotPrepared, match="'mnist' is not prepared"):
+        tfds_store.locate("mnist", str(tmp_path))
+    with pytest.raises(UsageError) as unknown:
+        tfds_store.locate("no_such_dataset", str(tmp_path))
+    assert not isinstance(unknown.value, tfds_store.NotPrepared)
+
+
 def test_damaged_files_are_refused(tmp_path, raw, refused):
     path = tfds_store.write("mine", raw, str(tmp_path), description="")
     (shard,) = path.glob("*train*")
