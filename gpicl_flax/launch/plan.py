@@ -81,8 +81,8 @@ class Plan:
         """Says what is missing, and what to do."""
         there = ", with --prepare_on_hosts the slices do" if self.options.engine == SLICES else ""
         return (
-            f"not prepared here: base dataset {', '.join(self.missing)}; where there is a network, "
-            f"`gpicl datasets prepare {' '.join(self.missing)}` prepares it{there}; or bring its files under another "
+            f"base datasets that are not prepared here: {', '.join(self.missing)}; where there is a network, "
+            f"`gpicl datasets prepare {' '.join(self.missing)}` prepares them{there}; or bring its files under another "
             "name, `gpicl datasets import`"
         )
 

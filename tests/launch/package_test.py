@@ -90,7 +90,7 @@ def test_a_dry_run_tells_what_is_not_prepared_and_hosts_may_prepare_it(run, mach
     dry = run("sweep", GIN, *without_package, *where, "--dry_run")
     assert dry.code == 0 and dry.err.strip() == ""
     assert "# Base datasets that the runs read, prepared here: fashion_mnist" in dry.out
-    assert "# A real run ends here: not prepared here: base dataset mnist; " in dry.out
+    assert "# A real run ends here: base datasets that are not prepared here: mnist; " in dry.out
     assert "gpicl datasets prepare mnist" in dry.out and "queued-resources create sweep-1" in dry.out
     assert "\nPREPARED=(\n)\n" in dry.out and machine.calls == []
     dry = run("sweep", GIN, *without_package, *where, "--dry_run", "--prepare_on_hosts")
