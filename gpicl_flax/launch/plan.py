@@ -1,4 +1,4 @@
-"""From options to a plan: everything that a launch is to do, decided before anything is made."""
+"""Makes a plan of options: everything that a launch is to do, decided before anything is made."""
 
 import dataclasses
 import functools

@@ -19,7 +19,7 @@ from gpicl_flax.training.step import PerRunInputs, make_train_steps
 
 
 class Profile(NamedTuple):
-    """What some steps of a run took.
+    """The time that some steps of a run took, and where it went.
 
     Attributes:
       model, device: the model's name, and the kind of the devices.

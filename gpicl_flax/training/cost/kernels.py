@@ -27,7 +27,7 @@ _NO_PLACE = re.compile(
 
 
 class Kernel(NamedTuple):
-    """What all events of one name took.
+    """A kernel, with the time of all events of its name.
 
     Attributes:
       name: as the compiler calls it.
