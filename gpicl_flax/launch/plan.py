@@ -187,7 +187,7 @@ def _with_datasets(plan: Plan) -> Plan:
     given = plan.options
     config = parse(plan.gin.here, given.gin_bindings)
     found, missing = needs.datasets(config, given.only, given.data_dir)
-    for folder in found.values():
+    for folder in found.values() if given.engine == SLICES else ():  # nodes of Slurm read them where they are
         if re.search(r"[*?#\[\]]", folder):
             raise UsageError(f"{folder!r} must be a path without * ? [ ] and #, which gcloud takes for wildcards")
     plan = dataclasses.replace(plan, datasets=found, missing=tuple(missing))

@@ -7,6 +7,7 @@ import pytest
 from gpicl_flax.launch import slurm
 from gpicl_flax.launch.options import Options
 from gpicl_flax.launch.system import Answer
+from tests.launch.prepared import pretend_prepared
 
 OPTIONS = ["gin/quickstart.gin", "--engine", "slurm", "--name", "sweep"]
 WHERE = ["--engine", "slurm", "--name", "sweep"]
@@ -133,6 +134,15 @@ def test_longer_jobs_are_no_other_jobs(sweep, machine):
 def test_several_nodes_have_a_process_each(sweep):
     result = sweep("--nodes", "4", "--dry_run")
     assert "--nodes=4 --ntasks-per-node=1" in result.out and "\nNODES=4\n" in result.out
+
+
+def test_base_datasets_may_have_any_path_because_nodes_read_them_where_they_are(run, machine, workdir):
+    folder = machine.folder / "data [1]"
+    pretend_prepared(folder, "mnist", "fashion_mnist")
+    given = ["gin/state_size.gin", *WHERE, "--workdir", str(workdir), "--data_dir", str(folder)]
+    result = run("sweep", *given)
+    assert result.code == 0, result.err
+    assert f"\nexport TFDS_DATA_DIR='{folder}'\n" in machine.slurm.jobs[0].script
 
 
 def test_a_file_for_setup_is_read_in_the_job(sweep, machine):

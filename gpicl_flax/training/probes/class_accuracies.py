@@ -1,4 +1,4 @@
-"""Where a run's knowledge of classes is: in the context, or in its weights (Chan et al. 2022, arXiv 2205.05055).
+"""Tells where a run knows classes from: the context, or its weights (Chan et al. 2022, arXiv 2205.05055).
 
 Both accuracies are those of the last position among all C classes, on a fixed batch that is made from training
 examples without label noise, whatever the distribution that the run trains on:
